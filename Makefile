@@ -1,0 +1,47 @@
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-full check format clean
+PYTHON ?= python3.11
+BIN := .venv/bin
+# Hydra and Weights & Biases must not ask or wait when a terminal is absent.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+help: ## What can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/.demo ## Install what is needed to run, into .venv
+
+# A stamp for each set of packages: nothing is installed twice.
+.venv/.demo: pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed; set PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "Installing packages into .venv (a few minutes, about 6 GB)..."
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) -e .
+	@touch $@
+
+.venv/.dev: .venv/.demo
+	$(PIP) -e ".[dev]"
+	@touch $@
+
+demo: .venv/.demo ## Train a detector on embedded images and discover its T-FF, in minutes
+	$(BIN)/python train.py experiment=demo
+	$(BIN)/python analyze.py ckpt=outputs/demo/checkpoints/best.ckpt hydra.run.dir=outputs/demo
+
+test: .venv/.dev ## The tests (under 10 minutes on 2 cores)
+	$(BIN)/python -m pytest -m "not slow"
+
+test-full: .venv/.dev ## All tests, the slow ones too
+	$(BIN)/python -m pytest
+
+check: .venv/.dev ## Lint, format, types, import order
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/.dev ## Put the code into form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## Remove caches and build files; runs under outputs/ stay
+	rm -rf build src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -not -path './.venv/*' -exec rm -rf {} +

@@ -1,0 +1,55 @@
+"""Discover the transferable forensic features of a detector. Start with --help."""
+
+import sys
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from tff.command_line import quoted, readable_errors
+
+
+@hydra.main(config_path="conf", config_name="analyze", version_base="1.3")
+def main(cfg: DictConfig) -> None:
+    """Run the chosen analyses on a checkpoint and write the report."""
+    # Imported here, so that a mistyped option is told within a second.
+    import wandb
+    from hydra.utils import instantiate
+
+    from tff.analyses.base import run
+    from tff.data.datamodule import Splits
+    from tff.detectors.checkpoint import load
+    from tff.report.loggers import log
+    from tff.report.page import write
+    from tff.report.terminal import show
+    from tff.report.versions import versions
+    from tff.training.restore import fingerprint
+
+    with readable_errors():
+        detector = load(cfg.ckpt)
+        images = Splits(
+            discovery=instantiate(cfg.discovery).splits().discovery,
+            test=instantiate(cfg.data).splits().test,
+        )
+        weights = fingerprint(cfg.ckpt)
+        subject = instantiate(cfg.subject)(detector, images.limited(cfg.images), weights=weights)
+        results = run(instantiate(cfg.analysis, _convert_="all"), subject)
+        context = {
+            "checkpoint": f"{cfg.ckpt} ({weights})",
+            "protocol": subject.describe(),
+            "options": OmegaConf.to_container(cfg, resolve=True),
+            "versions": versions(),
+            "command": " ".join(["python", "analyze.py", *sys.argv[1:]]),
+        }
+        page = write(results, Path(cfg.out) / "report", context)
+        try:
+            for logger in instantiate(cfg.logger, _convert_="all").values():
+                log(results, logger)
+        finally:
+            wandb.finish()
+        show(results, page)
+
+
+if __name__ == "__main__":
+    sys.argv[1:] = quoted(sys.argv[1:])
+    main()

@@ -1,0 +1,1 @@
+"""Discover the transferable forensic features of detectors of generated images."""

@@ -1,0 +1,1 @@
+"""Analyses: each answers one question about a `Subject` and returns a `Result`."""

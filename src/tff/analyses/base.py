@@ -1,0 +1,44 @@
+"""What an analysis is: one question about a subject, answered by a result."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from tff.analyses.subject import Subject
+from tff.types import Result
+
+
+class Analysis(ABC):
+    """Knows no trainer, no configuration, no path, no logger and no process rank.
+
+    `analyze.py`, the callback and a notebook call the same object and get the same numbers.
+    """
+
+    #: Whether the answer needs the channels' responses, not the logits alone.
+    needs_responses: ClassVar[bool] = False
+
+    def __call__(self, subject: Subject) -> Result:
+        """Answer the question; every row of every table says how it was measured."""
+        result = self.answer(subject)
+        for name, table in result.tables.items():
+            new: dict[str, Any] = {
+                key: value for key, value in subject.protocol.items() if key not in table
+            }
+            result.tables[name] = table.assign(**new)
+        return result
+
+    @abstractmethod
+    def answer(self, subject: Subject) -> Result:
+        """The result, its tables without the subject's protocol."""
+
+
+def run(analyses: Mapping[str, Analysis], subject: Subject) -> dict[str, Result]:
+    """Answer several questions about one subject, in the given order of results.
+
+    Those that need most of a pass over the images go first, so that the others share it.
+    """
+    order = sorted(analyses, key=lambda name: not analyses[name].needs_responses)
+    results = {name: analyses[name](subject) for name in order}
+    return {name: results[name] for name in analyses}

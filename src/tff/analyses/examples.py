@@ -1,0 +1,71 @@
+"""What the images look like, and where in them the detector sees its evidence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tff.analyses.base import Analysis
+from tff.analyses.subject import Subject
+from tff.plots import images
+from tff.types import Result
+
+ABOUT = """
+The first test images of each generator: photographs, and generated images with the detector's
+probability of "generated". Below each generated image is its relevance map: bright pixels are those
+that the decision rests on, found by layer-wise relevance propagation down to the pixels.
+"""
+
+
+@dataclass(frozen=True)
+class Examples(Analysis):
+    """A few images of each generator with their relevance maps.
+
+    Args:
+        images: how many of each kind and generator.
+    """
+
+    images: int = 6
+
+    def answer(self, subject: Subject) -> Result:
+        """One figure a generator, no tables."""
+        result = Result("What the detector is shown", ABOUT)
+        for generator, at in subject.generators():
+            real, fake = (at[subject.labels[at] == label][: self.images] for label in (0, 1))
+            rows = {
+                "real": [(self._image(subject, row), "") for row in real],
+                "generated": [],
+                "relevance": [],
+            }
+            for row in fake:
+                image = self._image(subject, row)
+                pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+                explanation = subject.lrp.explain(pixels.to(subject.passes.device), pixels=True)
+                p = float(explanation.logit.sigmoid())
+                rows["generated"].append((image, f"P = {p:.2f}"))
+                assert explanation.pixels is not None
+                rows["relevance"].append((heat(explanation.pixels[0]), ""))
+            name = f"examples_{generator}"
+            result.figures[name] = images.image_grid(rows)
+            result.captions[name] = f"Test images of {generator}" + (
+                " (seen in training)." if generator in subject.seen else " (never seen)."
+            )
+        return result
+
+    def _image(self, subject: Subject, row: int) -> NDArray[np.uint8]:
+        image = subject.images.test[0, int(row)].image
+        return np.asarray(image.permute(1, 2, 0), np.uint8)
+
+
+def heat(relevance: Tensor) -> NDArray[np.uint8]:
+    """Pixel relevance (3, H, W) -> (H, W, 3) picture: [sum over RGB]+ over its maximum."""
+    positive = relevance.sum(0).clamp(min=0).cpu().numpy()
+    # A few pixels hold most; the 99th percentile as white keeps the rest visible.
+    white = np.quantile(positive, 0.99)
+    picture = mpl.colormaps["magma"](np.clip(positive / white, 0, 1) if white > 0 else positive)
+    return np.asarray((picture[..., :3] * 255).round(), np.uint8)

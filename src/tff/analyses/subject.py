@@ -1,0 +1,178 @@
+"""What is analysed: a frozen detector, images, a relevance method, and the passes they share."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tff.analyses.passes import Cue, Evaluation, Floats, Omega, Passes
+from tff.data.datamodule import Splits
+from tff.detectors.base import Detector
+from tff.relevance.lrp import LRP
+from tff.types import Channels
+
+
+class TooFewImagesError(ValueError):
+    """A statistic has no images to be computed from."""
+
+
+@dataclass(eq=False)
+class Subject:
+    """Made by `Subject.of`; analyses read from it, and share its passes over the images.
+
+    Attributes:
+        images: on which channels are found, and on which they are tested.
+        lrp: the relevance method, on a copy of its own.
+        k: how many top channels are taken for the transferable forensic features.
+        confidence: FF-RS uses generated images with P(generated) of at least this, and real ones
+            with at most one minus this.
+        real_sign: relevance laid on the logit of real images; -1 is the released code's way.
+        seed: of every random choice in the analyses.
+        draws: resamples behind each interval.
+        protocol: how all this was measured, for the tables.
+    """
+
+    images: Splits
+    lrp: LRP
+    passes: Passes
+    k: int
+    confidence: float
+    real_sign: int
+    seed: int
+    draws: int
+    protocol: dict[str, object]
+    _done: dict[Cue | None, Evaluation] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        detector: Detector,
+        images: Splits,
+        relevance: Callable[[Detector], LRP] = LRP,
+        *,
+        k: int | None = None,
+        confidence: float = 0.9,
+        real_sign: int = 1,
+        seed: int = 0,
+        draws: int = 1000,
+        batch_size: int = 32,
+        workers: int = 0,
+        device: str = "auto",
+        weights: str = "",
+    ) -> Subject:
+        """Take private copies, so that nothing done here can reach a detector in training.
+
+        Args:
+            k: None takes the paper's share of the detector's channels.
+            device: `auto` takes a GPU where there is one.
+            weights: names the detector's weights in the tables.
+
+        Raises:
+            ValueError: k is not between 1 and the number of channels.
+        """
+        gpu = device == "auto" and torch.cuda.is_available()
+        place = torch.device("cuda" if gpu else "cpu" if device == "auto" else device)
+        private = copy.deepcopy(detector).eval().requires_grad_(False)
+        private = private.to(place).to(memory_format=torch.channels_last)
+        total = len(private.channels)
+        if k is None:
+            k = max(1, round(private.tff_fraction * total))
+        if not 0 < k <= total:
+            raise ValueError(f"k={k}: must lie between 1 and the number of channels, {total}")
+        protocol: dict[str, object] = {
+            "crop": images.test.crop or "none",
+            "resize": "none",
+            "weights": weights or type(private.network).__name__,
+            "seed": seed,
+        }
+        passes = Passes(private, place, batch_size, workers)
+        lrp = relevance(private)
+        return cls(images, lrp, passes, k, confidence, real_sign, seed, draws, protocol)
+
+    @property
+    def detector(self) -> Detector:
+        """The private copy in eval mode."""
+        return self.passes.detector
+
+    @property
+    def channels(self) -> Channels:
+        """The numbering of the detector's channels."""
+        return self.detector.channels
+
+    @cached_property
+    def omega(self) -> dict[str, Omega]:
+        """FF-RS from `fake` and from `real` images, in one pass over the discovery images.
+
+        Raises:
+            TooFewImagesError: no generated image is detected with the confidence asked for.
+        """
+        images = self.images.discovery
+        found = self.passes.omega(images, self.lrp, self.confidence, self.real_sign)
+        if not found["fake"].images:
+            raise TooFewImagesError(
+                f"FF-RS: none of the generated images is detected with P >= {self.confidence}; "
+                "train the detector longer, or lower subject.confidence"
+            )
+        return found
+
+    @cached_property
+    def ranking(self) -> Tensor:
+        """All channels (n_channels,) by omega of generated images, best first; ties in order."""
+        return torch.from_numpy(np.argsort(-self.omega["fake"].mean, kind="stable"))
+
+    @property
+    def top(self) -> Tensor:
+        """The k channels taken for the transferable forensic features: (k,) flat indices."""
+        return self.ranking[: self.k]
+
+    def evaluate(self, cue: Cue | None = None, responses: bool = False) -> Evaluation:
+        """One pass over the test images, kept for whoever asks next.
+
+        Args:
+            cue: takes a cue away from the images.
+            responses: also record the spatial maxima of the top k channels.
+        """
+        done = self._done.get(cue)
+        if done is None or (responses and done.responses is None):
+            channels = self.top if responses else torch.empty(0, dtype=torch.int64)
+            done = self._done[cue] = self.passes.evaluate(self.images.test, cue, channels)
+        return done
+
+    def evaluate_dropped(self, choices: Mapping[str, Tensor]) -> dict[str, Floats]:
+        """Logits (N,) of the test images with each choice of channels dropped, in one reading."""
+        return self.passes.evaluate_dropped(self.images.test, choices)
+
+    @cached_property
+    def labels(self) -> NDArray[np.int64]:
+        """(N,) of the test images, 0 real, 1 generated."""
+        return self.images.test.manifest["label"].to_numpy(np.int64)
+
+    @cached_property
+    def seen(self) -> set[str]:
+        """The generators on which the channels were found."""
+        return set(self.images.discovery.generators)
+
+    def generators(self) -> Iterator[tuple[str, NDArray[np.int64]]]:
+        """Each generator of the test images with its rows, the seen one first."""
+        of_row = self.images.test.manifest["generator"].to_numpy()
+        for name in sorted(self.images.test.generators, key=lambda n: (n not in self.seen, n)):
+            yield name, np.flatnonzero(of_row == name)
+
+    def describe(self) -> dict[str, object]:
+        """The protocol in full, for a report."""
+        return {
+            **self.protocol,
+            "k": f"{self.k} of {len(self.channels):,} channels",
+            "confidence": self.confidence,
+            "sign of relevance on real images": self.real_sign,
+            "bootstrap resamples": self.draws,
+            "images of discovery": self.images.discovery.counts(),
+            "images of the test": self.images.test.counts(),
+        }

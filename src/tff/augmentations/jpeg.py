@@ -1,0 +1,56 @@
+"""JPEG compression as the published detectors were trained with it."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import albumentations as A
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+
+class JPEG(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentations has no types
+    """Compress and decompress, quality and encoder drawn at random (Wang et al., CVPR 2020).
+
+    albumentations' own compression encodes RGB as if it were BGR, which is another image.
+
+    Args:
+        quality: range, both ends included.
+        encoders: any of `cv2` and `pil`.
+
+    Raises:
+        ValueError: an unknown encoder.
+    """
+
+    def __init__(
+        self,
+        quality: tuple[int, int] = (30, 100),
+        encoders: tuple[str, ...] = ("cv2", "pil"),
+        p: float = 0.5,
+    ) -> None:
+        super().__init__(p=p)
+        if unknown := set(encoders) - {"cv2", "pil"}:
+            raise ValueError(f"JPEG encoders {sorted(unknown)}: unknown; there are cv2 and pil")
+        self.quality, self.encoders = tuple(quality), tuple(encoders)
+
+    def get_params(self) -> dict[str, Any]:
+        """Draw quality and encoder."""
+        return {
+            "quality": self.py_random.randint(*self.quality),
+            "encoder": self.py_random.choice(self.encoders),
+        }
+
+    def apply(
+        self, img: NDArray[np.uint8], quality: int, encoder: str, **_: Any
+    ) -> NDArray[np.uint8]:
+        """(H, W, 3) uint8 -> the same after compression."""
+        if encoder == "cv2":
+            bgr = cv2.cvtColor(img, cv2.COLOR_RGB2BGR)
+            _done, code = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+            return np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR_RGB), np.uint8)
+        with io.BytesIO() as file:
+            Image.fromarray(img).save(file, "JPEG", quality=quality)
+            return np.array(Image.open(file).convert("RGB"), np.uint8)

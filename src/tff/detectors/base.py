@@ -1,0 +1,63 @@
+"""What a detector is: a network with its normalisation inside, and a numbering of its channels."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from tff.types import Channels
+
+# Statistics of ImageNet, RGB, for pixels in [0, 1] (the values every published detector uses).
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Detector(nn.Module):
+    """Image in [0, 1] -> logit; a positive one says "generated".
+
+    Normalisation happens inside, so that removing a cue acts on pixels.
+
+    Args:
+        network: normalised images (B, 3, H, W) -> (B, 1).
+        gates: parts of module names that mark gates (squeeze-excite); their convolutions are not
+            feature maps and do not count as channels.
+        tff_fraction: share of the channels that the paper calls transferable forensic features.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        gates: tuple[str, ...] = (),
+        tff_fraction: float = 114 / 26560,  # ResNet-50: top 114 of 26,560 channels (0.43 %)
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.gates = gates
+        self.tff_fraction = tff_fraction
+        for name, value in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+            self.register_buffer(name, torch.tensor(value).view(3, 1, 1), persistent=False)
+
+    def normalise(self, image: Tensor) -> Tensor:
+        """Pixels in [0, 1] -> what the network takes."""
+        return (image - self.mean) / self.std
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> (B,) logits."""
+        logit: Tensor = self.network(self.normalise(image))
+        return logit.squeeze(1)
+
+    @cached_property
+    def channels(self) -> Channels:
+        """Every convolution output channel that counts as a feature map, in module order."""
+        return Channels(
+            {
+                name: module.out_channels
+                for name, module in self.network.named_modules()
+                if isinstance(module, nn.Conv2d) and not set(name.split(".")) & set(self.gates)
+            }
+        )

@@ -1,0 +1,39 @@
+"""Progress bars on a terminal, a few plain lines in a log, nothing on the other processes."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sized
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from tff.process import place
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+def track(items: Iterable[T], description: str) -> Iterator[T]:
+    """Yield the items and show how far it is; what takes under a second leaves no line in a log."""
+    if place()[0] > 0:
+        yield from items
+        return
+    total = len(items) if isinstance(items, Sized) else None
+    if not sys.stderr.isatty():
+        start = time.monotonic()
+        yield from items
+        if (seconds := time.monotonic() - start) > 1:
+            log.info("%s: %.0f s", description, seconds)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        yield from bar.track(items, total=total, description=description)

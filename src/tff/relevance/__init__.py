@@ -1,0 +1,1 @@
+"""Layer-wise relevance propagation: which channels speak for a decision."""

@@ -1,0 +1,52 @@
+"""The report in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tff.report.cells import cells, constants_apart, numeric
+from tff.types import Result
+
+ROWS_SHOWN, COLUMNS_SHOWN = 15, 7
+
+
+def show(results: Mapping[str, Result], page: Path, console: Console | None = None) -> None:
+    """Prints the findings, the small tables and last the path of the page."""
+    console = console or Console()
+    for name, result in results.items():
+        console.print()
+        # Text, not markup: a name may hold brackets.
+        console.print(Text(result.title or name, style="bold"))
+        for finding in result.findings:
+            console.print(Text(f"• {finding}"))
+        for warning in result.warnings:
+            console.print(Text(f"! {warning}", style="yellow"))
+        table = _compact(result)
+        if len(table):
+            console.print(_grid(table))
+    console.print()
+    console.print(Text(f"Report: {page}"), soft_wrap=True)
+
+
+def _compact(result: Result) -> pd.DataFrame:
+    """The first small table without the ends of intervals, or else the scalars."""
+    small = [table for table in result.tables.values() if 0 < len(table) <= ROWS_SHOWN]
+    scalars = pd.DataFrame(result.scalars.items(), columns=["scalar", "value"])
+    table = constants_apart(small[0])[1] if small else scalars.head(ROWS_SHOWN)
+    columns = [c for c in table if not str(c).endswith(("_low", "_high"))]
+    return table[columns[:COLUMNS_SHOWN]]
+
+
+def _grid(table: pd.DataFrame) -> Table:
+    grid = Table(box=None, pad_edge=False, header_style="dim")
+    for column, right in zip(table, numeric(table), strict=True):
+        grid.add_column(Text(str(column)), justify="right" if right else "left")
+    for row in cells(table):
+        grid.add_row(*map(Text, row))
+    return grid

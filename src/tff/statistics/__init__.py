@@ -1,0 +1,1 @@
+"""Statistics: pure functions, and thin metrics that stream them over batches and processes."""

@@ -1,0 +1,50 @@
+"""Values of single images, gathered over batches and processes into the order of the manifest."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+
+class Rows(Metric):
+    """Keeps a few numbers of each image: logits, responses of the ranked channels.
+
+    For what cannot be computed without all values (average precision, medians).
+
+    Args:
+        width: how many numbers each image has.
+    """
+
+    full_state_update = False
+    index: list[Tensor]
+    values: list[Tensor]
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.add_state("index", [], dist_reduce_fx="cat")
+        self.add_state("values", [], dist_reduce_fx="cat")
+
+    def update(self, index: Tensor, values: Tensor) -> None:
+        """Take in rows (B,) of the manifest and their values (B, width)."""
+        # float64 holds every row number below 2^53, and one type travels between processes.
+        self.index.append(index.to(self.device, torch.float64))
+        self.values.append(values.to(self.device, torch.float64).reshape(len(index), self.width))
+
+    def compute(self) -> Tensor:
+        """(N, width) float64 in the order of the rows."""
+        order = joined(self.index).long().argsort()
+        return joined(self.values).reshape(-1, self.width)[order]
+
+    def sync(self, *args: object, **kwargs: object) -> None:
+        """Gather from all processes; one that saw no image takes part with no rows."""
+        if not self.index:
+            self.index.append(torch.empty(0, dtype=torch.float64, device=self.device))
+            self.values.append(self.index[0].new_empty(0, self.width))
+        super().sync(*args, **kwargs)  # type: ignore[arg-type]
+
+
+def joined(state: list[Tensor] | Tensor) -> Tensor:
+    """A `cat` state as one tensor: before synchronisation it is a list, afterwards joined."""
+    return torch.cat(state) if isinstance(state, list) else state

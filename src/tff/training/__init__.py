@@ -1,0 +1,1 @@
+"""Training: the module, the schedule, and the analysis of each checkpoint."""

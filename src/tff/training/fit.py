@@ -1,0 +1,41 @@
+"""Run a training and say what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pytorch_lightning import LightningModule, Trainer
+from rich.console import Console
+from rich.table import Table
+
+from tff.data.datamodule import Data
+
+
+def fit(
+    trainer: Trainer, module: LightningModule, data: Data, ckpt: str | None
+) -> dict[str, float]:
+    """Train; the last values of all metrics, in each process.
+
+    Args:
+        ckpt: checkpoint to go on from; None starts anew.
+    """
+    trainer.fit(module, data, ckpt_path=ckpt, weights_only=True)
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def show(metrics: Mapping[str, float], trainer: Trainer, out: Path) -> None:
+    """The summary in the terminal, and how to go on."""
+    if not trainer.is_global_zero:
+        return
+    console = Console()
+    table = Table("metric", "at the end", title="Training", box=None, title_justify="left")
+    table.columns[1].justify = "right"
+    for name, value in sorted(metrics.items()):
+        if name.startswith("val/"):
+            table.add_row(name, f"{value:.3f}")
+    console.print(table)
+    best = out / "checkpoints" / "best.ckpt"
+    if best.is_file():
+        console.print(f"Checkpoint: {best}", soft_wrap=True, markup=False)
+        console.print(f"Analyse it: python analyze.py ckpt={best}", soft_wrap=True, markup=False)

@@ -1,0 +1,25 @@
+"""Weights & Biases without surprises."""
+
+from __future__ import annotations
+
+import os
+
+import wandb
+from pytorch_lightning.loggers import WandbLogger
+
+
+def weights_and_biases(
+    project: str, save_dir: str, tags: list[str], group: str | None
+) -> WandbLogger:
+    """A logger that never asks: online only for those who have an account or say so.
+
+    WANDB_MODE (online, offline, disabled) decides; without it a configured key means online, and
+    none means offline.
+    """
+    mode = os.environ.get("WANDB_MODE") or ("online" if wandb.api.api_key else "offline")
+    # The default waits 90 s for a dead network.
+    settings = wandb.Settings(silent=True, init_timeout=20)
+    os.makedirs(save_dir, exist_ok=True)  # else wandb falls back to a temporary folder
+    return WandbLogger(
+        project=project, save_dir=save_dir, tags=tags, group=group, mode=mode, settings=settings
+    )

@@ -1,0 +1,103 @@
+"""The detector in training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import MetricCollection
+from torchmetrics.classification import BinaryAccuracy, BinaryRecall, BinarySpecificity
+
+from tff.detectors.base import Detector
+from tff.detectors.checkpoint import ORIGIN
+from tff.statistics.average_precision import AveragePrecision
+from tff.types import Batch
+
+MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+MakeScheduler = Callable[..., torch.optim.lr_scheduler.LRScheduler]
+
+
+class UniversalDetector(LightningModule):
+    """Binary cross entropy on the logit (Wang et al., CVPR 2020).
+
+    Args:
+        detector: what is trained.
+        optimizer: makes the optimizer of given parameters.
+        scheduler: makes a schedule that takes one step a batch, of `total_steps`; None: see
+            `schedule.Plateau`.
+        origin: settings of detector and data in plain containers; they go into each checkpoint, so
+            that it rebuilds its detector alone and names its data.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        optimizer: MakeOptimizer,
+        scheduler: MakeScheduler | None = None,
+        origin: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.detector = detector.to(memory_format=torch.channels_last)
+        self.make_optimizer, self.make_scheduler = optimizer, scheduler
+        self.origin = dict(origin or {})
+        self.train_metrics, self.val_metrics = _metrics("train/"), _metrics("val/")
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> (B,) logits."""
+        logits: Tensor = self.detector(image)
+        return logits
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """uint8 travels to the device; there it becomes float32 in [0, 1]."""
+        image = batch.image.to(memory_format=torch.channels_last).float() / 255
+        return batch._replace(image=image)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss of a batch."""
+        return self._step(batch, "train")
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Metrics of a batch."""
+        self._step(batch, "val")
+
+    def _step(self, batch: Batch, split: str) -> Tensor:
+        logits = self(batch.image)
+        loss = F.binary_cross_entropy_with_logits(logits, batch.label.to(logits.dtype))
+        metrics = self.train_metrics if split == "train" else self.val_metrics
+        metrics.update(logits, batch.label)
+        self.log(f"{split}/loss", loss, prog_bar=True, batch_size=len(logits), on_epoch=True,
+                 on_step=split == "train", sync_dist=split == "val")  # fmt: skip
+        self.log_dict(dict(metrics.items()), on_epoch=True, on_step=False, prog_bar=split == "val",
+                      batch_size=len(logits))  # fmt: skip
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        """Optimizer, and the schedule if one is given."""
+        optimizer = self.make_optimizer(self.detector.parameters())
+        if self.make_scheduler is None:
+            return optimizer
+        total = int(self.trainer.estimated_stepping_batches)
+        scheduler = self.make_scheduler(optimizer, total_steps=total)
+        return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the origin."""
+        checkpoint[ORIGIN] = self.origin
+
+
+def _metrics(prefix: str) -> MetricCollection:
+    """Average precision; the share of real, of generated and of all images told right at 0.5."""
+    return MetricCollection(
+        {
+            "ap": AveragePrecision(),
+            "accuracy": BinaryAccuracy(),
+            "real_accuracy": BinarySpecificity(),
+            "fake_accuracy": BinaryRecall(),
+        },
+        prefix=prefix,
+        compute_groups=False,
+    )

@@ -1,0 +1,116 @@
+"""What flows between the parts: a batch of images, the numbering of channels, a result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """What a loader yields.
+
+    Shape:
+        image: (B, 3, H, W), uint8 as it leaves a worker, float32 in [0, 1] once on the device.
+        label: (B,) int64, 0 real, 1 generated.
+        index: (B,) int64, the row in the manifest of the set.
+    """
+
+    image: Tensor
+    label: Tensor
+    index: Tensor  # type: ignore[assignment]  # nobody searches a batch as a tuple
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Numbers the channels of all layers: flat index <-> (layer, channel).
+
+    Args:
+        widths: number of channels of each layer, in the order of the layers in the network.
+    """
+
+    widths: Mapping[str, int]
+
+    @property
+    def layers(self) -> list[str]:
+        """Names of the layers, in the order of the network."""
+        return list(self.widths)
+
+    @cached_property
+    def starts(self) -> dict[str, int]:
+        """Flat index of the first channel of each layer."""
+        ends = np.cumsum([0, *self.widths.values()])
+        return dict(zip(self.widths, ends.tolist(), strict=False))
+
+    def __len__(self) -> int:
+        return sum(self.widths.values())
+
+    def flat(self, layer: str, channel: int) -> int:
+        """Flat index of one channel of a layer.
+
+        Raises:
+            KeyError: the layer is unknown or has fewer channels; the message says which.
+        """
+        if layer not in self.widths:
+            raise KeyError(f"unknown layer {layer!r}; the network has {', '.join(self.widths)}")
+        if not 0 <= channel < self.widths[layer]:
+            raise KeyError(f"layer {layer!r} has {self.widths[layer]} channels, no {channel}")
+        return self.starts[layer] + channel
+
+    def split(self, flat: Tensor) -> dict[str, Tensor]:
+        """(..., n_channels) -> one (..., C) tensor a layer."""
+        return dict(
+            zip(self.widths, torch.split(flat, [*self.widths.values()], dim=-1), strict=True)
+        )
+
+    def join(self, by_layer: Mapping[str, Tensor]) -> Tensor:
+        """The inverse of `split`."""
+        return torch.cat([by_layer[layer] for layer in self.widths], dim=-1)
+
+    def masks(self, flat: Tensor) -> dict[str, Tensor]:
+        """Flat indices (k,) -> a Boolean (C,) mask for each layer that holds one of them."""
+        chosen = torch.zeros(len(self), dtype=torch.bool)
+        chosen[flat] = True
+        return {layer: mask for layer, mask in self.split(chosen).items() if mask.any()}
+
+    def table(self) -> pd.DataFrame:
+        """One row a channel, in flat order: columns `layer`, `channel`."""
+        widths = list(self.widths.values())
+        return pd.DataFrame(
+            {
+                "layer": np.repeat(self.layers, widths),
+                "channel": np.concatenate([np.arange(w) for w in [0, *widths]]),
+            }
+        )
+
+
+@dataclass
+class Result:
+    """What an analysis found: for people (findings, figures), for programs (tables, scalars).
+
+    Attributes:
+        title: heading of the section in the report.
+        about: what was done and how to read it, in plain words; paragraphs end with an empty line.
+        findings: sentences that state the outcome with its numbers; they open the report.
+        tables: name of the CSV file (without ending) -> rows.
+        figures: name of the picture file -> figure.
+        captions: name of a figure -> the line below it.
+        scalars: name -> number, for the logger and `summary.json`.
+        warnings: what a reader must know before trusting the numbers.
+    """
+
+    title: str
+    about: str = ""
+    findings: list[str] = field(default_factory=list)
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    figures: dict[str, Figure] = field(default_factory=dict)
+    captions: dict[str, str] = field(default_factory=dict)
+    scalars: dict[str, float] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
