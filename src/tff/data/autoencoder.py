@@ -15,7 +15,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tff.data.photographs import Photograph, patches
+from tff.data.patches import patches
+from tff.data.photographs import Photograph
+from tff.progress import track
 
 MARGIN = 8  # pixels; farther from its border a reconstruction does not see the padding
 PATCH = 32  # side in pixels of what is trained on: more steps on less are better than the reverse
@@ -78,7 +80,6 @@ def train(
     photographs: Sequence[Photograph],
     seed: int,
     steps: int,
-    progress: Callable[[int], None] = lambda done: None,
 ) -> Autoencoder:
     """Trains an auto-encoder (L1) on random patches, on the CPU in float32.
 
@@ -90,7 +91,6 @@ def train(
         photographs: at least `PATCH` pixels on each side.
         seed: of the weights and of the patches.
         steps: optimizer steps of `BATCH` patches.
-        progress: is told the number of steps done.
     """
     with torch.random.fork_rng(devices=[]):  # layers draw their weights from the global state
         torch.default_generator.manual_seed(seed)
@@ -102,14 +102,13 @@ def train(
     )
     model.to(memory_format=torch.channels_last).train()
     with torch.enable_grad():  # whoever asks for data may stand inside no_grad
-        for step in range(steps):
+        for _ in track(range(steps), f"generator {upsampler}"):
             batch = _to_tensor(patches(photographs, BATCH, PATCH, rng))
             loss = F.l1_loss(model(batch), batch)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
-            progress(step + 1)
     return model.eval()
 
 

@@ -1,221 +1,53 @@
-"""The embedded data set: photographs and their counterfeits by five up-samplers, made on the spot.
-
-Enough for a demonstration and for tests, in two minutes on two cores; not for claims of accuracy.
-"""
+"""The embedded data: nothing to download, made on first use."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
-import platform
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from functools import partial
-from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
-from zlib import crc32
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-from rich.console import Console
-from rich.progress import Progress
+import pandas as pd
 
-from tff.data.autoencoder import MARGIN, PATCH, UPSAMPLERS, reconstruct, train
-from tff.data.photographs import SPLITS, Split, digest, embedded, from_folder, image_files, patches
-
-log = logging.getLogger(__name__)
-
-RECIPE = 1  # part of a cached folder's name: raise it with every change that changes the images
-
-Report = Callable[[str, int, int], None]
-"""Is told: the generator, the steps in all, the steps done."""
+from tff.data.counterfeits import cached
+from tff.data.datamodule import Data
+from tff.data.images import Transform, index
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What the images depend on.
+class AutoGAN(Data):
+    """Photographs and their counterfeits by small CNN generators, made on first use and kept.
+
+    Zhang, Karaman and Chang, "Detecting and simulating artifacts in GAN fake images", WIFS 2019.
 
     Args:
-        photos: folder of the user's own photographs; None for those of the installed packages.
-        seed: of the generators, of the crops and of the split of `photos`.
-        size: side of the images in pixels, even.
-        counts: real images (and as many fakes) of `train`, `val` and, per generator, of `test`.
-        seen: generator to train and validate detectors on, a key of `autoencoder.UPSAMPLERS`.
-        unseen: generators for the test only.
+        cache: folder in which the images are kept, one folder for each choice of settings.
+        photos: folder of the user's own photographs; None: those that come with the dependencies.
+        size: side of the square images, in pixels, all of which is used.
         steps: training steps of each generator.
-
-    Raises:
-        ValueError: a setting cannot be used; the message says why.
     """
 
-    photos: Path | str | None = None
-    seed: int = 0
-    size: int = 64
-    counts: Mapping[str, int] = field(
-        default_factory=lambda: {"train": 1500, "val": 200, "test": 150}
-    )
-    seen: str = "transposed4"
-    unseen: Sequence[str] = ("transposed3", "nearest", "bilinear", "pixelshuffle")
-    steps: int = 200
+    def __init__(
+        self,
+        cache: str,
+        photos: str | None = None,
+        steps: int = 200,
+        augmentation: dict[str, Transform] | None = None,
+        size: int = 64,
+        batch_size: int = 64,
+        workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(augmentation, size, None, batch_size, workers, seed)
+        self.cache, self.photos = Path(cache), Path(photos).expanduser() if photos else None
+        self.steps = steps
 
-    def __post_init__(self) -> None:
-        if self.size % 2 or self.size < 16:
-            raise ValueError(f"size is {self.size}; it must be even and at least 16")
-        if set(self.counts) != set(SPLITS) or min(self.counts.values()) < 1:
-            raise ValueError(
-                f"counts must name {', '.join(SPLITS)}, each at least 1: {self.counts}"
-            )
-        names = self.generators
-        if len(set(names)) < len(names) or not set(names) <= set(UPSAMPLERS):
-            raise ValueError(
-                f"generators must be different ones of {', '.join(UPSAMPLERS)}: {names}"
-            )
+    def prepare_data(self) -> None:
+        """Train the generators and write the images, unless that was done before."""
+        self.folder()
 
-    @property
-    def generators(self) -> tuple[str, ...]:
-        """The seen generator, then the unseen ones."""
-        return (self.seen, *self.unseen)
+    def folder(self) -> Path:
+        """Where the images are."""
+        return cached(
+            self.cache, photos=self.photos, seed=self.seed, size=self.size, steps=self.steps
+        )
 
-    @property
-    def crop(self) -> int:
-        """Side of what is reconstructed; its border is cut off: padding would give fakes away."""
-        return self.size + 2 * MARGIN
-
-    def photographs(self) -> Split:
-        """Reads the photographs.
-
-        Raises:
-            ValueError: the folder of photographs cannot be used.
-        """
-        if self.photos is None:
-            return embedded()
-        return from_folder(Path(self.photos), self.seed, smallest=max(PATCH, self.crop))
-
-    def plain(self) -> dict[str, Any]:
-        """The settings as JSON holds them; the user's photographs by the digests of their bytes."""
-        photos = self.photos and sorted(digest(file) for file in image_files(Path(self.photos)))
-        return asdict(self) | {
-            "counts": dict(self.counts),
-            "unseen": list(self.unseen),
-            "photos": photos,
-        }
-
-    def stream(self, *purpose: str) -> np.random.Generator:
-        """Random numbers of their own for each purpose: one more generator changes no other."""
-        return np.random.default_rng([self.seed, crc32("/".join(purpose).encode())])
-
-
-def cached(root: Path, progress: Report | None = None, **settings: Any) -> Path:
-    """The data set of these settings, built below `root` unless it is there.
-
-    Args:
-        root: holds one folder for each choice of `settings` (and bytes of the user's photographs).
-        progress: as of `build`.
-        settings: those of `Settings`.
-    """
-    chosen = Settings(**settings)
-    key = json.dumps([RECIPE, chosen.plain()], sort_keys=True)
-    folder = Path(root) / f"autogan-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
-    return folder if _complete(folder) else build(folder, chosen, progress)
-
-
-def build(folder: Path, settings: Settings, progress: Report | None = None) -> Path:
-    """Writes the data set as a tree of PNG files in the style of ForenSynths.
-
-    `train/<seen>/{0_real,1_fake}/NNNN.png`, `val/<seen>/...`, `test/<generator>/...` for every
-    generator, and `manifest.json`. Generators learn from the photographs of the training split
-    only. Files of one name in 0_real and 1_fake are counterparts: the fake is the reconstruction of
-    that very crop, and both are quantised and written alike. The folder appears when it is
-    complete, never before; of two processes that race, the later one discards its own.
-
-    Args:
-        folder: to be written.
-        settings: what the images depend on.
-        progress: told of each step; None for a bar on a terminal and log lines elsewhere.
-
-    Returns:
-        `folder`.
-    """
-    split = settings.photographs()
-    probe = patches(split["val"], 50, settings.crop, settings.stream("probe"))
-    errors = {}
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch,
-        _reporter(progress) as report,
-    ):
-        draft = Path(scratch) / folder.name
-        for name in settings.generators:
-            parts = SPLITS if name == settings.seen else ("test",)
-            done = partial(report, name, settings.steps + len(parts))
-            weights = int(settings.stream("weights", name).integers(2**31))
-            model = train(name, split["train"], weights, settings.steps, done)
-            for number, part in enumerate(parts, start=1):
-                rng = settings.stream(part, name)
-                crops = patches(split[part], settings.counts[part], settings.crop, rng)
-                _write(crops, draft / part / name / "0_real")
-                _write(reconstruct(model, crops), draft / part / name / "1_fake")
-                done(settings.steps + number)
-            difference = _inner(reconstruct(model, probe)).astype(float) - _inner(probe)
-            errors[name] = round(float(np.abs(difference).mean()) / 255, 4)
-        manifest = {
-            "settings": settings.plain(),
-            "photographs": {
-                part: [{"name": p.name, **p.credit._asdict()} for p in split[part]]
-                for part in SPLITS
-            },
-            "l1_error_on_val_patches": errors,  # of values in [0, 1]
-            "versions": {"python": platform.python_version()}
-            | {name: version(name) for name in ("tff", "torch", "numpy", "pillow")},
-        }
-        (draft / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
-        try:
-            draft.rename(folder)
-        except OSError:
-            if not _complete(folder):  # otherwise another process was faster
-                raise
-    return folder
-
-
-def _complete(folder: Path) -> bool:
-    return (folder / "manifest.json").is_file()
-
-
-def _inner(crops: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return crops[:, MARGIN:-MARGIN, MARGIN:-MARGIN]
-
-
-def _write(crops: NDArray[np.uint8], folder: Path) -> None:
-    folder.mkdir(parents=True)
-    for number, image in enumerate(_inner(crops)):
-        Image.fromarray(np.ascontiguousarray(image)).save(folder / f"{number:04}.png")
-
-
-@contextmanager
-def _reporter(progress: Report | None) -> Iterator[Report]:
-    """The given hook, or a bar a generator on a terminal, or a log line a generator elsewhere."""
-    if progress is not None:
-        yield progress
-    elif sys.stderr.isatty():
-        with Progress(console=Console(stderr=True), transient=True) as bars:
-            tasks: dict[str, Any] = {}
-
-            def draw(name: str, total: int, done: int) -> None:
-                if name not in tasks:
-                    tasks[name] = bars.add_task(f"generator {name}", total=total)
-                bars.update(tasks[name], completed=done)
-
-            yield draw
-    else:
-
-        def tell(name: str, total: int, done: int) -> None:
-            if done == total:
-                log.info("generator %s is trained and its images are written", name)
-
-        yield tell
+    def manifest(self, split: str) -> pd.DataFrame:
+        """The rows of a set."""
+        return index(self.folder() / split)

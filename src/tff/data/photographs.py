@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -140,37 +139,6 @@ def digest(file: Path) -> str:
     """SHA-256 of the bytes of a file."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def patches(
-    photographs: Sequence[Photograph], count: int, size: int, rng: np.random.Generator
-) -> NDArray[np.uint8]:
-    """Random square crops at native resolution, in random quarter turns, half of them mirrored.
-
-    Crops of almost no variance (sky, blurred background) are drawn again: an up-sampler leaves
-    hardly a trace there.
-
-    Returns:
-        (count, size, size, 3) uint8.
-
-    Raises:
-        ValueError: no textured crop was met in many draws.
-    """
-    return np.stack([_patch(photographs, size, rng) for _ in range(count)])
-
-
-def _patch(
-    photographs: Sequence[Photograph], size: int, rng: np.random.Generator
-) -> NDArray[np.uint8]:
-    for _ in range(1000):
-        pixels = photographs[int(rng.integers(len(photographs)))].pixels
-        top, left = (rng.integers(side - size + 1) for side in pixels.shape[:2])
-        turns, mirrored = int(rng.integers(4)), bool(rng.integers(2))
-        patch = pixels[top : top + size, left : left + size]
-        if patch.mean(axis=2).std() > 8:  # of 255
-            turned = np.rot90(patch, turns)
-            return turned[:, ::-1] if mirrored else turned
-    raise ValueError(f"no textured {size}x{size} patch in {', '.join(p.name for p in photographs)}")
 
 
 def _read(file: Path, folder: Path) -> Photograph:

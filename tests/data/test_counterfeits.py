@@ -12,9 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-from tff.data import autogan, photographs
+from tff.data import counterfeits, photographs
 from tff.data.autoencoder import MARGIN, UPSAMPLERS, Autoencoder, reconstruct, train
-from tff.data.autogan import Settings, build, cached
+from tff.data.counterfeits import Settings, build, cached
+from tff.data.patches import patches
 
 SMALL: dict[str, Any] = {
     "size": 32,
@@ -99,7 +100,7 @@ def test_generators_learn_from_training_photographs_only(
         seen_by_generators.extend(photo.name for photo in photos)
         return train(name, photos, *rest)
 
-    monkeypatch.setattr(autogan, "train", spy)
+    monkeypatch.setattr(counterfeits, "train", spy)
     build(tmp_path / "set", Settings(**SMALL))
     assert set(seen_by_generators) == {"astronaut", "coffee", "rocket", "china"}
 
@@ -108,12 +109,12 @@ def test_patches_come_from_the_photographs_and_have_texture() -> None:
     ramp = np.zeros((40, 50, 3), np.uint8)
     ramp[:, 25:] = np.arange(25)[:, None] * 10  # the left half is flat
     photo = photographs.Photograph("ramp", ramp, photographs.Credit("", "", ""))
-    drawn = photographs.patches([photo], 20, 16, np.random.default_rng(0))
+    drawn = patches([photo], 20, 16, np.random.default_rng(0))
     assert drawn.shape == (20, 16, 16, 3)
     assert drawn.mean(axis=3).std(axis=(1, 2)).min() > 8
     flat = photo._replace(pixels=np.zeros((40, 50, 3), np.uint8))
     with pytest.raises(ValueError, match="no textured 16x16 patch in ramp"):
-        photographs.patches([flat], 1, 16, np.random.default_rng(0))
+        patches([flat], 1, 16, np.random.default_rng(0))
 
 
 def test_seed_decides_every_byte(tmp_path: Path) -> None:
@@ -140,7 +141,7 @@ def test_nothing_is_left_of_a_build_that_failed(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(autogan, "reconstruct", fail)
+        patched.setattr(counterfeits, "reconstruct", fail)
         with pytest.raises(KeyboardInterrupt):
             cached(tmp_path, **SMALL)
     assert list(tmp_path.iterdir()) == []
@@ -165,7 +166,7 @@ def test_cache_is_built_once_for_each_choice_of_settings(
 ) -> None:
     first = cached(tmp_path, **SMALL)
     other = cached(tmp_path, **SMALL | {"steps": 4})
-    monkeypatch.setattr(autogan, "build", lambda *args: pytest.fail("was built again"))
+    monkeypatch.setattr(counterfeits, "build", lambda *args: pytest.fail("was built again"))
     assert cached(tmp_path, **SMALL) == first != other
 
 

@@ -1,0 +1,261 @@
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+import tiny
+import torch
+from PIL import Image
+from sklearn.metrics import average_precision_score
+
+from tff.ablations.grayscale import Grayscale
+from tff.analyses.ablation import Ablation
+from tff.analyses.base import run
+from tff.analyses.examples import Examples
+from tff.analyses.median_test import MedianTest
+from tff.analyses.passes import Passes
+from tff.analyses.ranking import Ranking, from_published, published_format
+from tff.analyses.sensitivity import Sensitivity
+from tff.analyses.subject import TooFewImagesError
+from tff.detectors.interventions import dropped
+from tff.relevance.lrp import channel_relevance
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tiny.tree(tmp_path_factory.mktemp("images"), ("seen", "other", "third"), images=9)
+
+
+@pytest.fixture
+def subject(root):
+    return tiny.subject(root)
+
+
+def pixels(subject, split="test"):
+    images = getattr(subject.images, split)
+    stacked = torch.stack([images[0, row].image for row in range(len(images))])
+    return stacked.float() / 255
+
+
+def test_omega_is_the_mean_share_of_confident_images(subject):
+    images, labels = pixels(subject, "discovery"), subject.images.discovery.manifest["label"]
+    shares = torch.cat(list(channel_relevance(subject.detector, images).values()), 1).double()
+    p = subject.detector(images).sigmoid()
+    for name, mask in {
+        "fake": (p >= 0.9) & torch.tensor(labels == 1),
+        "real": (p <= 0.1) & torch.tensor(labels == 0),
+    }.items():
+        omega = subject.omega[name]
+        assert omega.images == int(mask.sum()) > 1
+        np.testing.assert_allclose(omega.mean, shares[mask].mean(0), atol=1e-6)
+        error = shares[mask].std(0) / mask.sum() ** 0.5
+        np.testing.assert_allclose(omega.error, error, atol=1e-6)
+
+
+def test_ranking_is_sorted_stable_and_complete(subject):
+    table = Ranking()(subject).tables["ranking"]
+    assert len(table) == len(subject.channels) == 12
+    keys = list(zip(-table["omega"], [subject.channels.flat(r.layer, r.channel) for r in
+                                      table.itertuples()], strict=True))  # fmt: skip
+    assert keys == sorted(keys)
+    assert {"layer", "channel", "omega", "omega_real", "crop", "weights", "seed"} <= set(table)
+
+
+def test_published_format_goes_both_ways(subject):
+    table = published_format(subject.omega["fake"], subject.channels)
+    assert table["key"].str.fullmatch(r"conv[12]\.#\d\(T=6\)").all()
+    assert table["mean_relevance"].is_monotonic_decreasing
+    again = from_published(table.sample(frac=1, random_state=1), subject.channels)
+    np.testing.assert_array_equal(again, subject.omega["fake"].mean)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.assign(key=t["key"].str.replace("(T=", "(", regex=False)), "expected LAYER"),
+        (lambda t: t.iloc[1:], "network has 12"),
+        (lambda t: pd.concat([t, t.head(1)]), "12 different channels in 13 rows"),
+        (lambda t: t.assign(key=t["key"].str.replace("conv1", "conv9")), "unknown layer 'conv9'"),
+    ],
+)
+def test_odd_published_rankings_are_refused(subject, change, message):
+    table = published_format(subject.omega["fake"], subject.channels)
+    with pytest.raises((ValueError, KeyError), match=message.replace("(", r"\(")):
+        from_published(change(table), subject.channels)
+
+
+def test_no_confident_image_is_a_clear_error(root):
+    subject = tiny.subject(root, confidence=1.0)
+    with pytest.raises(TooFewImagesError, match=r"subject\.confidence"):
+        Ranking()(subject)
+
+
+@pytest.mark.parametrize("k", [0, 13])
+def test_impossible_k_is_refused(root, k):
+    with pytest.raises(ValueError, match="between 1 and the number of channels, 12"):
+        tiny.subject(root, k=k)
+
+
+def test_sensitivity_equals_a_loop_over_models(subject):
+    analysis = Sensitivity(random_draws=3)
+    table = analysis(subject).tables["sensitivity"]
+    choices, images = analysis.choices(subject), pixels(subject)
+    logits = {"none": subject.detector(images)}
+    for name, channels in choices.items():
+        with dropped(subject.detector, channels):
+            logits[name] = subject.detector(images)
+    random = torch.stack([logits[f"random_{i}"].double().sigmoid() for i in range(3)]).mean(0)
+    scores = {name: logits[name] for name in ("none", "top_k", "low_k")} | {"random_k": random}
+    for generator, rows in subject.generators():  # noqa: B007  # named in the query
+        for name, score in scores.items():
+            row = table.query("generator == @generator and dropout == @name").iloc[0]
+            labels, score = subject.labels[rows], score[rows].detach().double().numpy()
+            assert row["ap"] == pytest.approx(average_precision_score(labels, score), abs=1e-6)
+            called = score > (0.5 if name == "random_k" else 0)
+            assert row["real_accuracy"] == np.mean(~called[labels == 0])
+            assert row["fake_accuracy"] == np.mean(called[labels == 1])
+            assert 0 <= row["ap_low"] <= row["ap_high"] <= 1
+    assert table["generator"].iloc[0] == "seen"
+    assert table.query("dropout == 'top_k'")["ap"].mean() < table["ap"].max()
+
+
+def test_random_channels_avoid_the_top_and_come_from_the_seed(root):
+    subject, again = (tiny.subject(root, seed=3) for _ in range(2))
+    choices, same = Sensitivity().choices(subject), Sensitivity().choices(again)
+    other = Sensitivity().choices(tiny.subject(root, seed=4))
+    for name, channels in choices.items():
+        assert len(set(channels.tolist())) == subject.k
+        assert torch.equal(channels, same[name])
+        if name.startswith("random"):
+            assert not set(channels.tolist()) & set(subject.top.tolist())
+    assert any(not torch.equal(choices[n], other[n]) for n in choices if n.startswith("random"))
+
+
+def test_too_large_k_for_controls_is_refused(root):
+    with pytest.raises(ValueError, match="as many other channels"):
+        Sensitivity()(tiny.subject(root, k=7))
+
+
+def test_ablation_equals_pillow_and_a_direct_count(subject):
+    table = Ablation(Grayscale())(subject).tables["ablation"]
+    detector = subject.detector
+    for generator, rows in subject.generators():
+        paths = subject.images.test.manifest["path"].iloc[rows]
+        gray = [np.asarray(Image.open(p).convert("RGB").convert("L").convert("RGB")) for p in paths]
+        plain = [np.asarray(Image.open(p).convert("RGB")) for p in paths]
+        labels = subject.labels[rows]
+        values = {}
+        for name, images in {"": plain, "_ablated": gray}.items():
+            batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
+            logits = detector(batch).detach().double()
+            values[name] = logits.sigmoid().numpy()
+            row = table[table["generator"] == generator].iloc[0]
+            expected = average_precision_score(labels, logits.numpy())
+            assert row[f"ap{name}"] == pytest.approx(expected, abs=1e-6)
+            assert row[f"fake_accuracy{name}"] == np.mean(values[name][labels == 1] > 0.5)
+        shown = (labels == 1) & (values[""] >= 0.2)
+        drop = np.median(values[""][shown]) - np.median(values["_ablated"][shown])
+        assert row["median_drop"] == pytest.approx(drop, abs=1e-6)
+        assert row["median_drop_low"] <= row["median_drop_high"]
+        assert row["cue"] == "color"
+
+
+def test_a_detector_of_red_loses_everything_without_color(subject):
+    table = Ablation(Grayscale())(subject).tables["ablation"]
+    assert (table["ap"] > 0.95).all()
+    assert (table["ap_ablated"] < 0.8).all()
+    assert (table["median_drop"] > 0.5).all()
+
+
+def test_median_test_equals_scipy_on_maxima(subject):
+    table = MedianTest(Grayscale())(subject).tables["median_test"]
+    images = pixels(subject)
+    fakes = subject.labels == 1
+    maxima = {}
+    for name, batch in {"plain": images, "gray": Grayscale()(images)}.items():
+        outs = {}
+        hooks = [
+            subject.detector.network.get_submodule(layer).register_forward_hook(
+                lambda _m, _i, out, layer=layer, outs=outs: outs.update({layer: out.amax((2, 3))})
+            )
+            for layer in subject.channels.layers
+        ]
+        with torch.no_grad():
+            subject.detector(batch)
+        for hook in hooks:
+            hook.remove()
+        maxima[name] = torch.cat([outs[layer] for layer in subject.channels.layers], 1).numpy()
+    generator_of = subject.images.test.manifest["generator"].to_numpy()
+    for row in table.itertuples():
+        rows = fakes & (generator_of == row.generator)
+        column = subject.channels.flat(row.layer, row.channel)
+        a, b = maxima["plain"][rows, column], maxima["gray"][rows, column]
+        try:
+            expected = scipy.stats.median_test(a, b)[1]
+        except ValueError:  # all values equal to the grand median
+            expected = 1.0
+        assert row.p_value == pytest.approx(expected, rel=1e-6)
+    assert len(table) == 3 * subject.k
+
+
+def test_share_counts_small_p_values(subject):
+    result = MedianTest(Grayscale(), alpha=0.2)(subject)
+    table, shares = result.tables["median_test"], result.tables["conditional_share"]
+    for row in shares.itertuples():
+        mine = table[table["generator"] == row.generator]["p_value"]
+        assert row.share == (mine <= 0.2).mean()
+
+
+def test_passes_are_shared(root, monkeypatch):
+    calls = []
+    for name in ("omega", "evaluate", "evaluate_dropped"):
+        original = getattr(Passes, name)
+
+        def counted(self, *args, name=name, original=original, **kwargs):
+            calls.append(name)
+            return original(self, *args, **kwargs)
+
+        monkeypatch.setattr(Passes, name, counted)
+    # Two cues that are equal, as two entries of a configuration make them.
+    analyses = {
+        "ablation": Ablation(Grayscale()),
+        "ranking": Ranking(),
+        "sensitivity": Sensitivity(),
+        "median_test": MedianTest(Grayscale()),
+    }
+    results = run(analyses, tiny.subject(root))
+    assert sorted(calls) == ["evaluate", "evaluate", "evaluate_dropped", "omega"]
+    assert list(results) == list(analyses)
+
+
+def test_alone_or_together_gives_the_same_numbers(root):
+    analyses = {
+        "ablation": Ablation(Grayscale()),
+        "ranking": Ranking(),
+        "median_test": MedianTest(Grayscale()),
+    }
+    together = run(analyses, tiny.subject(root))
+    for name, analysis in analyses.items():
+        alone = analysis(tiny.subject(root))
+        for table in alone.tables:
+            pd.testing.assert_frame_equal(
+                alone.tables[table], together[name].tables[table], check_exact=True
+            )
+
+
+def test_examples_show_every_generator(subject):
+    result = Examples(images=2)(subject)
+    assert list(result.figures) == ["examples_seen", "examples_other", "examples_third"]
+    assert "never seen" in result.captions["examples_other"]
+
+
+def test_the_detector_given_is_untouched(root):
+    detector = tiny.detector().train()
+    before = {k: v.clone() for k, v in detector.state_dict().items()}
+    subject = tiny.Subject.of(detector, tiny.splits(root), draws=10, device="cpu")
+    run({"r": Ranking(), "s": Sensitivity(), "m": MedianTest(Grayscale())}, subject)
+    assert detector.training
+    assert all(p.requires_grad and p.grad is None for p in detector.parameters())
+    assert all(torch.equal(v, before[k]) for k, v in detector.state_dict().items())
+    for module in [*detector.modules(), *subject.detector.modules()]:
+        assert not module._forward_hooks
+        assert not module._backward_hooks

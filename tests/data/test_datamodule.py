@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+
+import albumentations as A
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tff.data.datamodule import Folder
+
+
+def fill(
+    root: Path, generators: tuple[str, ...], count: int, side: int = 8, start: int = 0
+) -> None:
+    for generator, label, i in product(generators, ("0_real", "1_fake"), range(count)):
+        folder = root / generator / label
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (side, side + 1), (i, 0, 0)).save(folder / f"{start + i}.png")
+
+
+def stems(folder: Folder, split: str) -> set[str]:
+    return {Path(p).stem for p in folder.manifest(split)["path"]}
+
+
+@pytest.fixture
+def divided(tmp_path) -> Path:
+    fill(tmp_path / "train", ("progan",), 6, side=20)
+    fill(tmp_path / "val", ("progan",), 3, start=100)
+    fill(tmp_path / "test", ("progan", "stargan"), 2, start=200)
+    return tmp_path
+
+
+@pytest.fixture
+def undivided(tmp_path) -> Path:
+    fill(tmp_path, ("a", "b"), 60)
+    return tmp_path
+
+
+def test_divided_tree(divided):
+    folder = Folder(str(divided), size=8)
+    assert folder.divided
+    assert [len(folder.manifest(s)) for s in ("train", "val", "test")] == [12, 6, 8]
+    splits = folder.splits()
+    assert splits.discovery.manifest.equals(folder.manifest("val"))
+    assert splits.test.manifest.equals(folder.manifest("test"))
+    assert splits.test.generators == ["progan", "stargan"]
+    limited = splits.limited(1)
+    assert [len(images) for images in limited] == [2, 4]
+
+
+def test_divided_tree_without_a_set(divided):
+    for path in sorted((divided / "test").rglob("*"), reverse=True):
+        path.unlink() if path.is_file() else path.rmdir()
+    (divided / "test").rmdir()
+    with pytest.raises(FileNotFoundError, match="test: no such folder"):
+        Folder(str(divided)).manifest("test")
+
+
+def test_undivided_tree_is_divided_once(undivided):
+    folder = Folder(str(undivided))
+    assert not folder.divided
+    found = {split: folder.manifest(split) for split in ("train", "val", "test")}
+    paths = [p for table in found.values() for p in table["path"]]
+    assert len(paths) == len(set(paths)) == 240
+    assert all(table.index.tolist() == list(range(len(table))) for table in found.values())
+    assert all("split" not in table for table in found.values())
+
+
+def test_counterparts_fall_on_one_side(undivided):
+    folder = Folder(str(undivided))
+    parts = [stems(folder, split) for split in ("train", "val", "test")]
+    assert sum(map(len, parts)) == 60 == len(set.union(*parts))
+    for split, part in zip(("train", "val", "test"), parts, strict=True):
+        assert len(folder.manifest(split)) == 4 * len(part)
+
+
+def test_fractions_and_seed(undivided):
+    folder = Folder(str(undivided), fractions=(0.6, 0.2))
+    assert [len(stems(folder, s)) / 60 for s in ("train", "val", "test")] == pytest.approx(
+        [0.6, 0.2, 0.2], abs=0.17
+    )
+    assert stems(folder, "val") == stems(Folder(str(undivided)), "val")
+    assert stems(folder, "val") != stems(Folder(str(undivided), seed=1), "val")
+    assert len(stems(Folder(str(undivided), fractions=(0.1, 0.1)), "train")) < 20
+
+
+def test_undivided_tree_is_analysed_whole(undivided):
+    splits = Folder(str(undivided), crop=5).splits()
+    for images in splits:
+        assert len(images) == 240
+        assert images.crop == 5
+        assert images[0, 239].image.shape == (3, 5, 5)
+
+
+def test_too_few_images_to_divide(tmp_path):
+    fill(tmp_path, ("a",), 1)
+    folder = Folder(str(tmp_path))
+    for split in ("train", "val", "test"):
+        if not stems_or_none(folder, split):
+            break
+    else:
+        pytest.fail("one stem cannot be on all sides")
+
+
+def stems_or_none(folder: Folder, split: str) -> set[str] | None:
+    try:
+        return stems(folder, split)
+    except ValueError as error:
+        assert f"too few images for a {split} set" in str(error)
+        return None
+
+
+def test_training_loader(divided):
+    crop = A.Compose([A.RandomCrop(8, 8)])
+    folder = Folder(str(divided), augmentation={"train": crop}, size=8, batch_size=5, seed=3)
+    made = folder.train_dataloader()
+    batches = list(made)
+    assert [b.image.shape for b in batches] == [(5, 3, 8, 8)] * 2
+    assert all(b.image.dtype == torch.uint8 for b in batches)
+    rows = torch.cat([b.index for b in batches])
+    assert len(rows.unique()) == 10
+    labels = folder.manifest("train")["label"].to_numpy()
+    assert np.array_equal(torch.cat([b.label for b in batches]), labels[rows])
+    again = list(Folder(str(divided), {}, {"train": crop}, 8, None, 5, seed=3).train_dataloader())
+    assert all(torch.equal(a.image, b.image) for a, b in zip(batches, again, strict=True))
+
+
+def test_validation_loader(divided):
+    folder = Folder(str(divided), size=8, batch_size=4)
+    batches = list(folder.val_dataloader())
+    assert [len(b.image) for b in batches] == [4, 2]
+    assert torch.cat([b.index for b in batches]).tolist() == list(range(6))
+    assert batches[0].image.shape[1:] == (3, 9, 8)
+
+
+def test_images_smaller_than_the_crops(divided):
+    folder = Folder(str(divided), size=9, batch_size=2)
+    folder.train_dataloader()
+    with pytest.raises(ValueError, match=r"6 images are smaller than data\.size=9.*0_real.100"):
+        folder.val_dataloader()
+
+
+def test_home_folder(monkeypatch, divided):
+    monkeypatch.setenv("HOME", str(divided.parent))
+    assert len(Folder(f"~/{divided.name}").manifest("val")) == 6

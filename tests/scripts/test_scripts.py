@@ -1,0 +1,136 @@
+"""The two scripts, run for real on tiny data."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import tiny
+
+ROOT = Path(__file__).parents[2]
+
+
+def script(name, *arguments, check=True):
+    run = subprocess.run(
+        [sys.executable, str(ROOT / name), *arguments],
+        cwd=ROOT, capture_output=True, text=True, timeout=300, start_new_session=True,
+        env={**os.environ, "COLUMNS": "200"},
+    )  # fmt: skip
+    assert not check or run.returncode == 0, run.stdout + run.stderr
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    tiny.tree(folder / "images", images=12, size=40)
+    run = script(
+        "train.py", "detector=resnet18", "detector.pretrained=false", "aug=color_robust",
+        "data=folder", f"data.root={folder / 'images'}", "data.size=32", "data.batch_size=8",
+        "data.workers=0", "trainer.max_epochs=3", "trainer.accelerator=cpu", "logger=wandb",
+        "module.optimizer.lr=0.001", "callbacks.analyze.images=4",
+        "callbacks.analyze.subject.confidence=0.5", f"hydra.run.dir={folder / 'a=1 (x), [y]'}",
+    )  # fmt: skip
+    return folder, folder / "a=1 (x), [y]", run
+
+
+def test_training_leaves_checkpoints_logs_and_a_summary(trained):
+    _, out, run = trained
+    assert {"best.ckpt", "last.ckpt"} <= {p.name for p in (out / "checkpoints").iterdir()}
+    assert "val/ap" in run.stdout
+    assert "python analyze.py ckpt=" in run.stdout
+    assert "val/ap" in pd.read_csv(out / "logs" / "train" / "metrics.csv")
+    assert list((out / "wandb").glob("offline-run-*/run-*.wandb"))
+
+
+def test_analysis_from_the_checkpoint_alone(trained):
+    _, out, _ = trained
+    run = script(
+        "analyze.py", f"ckpt={out}/checkpoints/best.ckpt", "subject.confidence=0.5", "images=4",
+        "subject.draws=50", f"hydra.run.dir={out}",
+    )  # fmt: skip
+    report = out / "report"
+    assert str(report / "index.html") in run.stdout.replace("\n", "")
+    for name, columns in {
+        "ranking": "layer channel omega",
+        "sensitivity": "generator dropout k ap real_accuracy fake_accuracy threshold",
+        "ablation": "generator cue ap ap_ablated median_drop",
+        "median_test": "generator cue layer channel p_value",
+        "omega_fake": "key mean_relevance",
+    }.items():
+        table = pd.read_csv(report / "tables" / f"{name}.csv")
+        assert set(columns.split()) <= set(table)
+        assert set(["crop", "resize", "weights", "seed"]) <= set(table)
+    summary = json.loads((report / "summary.json").read_text())
+    assert summary["scalars"]["ranking/k"] == 21
+    assert summary["versions"]["torch"]
+    # The callback saw the same checkpoint and images: the same numbers.
+    steps = sorted((out / "checkpoints").glob("step*/summary.json"))
+    assert any(
+        json.loads(step.read_text())["scalars"]["ablation/ap"] == summary["scalars"]["ablation/ap"]
+        for step in steps
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("train.py", ["detector=resnet51"], "resnet50"),
+        ("train.py", ["data.batchsize=3"], "batchsize"),
+        (
+            "train.py",
+            ["data=folder", "data.root=/no/such", "detector.pretrained=false"],
+            "/no/such",
+        ),
+        ("train.py", ["detector.pretrained=/no/such.pth"], "no such file"),
+        ("analyze.py", [], "ckpt"),
+        ("analyze.py", ["ckpt=/no/such=file.ckpt"], "/no/such=file.ckpt: no such file"),
+    ],
+)
+def test_mistakes_are_told(name, arguments, message, tmp_path):
+    run = script(name, *arguments, f"hydra.run.dir={tmp_path}", check=False)
+    assert run.returncode == 1
+    assert message in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize("name", ["train.py", "analyze.py"])
+def test_help_names_the_choices(name):
+    text = script(name, "--help").stdout
+    assert "resnet50" in text
+    assert f"python {name}" in text
+
+
+def test_interrupt_ends_training_with_a_checkpoint_that_loads(trained, tmp_path):
+    folder, _, _ = trained
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), "detector=resnet18", "detector.pretrained=false",
+         "aug=none", "data=folder", f"data.root={folder / 'images'}", "data.size=32",
+         "data.batch_size=8", "data.workers=0", "trainer.max_epochs=10000",
+         "trainer.accelerator=cpu", "callbacks.schedule=null", "callbacks.analyze=null",
+         f"hydra.run.dir={tmp_path}"],
+        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        last = tmp_path / "checkpoints" / "last.ckpt"
+        for _ in range(600):
+            if last.is_file():
+                break
+            try:
+                process.wait(0.2)
+            except subprocess.TimeoutExpired:
+                continue
+            break
+        assert last.is_file()
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    from tff.detectors.checkpoint import load
+
+    load(last)

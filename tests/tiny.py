@@ -1,0 +1,72 @@
+"""A tiny data set, detector and subject, for tests that need the whole chain."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from tff.analyses.subject import Subject
+from tff.data.datamodule import Splits
+from tff.data.folder import Folder
+from tff.detectors.base import Detector
+
+
+def tree(root: Path, generators=("seen", "unseen"), images=6, size=32, seed=0) -> Path:
+    """GENERATOR/{0_real,1_fake}/N.png; generated images are reddish and smoother."""
+    random = np.random.default_rng(seed)
+    for generator in generators:
+        for label in ("0_real", "1_fake"):
+            folder = root / generator / label
+            folder.mkdir(parents=True)
+            for number in range(images):
+                image = random.integers(0, 256, (size, size, 3))
+                if label == "1_fake":
+                    image = image // 2 + np.array([90, 20, 20])
+                Image.fromarray(image.astype(np.uint8)).save(folder / f"{number}.png")
+    return root
+
+
+def splits(root: Path, **options) -> Splits:
+    data = Folder(root=str(root), **options)
+    images = data.splits().test
+    seen = images.manifest[images.manifest["generator"] == "seen"].reset_index(drop=True)
+    return Splits(discovery=type(images)(seen), test=images)
+
+
+class Net(nn.Module):
+    """Two convolutions with BatchNorm and a residual sum, whose logit grows with redness."""
+
+    def __init__(self, width=6):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, width, 3, 2, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(width, 1)
+
+    def forward(self, x):
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn2(self.conv2(x)) + x)
+        return self.fc(torch.flatten(self.pool(x), 1))
+
+
+def detector(seed=0) -> Detector:
+    """Random channels, and one pair that sees red against green with a wide margin."""
+    generator = torch.Generator().manual_seed(seed)
+    net = Net()
+    for parameter in net.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator) * 0.1
+    for norm in (net.bn1, net.bn2):
+        norm.weight.data.fill_(1.0)
+    red = torch.tensor([1.0, -0.5, -0.5]).view(3, 1, 1).expand(3, 3, 3) / 9
+    net.conv1.weight.data[0] = red * 4
+    net.fc.weight.data[0, 0], net.fc.bias.data[0] = 14.0, -15.0
+    return Detector(net.eval(), tff_fraction=0.25)
+
+
+def subject(root: Path, **options) -> Subject:
+    return Subject.of(detector(), splits(root), **{"draws": 50, "device": "cpu", **options})

@@ -1,0 +1,150 @@
+import json
+
+import pandas as pd
+import pytest
+import pytorch_lightning as pl
+import tiny
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from sklearn.metrics import average_precision_score
+
+from tff.ablations.grayscale import Grayscale
+from tff.analyses.ablation import Ablation
+from tff.analyses.base import run
+from tff.analyses.ranking import Ranking
+from tff.analyses.subject import Subject
+from tff.data.folder import Folder
+from tff.detectors.checkpoint import load, read
+from tff.report.page import write
+from tff.training.callback import AnalyzeCheckpoints
+from tff.training.module import UniversalDetector
+
+ANALYSES = {"ranking": Ranking(), "ablation": Ablation(Grayscale())}
+
+
+def subject(detector, images, **options):
+    return Subject.of(detector, images, draws=20, confidence=0.5, **options)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tiny.tree(tmp_path_factory.mktemp("images"), images=20, size=32)
+
+
+def fit(root, out, analyse=True, epochs=2, **trainer):
+    pl.seed_everything(1, verbose=False)
+    data = Folder(root=str(root), batch_size=4, size=32, workers=0)
+    module = UniversalDetector(
+        tiny.detector(), lambda p: torch.optim.Adam(p, 1e-3), origin={"seed": 1}
+    )
+    callbacks = [
+        ModelCheckpoint(out / "checkpoints", "best", "val/ap", mode="max", save_last=True,
+                        enable_version_counter=False)
+    ]  # fmt: skip
+    if analyse:
+        callbacks.append(AnalyzeCheckpoints(ANALYSES, subject, 5, str(out / "checkpoints")))
+    settings = {"accelerator": "cpu", "devices": 1, "max_epochs": epochs, "logger": False}
+    trainer = pl.Trainer(
+        **(settings | trainer), callbacks=callbacks, num_sanity_val_steps=0,
+        enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
+        default_root_dir=out,
+    )  # fmt: skip
+    trainer.fit(module, data)
+    return trainer, module, data
+
+
+def test_analysis_leaves_training_bit_identical(root, tmp_path):
+    _, with_it, _ = fit(root, tmp_path / "a", analyse=True)
+    _, without, _ = fit(root, tmp_path / "b", analyse=False)
+    for one, other in zip(with_it.parameters(), without.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_every_file_loads_without_code_and_rebuilds(root, tmp_path):
+    _, module, _ = fit(root, tmp_path)
+    for name in ("best", "last"):
+        content = read(tmp_path / "checkpoints" / f"{name}.ckpt")
+        assert content["tff"] == {"seed": 1}
+    weights = content["state_dict"]
+    detector = {k: v for k, v in module.state_dict().items() if k.startswith("detector.")}
+    assert all(torch.equal(v, weights[k]) for k, v in detector.items())
+
+
+def test_callback_and_analysis_agree_to_the_last_bit(root, tmp_path):
+    _, _, data = fit(root, tmp_path, epochs=1)
+    (folder,) = (tmp_path / "checkpoints").glob("step*")
+    assert folder.name == "step000006"
+    detector = tiny.detector()
+    weights = read(tmp_path / "checkpoints" / "last.ckpt")["state_dict"]
+    detector.load_state_dict(
+        {k.removeprefix("detector."): v for k, v in weights.items() if k.startswith("detector.")}
+    )
+    results = run(ANALYSES, subject(detector, data.splits().limited(5), device="cpu"))
+    write(results, tmp_path / "again", {})
+    for name in ("ranking", "ablation"):
+        one, other = (
+            pd.read_csv(f / "tables" / f"{name}.csv").drop(columns="weights")
+            for f in (folder, tmp_path / "again")
+        )
+        pd.testing.assert_frame_equal(one, other, check_exact=True)
+    scalars = json.loads((folder / "summary.json").read_text())["scalars"]
+    assert scalars["ablation/ap"] == results["ablation"].scalars["ap"]
+
+
+def test_scalars_reach_the_logger(root, tmp_path):
+    logger = pl.loggers.CSVLogger(tmp_path, name="logs", version="train")
+    fit(root, tmp_path, epochs=1, logger=logger)
+    metrics = pd.read_csv(tmp_path / "logs" / "train" / "metrics.csv")
+    assert {"ablation/ap_ablated", "ranking/omega_top1", "val/ap", "train/loss_step"} <= set(
+        metrics
+    )
+
+
+def test_validation_metrics_are_those_of_scikit_learn(root, tmp_path):
+    trainer, module, data = fit(root, tmp_path, epochs=1)
+    logits, labels = [], []
+    for batch in data.val_dataloader():
+        with torch.no_grad():
+            logits.append(module.detector.eval()(batch.image.float() / 255))
+        labels.append(batch.label)
+    logits, labels = torch.cat(logits), torch.cat(labels)
+    metrics = trainer.callback_metrics
+    assert float(metrics["val/ap"]) == pytest.approx(average_precision_score(labels, logits))
+    right = (logits > 0) == labels.bool()
+    assert float(metrics["val/accuracy"]) == pytest.approx(right.float().mean())
+    assert float(metrics["val/real_accuracy"]) == pytest.approx(right[labels == 0].float().mean())
+    assert float(metrics["val/fake_accuracy"]) == pytest.approx(right[labels == 1].float().mean())
+
+
+def test_two_processes_train_and_analyse(root, tmp_path):
+    # Spawned processes fail loudly; rank 0 alone writes.
+    fit(root, tmp_path / "two", epochs=1, strategy="ddp_spawn", devices=2)
+    fit(root, tmp_path / "one", epochs=1)
+    weights = read(tmp_path / "two" / "checkpoints" / "last.ckpt")["state_dict"]
+    (folder,) = (tmp_path / "two" / "checkpoints").glob("step*")
+    detector = tiny.detector()
+    detector.load_state_dict(
+        {k.removeprefix("detector."): v for k, v in weights.items() if k.startswith("detector.")}
+    )
+    images = Folder(root=str(root)).splits().limited(5)
+    write(run(ANALYSES, subject(detector, images, device="cpu")), tmp_path / "again", {})
+    for name in ("ranking", "ablation"):
+        two, one = (
+            pd.read_csv(f / "tables" / f"{name}.csv").drop(columns="weights")
+            for f in (folder, tmp_path / "again")
+        )
+        pd.testing.assert_frame_equal(two, one, check_exact=True)
+
+
+def test_checkpoint_of_a_known_detector_loads_alone(tmp_path):
+    settings = {"_target_": "tff.detectors.resnet.resnet", "name": "resnet18", "pretrained": True}
+    from tff.detectors.resnet import resnet
+
+    module = UniversalDetector(resnet("resnet18", False), torch.optim.Adam)
+    content = {"state_dict": module.state_dict(), "tff": {"detector": settings}}
+    torch.save(content, tmp_path / "a=b (1).ckpt")
+    detector = load(tmp_path / "a=b (1).ckpt")
+    assert not detector.training
+    image = torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(detector(image), module.eval()(image))
