@@ -1,5 +1,6 @@
 """Discover the transferable forensic features of a detector. Start with --help."""
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -13,7 +14,6 @@ from tff.command_line import quoted, readable_errors
 def main(cfg: DictConfig) -> None:
     """Run the chosen analyses on a checkpoint and write the report."""
     # Imported here, so that a mistyped option is told within a second.
-    import wandb
     from hydra.utils import instantiate
 
     from tff.analyses.base import run
@@ -23,6 +23,7 @@ def main(cfg: DictConfig) -> None:
     from tff.report.page import write
     from tff.report.terminal import show
     from tff.report.versions import versions
+    from tff.training.loggers import finish
     from tff.training.restore import fingerprint
 
     with readable_errors():
@@ -39,14 +40,15 @@ def main(cfg: DictConfig) -> None:
             "protocol": subject.describe(),
             "options": OmegaConf.to_container(cfg, resolve=True),
             "versions": versions(),
-            "command": " ".join(["python", "analyze.py", *sys.argv[1:]]),
+            "command": shlex.join(["python", "analyze.py", *sys.argv[1:]]),
         }
         page = write(results, Path(cfg.out) / "report", context)
+        loggers = instantiate(cfg.logger, _convert_="all").values()
         try:
-            for logger in instantiate(cfg.logger, _convert_="all").values():
+            for logger in loggers:
                 log(results, logger)
         finally:
-            wandb.finish()
+            finish(loggers)
         show(results, page)
 
 

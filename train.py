@@ -14,10 +14,10 @@ def main(cfg: DictConfig) -> float | None:
     """Fit the detector; the metric that a sweep maximises."""
     # Imported here, so that a mistyped option is told within a second.
     import pytorch_lightning as pl
-    import wandb
     from hydra.utils import instantiate
 
     from tff.training.fit import fit, show
+    from tff.training.loggers import finish
 
     with readable_errors():
         pl.seed_everything(cfg.seed, workers=True, verbose=False)
@@ -34,7 +34,7 @@ def main(cfg: DictConfig) -> float | None:
         try:
             metrics = fit(trainer, module, data, cfg.ckpt)
         finally:
-            wandb.finish()  # else the next job of a sweep would write into this run
+            finish(trainer.loggers)
         show(metrics, trainer, Path(cfg.out))
     return metrics.get(cfg.optimized_metric)
 

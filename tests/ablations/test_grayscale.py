@@ -29,6 +29,12 @@ def test_luma_of_pillow(name, dtype):
         assert torch.equal(gray, (luma.to(dtype) / 255).expand(3, -1, -1))
 
 
+@pytest.mark.parametrize("off", [-1e-4, 1e-4])
+def test_values_are_taken_as_bytes(off):
+    image = torch.from_numpy(PIXELS["random"]).permute(2, 0, 1)[None] / 255
+    assert torch.equal(Grayscale()(image + off), Grayscale()(image))
+
+
 def test_image_is_untouched_and_twice_is_once():
     image = torch.rand(2, 3, 9, 9).mul(255).round() / 255
     kept = image.clone()

@@ -38,7 +38,7 @@ def pixels(folder: Path) -> np.ndarray:
     return np.stack([np.asarray(Image.open(f), float) for f in sorted(folder.iterdir())])
 
 
-def noise(path: Path, seed: int, width: int = 60, height: int = 60) -> Path:
+def noise(path: Path, seed: int, width: int = 80, height: int = 80) -> Path:
     image = np.random.default_rng(seed).integers(256, size=(height, width, 3), dtype=np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(image).save(path)
@@ -194,10 +194,10 @@ def test_training_is_reproducible_and_leaves_the_global_random_state(upsampler: 
 @pytest.mark.parametrize("upsampler", UPSAMPLERS)
 def test_padding_does_not_reach_beyond_the_margin(upsampler: str) -> None:
     model = Autoencoder(upsampler).eval()
-    wide = np.random.default_rng(0).integers(256, size=(1, 64, 64, 3), dtype=np.uint8)
-    narrow = reconstruct(model, wide[:, 16:48, 16:48])
-    inner = slice(16 + MARGIN, 48 - MARGIN)
-    difference = reconstruct(model, wide)[:, inner, inner].astype(int) - narrow[:, 8:-8, 8:-8]
+    wide = np.random.default_rng(0).integers(256, size=(1, 96, 96, 3), dtype=np.uint8)
+    narrow = reconstruct(model, wide[:, 16:80, 16:80])[:, MARGIN:-MARGIN, MARGIN:-MARGIN]
+    inner = slice(16 + MARGIN, 80 - MARGIN)
+    difference = reconstruct(model, wide)[:, inner, inner].astype(int) - narrow
     assert np.abs(difference).max() <= 1  # a sum in another order may round to the other side
 
 
@@ -235,13 +235,13 @@ def test_orientation_in_exif_is_applied(tmp_path: Path) -> None:
         noise(tmp_path / f"{number}.png", number)
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by a quarter
-    Image.open(noise(tmp_path / "0.png", 0, width=80, height=50)).save(
+    Image.open(noise(tmp_path / "0.png", 0, width=90, height=70)).save(
         tmp_path / "0.jpg", exif=exif
     )
     (tmp_path / "0.png").unlink()
     split = photographs.from_folder(tmp_path, 0, smallest=48)
     shapes = {photo.name: photo.pixels.shape for part in split.values() for photo in part}
-    assert shapes["0.jpg"] == (80, 50, 3)
+    assert shapes["0.jpg"] == (90, 70, 3)
 
 
 def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds 2 different photographs, at least 3"):
         photographs.from_folder(tmp_path, 0, 48)
     noise(tmp_path / "narrow.png", 2, width=47)
-    with pytest.raises(ValueError, match=r"narrow\.png is 47x60, smaller than 48"):
+    with pytest.raises(ValueError, match=r"narrow\.png is 47x80, smaller than 48"):
         photographs.from_folder(tmp_path, 0, 48)
     (tmp_path / "narrow.png").write_text("no image")
     with pytest.raises(ValueError, match=r"narrow\.png cannot be read"):
@@ -264,7 +264,7 @@ def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"size": 33}, "must be even"),
+        ({"size": 34}, "must be a multiple of 4"),
         ({"seen": "gan"}, "generators must be different ones of"),
         ({"unseen": ["transposed4"]}, "generators must be different ones of"),
         ({"counts": {"train": 1}}, "counts must name train, val, test"),

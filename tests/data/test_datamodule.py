@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tff.data.datamodule import Folder
+from tff.data.folder import Folder
 
 
 def fill(

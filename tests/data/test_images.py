@@ -83,8 +83,9 @@ def test_nearest_folder_decides(tmp_path):
     }
 
 
-def test_flat_tree_takes_the_name_of_the_root(tmp_path):
+def test_flat_tree_takes_the_name_of_the_root(tmp_path, monkeypatch):
     put(tmp_path / "set", "0_real/x.png", "1_fake/x.png")
+    (tmp_path / "other").mkdir()
     assert set(index(tmp_path / "set")["generator"]) == {"set"}
     assert set(index(tmp_path / "other" / ".." / "set")["generator"]) == {"set"}
 
@@ -190,6 +191,15 @@ def test_no_rotation_by_exif(orientation, tmp_path):
     assert np.abs(found.astype(int) - Image.open(path)).max() <= 1
     row = index(tmp_path).iloc[1]
     assert (row["height"], row["width"]) == NOISE.shape[:2]
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp", "bmp"])
+def test_image_cut_short(ending, tmp_path):
+    path = tmp_path / f"a.{ending}"
+    Image.fromarray(NOISE).save(path)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.9)])
+    with pytest.raises(ValueError, match=rf"a\.{ending} .* damaged"):
+        decode(str(path))
 
 
 def test_damaged_image_is_named(tmp_path):

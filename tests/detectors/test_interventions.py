@@ -11,7 +11,7 @@ from tff.detectors.interventions import dropped, recorded
 
 @pytest.fixture
 def detector() -> Detector:
-    network = replicas.network([("basic", 3, 1), ("inverted", 4, 2)], seed=3)
+    network = replicas.network([("basic", 3, 1), ("inverted", 4, 2)], seed=1)
     return Detector(network, gates=("reduce", "restore")).double().eval()
 
 
@@ -59,7 +59,7 @@ def test_a_dropped_channel_is_its_fused_bias(detector, image):
     conv, norm = detector.network.stem.conv, detector.network.stem.norm
     constant = norm.bias - norm.running_mean * norm.weight / (norm.running_var + norm.eps).sqrt()
     behind = []
-    handle = norm.register_forward_hook(lambda _m, _i, out: behind.append(out))
+    handle = norm.register_forward_hook(lambda _m, _i, out: behind.append(out.clone()))
     with dropped(detector, torch.tensor([detector.channels.flat("stem.conv", 1)])):
         detector(image)
     handle.remove()

@@ -64,6 +64,7 @@ class Ablation(Analysis):
             long += [{"generator": generator, "seen": seen, **side} for side in sides]
             boxes[generator] = dict(zip(("as it is", f"without {cue}"), probabilities, strict=True))
         table = pd.DataFrame(rows)
+        drop = float(table["median_drop"].mean())
         unseen = table if table["seen"].all() else table[~table["seen"]]
         result = Result(
             f"What is lost without {cue}", ABOUT.format(cue=cue, suspicious=self.suspicious)
@@ -71,14 +72,14 @@ class Ablation(Analysis):
         result.tables = {"ablation": table}
         result.findings = [
             f"Without {cue}, mean AP on {'the seen' if unseen is table else 'unseen'} generators "
-            f"goes from {unseen['ap'].mean():.3f} to {unseen['ap_ablated'].mean():.3f}; the "
-            "probability of a generated image drops by "
-            f"{100 * table['median_drop'].mean():.0f} points (median, mean over generators)."
+            f"goes from {unseen['ap'].mean():.3f} to {unseen['ap_ablated'].mean():.3f}. The median "
+            f"probability of generated images {'falls' if drop > 0 else 'rises'} by "
+            f"{100 * abs(drop):.0f} percentage points (mean over generators)."
         ]
         result.scalars = {
             "ap": float(table["ap"].mean()),
             "ap_ablated": float(table["ap_ablated"].mean()),
-            "median_drop": float(table["median_drop"].mean()),
+            "median_drop": drop,
         }
         words = {"as it is": "as it is", "ablated": f"without {cue}"}
         result.figures = {

@@ -19,7 +19,7 @@ from tff.data.patches import patches
 from tff.data.photographs import Photograph
 from tff.progress import track
 
-MARGIN = 8  # pixels; farther from its border a reconstruction does not see the padding
+MARGIN = 20  # pixels; farther from its border a reconstruction does not see the padding
 PATCH = 32  # side in pixels of what is trained on: more steps on less are better than the reverse
 BATCH = 16
 PEAK_RATE = 1e-2
@@ -41,13 +41,15 @@ UPSAMPLERS: dict[str, Callable[[int, int], nn.Module]] = {
 
 
 class Autoencoder(nn.Module):
-    """Halves an image by a strided convolution and doubles it by the chosen up-sampler.
+    """Halves an image twice by strided convolutions and doubles it twice by the chosen up-sampler.
+
+    Two stages, as the generator of AutoGAN has them.
 
     Args:
         upsampler: a key of `UPSAMPLERS`.
         width: channels at full resolution.
-        code: channels at half resolution. 12 is as many numbers as 2x2 pixels have: no need to
-            blur, and a trace that detectors learn from four photographs (32 left too little).
+        code: channels at a quarter of the resolution; 12 numbers for 4x4 pixels leave a trace that
+            a small detector learns from four photographs.
 
     Raises:
         ValueError: the up-sampler is unknown.
@@ -60,17 +62,21 @@ class Autoencoder(nn.Module):
         self.encoder = nn.Sequential(
             nn.Conv2d(3, width, 4, stride=2, padding=1),
             nn.LeakyReLU(0.2),
-            nn.Conv2d(width, code, 3, padding=1),
+            nn.Conv2d(width, 2 * width, 4, stride=2, padding=1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(2 * width, code, 3, padding=1),
             nn.LeakyReLU(0.2),
         )
         self.decoder = nn.Sequential(
-            UPSAMPLERS[upsampler](code, width),
+            UPSAMPLERS[upsampler](code, 2 * width),
+            nn.LeakyReLU(0.2),
+            UPSAMPLERS[upsampler](2 * width, width),
             nn.LeakyReLU(0.2),
             nn.Conv2d(width, 3, 3, padding=1),
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] -> the same shape, not clamped; H and W are even."""
+        """(B, 3, H, W) in [0, 1] -> the same shape, not clamped; 4 divides H and W."""
         reconstruction: Tensor = self.decoder(self.encoder(image))
         return reconstruction
 

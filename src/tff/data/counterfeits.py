@@ -24,7 +24,7 @@ from tff.data.autoencoder import MARGIN, PATCH, UPSAMPLERS, reconstruct, train
 from tff.data.patches import patches
 from tff.data.photographs import SPLITS, Split, digest, embedded, from_folder, image_files
 
-RECIPE = 1  # part of a cached folder's name: raise it with every change that changes the images
+RECIPE = 2  # part of a cached folder's name: raise it with every change that changes the images
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Settings:
     Args:
         photos: folder of the user's own photographs; None for those of the installed packages.
         seed: of the generators, of the crops and of the split of `photos`.
-        size: side of the images in pixels, even.
+        size: side of the images in pixels, a multiple of 4.
         counts: real images (and as many fakes) of `train`, `val` and, per generator, of `test`.
         seen: generator to train and validate detectors on, a key of `autoencoder.UPSAMPLERS`.
         unseen: generators for the test only.
@@ -55,8 +55,8 @@ class Settings:
     steps: int = 200
 
     def __post_init__(self) -> None:
-        if self.size % 2 or self.size < 16:
-            raise ValueError(f"size is {self.size}; it must be even and at least 16")
+        if self.size % 4 or self.size < 16:
+            raise ValueError(f"size is {self.size}; it must be a multiple of 4, at least 16")
         if set(self.counts) != set(SPLITS) or min(self.counts.values()) < 1:
             raise ValueError(
                 f"counts must name {', '.join(SPLITS)}, each at least 1: {self.counts}"

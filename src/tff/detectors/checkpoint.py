@@ -5,13 +5,21 @@ from __future__ import annotations
 import pickle
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from tff.detectors.base import Detector
+
+_UNREADABLE = (
+    RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile, SafetensorError
+)  # fmt: skip
 
 #: The entry of a checkpoint in which `tff` says how to rebuild its detector and where its data are.
 ORIGIN = "tff"
@@ -29,8 +37,6 @@ def read(path: Path | str) -> dict[str, Any]:
         raise FileNotFoundError(f"checkpoint {path}: no such file")
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
             return dict(load_file(path))
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -38,7 +44,7 @@ def read(path: Path | str) -> dict[str, Any]:
             f"checkpoint {path}: refused, because it holds more than tensors and plain containers "
             f"({str(error).splitlines()[0][:160]}). Ask its author for a bare state_dict"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         raise ValueError(
             f"checkpoint {path} ({path.stat().st_size} bytes): not a readable checkpoint, perhaps "
             f"cut short: {str(error)[:160]}"
@@ -52,7 +58,14 @@ def read(path: Path | str) -> dict[str, Any]:
 
 def origin(path: Path | str) -> dict[str, Any]:
     """What a `tff` checkpoint says of its run: `detector` and `data` settings, `seed`; else {}."""
-    return dict(read(path).get(ORIGIN, {}))
+    return _origin(read(path), path)
+
+
+def _origin(content: Mapping[str, Any], path: Path | str) -> dict[str, Any]:
+    found = content.get(ORIGIN, {})
+    if not isinstance(found, Mapping):
+        raise ValueError(f"checkpoint {path}: its {ORIGIN!r} entry is a {type(found).__name__}")
+    return dict(found)
 
 
 def load(path: Path | str) -> Detector:
@@ -68,8 +81,10 @@ def load(path: Path | str) -> Detector:
     path = Path(path).expanduser()
     content = read(path)
     weights = state_dict_in(content, path)
-    settings = dict(content.get(ORIGIN, {}).get("detector") or _guess(weights, path))
-    detector: Detector = build(settings | {"pretrained": False}, path)
+    settings = _origin(content, path).get("detector") or _guess(weights, path)
+    detector = build(settings, path, "tff.detectors", pretrained=False)
+    if not isinstance(detector, Detector):
+        raise ValueError(f"checkpoint {path}: {settings} is no detector")
     own = detector.network.state_dict()
     missing, extra = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
     wrong = [k for k in own.keys() & weights.keys() if own[k].shape != weights[k].shape]
@@ -84,25 +99,33 @@ def load(path: Path | str) -> Detector:
     return detector
 
 
-def build(settings: Mapping[str, Any], path: Path | str) -> Any:
-    """Make the object that a checkpoint describes, if it is one of ours.
+def build(settings: Any, path: Path | str, package: str, **overrides: Any) -> Any:
+    """Make the object that a checkpoint describes.
+
+    Args:
+        settings: `_target_`, the full name of a class or function, and its arguments.
+        path: of the checkpoint, for messages.
+        package: where the class or function must be defined.
+        overrides: arguments that the checkpoint has no say in.
 
     Raises:
-        ValueError: the settings name something outside `tff` (a stranger's file must run no code).
+        ValueError: the settings name anything else (a stranger's file must run no code), or their
+            arguments do not fit.
     """
-    from hydra.utils import instantiate
-
-    for target in _targets(settings):
-        if not target.startswith("tff."):
-            raise ValueError(f"checkpoint {path}: names {target!r}, not a part of tff; refused")
-    return instantiate(dict(settings))
-
-
-def _targets(node: Any) -> list[str]:
-    if isinstance(node, Mapping):
-        own = [str(node["_target_"])] if "_target_" in node else []
-        return own + [t for value in node.values() for t in _targets(value)]
-    return [t for value in node for t in _targets(value)] if isinstance(node, list) else []
+    target = settings.get("_target_") if isinstance(settings, Mapping) else settings
+    module, _, name = str(target).rpartition(".")
+    make = None
+    if f"{module}.".startswith(f"{package}."):
+        with suppress(ModuleNotFoundError):
+            make = getattr(import_module(module), name, None)
+    # What a module merely imported, such as `torch`, is not defined there.
+    if not callable(make) or getattr(make, "__module__", None) != module:
+        raise ValueError(f"checkpoint {path}: names {target!r}, not a part of {package}; refused")
+    arguments = {k: v for k, v in settings.items() if k != "_target_"} | overrides
+    try:
+        return make(**arguments)
+    except TypeError as error:
+        raise ValueError(f"checkpoint {path}: {target} cannot be made: {error}") from error
 
 
 def state_dict_in(content: Mapping[str, Any], path: Path | str) -> dict[str, Tensor]:

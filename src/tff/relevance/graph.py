@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from tff.relevance.rule import RULES, Rule
-from tff.relevance.rules import Gate
+from tff.relevance.rules import Gate, Sum
 from tff.relevance.trace import trace
 
 _PLAIN: dict[Any, Any] = {
@@ -65,6 +66,7 @@ def _step(node: fx.Node, position: dict[fx.Node, int], modules: dict[str, nn.Mod
         # asks for these outputs again, and every other stored activation must survive.
         maker = inputs[0]
         fresh = isinstance(modules.get(str(maker.target)), nn.Conv2d) or maker.target in _PLAIN
+        module = copy.copy(module)  # one module may serve several places
         module.__dict__["inplace"] = fresh and len(maker.users) == 1
     function = _PLAIN.get(node.target, node.target)
 
@@ -95,6 +97,10 @@ def _rules(
         if i not in reached:
             continue
         kinds[i] = _kind(nodes[i], modules)
+        if issubclass(kinds[i], Sum | Gate) and len(steps[i].inputs) != 2:
+            raise NotImplementedError(
+                f"{nodes[i].name!r}: there is a rule for two different tensors only"
+            )
         carried = [j for p, j in enumerate(steps[i].inputs) if gates.get(i) != p]
         reached |= {j for j in carried if j >= 0}
     rules: list[Rule | None] = [None] * len(steps)

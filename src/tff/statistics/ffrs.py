@@ -8,15 +8,18 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+UNIT = 2**44  # shares are counted in units of 1 / UNIT = 6e-14
+
 
 def ffrs_update(sums: Tensor, shares: Tensor) -> Tensor:
-    """Add the shares (B, n_channels) and their squares to the sums (2, n_channels), in float64.
+    """Add the shares (B, n_channels) and their squares to the sums (2, n_channels) int64.
 
-    Sums of float32 values in float64 do not depend on their order, so any number of processes
-    gives the same omega to the last bit.
+    Sums of whole numbers do not depend on their order, so any batches on any number of processes
+    give the same omega to the last bit. There is room for 2^63 / UNIT = 524,288 images of share 1.
     """
     shares = shares.double()
-    return sums + torch.stack([shares.sum(0), shares.square().sum(0)])
+    whole = (torch.stack([shares, shares.square()]) * UNIT).round().long()
+    return sums + whole.sum(1)
 
 
 def ffrs_compute(sums: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -24,8 +27,8 @@ def ffrs_compute(sums: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
 
     The mean is NaN without an image, the standard error with fewer than two.
     """
-    mean = sums[0] / images
-    variance = (sums[1] / images - mean.square()).clamp(min=0) / (images - 1)
+    mean, square = sums.double() / UNIT / images
+    variance = (square - mean.square()).clamp(min=0) / (images - 1)
     return mean, torch.where(images > 1, variance, torch.nan).sqrt()
 
 
@@ -51,7 +54,7 @@ class FFRS(Metric):
     def __init__(self, n_channels: int | None = None) -> None:
         super().__init__()
         size = (2, 1 if n_channels is None else n_channels)
-        self.add_state("sums", torch.zeros(size, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("sums", torch.zeros(size, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("images", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, shares: Tensor | Mapping[str, Tensor]) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
-import wandb
-from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.loggers import Logger, WandbLogger
 
 
 def weights_and_biases(
@@ -16,6 +16,8 @@ def weights_and_biases(
     WANDB_MODE (online, offline, disabled) decides; without it a configured key means online, and
     none means offline.
     """
+    import wandb  # takes seconds, and only those who ask for it need it
+
     mode = os.environ.get("WANDB_MODE") or ("online" if wandb.api.api_key else "offline")
     # The default waits 90 s for a dead network.
     settings = wandb.Settings(silent=True, init_timeout=20)
@@ -23,3 +25,10 @@ def weights_and_biases(
     return WandbLogger(
         project=project, save_dir=save_dir, tags=tags, group=group, mode=mode, settings=settings
     )
+
+
+def finish(loggers: Iterable[Logger]) -> None:
+    """End the runs at Weights & Biases, else the next job of a sweep would write into them."""
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.finish()

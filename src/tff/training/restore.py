@@ -22,7 +22,9 @@ def data_of(ckpt: str) -> Data:
             "data=folder data.root=DIR, and for finding the channels (images of the generator that "
             "the detector was trained on) data@discovery=folder discovery.root=DIR"
         )
-    data: Data = build({**settings, "augmentation": None, "workers": 0}, ckpt)
+    data = build(settings, ckpt, "tff.data", augmentation=None, workers=0)
+    if not isinstance(data, Data):
+        raise ValueError(f"checkpoint {ckpt}: {settings} is no data")
     return data
 
 
