@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from hydra.errors import InstantiationException
+from omegaconf.errors import MissingMandatoryValue
 from rich.console import Console
 from rich.text import Text
 
@@ -44,16 +45,27 @@ def _quoted(argument: str, keys: tuple[str, ...], sweep: bool) -> str:
     return f'{key}="{escaped}"'
 
 
+_MENDABLE = (
+    ValueError,
+    FileNotFoundError,
+    NotImplementedError,
+    InstantiationException,
+    MissingMandatoryValue,
+)
+
+
 @contextmanager
 def readable_errors() -> Iterator[None]:
     """End with one plain sentence where the user can mend it; HYDRA_FULL_ERROR=1 shows all."""
     try:
         yield
-    except (ValueError, FileNotFoundError, NotImplementedError, InstantiationException) as error:
+    except _MENDABLE as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         cause = error.__cause__ if isinstance(error, InstantiationException) else error
         text = str(cause or error).strip()
+        if isinstance(cause, MissingMandatoryValue):
+            text = f"{cause.full_key} is needed: pass {cause.full_key}=..."
         console = Console(stderr=True)
         console.print(Text(f"Error: {text}", style="bold red"), soft_wrap=True)
         console.print("(HYDRA_FULL_ERROR=1 shows where it came from.)", style="dim")

@@ -114,6 +114,8 @@ def test_interrupt_ends_training_with_a_checkpoint_that_loads(trained, tmp_path)
          "trainer.accelerator=cpu", "callbacks.schedule=null", "callbacks.analyze=null",
          f"hydra.run.dir={tmp_path}"],
         cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        # A shell starts background jobs with interrupts ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     try:
         last = tmp_path / "checkpoints" / "last.ckpt"

@@ -58,4 +58,4 @@ def test_few_images(shares):
 def test_equal_images_have_no_error():
     metric = FFRS(2)
     metric.update(torch.tensor([[0.1, 0.7]]).repeat(9, 1))
-    assert metric.report()[1].max() < 1e-8
+    assert metric.report()[1].max() < 1e-6

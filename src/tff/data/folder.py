@@ -37,7 +37,8 @@ class Folder(Data):
     ) -> None:
         super().__init__(augmentation, size, crop, batch_size, workers, seed)
         self.root, self.fractions = Path(root).expanduser(), fractions
-        if min(fractions) <= 0 or sum(fractions) >= 1:
+        train, val = fractions
+        if min(train, val) <= 0 or train + val >= 1:
             raise ValueError(
                 f"data.fractions={list(fractions)}: shares of training and validation must be "
                 "positive and leave some images for the test"

@@ -50,13 +50,12 @@ class Embedded(NamedTuple):
 
 
 # Pixels that were JPEG once carry a grid of 8x8 blocks, so training and test photographs hold both
-# kinds. The textures of china, coffee and astronaut are what a generator learns most from; chelsea
-# (fur) and flower (leaves) leave enough of them for the test. Only clear licences are used: the
-# motorcycle of scikit-image, for one, states none.
+# kinds. The most colorful photographs are trained on: a detector that has not met such colors takes
+# them for counterfeit. Only clear licences are used: the motorcycle of scikit-image states none.
 EMBEDDED = (
     Embedded("train", "skimage", "data/astronaut.png",
              Credit("NASA", "public domain", "https://flic.kr/p/r9qvLn")),
-    Embedded("train", "skimage", "data/coffee.png",
+    Embedded("test", "skimage", "data/coffee.png",
              Credit("Rachel Michetti", "CC0", "scikit-image, courtesy of Pikolo Espresso Bar")),
     Embedded("train", "skimage", "data/rocket.jpg",
              Credit("SpaceX", "public domain",
@@ -64,12 +63,12 @@ EMBEDDED = (
     Embedded("train", "sklearn", "datasets/images/china.jpg",
              Credit("danielbuechele", "CC BY 2.0",
                     "https://www.flickr.com/photos/danielbuechele/6061409035")),
-    Embedded("val", "matplotlib", "mpl-data/sample_data/grace_hopper.jpg",
+    Embedded("test", "matplotlib", "mpl-data/sample_data/grace_hopper.jpg",
              Credit("United States Navy", "public domain",
                     "http://commons.wikimedia.org/wiki/File:Grace_Hopper.jpg")),
-    Embedded("test", "skimage", "data/chelsea.png",
+    Embedded("val", "skimage", "data/chelsea.png",
              Credit("Stefan van der Walt", "CC0", "scikit-image")),
-    Embedded("test", "sklearn", "datasets/images/flower.jpg",
+    Embedded("train", "sklearn", "datasets/images/flower.jpg",
              Credit("vultilion", "CC BY 2.0",
                     "https://www.flickr.com/photos/vultilion/6056698931")),
 )  # fmt: skip

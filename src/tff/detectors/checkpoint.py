@@ -124,7 +124,7 @@ def build(settings: Any, path: Path | str, package: str, **overrides: Any) -> An
     arguments = {k: v for k, v in settings.items() if k != "_target_"} | overrides
     try:
         return make(**arguments)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"checkpoint {path}: {target} cannot be made: {error}") from error
 
 

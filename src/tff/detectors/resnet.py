@@ -19,7 +19,7 @@ def resnet(name: str, pretrained: bool | str = True) -> Detector:
     Raises:
         ValueError: torchvision has no such ResNet, or the weights do not fit or cannot be had.
     """
-    known = [n for n in torchvision.models.list_models() if "resnet" in n and "/" not in n]
+    known = [n for n in torchvision.models.list_models() if n.startswith(("resnet", "wide_resnet"))]
     if name not in known:
         raise ValueError(f"detector.name={name}: no such ResNet; there are {', '.join(known)}")
     network = torchvision.models.get_model(name, weights=None)
