@@ -49,7 +49,7 @@ def noise(path: Path, seed: int, width: int = 80, height: int = 80) -> Path:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small data set whose generators have learned something."""
-    return build(tmp_path_factory.mktemp("autogan") / "set", Settings(**SMALL | {"steps": 100}))
+    return build(tmp_path_factory.mktemp("autogan") / "set", Settings(**SMALL | {"steps": 200}))
 
 
 def test_tree_holds_what_was_asked_for(folder: Path) -> None:

@@ -124,7 +124,8 @@ def test_training_loader(divided):
     assert len(rows.unique()) == 10
     labels = folder.manifest("train")["label"].to_numpy()
     assert np.array_equal(torch.cat([b.label for b in batches]), labels[rows])
-    again = list(Folder(str(divided), {}, {"train": crop}, 8, None, 5, seed=3).train_dataloader())
+    options = {"augmentation": {"train": crop}, "size": 8, "batch_size": 5, "seed": 3}
+    again = list(Folder(str(divided), **options).train_dataloader())
     assert all(torch.equal(a.image, b.image) for a, b in zip(batches, again, strict=True))
 
 
