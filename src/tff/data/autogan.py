@@ -27,7 +27,7 @@ class AutoGAN(Data):
         self,
         cache: str,
         photos: str | None = None,
-        steps: int = 600,
+        steps: int = 200,
         augmentation: dict[str, Transform] | None = None,
         size: int = 64,
         batch_size: int = 64,
