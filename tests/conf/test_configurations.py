@@ -72,6 +72,9 @@ def test_data(name, tmp_path):
     root = ["data.root=DIR"] if name == "folder" else []
     data = instantiate(composed("train", f"data={name}", *root).data)
     assert data.augmentation.keys() >= {"train", "validation"}
+    root = ["data.root=DIR", "discovery.root=DIR"] if name == "folder" else []
+    cfg = composed("analyze", f"data={name}", f"data@discovery={name}", "ckpt=x", *root)
+    assert instantiate(cfg.data).augmentation == instantiate(cfg.discovery).augmentation == {}
 
 
 @pytest.mark.parametrize("name", options("trainer"))
