@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from tff.data.images import SUFFIXES
+
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
-ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 MOST_FILES = 200  # of a folder, and the central
 LARGEST_SIDE = 1024  # pixels of each: together they bound the memory to 600 MB
 
@@ -106,7 +107,7 @@ def from_folder(folder: Path, seed: int, smallest: int) -> Split:
     if len(found) < 3:
         raise ValueError(
             f"{folder} holds {len(found)} different photographs, at least 3 are needed: one each "
-            f"to train on, to validate on and to test on ({', '.join(sorted(ENDINGS))})"
+            f"to train on, to validate on and to test on ({', '.join(sorted(SUFFIXES))})"
         )
     chosen = np.random.default_rng(seed).permutation(len(found))[:MOST_FILES]
     if len(chosen) < len(found):
@@ -130,7 +131,7 @@ def image_files(folder: Path) -> list[Path]:
     """All image files below a folder in the order of their names, copies of a file left out."""
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS)
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     return list({digest(path): path for path in reversed(found)}.values())[::-1]
 
 
