@@ -27,7 +27,7 @@ def main(cfg: DictConfig) -> None:
     from tff.training.restore import fingerprint
 
     with readable_errors():
-        detector = load(cfg.ckpt)
+        detector = load(cfg.ckpt, cfg.get("detector"))
         images = Splits(
             discovery=instantiate(cfg.discovery).splits().discovery,
             test=instantiate(cfg.data).splits().test,

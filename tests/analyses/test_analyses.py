@@ -44,9 +44,9 @@ def test_omega_is_the_mean_share_of_confident_images(subject):
         "fake": (p >= 0.9) & torch.tensor(labels == 1),
         "real": (p <= 0.1) & torch.tensor(labels == 0),
     }.items():
-        omega = subject.omega[name]
+        omega = subject.relevance[name]
         assert omega.images == int(mask.sum()) > 1
-        np.testing.assert_allclose(omega.mean, shares[mask].mean(0), atol=1e-6)
+        np.testing.assert_allclose(omega.omega, shares[mask].mean(0), atol=1e-6)
         error = shares[mask].std(0) / mask.sum() ** 0.5
         np.testing.assert_allclose(omega.error, error, atol=1e-6)
 
@@ -61,11 +61,11 @@ def test_ranking_is_sorted_stable_and_complete(subject):
 
 
 def test_published_format_goes_both_ways(subject):
-    table = published_format(subject.omega["fake"], subject.channels)
+    table = published_format(subject.relevance["fake"].omega, subject.channels)
     assert table["key"].str.fullmatch(r"conv[12]\.#\d\(T=6\)").all()
     assert table["mean_relevance"].is_monotonic_decreasing
     again = from_published(table.sample(frac=1, random_state=1), subject.channels)
-    np.testing.assert_array_equal(again, subject.omega["fake"].mean)
+    np.testing.assert_array_equal(again, subject.relevance["fake"].omega)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_published_format_goes_both_ways(subject):
     ],
 )
 def test_odd_published_rankings_are_refused(subject, change, message):
-    table = published_format(subject.omega["fake"], subject.channels)
+    table = published_format(subject.relevance["fake"].omega, subject.channels)
     with pytest.raises((ValueError, KeyError), match=message.replace("(", r"\(")):
         from_published(change(table), subject.channels)
 
@@ -207,7 +207,7 @@ def test_share_counts_small_p_values(subject):
 
 def test_passes_are_shared(root, monkeypatch):
     calls = []
-    for name in ("omega", "evaluate", "evaluate_dropped"):
+    for name in ("relevance", "evaluate", "evaluate_dropped"):
         original = getattr(Passes, name)
 
         def counted(self, *args, name=name, original=original, **kwargs):
@@ -223,7 +223,7 @@ def test_passes_are_shared(root, monkeypatch):
         "median_test": MedianTest(Grayscale()),
     }
     results = run(analyses, tiny.subject(root))
-    assert sorted(calls) == ["evaluate", "evaluate", "evaluate_dropped", "omega"]
+    assert sorted(calls) == ["evaluate", "evaluate", "evaluate_dropped", "relevance"]
     assert list(results) == list(analyses)
 
 

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import os
-import pickle
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,15 +8,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tff.detectors.base import Detector
-from tff.detectors.checkpoint import load, origin, read
-from tff.detectors.resnet import resnet
+from tff.detectors.checkpoint import load, origin
+from tff.detectors.torchvision_model import torchvision_model
 
-SETTINGS = {"_target_": "tff.detectors.resnet.resnet", "name": "resnet18", "pretrained": True}
+TARGET = "tff.detectors.torchvision_model.torchvision_model"
+SETTINGS = {"_target_": TARGET, "name": "resnet18", "pretrained": True}
 
 
 @pytest.fixture(scope="module")
 def detector() -> Detector:
-    detector = resnet("resnet18", False)
+    detector = torchvision_model("resnet18", False)
     detector.network.bn1.running_mean.normal_()
     return detector.eval()
 
@@ -67,9 +65,6 @@ def test_safetensors(weights, tmp_path):
     save_file(weights, path)
     state = load(str(path)).network.state_dict()
     assert all(torch.equal(state[key], value) for key, value in weights.items())
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(ValueError, match=r"a\.safetensors"):
-        load(path)
 
 
 def test_origin(tmp_path):
@@ -80,60 +75,13 @@ def test_origin(tmp_path):
     assert origin(tmp_path / "other.ckpt") == {}
 
 
-@pytest.mark.parametrize("kept", [0, 1, 100, 40_000, -1])
-def test_cut_short(kept, tmp_path):
-    path = tmp_path / "short.ckpt"
-    torch.save({"a": torch.zeros(20_000)}, path)
-    path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(ValueError, match=r"short\.ckpt"):
-        read(path)
-
-
-def test_missing(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"none\.ckpt: no such file"):
-        load(tmp_path / "none.ckpt")
-    with pytest.raises(FileNotFoundError):
-        load(tmp_path)
-
-
-@pytest.mark.parametrize("content", [[torch.zeros(1)], torch.zeros(1), "text"])
-def test_no_dictionary(content, tmp_path):
-    torch.save(content, tmp_path / "a.ckpt")
-    with pytest.raises(ValueError, match="expected a dictionary"):
-        load(tmp_path / "a.ckpt")
-
-
-@pytest.mark.parametrize("content", [{}, {"epoch": 3}, {"model": {"note": "empty"}}])
+@pytest.mark.parametrize(
+    "content", [{}, {"epoch": 3}, {"model": {"note": "empty"}}, {3: torch.zeros(1), "a": 1}]
+)
 def test_no_tensors(content, tmp_path):
     torch.save(content, tmp_path / "a.ckpt")
     with pytest.raises(ValueError, match="holds no tensors"):
         load(tmp_path / "a.ckpt")
-
-
-class Payload:
-    def __init__(self, witness: Path) -> None:
-        self.witness = witness
-
-    def __reduce__(self) -> Any:
-        return os.system, (f"touch '{self.witness}'",)
-
-
-def write_pickle(content: Any, path: Path) -> None:
-    path.write_bytes(pickle.dumps(content, protocol=2))
-
-
-@pytest.mark.parametrize("writer", [torch.save, write_pickle])
-def test_code_does_not_run(writer, tmp_path):
-    path, witness = tmp_path / "evil.ckpt", tmp_path / "ran"
-    content = {"model": {"conv1.weight": torch.zeros(1)}, "extra": Payload(witness)}
-    writer(content, path)
-    with pytest.raises(ValueError, match=r"evil\.ckpt"):
-        load(path)
-    with pytest.raises(ValueError, match=r"evil\.ckpt"):
-        resnet("resnet18", str(path))
-    assert not witness.exists()
-    pickle.loads(pickle.dumps(content))  # the payload itself works
-    assert witness.exists()
 
 
 @pytest.mark.parametrize(
@@ -166,7 +114,15 @@ def test_foreign_parts_are_refused(settings, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "said", [3, {"detector": SETTINGS | {"bogus": 1}}, {"detector": {"name": "resnet18"}}]
+    "said",
+    [
+        3,
+        {"detector": SETTINGS | {"bogus": 1}},
+        {"detector": {"name": "resnet18"}},
+        {"detector": SETTINGS | {3: 4}},
+        {"detector": TARGET},
+        {"detector": [TARGET]},
+    ],
 )
 def test_malformed_settings(said, weights, tmp_path):
     path = tmp_path / "odd.ckpt"
@@ -183,14 +139,76 @@ def test_weights_that_do_not_fit(weights, tmp_path):
     with pytest.raises(ValueError, match="does not fit") as caught:
         load(path)
     for part in (
-        "1 tensors missing (bn1.bias)",
-        "1 unknown (more)",
-        "of another shape (fc.weight)",
+        "1 tensor missing (bn1.bias)",
+        "1 tensor unknown (more)",
+        "1 tensor of another shape (fc.weight)",
     ):
         assert part in str(caught.value)
 
 
-def test_unknown_architecture(tmp_path):
-    torch.save({"features.0.weight": torch.zeros(1)}, tmp_path / "vgg.pth")
-    with pytest.raises(ValueError, match=r"unknown architecture.*features\.0\.weight"):
-        load(tmp_path / "vgg.pth")
+@pytest.mark.parametrize(
+    ("outputs", "what"), [(1000, "an ImageNet classifier"), (2, "a classifier")]
+)
+def test_classifiers_are_no_detectors(outputs, what, weights, tmp_path):
+    path = tmp_path / "resnet18.pth"
+    weights |= {"fc.weight": torch.zeros(outputs, 512), "fc.bias": torch.zeros(outputs)}
+    torch.save(weights, path)
+    with pytest.raises(ValueError, match=rf"is {what} with {outputs:,} outputs, not a") as caught:
+        load(path)
+    assert str(caught.value).endswith(f"detector.pretrained={path}")
+
+
+def test_old_files_count_no_batches(weights, detector, tmp_path):
+    old = {k: v for k, v in weights.items() if not k.endswith("num_batches_tracked")}
+    torch.save({"model": old}, tmp_path / "old.pth")
+    image = torch.rand(1, 3, 40, 40)
+    with torch.no_grad():
+        assert torch.equal(load(tmp_path / "old.pth")(image), detector(image))
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_1", "mnasnet0_5", "googlenet"])
+def test_told_what_it_is(name, tmp_path):
+    made = torchvision_model(name, False).eval()
+    # As trained by others: with auxiliary classifiers where there are some.
+    auxiliary = {"aux1.fc2.weight": torch.zeros(1, 1024)} if name == "googlenet" else {}
+    torch.save({"model": made.network.state_dict() | auxiliary}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match=r"of unknown architecture.*load\(path, \{"):
+        load(tmp_path / "other.pth")
+    found = load(tmp_path / "other.pth", {"_target_": TARGET, "name": name})
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(found(image), made(image))
+
+
+def test_what_was_told_goes_before_what_the_file_says(weights, detector, tmp_path):
+    path = tmp_path / "own.ckpt"
+    torch.save(
+        {"state_dict": weights, "tff": {"detector": SETTINGS | {"name": "mobilenet_v2"}}}, path
+    )
+    with pytest.raises(ValueError, match=r"does not fit .*'mobilenet_v2'"):
+        load(path)
+    timm_s = {"_target_": "tff.detectors.timm_model.timm_model", "name": "resnet18"}
+    image = torch.rand(1, 3, 40, 40)
+    with torch.no_grad():
+        torch.testing.assert_close(load(path, timm_s)(image), detector(image))
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        (
+            {"_target_": TARGET, "name": "resnet34"},
+            r"does not fit .*'resnet34'.* missing \(layer1\.2",
+        ),
+        ({"_target_": TARGET, "name": "resnet19"}, r"cannot be made: detector\.name=resnet19: "),
+        ({"_target_": TARGET}, "cannot be made: .*name"),
+        ({"_target_": "os.system", "command": "true"}, "not a part of tff.detectors"),
+        ({"name": "resnet18"}, "names None, not a part"),
+        ({"_target_": "tff.detectors.reading.read"}, "cannot be made"),
+    ],
+)
+def test_told_wrongly(told, message, weights, tmp_path):
+    torch.save(weights, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=message) as caught:
+        load(tmp_path / "a.pth", told)
+    assert str(caught.value).startswith(f"checkpoint {tmp_path / 'a.pth'}: ")

@@ -12,7 +12,7 @@ from tff.detectors.interventions import dropped, recorded
 @pytest.fixture
 def detector() -> Detector:
     network = replicas.network([("basic", 3, 1), ("inverted", 4, 2)], seed=1)
-    return Detector(network, gates=("reduce", "restore")).double().eval()
+    return Detector(network).double().eval()
 
 
 @pytest.fixture

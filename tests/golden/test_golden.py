@@ -80,8 +80,8 @@ class Case:
     @cached_property
     def detector(self) -> Detector:
         """In float64, on images that are normalised already."""
-        gates = ("se",) if self.name == "efficientnet" else ()
-        detector = Detector(self.network.double(), gates).double().eval()
+
+        detector = Detector(self.network.double()).double().eval()
         detector.mean.zero_()
         detector.std.fill_(1)
         return detector

@@ -15,7 +15,9 @@ from tff.analyses.base import run
 from tff.analyses.ranking import Ranking
 from tff.analyses.subject import Subject
 from tff.data.folder import Folder
-from tff.detectors.checkpoint import load, read
+from tff.detectors.checkpoint import load
+from tff.detectors.reading import read
+from tff.detectors.torchvision_model import torchvision_model
 from tff.report.page import write
 from tff.training.callback import AnalyzeCheckpoints
 from tff.training.module import UniversalDetector
@@ -137,10 +139,9 @@ def test_two_processes_train_and_analyse(root, tmp_path):
 
 
 def test_checkpoint_of_a_known_detector_loads_alone(tmp_path):
-    settings = {"_target_": "tff.detectors.resnet.resnet", "name": "resnet18", "pretrained": True}
-    from tff.detectors.resnet import resnet
-
-    module = UniversalDetector(resnet("resnet18", False), torch.optim.Adam)
+    target = "tff.detectors.torchvision_model.torchvision_model"
+    settings = {"_target_": target, "name": "resnet18", "pretrained": True}
+    module = UniversalDetector(torchvision_model("resnet18", False), torch.optim.Adam)
     content = {"state_dict": module.state_dict(), "tff": {"detector": settings}}
     torch.save(content, tmp_path / "a=b (1).ckpt")
     detector = load(tmp_path / "a=b (1).ckpt")

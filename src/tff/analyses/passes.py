@@ -15,7 +15,9 @@ from tff.data.shard import EvaluationBatches, loader
 from tff.detectors.base import Detector
 from tff.detectors.interventions import dropped, recorded
 from tff.progress import track
+from tff.relevance.ledger import COLUMNS
 from tff.relevance.lrp import LRP
+from tff.statistics.exact_mean import ExactMean
 from tff.statistics.ffrs import FFRS
 from tff.statistics.rows import Rows
 from tff.types import Batch
@@ -25,12 +27,20 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Omega:
-    """FF-RS of each channel (n_channels,), its standard error, and the number of images behind."""
+class Relevance:
+    """What a pass of relevance tells of one kind of images.
 
-    mean: Floats
+    Attributes:
+        omega: (n_channels,) FF-RS of each channel.
+        error: (n_channels,) its standard error.
+        images: how many images are behind it.
+        ledger: (n_accounts, 5) means over these images, see `relevance.ledger.COLUMNS`.
+    """
+
+    omega: Floats
     error: Floats
     images: int
+    ledger: Floats
 
 
 @dataclass(frozen=True)
@@ -50,23 +60,31 @@ class Passes:
     batch_size: int
     workers: int
 
-    def omega(
-        self, images: Images, lrp: LRP, confidence: float, real_sign: int
-    ) -> dict[str, Omega]:
-        """FF-RS from `fake` and from `real` images that the detector is sure about."""
-        width = len(self.detector.channels)
-        metrics = {name: FFRS(width).to(self.device) for name in ("fake", "real")}
+    def relevance(self, images: Images, lrp: LRP, confidence: float) -> dict[str, Relevance]:
+        """From `fake` and from `real` images that the detector is sure about."""
+        width, lines = len(self.detector.channels), len(lrp.accounts) * len(COLUMNS)
+        kinds = ("fake", "real")
+        omega = {kind: FFRS(width).to(self.device) for kind in kinds}
+        ledger = {kind: ExactMean(lines).to(self.device) for kind in kinds}
         for batch in self._batches(images, "relevance"):
-            sign = torch.where(batch.label == 1, 1.0, float(real_sign))
-            logit, shares, _ = lrp.explain(batch.image, sign)
-            p = logit.sigmoid()
-            metrics["fake"].update(shares[(batch.label == 1) & (p >= confidence)])
-            metrics["real"].update(shares[(batch.label == 0) & (p <= 1 - confidence)])
-        found = {}
-        for name, metric in metrics.items():
-            mean, error, count = metric.report()
-            found[name] = Omega(mean.cpu().numpy(), error.cpu().numpy(), count)
-        return found
+            sign = torch.where(batch.label == 1, 1.0, lrp.real_sign)
+            found = lrp.explain(batch.image, sign)
+            p = found.logit.sigmoid()
+            sure = {
+                "fake": (batch.label == 1) & (p >= confidence),
+                "real": (batch.label == 0) & (p <= 1 - confidence),
+            }
+            for kind, chosen in sure.items():
+                omega[kind].update(found.shares[chosen])
+                ledger[kind].update(found.ledger[chosen].flatten(1))
+        result = {}
+        for kind in kinds:
+            mean, error, count = omega[kind].report()
+            means = ledger[kind].compute().reshape(-1, len(COLUMNS))
+            result[kind] = Relevance(
+                mean.cpu().numpy(), error.cpu().numpy(), count, means.cpu().numpy()
+            )
+        return result
 
     def evaluate(self, images: Images, cue: Cue | None, channels: Tensor) -> Evaluation:
         """Logits, and spatial maxima of the given channels (k,), with a cue taken away."""

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from tff.analyses import ledger
 from tff.analyses.base import Analysis
-from tff.analyses.passes import Omega
+from tff.analyses.passes import Floats
 from tff.analyses.subject import Subject
 from tff.plots import channels
 from tff.types import Channels, Result
@@ -27,16 +28,19 @@ beside them.
 
 @dataclass(frozen=True)
 class Ranking(Analysis):
-    """Omega of all channels, best first, from generated and from real images."""
+    """Omega of all channels, best first, from generated and from real images.
+
+    With it comes the relevance ledger: what was lost on the way.
+    """
 
     def answer(self, subject: Subject) -> Result:
         """Tables `ranking` and, in the authors' published format, `omega_fake` and `omega_real`."""
-        fake, real = subject.omega["fake"], subject.omega["real"]
+        fake, real = subject.relevance["fake"], subject.relevance["real"]
         table = subject.channels.table()
-        table["omega"], table["omega_error"] = fake.mean, fake.error
-        table["omega_low"] = fake.mean - 1.96 * fake.error
-        table["omega_high"] = fake.mean + 1.96 * fake.error
-        table["omega_real"] = real.mean
+        table["omega"], table["omega_error"] = fake.omega, fake.error
+        table["omega_low"] = fake.omega - 1.96 * fake.error
+        table["omega_high"] = fake.omega + 1.96 * fake.error
+        table["omega_real"] = real.omega
         table = table.iloc[subject.ranking.numpy()].reset_index(drop=True)
         table.insert(0, "rank", np.arange(1, len(table) + 1))
         table["images"], table["images_real"] = fake.images, real.images
@@ -57,8 +61,8 @@ class Ranking(Analysis):
         if fake.images < 30:
             result.warnings.append(f"Omega rests on {fake.images} generated images only.")
         result.tables = {"ranking": table} | {
-            f"omega_{name}": published_format(omega, subject.channels)
-            for name, omega in subject.omega.items()
+            f"omega_{name}": published_format(found.omega, subject.channels)
+            for name, found in subject.relevance.items()
         }
         result.figures = {
             "omega_distribution": channels.omega_distribution(table, subject.k),
@@ -74,22 +78,21 @@ class Ranking(Analysis):
             "k": subject.k,
             "omega_top1": float(best["omega"]),
             "omega_at_k": float(top["omega"].min()),
-            "zero_channels": int((fake.mean == 0).sum()),
+            "zero_channels": int((fake.omega == 0).sum()),
             "images_fake": fake.images,
             "images_real": real.images,
         }
+        ledger.add(result, subject)
         return result
 
 
-def published_format(omega: Omega, channels: Channels) -> pd.DataFrame:
+def published_format(omega: Floats, channels: Channels) -> pd.DataFrame:
     """The ranking as the authors publish it: `key` such as `layer1.0.conv1.#63(T=64)`, sorted."""
     table = channels.table()
     width = table["layer"].map(channels.widths)
     keys = table["layer"] + ".#" + table["channel"].astype(str) + "(T=" + width.astype(str) + ")"
-    order = np.argsort(-omega.mean, kind="stable")
-    return (
-        pd.DataFrame({"key": keys, "mean_relevance": omega.mean}).iloc[order].reset_index(drop=True)
-    )
+    order = np.argsort(-omega, kind="stable")
+    return pd.DataFrame({"key": keys, "mean_relevance": omega}).iloc[order].reset_index(drop=True)
 
 
 def from_published(table: pd.DataFrame, channels: Channels) -> np.ndarray:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tff.analyses.passes import Cue, Evaluation, Floats, Omega, Passes
+from tff.analyses.passes import Cue, Evaluation, Floats, Passes, Relevance
 from tff.data.datamodule import Splits
 from tff.detectors.base import Detector
 from tff.relevance.lrp import LRP
@@ -33,7 +33,6 @@ class Subject:
         k: how many top channels are taken for the transferable forensic features.
         confidence: FF-RS uses generated images with P(generated) of at least this, and real ones
             with at most one minus this.
-        real_sign: relevance laid on the logit of real images; -1 is the released code's way.
         seed: of every random choice in the analyses.
         draws: resamples behind each interval.
         protocol: how all this was measured, for the tables.
@@ -44,7 +43,6 @@ class Subject:
     passes: Passes
     k: int
     confidence: float
-    real_sign: int
     seed: int
     draws: int
     protocol: dict[str, object]
@@ -59,7 +57,6 @@ class Subject:
         *,
         k: int | None = None,
         confidence: float = 0.9,
-        real_sign: int = 1,
         seed: int = 0,
         draws: int = 1000,
         batch_size: int = 32,
@@ -94,7 +91,7 @@ class Subject:
         }
         passes = Passes(private, place, batch_size, workers)
         lrp = relevance(private)
-        return cls(images, lrp, passes, k, confidence, real_sign, seed, draws, protocol)
+        return cls(images, lrp, passes, k, confidence, seed, draws, protocol)
 
     @property
     def detector(self) -> Detector:
@@ -107,14 +104,14 @@ class Subject:
         return self.detector.channels
 
     @cached_property
-    def omega(self) -> dict[str, Omega]:
+    def relevance(self) -> dict[str, Relevance]:
         """FF-RS from `fake` and from `real` images, in one pass over the discovery images.
 
         Raises:
             TooFewImagesError: no generated image is detected with the confidence asked for.
         """
         images = self.images.discovery
-        found = self.passes.omega(images, self.lrp, self.confidence, self.real_sign)
+        found = self.passes.relevance(images, self.lrp, self.confidence)
         if not found["fake"].images:
             raise TooFewImagesError(
                 f"FF-RS: none of the generated images is detected with P >= {self.confidence}; "
@@ -125,7 +122,7 @@ class Subject:
     @cached_property
     def ranking(self) -> Tensor:
         """All channels (n_channels,) by omega of generated images, best first; ties in order."""
-        return torch.from_numpy(np.argsort(-self.omega["fake"].mean, kind="stable"))
+        return torch.from_numpy(np.argsort(-self.relevance["fake"].omega, kind="stable"))
 
     @property
     def top(self) -> Tensor:
@@ -171,7 +168,7 @@ class Subject:
             **self.protocol,
             "k": f"{self.k} of {len(self.channels):,} channels",
             "confidence": self.confidence,
-            "sign of relevance on real images": self.real_sign,
+            **{f"relevance: {name}": value for name, value in self.lrp.options.items()},
             "bootstrap resamples": self.draws,
             "images of discovery": self.images.discovery.counts(),
             "images of the test": self.images.test.counts(),

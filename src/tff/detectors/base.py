@@ -7,6 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from tff.detectors.feature_maps import feature_maps
 from tff.types import Channels
 
 # Statistics of ImageNet, RGB, for pixels in [0, 1] (the values every published detector uses).
@@ -21,9 +22,9 @@ class Detector(nn.Module):
 
     Args:
         network: normalised images (B, 3, H, W) -> (B, 1).
-        gates: parts of module names that mark gates (squeeze-excite); their convolutions are not
-            feature maps and do not count as channels.
         tff_fraction: share of the channels that the paper calls transferable forensic features.
+        mean: of each color, taken from the pixels.
+        std: of each color, by which they are divided then.
     """
 
     mean: Tensor
@@ -32,14 +33,14 @@ class Detector(nn.Module):
     def __init__(
         self,
         network: nn.Module,
-        gates: tuple[str, ...] = (),
         tff_fraction: float = 114 / 26560,  # ResNet-50: top 114 of 26,560 channels (0.43 %)
+        mean: tuple[float, ...] = IMAGENET_MEAN,
+        std: tuple[float, ...] = IMAGENET_STD,
     ) -> None:
         super().__init__()
         self.network = network
-        self.gates = gates
         self.tff_fraction = tff_fraction
-        for name, value in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+        for name, value in (("mean", mean), ("std", std)):
             self.register_buffer(name, torch.tensor(value).view(3, 1, 1), persistent=False)
 
     def normalise(self, image: Tensor) -> Tensor:
@@ -54,10 +55,4 @@ class Detector(nn.Module):
     @cached_property
     def channels(self) -> Channels:
         """Every convolution output channel that counts as a feature map, in module order."""
-        return Channels(
-            {
-                name: module.out_channels
-                for name, module in self.network.named_modules()
-                if isinstance(module, nn.Conv2d) and not set(name.split(".")) & set(self.gates)
-            }
-        )
+        return feature_maps(self.network)

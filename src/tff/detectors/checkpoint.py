@@ -1,59 +1,20 @@
-"""Checkpoints, read without running any code that they may hold."""
+"""Detectors from checkpoints: ours say how to rebuild them, others are told by their tensors."""
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
-
 from tff.detectors.base import Detector
-
-_UNREADABLE = (
-    RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile, SafetensorError
-)  # fmt: skip
+from tff.detectors.formats import HINT, recognise, state_dict_in
+from tff.detectors.reading import read
+from tff.detectors.weights import fill, fit
 
 #: The entry of a checkpoint in which `tff` says how to rebuild its detector and where its data are.
 ORIGIN = "tff"
-
-
-def read(path: Path | str) -> dict[str, Any]:
-    """The content of a checkpoint file: tensors and plain containers only.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is cut short, no checkpoint, or holds a pickle with code in it.
-    """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"checkpoint {path}: no such file")
-    try:
-        if path.suffix == ".safetensors":
-            return dict(load_file(path))
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"checkpoint {path}: refused, because it holds more than tensors and plain containers "
-            f"({str(error).splitlines()[0][:160]}). Ask its author for a bare state_dict"
-        ) from error
-    except _UNREADABLE as error:
-        raise ValueError(
-            f"checkpoint {path} ({path.stat().st_size} bytes): not a readable checkpoint, perhaps "
-            f"cut short: {str(error)[:160]}"
-        ) from error
-    if not isinstance(content, dict):
-        raise ValueError(
-            f"checkpoint {path}: expected a dictionary, found {type(content).__name__}"
-        )
-    return content
 
 
 def origin(path: Path | str) -> dict[str, Any]:
@@ -68,11 +29,17 @@ def _origin(content: Mapping[str, Any], path: Path | str) -> dict[str, Any]:
     return dict(found)
 
 
-def load(path: Path | str) -> Detector:
+def load(path: Path | str, detector: Mapping[str, Any] | None = None) -> Detector:
     """Rebuild a detector from a checkpoint alone, in eval mode.
 
-    Reads our own checkpoints, CNNDetection's (`{"model": state_dict, ...}`) and bare state dicts of
-    the three architectures (torchvision's and timm's names).
+    Reads our own checkpoints; CNNDetection's (`{"model": state_dict, ...}`); bare state dicts, also
+    as safetensors, of torchvision's ResNets and of EfficientNet-B0 by the names of timm or of
+    efficientnet_pytorch, as the authors of the paper publish it.
+
+    Args:
+        path: of the file.
+        detector: `_target_` and arguments of the detector, where the file does not tell them
+            (any other architecture) or not rightly.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -81,22 +48,27 @@ def load(path: Path | str) -> Detector:
     path = Path(path).expanduser()
     content = read(path)
     weights = state_dict_in(content, path)
-    settings = _origin(content, path).get("detector") or _guess(weights, path)
-    detector = build(settings, path, "tff.detectors", pretrained=False)
-    if not isinstance(detector, Detector):
+    told = detector or _origin(content, path).get("detector")
+    settings = told or recognise(weights, path)
+    rebuilt = build(settings, path, "tff.detectors", pretrained=False)
+    if not isinstance(rebuilt, Detector):
         raise ValueError(f"checkpoint {path}: {settings} is no detector")
-    own = detector.network.state_dict()
-    missing, extra = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
-    wrong = [k for k in own.keys() & weights.keys() if own[k].shape != weights[k].shape]
-    if missing or extra or wrong:
+    found = fit(rebuilt.network, weights)
+    if found.head and found.but_head():
+        outputs = len(weights[found.head[0]])
+        what = "an ImageNet classifier" if outputs == 1000 else "a classifier"
         raise ValueError(
-            f"checkpoint {path}: does not fit {settings}: {len(missing)} tensors missing "
-            f"({', '.join(missing[:3])}), {len(extra)} unknown ({', '.join(extra[:3])}), "
-            f"{len(wrong)} of another shape ({', '.join(wrong[:3])})"
+            f"checkpoint {path}: is {what} with {outputs:,} outputs, not a detector with one "
+            f"logit. To train a detector that starts from it: detector.pretrained={path}"
         )
-    detector.network.load_state_dict(weights)
-    detector.eval()
-    return detector
+    if not found:
+        raise ValueError(
+            f"checkpoint {path}: does not fit {dict(settings)}: {found}"
+            + ("" if told else f". {HINT}")
+        )
+    fill(rebuilt.network, weights)
+    rebuilt.eval()
+    return rebuilt
 
 
 def build(settings: Any, path: Path | str, package: str, **overrides: Any) -> Any:
@@ -112,7 +84,9 @@ def build(settings: Any, path: Path | str, package: str, **overrides: Any) -> An
         ValueError: the settings name anything else (a stranger's file must run no code), or their
             arguments do not fit.
     """
-    target = settings.get("_target_") if isinstance(settings, Mapping) else settings
+    if not isinstance(settings, Mapping):
+        settings = {"_target_": settings}
+    target = settings.get("_target_")
     module, _, name = str(target).rpartition(".")
     make = None
     if f"{module}.".startswith(f"{package}."):
@@ -126,30 +100,3 @@ def build(settings: Any, path: Path | str, package: str, **overrides: Any) -> An
         return make(**arguments)
     except (TypeError, ValueError) as error:
         raise ValueError(f"checkpoint {path}: {target} cannot be made: {error}") from error
-
-
-def state_dict_in(content: Mapping[str, Any], path: Path | str) -> dict[str, Tensor]:
-    """The network's tensors, whatever wraps them, by their names in the network itself."""
-    for key in ("state_dict", "model"):
-        if isinstance(content.get(key), Mapping):
-            content = content[key]
-    weights = {k: v for k, v in content.items() if isinstance(v, Tensor)}
-    if not weights:
-        raise ValueError(f"checkpoint {path}: holds no tensors, only {sorted(content)[:5]}")
-    for wrapper in ("module.", "detector.", "network."):
-        if all(k.startswith(wrapper) for k in weights):
-            weights = {k.removeprefix(wrapper): v for k, v in weights.items()}
-    return weights
-
-
-def _guess(weights: Mapping[str, Tensor], path: Path | str) -> dict[str, Any]:
-    """Settings of the detector whose weights these are, told by their names."""
-    if "conv_stem.weight" in weights:
-        return {"_target_": "tff.detectors.efficientnet.efficientnet_b0"}
-    if "layer1.0.conv1.weight" in weights:
-        name = "resnet50" if "layer1.0.conv3.weight" in weights else "resnet18"
-        return {"_target_": "tff.detectors.resnet.resnet", "name": name}
-    raise ValueError(
-        f"checkpoint {path}: of unknown architecture (first tensors: {', '.join([*weights][:3])}); "
-        "expected the names of torchvision's ResNets or of timm's EfficientNet-B0"
-    )

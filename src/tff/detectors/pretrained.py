@@ -3,54 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from typing import Any
 
 from torch import nn
 
-from tff.detectors.checkpoint import read, state_dict_in
+from tff.detectors.formats import state_dict_in
+from tff.detectors.reading import read
+from tff.detectors.weights import fill, fit, head_of
 
 
 def start_from(
-    network: nn.Module, pretrained: bool | str, download: Callable[[], Mapping[str, object]]
+    network: nn.Module, pretrained: bool | str, download: Callable[[], Mapping[str, Any]]
 ) -> None:
-    """Load weights into the network, its head of 1,000 classes aside where the file has another.
+    """Draw the head, and load weights into the rest of the network.
+
+    The head keeps what was drawn where the weights have another number of classes, or no head; a
+    detector's head is loaded too.
 
     Args:
-        network: changed in place.
+        network: with one output; changed in place.
         pretrained: true: what `download` returns; false: nothing; a path: that file.
         download: fetches the ImageNet weights.
 
     Raises:
+        FileNotFoundError: there is no such file.
         ValueError: no network, or weights of another architecture; the message says what to do.
     """
+    name, head = head_of(network)
+    # As in Wang et al. (CVPR 2020).
+    nn.init.normal_(head.weight, 0.0, 0.02)
     if pretrained is False:
         return
-    weights: Mapping[str, object]
-    if pretrained is True:
-        try:
-            weights = dict(download())
-        except Exception as error:  # whatever the download library raises without a network
-            raise ValueError(
-                "detector.pretrained=true: the ImageNet weights could not be downloaded "
-                f"({type(error).__name__}: {str(error)[:200]}). Without a network, pass a file of "
-                "weights with detector.pretrained=PATH, or start at random with "
-                "detector.pretrained=false"
-            ) from error
-    else:
-        weights = state_dict_in(read(Path(pretrained)), Path(pretrained))
-    own = network.state_dict()
-    head = [k for k in own if k.startswith(("fc.", "classifier."))]
-    missing = [k for k in own if k not in weights and k not in head]
-    wrong = [
-        k
-        for k, v in weights.items()
-        if k not in head and (k not in own or getattr(v, "shape", None) != own[k].shape)
-    ]
-    missing = [k for k in missing if not k.endswith("num_batches_tracked")]
-    if missing or wrong:
+    content = _downloaded(download) if pretrained is True else read(pretrained)
+    weights = state_dict_in(content, str(pretrained))
+    drawn = {f"{name}.{tensor}": value for tensor, value in head.state_dict().items()}
+    if not drawn.keys() & weights.keys():
+        weights |= drawn
+    found = fit(network, weights).but_head()
+    if not found:
+        raise ValueError(f"detector.pretrained={pretrained}: not weights of this network: {found}")
+    fill(network, weights)
+
+
+def _downloaded(download: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
+    try:
+        return dict(download())
+    except Exception as error:  # whatever the download library raises without a network
         raise ValueError(
-            f"detector.pretrained={pretrained}: not weights of this network: "
-            f"{len(missing)} missing ({', '.join(missing[:3])}), "
-            f"{len(wrong)} unknown or of another shape ({', '.join(wrong[:3])})"
-        )
-    network.load_state_dict({k: v for k, v in weights.items() if k not in head}, strict=False)
+            "detector.pretrained=true: the ImageNet weights could not be downloaded "
+            f"({type(error).__name__}: {str(error)[:200]}). Without a network, pass a file of "
+            "weights with detector.pretrained=PATH, or start at random with "
+            "detector.pretrained=false"
+        ) from error

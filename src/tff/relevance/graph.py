@@ -1,25 +1,24 @@
-"""A network -> the same network as a list of steps in order of execution, each with its rule."""
+"""A network -> its operations in order of execution, each with its rule."""
 
 from __future__ import annotations
 
 import copy
-import operator
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
+import tff.relevance.rules  # noqa: F401  # the rules that come with tff
+from tff.detectors.feature_maps import SIGNED, flow, parted, sources
+from tff.detectors.trace import BATCH_NORM, Trace, trace
+from tff.relevance.fuse import fuse
 from tff.relevance.rule import RULES, Rule
-from tff.relevance.rules import Gate, Sum
-from tff.relevance.trace import trace
+from tff.relevance.weighted import Epsilon, Linear, Weighted
 
-_PLAIN: dict[Any, Any] = {
-    operator.add: torch.add,
-    operator.iadd: torch.add,  # in place in the network, never here
-    operator.mul: torch.mul,
-}
+#: Makes the rule of a convolution: ZPlus, or another one with its options.
+MakeRule = Callable[..., Weighted]
 
 
 @dataclass
@@ -27,126 +26,110 @@ class Step:
     """One operation of the network.
 
     Attributes:
-        name: name of the module (`layer1.0.conv1`) or of the operation, for messages and results.
-        inputs: positions of the steps whose outputs come in; -1 is the input of the network.
-        rule: None where no relevance ever arrives (the inside of a squeeze-excite gate).
+        name: of the module (`layer1.0.conv1`), or of the operation and the module it stands in.
+        inputs: positions of the steps whose outputs it reads; -1 is the input of the network.
+        carriers: those of them that bring a part of the logit.
+        run: the operation as a function of all that it reads.
+        rule: None where no part of the logit flows through (the inside of a gate).
     """
 
     name: str
     inputs: list[int]
-    run: Callable[..., Tensor]
-    rule: Rule | None = None
+    carriers: list[int]
+    run: Callable[..., Any]
+    rule: Rule | None
 
 
-def canonize(network: nn.Module) -> list[Step]:
-    """Trace a frozen copy of the network and give each operation its rule.
+def canonize(network: nn.Module, convolution: MakeRule) -> list[Step]:
+    """Trace a frozen copy of the network, fuse its BatchNorm, and give each operation its rule.
 
     Args:
         network: any module with one tensor in and one tensor out that `torch.fx` can trace.
+        convolution: makes the rule of convolutions, and of linear layers on maps.
 
     Raises:
         NotImplementedError: relevance reaches an operation without a rule (the message names the
             place and says how to add one), or the network cannot be traced.
     """
-    (source, *nodes), modules = trace(network)
-    position = {node: i for i, node in enumerate(nodes)} | {source: -1}
-    steps = [_step(node, position, modules) for node in nodes]
-    rules = _rules(nodes, steps, modules)
-    for step, rule in zip(steps, rules, strict=True):
-        step.rule = rule
+    traced = trace(network)
+    fuse(traced)
+    carriers, gates = flow(traced)
+    wholes = {parted(traced, node) for node in traced.nodes}
+    nodes = [node for node in traced.nodes if node not in wholes]
+    position = {node: i for i, node in enumerate(nodes)} | {traced.source: -1}
+    nonnegative: dict[fx.Node, bool] = {traced.source: False}
+    steps = []
+    for node in nodes:
+        rule = None
+        if node in carriers:
+            signs = [nonnegative[n] for n in carriers[node]]
+            if traced.operation(node) in (torch.mul, torch.div):
+                signs.append(_factor_nonnegative(traced, node, carriers[node][0], gates.get(node)))
+            rule = _rule(traced, node, signs, convolution)
+        nonnegative[node] = rule is not None and rule.output_nonnegative()
+        reads = [position[n] for n in sources(traced, node)]
+        brings = [position[n] for n in carriers.get(node, [])]
+        steps.append(Step(_name(traced, node), reads, brings, _run(traced, node), rule))
     return steps
 
 
-def _step(node: fx.Node, position: dict[fx.Node, int], modules: dict[str, nn.Module]) -> Step:
-    """The node as a function of its tensor inputs alone."""
-    inputs = node.all_input_nodes
-    module = modules[str(node.target)] if node.op == "call_module" else None
+def _run(traced: Trace, node: fx.Node) -> Callable[..., Any]:
+    """The node as a function of what it reads."""
+    reads, whole = sources(traced, node), parted(traced, node)
+    module = traced.modules.get(node)
     if module is not None and hasattr(module, "inplace"):
         # In place only on what a convolution or a sum has just made and nobody else reads: no rule
         # asks for these outputs again, and every other stored activation must survive.
-        maker = inputs[0]
-        fresh = isinstance(modules.get(str(maker.target)), nn.Conv2d) or maker.target in _PLAIN
-        module = copy.copy(module)  # one module may serve several places
-        module.__dict__["inplace"] = fresh and len(maker.users) == 1
-    function = _PLAIN.get(node.target, node.target)
+        fresh = traced.operation(reads[0]) in [nn.Conv2d, torch.add] and len(reads[0].users) == 1
+        module = traced.modules[node] = copy.copy(module)  # it may serve several places
+        module.__dict__["inplace"] = fresh
+    if module is not None and len(node.args) == 1 and not node.kwargs:
+        return module
 
-    def run(*tensors: Tensor) -> Tensor:
-        known = dict(zip(inputs, tensors, strict=True))
-        args, kwargs = cast(Any, fx.node.map_arg((node.args, node.kwargs), known.__getitem__))
-        if module is not None:
-            out = module(*args, **kwargs)
-        elif node.op == "call_method":
-            out = getattr(args[0], function)(*args[1:], **kwargs)
-        else:
-            out = function(*args, **kwargs)
-        return cast(Tensor, out)
+    def run(*values: Any) -> Any:
+        known = dict(zip(reads, values, strict=True))
+        if whole is not None:
+            return traced.run(whole, known)[node.args[1]]
+        return traced.run(node, known)
 
-    name = str(node.target) if module is not None else node.name
-    places = [position[n] for n in inputs]
-    return Step(name, places, module or run)
+    return run
 
 
-def _rules(
-    nodes: list[fx.Node], steps: list[Step], modules: dict[str, nn.Module]
-) -> list[Rule | None]:
-    """The rule of each step that relevance reaches, going back from the output."""
-    gates = _gates(nodes, steps, modules)
-    reached = {len(steps) - 1}
-    kinds: dict[int, type[Rule]] = {}
-    for i in reversed(range(len(steps))):
-        if i not in reached:
-            continue
-        kinds[i] = _kind(nodes[i], modules)
-        if issubclass(kinds[i], Sum | Gate) and len(steps[i].inputs) != 2:
-            raise NotImplementedError(
-                f"{nodes[i].name!r}: there is a rule for two different tensors only"
-            )
-        carried = [j for p, j in enumerate(steps[i].inputs) if gates.get(i) != p]
-        reached |= {j for j in carried if j >= 0}
-    rules: list[Rule | None] = [None] * len(steps)
-    nonnegative = {-1: False}
-    for i, step in enumerate(steps):
-        signs = [nonnegative[j] for j in step.inputs]
-        nonnegative[i] = all(signs) and bool(signs)
-        if i in kinds:
-            module = modules.get(str(nodes[i].target)) if nodes[i].op == "call_module" else None
-            rule = kinds[i](step.run, module, signs)
-            if isinstance(rule, Gate):
-                rule.gate = gates[i]
-            rules[i], nonnegative[i] = rule, rule.output_nonnegative()
-    return rules
-
-
-def _kind(node: fx.Node, modules: dict[str, nn.Module]) -> type[Rule]:
-    """The rule class of a node, by its module class, function or method name."""
-    operation = _PLAIN.get(node.target, node.target)
-    if node.op == "call_module":
-        classes = type(modules[str(node.target)]).__mro__
-        operation = next((c for c in classes if c in RULES), classes[0])
-    if operation not in RULES:
+def _rule(traced: Trace, node: fx.Node, signs: list[bool], convolution: MakeRule) -> Rule:
+    """The rule of a node, by its class of modules, function or name of a method."""
+    operation, module = traced.operation(node), traced.modules.get(node)
+    if isinstance(module, nn.Conv2d):
+        return convolution(operation, module, signs)
+    if isinstance(module, nn.Linear):
+        made = [make(operation, module, signs) for make in (Epsilon, convolution)]
+        return Linear(*made)
+    kind = RULES.get(BATCH_NORM if isinstance(module, BATCH_NORM) else operation)
+    whole = parted(traced, node)
+    if whole is not None:
+        kind = RULES.get(traced.operation(whole))
+    if kind is None:
+        name = getattr(operation, "__name__", operation)
         raise NotImplementedError(
-            f"no relevance rule for {getattr(operation, '__name__', operation)} "
-            f"(node {node.name!r}, {node.op} {node.target}). Write a class derived from "
-            "tff.relevance.rules.Rule and mark it with @explains(...)"
+            f"no relevance rule for {name} (node {node.name!r}, {node.op} {node.target}, "
+            f"{traced.place(node)}, behind "
+            f"{', '.join(_name(traced, n) for n in sources(traced, node)) or 'the input'}). "
+            f"To add one: tff.relevance.rule.explains({name})(RULE), where RULE is "
+            "tff.relevance.rules.Pass for a function of single elements, or a class of yours "
+            "derived from tff.relevance.rule.Rule"
         )
-    return RULES[operation]
+    return kind(operation, module, signs)
 
 
-def _gates(
-    nodes: list[fx.Node], steps: list[Step], modules: dict[str, nn.Module]
-) -> dict[int, int]:
-    """For each product, the position of the factor that is a gate: the one a sigmoid made."""
-    gates = {}
-    for i, node in enumerate(nodes):
-        if _PLAIN.get(node.target, node.target) not in [torch.mul, "mul"]:
-            continue
-        made = [
-            j >= 0 and isinstance(modules.get(str(nodes[j].target)), nn.Sigmoid | nn.Hardsigmoid)
-            for j in steps[i].inputs
-        ]
-        if sum(made) != 1:
-            raise NotImplementedError(
-                f"{node.name!r}: of a product, just one factor must come from a sigmoid (a gate)"
-            )
-        gates[i] = made.index(True)
-    return gates
+def _factor_nonnegative(traced: Trace, node: fx.Node, x: fx.Node, gate: object | None) -> bool:
+    """Whether what `x` is multiplied with or divided by is known never to be negative."""
+    if gate is not None:
+        return gate not in SIGNED
+    factors = [a for a in node.args if a is not x]
+    known = [traced.constants.get(a, -1) if isinstance(a, fx.Node) else a for a in factors]
+    return all(bool((torch.as_tensor(factor) >= 0).all()) for factor in known)
+
+
+def _name(traced: Trace, node: fx.Node) -> str:
+    if node in traced.modules or not traced.names.get(node):
+        return traced.names.get(node) or node.name
+    return f"{traced.names[node]}.{node.name}"

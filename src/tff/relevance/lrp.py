@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tff.detectors.base import IMAGENET_MEAN, IMAGENET_STD, Detector
+from tff.detectors.feature_maps import feature_maps
+from tff.relevance.alternatives import CONVOLUTIONS
+from tff.relevance.box import boxes
+from tff.relevance.explanation import Explanation, Maximum
 from tff.relevance.graph import canonize
-from tff.relevance.rules import Box, ZPlus
-from tff.types import Channels
-
-# The range of normalised pixels: one for all three channels and in single precision, as released.
-_MEAN, _STD = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
-_LOW = float(((0 - _MEAN) / _STD).min())
-_HIGH = float(((1 - _MEAN) / _STD).max())
-
-
-class Explanation(NamedTuple):
-    """What one backward walk tells.
-
-    Shape:
-        logit: (B,) of the fused network.
-        shares: (B, n_channels), channels numbered as in `LRP.channels`.
-        pixels: (B, 3, H, W) relevance of the input, or None when it was not asked for.
-    """
-
-    logit: Tensor
-    shares: Tensor
-    pixels: Tensor | None
+from tff.relevance.precision import PRECISIONS, tensor_cores
+from tff.relevance.walk import Walk
 
 
 class LRP:
@@ -40,29 +28,65 @@ class LRP:
 
     Args:
         module: a `Detector` (images in [0, 1]) or a bare network (images as it takes them).
+        rule: of convolutions, one of `CONVOLUTIONS`; the paper's is zplus.
+        alpha: of `rule=alphabeta`.
+        gamma: of `rule=gamma`.
         box: whether the first layer uses the z-beta rule when pixel relevance is asked for (as the
             released code does for ResNets, not for EfficientNet).
+        precision: of the convolutions of the rules, fp32, tf32 (GPU) or bf16; the forward pass and
+            everything else keep the precision of the network.
+        compile: compile the walk with `torch.compile`; takes minutes once for each size of image.
+        real_sign: whether relevance on real images explains the decision (`decision`), or speaks
+            for "generated" there too, as in the released code (`paper`).
+        max_leak: part of the relevance that may be lost on the way before analyses warn.
 
     Raises:
         NotImplementedError: the network holds an operation without a rule.
+        ValueError: an option has an unknown value.
     """
 
-    def __init__(self, module: nn.Module, box: bool = True) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        rule: str = "zplus",
+        *,
+        alpha: float = 2.0,
+        gamma: float = 0.25,
+        box: bool = True,
+        precision: str = "fp32",
+        compile: bool = False,
+        real_sign: str = "decision",
+        max_leak: float = 0.05,
+    ) -> None:
+        for option, value, known in (
+            ("rule", rule, CONVOLUTIONS),
+            ("precision", precision, PRECISIONS),
+            ("real_sign", real_sign, ("decision", "paper")),
+        ):
+            if value not in known:
+                raise ValueError(f"relevance.{option}={value}: expected {', '.join(known)}")
+        self.options = {"rule": rule, "precision": precision, "real_sign": real_sign}
+        self.max_leak, self.precision = max_leak, precision
+        #: Sign of the relevance that is laid on the logit of a real image.
+        self.real_sign = 1.0 if real_sign == "decision" else -1.0
         network = module.network if isinstance(module, Detector) else module
         self.prepare = module.normalise if isinstance(module, Detector) else nn.Identity()
-        self.steps = canonize(network)
-        reached = {step.name for step in self.steps if isinstance(step.rule, ZPlus)}
-        self.channels = Channels(
-            {
-                name: conv.out_channels
-                for name, conv in network.named_modules()
-                if isinstance(conv, nn.Conv2d) and name in reached
-            }
-        )
-        self.last_use = {j: i for i, step in enumerate(self.steps) for j in step.inputs}
-        self.box = box
+        own: dict[str, Any] = {"alphabeta": {"alpha": alpha}, "gamma": {"gamma": gamma}}
+        make = partial(CONVOLUTIONS[rule], dtype=PRECISIONS[precision], **own.get(rule, {}))
+        self.steps = canonize(network, make)
+        self.channels = feature_maps(network)
+        normalised = isinstance(module, Detector)
+        statistics = (module.mean, module.std) if normalised else (IMAGENET_MEAN, IMAGENET_STD)
+        first = boxes(self.steps, *statistics) if box else {}
+        self.walk = Walk(self.steps, set(self.channels.layers), first)
+        self._explain = torch.compile(self._logit) if compile else self._logit
 
-    @torch.no_grad()
+    @property
+    def accounts(self) -> list[tuple[str, str]]:
+        """The operations at which relevance may be lost, in order: name, and name of the rule."""
+        steps = (self.steps[i] for i in self.walk.ledger.accounts)
+        return [(step.name, type(step.rule).__name__) for step in steps]
+
     def explain(
         self, images: Tensor, sign: float | Tensor = 1.0, pixels: bool = False
     ) -> Explanation:
@@ -75,65 +99,63 @@ class LRP:
                 released code's way with real images.
             pixels: also return the relevance of the input.
         """
-        images = self.prepare(images)
-        values = self._forward(images)
-        logit = values[len(self.steps) - 1]
+        with self._exact():
+            images = self._prepared(images)
+            seed = torch.as_tensor(sign, dtype=images.dtype, device=images.device)
+            return Explanation(*self._explain(images, seed.expand(len(images)).clone(), pixels))
+
+    def explain_maximum(self, images: Tensor, layer: str, channel: int | Tensor) -> Maximum:
+        """Explain where a channel is most active (LRP-max; Chandrasegaran et al., ECCV 2022).
+
+        Of equal maxima the first is taken, by columns, then by rows, as in the released code.
+
+        Args:
+            images: (B, 3, H, W), exactly what the given module takes.
+            layer: name of a convolution.
+            channel: one for all images, or one for each, (B,).
+
+        Raises:
+            KeyError: there is no such layer or channel.
+        """
+        at = torch.as_tensor(channel, device=images.device).expand(len(images))
+        for one in set(at.tolist()):
+            self.channels.flat(layer, one)
+        last = max(i for i, step in enumerate(self.steps) if step.name == layer)
+        with self._exact():
+            images = self._prepared(images)
+            values = self.walk.forward(images, last)
+            rows = torch.arange(len(images), device=images.device)
+            maps = values[last][rows, at]
+            x = maps.amax(1).argmax(1)
+            y = maps[rows, :, x].argmax(1)
+            value = maps[rows, y, x].clamp(min=0)
+            seed = torch.zeros_like(values[last])
+            seed[rows, at, y, x] = (value > 0).to(seed.dtype)
+            found = self.walk.back(values, last, seed, pixels=True)
+        assert found.pixels is not None
+        return Maximum(value, torch.stack([y, x], dim=1), found.pixels)
+
+    def _prepared(self, images: Tensor) -> Tensor:
+        prepared: Tensor = self.prepare(images.clone() if images.is_inference() else images)
+        return prepared
+
+    def _logit(
+        self, images: Tensor, seed: Tensor, pixels: bool
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        last = len(self.steps) - 1
+        values = self.walk.forward(images, last)
+        logit = values[last]
         if logit.numel() != len(images):
             raise ValueError(f"expected one logit an image, got an output of {tuple(logit.shape)}")
-        seed = torch.as_tensor(sign, dtype=logit.dtype, device=logit.device)
-        relevance = {len(self.steps) - 1: seed.expand(len(images)).reshape(logit.shape).clone()}
-        shares: dict[str, Tensor] = {}
-        for i in reversed(range(len(self.steps))):
-            self._back(i, values, relevance, shares, pixels)
-        return Explanation(logit.flatten(), self.channels.join(shares), relevance.get(-1))
+        found = self.walk.back(values, last, seed.to(logit).reshape(logit.shape), pixels)
+        shares = self.channels.join({name: sums.share for name, sums in found.sums.items()})
+        return logit.flatten(), shares, found.book.lines(logit), found.pixels
 
-    def _forward(self, images: Tensor) -> dict[int, Tensor]:
-        """Run the network; keep only what the way back needs."""
-        values = {-1: images}
-        kept = {j for s in self.steps if s.rule and s.rule.keeps_inputs for j in s.inputs}
-        for i, step in enumerate(self.steps):
-            values[i] = step.run(*(values[j] for j in step.inputs))
-            for j in step.inputs:
-                if self.last_use[j] == i and j not in kept:
-                    del values[j]
-        return values
-
-    def _back(
-        self,
-        i: int,
-        values: dict[int, Tensor],
-        relevance: dict[int, Tensor],
-        shares: dict[str, Tensor],
-        pixels: bool,
-    ) -> None:
-        """One step back: record the step's channels, share its relevance out among its inputs."""
-        step = self.steps[i]
-        arrived = relevance.pop(i, None)
-        values.pop(i, None)
-        if step.rule is None or arrived is None:
-            return
-        if isinstance(step.rule, ZPlus):
-            shares[step.name] = positive_share(arrived)
-        if step.inputs == [-1] and not pixels:
-            return
-        rule = step.rule
-        if pixels and self.box and step.inputs == [-1] and isinstance(rule, ZPlus):
-            rule = Box(rule, _LOW, _HIGH)
-        inputs = [values[j] for j in step.inputs] if rule.keeps_inputs else []
-        parts = rule.relevance(arrived, *inputs)
-        for j, part in zip(step.inputs, parts, strict=True):
-            if part is not None:
-                relevance[j] = relevance[j].add_(part) if j in relevance else part
-
-
-def positive_share(relevance: Tensor) -> Tensor:
-    """Sum of [R]+ in a channel over sum of |R| in the layer: (B, C, H, W) -> (B, C).
-
-    A layer that no relevance reaches in an image has no shares: all 0 (the released code has NaN).
-    """
-    positive = relevance.clamp(min=0).sum((2, 3))
-    absolute = (2 * positive - relevance.sum((2, 3))).sum(1, keepdim=True)
-    return torch.where(absolute > 0, positive / absolute, 0)
+    @contextmanager
+    def _exact(self) -> Iterator[None]:
+        # Out of inference mode, since the transposes of pools and sums are found by `vjp`.
+        with torch.inference_mode(False), torch.no_grad(), tensor_cores(self.precision):
+            yield
 
 
 def channel_relevance(

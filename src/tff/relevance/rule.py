@@ -8,39 +8,51 @@ from typing import ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
+from tff.detectors.trace import LEAVES
+
 # The released code keeps its epsilons in single precision, also in float64 runs.
 EPSILON = torch.tensor(1e-6).item()
 
 Operation = Callable[..., Tensor]
-Shares = tuple[Tensor | None, ...]
+Transpose = Callable[[Tensor], tuple[Tensor, ...]]
 
 
 class Rule:
-    """An operation together with its way back.
+    """The way back through an operation.
 
     Args:
-        run: the operation; called with its tensor inputs only.
+        operation: module class, function of `torch`, or name of a tensor method.
         module: the module that holds the parameters, where there is one.
-        nonnegative: for each input, whether it is known never to be negative.
+        nonnegative: for each tensor that brings a part of the logit, whether it is known never to
+            be negative.
     """
 
-    keeps_inputs: ClassVar[bool] = True  # does the way back need the inputs?
+    #: Does the way back need the inputs?
+    keeps_inputs: ClassVar[bool] = True
+    #: May relevance be lost on the way back?
+    leaks: ClassVar[bool] = False
 
-    def __init__(self, run: Operation, module: nn.Module | None, nonnegative: list[bool]) -> None:
-        self.run = run
+    def __init__(
+        self, operation: object, module: nn.Module | None, nonnegative: list[bool]
+    ) -> None:
+        self.operation = operation
+        self.module = module
         self.nonnegative = nonnegative
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """The plain operation."""
-        return self.run(*inputs)
+    def relevance(self, relevance: Tensor, run: Operation, *inputs: Tensor) -> list[Tensor]:
+        """Relevance of the output -> relevance of each input.
 
-    def relevance(self, relevance: Tensor, *inputs: Tensor) -> Shares:
-        """Relevance of the output -> relevance of each input; None where an input gets nothing."""
+        Args:
+            relevance: of the output, of its shape.
+            run: the operation, called with the inputs alone; what else it reads (a gate, a size)
+                it knows.
+            inputs: the tensors that bring a part of the logit.
+        """
         raise NotImplementedError
 
     def output_nonnegative(self) -> bool:
         """Whether the output is known never to be negative."""
-        return all(self.nonnegative)
+        return False
 
 
 RULES: dict[object, type[Rule]] = {}
@@ -48,15 +60,27 @@ R = TypeVar("R", bound=type[Rule])
 
 
 def explains(*operations: object) -> Callable[[R], R]:
-    """Make a rule serve these module classes, functions and method names."""
+    """Make a rule serve these module classes, functions of `torch` and names of tensor methods."""
 
     def register(rule: R) -> R:
         RULES.update(dict.fromkeys(operations, rule))
+        LEAVES.update(o for o in operations if isinstance(o, type))
         return rule
 
     return register
 
 
+def transposed(run: Operation, *inputs: Tensor) -> tuple[Tensor, Transpose]:
+    """The output y of a linear map L, and the function q -> L^T q, one tensor an input."""
+    y, transpose = torch.func.vjp(run, *inputs)  # type: ignore[misc]  # three only with has_aux
+    return y, transpose
+
+
 def stabilised(z: Tensor) -> Tensor:
     """e(z): z, moved away from zero by EPSILON."""
     return z + torch.copysign(z.new_tensor(EPSILON), z)
+
+
+def stabilised_(z: Tensor) -> Tensor:
+    """As `stabilised`, in place."""
+    return z.add_(torch.copysign(z.new_tensor(EPSILON), z))

@@ -1,31 +1,46 @@
-"""The rules: how the relevance of a layer's output is shared out among its inputs.
+"""The rules of operations without weights; `weighted.py` has those of layers with weights.
 
-Notation: a input, w weight, y output, R relevance, [t]+ = max(t, 0), [t]- = min(t, 0),
+Notation: a input, y output, R relevance, L^T the transpose of a linear map L,
 e(z) = z + 1e-6 sign(z) with e(0) = 1e-6. Composite: Chandrasegaran et al. (ECCV 2022), released
-code; rules: Bach et al. (PLoS ONE 2015), Montavon et al. (Pattern Recognition 2017).
+code; epsilon rule: Bach et al. (PLoS ONE 2015).
 """
 
 from __future__ import annotations
 
+import operator
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.ops.stochastic_depth import stochastic_depth
 
-from tff.relevance.convolution import Convolution
-from tff.relevance.rule import Operation, Rule, Shares, explains, stabilised
+from tff.detectors.trace import BATCH_NORM
+from tff.relevance.rule import Operation, Rule, explains, stabilised, stabilised_, transposed
 
 
-@explains(nn.Identity, nn.Dropout, nn.SiLU, nn.Hardswish, nn.GELU, F.silu, F.dropout, F.gelu)
+@explains(
+    nn.SiLU, nn.Hardswish, nn.GELU, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.CELU, nn.SELU, nn.Mish,
+    nn.Tanh, nn.Hardtanh, nn.Softsign, nn.LogSigmoid, F.silu, F.hardswish, F.gelu, F.leaky_relu,
+    F.prelu, torch.prelu, F.elu, F.celu, F.selu, F.mish, F.tanh, torch.tanh, F.hardtanh,
+    F.softsign, F.logsigmoid, torch.neg,
+)  # fmt: skip
 class Pass(Rule):
-    """R passes unchanged, also where the unit is off: y = f(a) elementwise."""
+    """y = f(a), element by element: R passes unchanged, also where the unit is off.
+
+    Thus also through a scale and a shift of each channel, whose shift gets nothing (as the bias of
+    a convolution).
+    """
 
     keeps_inputs = False
 
-    def relevance(self, relevance: Tensor, *inputs: Tensor) -> Shares:
-        return (relevance,)
+    def relevance(self, relevance: Tensor, run: Operation, *inputs: Tensor) -> list[Tensor]:
+        return [relevance]
 
 
-@explains(nn.ReLU, nn.ReLU6, nn.Sigmoid, nn.Hardsigmoid, F.relu, torch.relu, "relu", "relu_")
+@explains(
+    nn.ReLU, nn.ReLU6, nn.Sigmoid, nn.Hardsigmoid, nn.Softplus, F.relu, F.relu6, torch.relu,
+    torch.sigmoid, F.sigmoid, F.hardsigmoid, F.softplus,
+)  # fmt: skip
 class PassNonnegative(Pass):
     """As `Pass`, for a function that is never negative."""
 
@@ -33,129 +48,139 @@ class PassNonnegative(Pass):
         return True
 
 
-@explains(nn.Flatten, torch.flatten, "flatten")
-class Reshape(Rule):
-    """Values keep their relevance when they are laid out anew."""
+@explains(
+    nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout,
+    F.dropout, F.dropout2d, torch.dropout, stochastic_depth, "contiguous", "clone", "to", "float",
+    "type_as",
+)  # fmt: skip
+class PassUnchanged(Pass):
+    """As `Pass`, for what does nothing in eval mode."""
 
-    def relevance(self, relevance: Tensor, *inputs: Tensor) -> Shares:
-        return (relevance.reshape(inputs[0].shape),)
+    def output_nonnegative(self) -> bool:
+        return all(self.nonnegative)
 
 
-@explains(nn.Conv2d)
-class ZPlus(Rule):
-    """z = w+ * [a]+ + w- * [a]-; R_a = [a]+ T(w+, R/z) + [a]- T(w-, R/z); biases are left out.
+@explains(BATCH_NORM, F.batch_norm)
+class PassNorm(Pass):
+    """BatchNorm that no convolution could take in: a scale and a shift of each channel.
 
-    Where z = 0 no input has spoken for the unit, and its relevance is lost.
+    timm's BatchNorm carries the activation that follows.
     """
 
-    def __init__(self, run: Operation, module: nn.Module | None, nonnegative: list[bool]) -> None:
-        super().__init__(run, module, nonnegative)
-        assert isinstance(module, nn.Conv2d)
-        self.convolution = Convolution(module)
-        self.positive = module.weight.clamp(min=0)
-        self.negative = module.weight.clamp(max=0)
+    def output_nonnegative(self) -> bool:
+        return isinstance(getattr(self.module, "act", None), nn.ReLU | nn.ReLU6)
 
-    def relevance(self, relevance: Tensor, *inputs: Tensor) -> Shares:
-        (a,), conv = inputs, self.convolution
-        if self.nonnegative[0]:
-            q = _quotient(relevance, conv.apply(a, self.positive))
-            return (conv.transpose(q, self.positive, a).mul_(a),)
-        up, down = a.clamp(min=0), a.clamp(max=0)
-        z = conv.apply(up, self.positive).add_(conv.apply(down, self.negative))
-        q = _quotient(relevance, z)
-        back = conv.transpose(q, self.positive, a).mul_(up)
-        return (back.addcmul_(conv.transpose(q, self.negative, a), down),)
+
+@explains(
+    nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle, nn.ZeroPad2d,
+    nn.ReflectionPad2d, nn.ReplicationPad2d, nn.CircularPad2d, nn.MaxPool2d, nn.AdaptiveMaxPool2d,
+    torch.flatten, torch.cat, torch.concat, torch.stack, torch.permute, torch.transpose,
+    torch.reshape, torch.squeeze, torch.unsqueeze, torch.chunk, torch.split, torch.tensor_split,
+    torch.unbind, torch.flip, torch.roll, F.pixel_shuffle, F.pixel_unshuffle, F.channel_shuffle,
+    F.max_pool2d, torch.max_pool2d, F.adaptive_max_pool2d, operator.getitem, "view", "reshape",
+    "expand", "expand_as", "repeat",
+)  # fmt: skip
+class Route(Rule):
+    """Each value of the output is a copy of one of the inputs: its R goes back there.
+
+    Of a max pool that is the largest value of the window, the first where several are equal.
+    """
+
+    def relevance(self, relevance: Tensor, run: Operation, *inputs: Tensor) -> list[Tensor]:
+        _, transpose = transposed(run, *inputs)
+        return list(transpose(relevance))
+
+    def output_nonnegative(self) -> bool:
+        return all(self.nonnegative)
+
+
+@explains(nn.ConstantPad2d, F.pad)
+class Pad(Route):
+    """As `Route`; what lands on the constant around the image is lost (nothing, if that is 0)."""
+
+    leaks = True
 
     def output_nonnegative(self) -> bool:
         return False
 
 
-def _quotient(relevance: Tensor, z: Tensor) -> Tensor:
-    """R / z where z > 0, else 0; z is never negative but for rounding, and is overwritten."""
-    quotient = torch.div(relevance, z, out=z) if relevance.dtype == z.dtype else relevance / z
-    return quotient.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
+@explains(
+    nn.AdaptiveAvgPool2d, nn.AvgPool2d, F.adaptive_avg_pool2d, F.avg_pool2d, torch.mean, torch.sum,
+)  # fmt: skip
+class Mixture(Rule):
+    """y = L a for a linear map L without parameters; R_a = a L^T(R / e(y))."""
+
+    leaks = True
+
+    def relevance(self, relevance: Tensor, run: Operation, *inputs: Tensor) -> list[Tensor]:
+        y, transpose = transposed(run, *inputs)
+        shares = transpose(relevance / stabilised(y))
+        return [a * share for a, share in zip(inputs, shares, strict=True)]
+
+    def output_nonnegative(self) -> bool:
+        return all(self.nonnegative)
 
 
-class Box(ZPlus):
-    """z-beta rule of the first layer: inputs lie in [low, high], zero padding included.
+@explains(
+    nn.Upsample, nn.UpsamplingNearest2d, nn.UpsamplingBilinear2d, F.interpolate, torch.conv2d,
+)  # fmt: skip
+class SignedMixture(Mixture):
+    """As `Mixture`, for maps that may have negative coefficients.
 
-    z = w * a - w+ * low - w- * high; R_a = a T(w, R/e(z)) - low T(w+, .) - high T(w-, .).
+    Interpolation, and convolution with a fixed filter (anti-aliasing) that is no layer.
     """
-
-    def __init__(self, first: ZPlus, low: float, high: float) -> None:
-        self.__dict__.update(first.__dict__)
-        self.low, self.high = low, high
-
-    def relevance(self, relevance: Tensor, *inputs: Tensor) -> Shares:
-        (a,), conv = inputs, self.convolution
-        low, high = torch.full_like(a, self.low), torch.full_like(a, self.high)
-        terms = ((a, self.positive + self.negative), (-low, self.positive), (-high, self.negative))
-        q = relevance / stabilised(sum((conv.apply(x, w) for x, w in terms), torch.zeros(())))
-        return (sum((x * conv.transpose(q, w, a) for x, w in terms), torch.zeros(())),)
-
-
-@explains(nn.Linear)
-class Epsilon(Rule):
-    """z = w a + b; R_a = a w^T (R / e(z)): the bias keeps its share."""
-
-    def __init__(self, run: Operation, module: nn.Module | None, nonnegative: list[bool]) -> None:
-        super().__init__(run, module, nonnegative)
-        assert isinstance(module, nn.Linear)
-        self.weight = module.weight
-
-    def relevance(self, relevance: Tensor, *inputs: Tensor) -> Shares:
-        q = relevance / stabilised(self.run(*inputs))
-        return (inputs[0] * (q @ self.weight),)
 
     def output_nonnegative(self) -> bool:
         return False
 
 
-@explains(torch.add, "add")
-class Sum(Rule):
-    """y = u + v; R_u = u R / e(y), R_v = v R / e(y): shares are signed and may exceed 1."""
+@explains(torch.add, torch.sub)
+class Sum(Mixture):
+    """y = u + v; R_u = u R / e(y), R_v = v R / e(y): shares are signed and may exceed 1.
 
-    def relevance(self, relevance: Tensor, *inputs: Tensor) -> Shares:
-        u, v = inputs
-        q = relevance / stabilised(u + v)
-        return u * q, q.mul_(v)
+    Of a sum with a constant the constant gets nothing.
+    """
 
+    def relevance(self, relevance: Tensor, run: Operation, *inputs: Tensor) -> list[Tensor]:
+        if len(inputs) == 1:
+            return [relevance]
+        y, transpose = transposed(run, *inputs)
+        u, v = transpose(torch.div(relevance, stabilised_(y), out=y))
+        return [inputs[0] * u, inputs[1] * v]
 
-@explains(nn.AdaptiveAvgPool2d, nn.AvgPool2d)
-class Mean(Rule):
-    """m = mean(a) over a window of n; R_a = a / n R / e(m)."""
-
-    def relevance(self, relevance: Tensor, *inputs: Tensor) -> Shares:
-        with torch.enable_grad():
-            a = inputs[0].detach().requires_grad_()
-            mean = self.run(a)
-            (share,) = torch.autograd.grad(mean, a, relevance / stabilised(mean.detach()))
-        return (inputs[0] * share,)
+    def output_nonnegative(self) -> bool:
+        return self.operation is torch.add and len(self.nonnegative) > 1 and all(self.nonnegative)
 
 
-@explains(nn.MaxPool2d)
-class Winner(Rule):
-    """R goes to the largest value of a window, the first one where several are equal."""
+@explains(nn.LayerNorm, nn.GroupNorm)
+class Normalisation(Rule):
+    """y = w (a - mean(a)) / s + b, with s held constant (Ali et al., ICML 2022).
 
-    def __init__(self, run: Operation, module: nn.Module | None, nonnegative: list[bool]) -> None:
-        super().__init__(run, module, nonnegative)
-        assert isinstance(module, nn.MaxPool2d)
-        self.pool = module
+    w and b pass R on, as those of BatchNorm; then the epsilon rule for n = (a - mean(a)) / s.
+    """
 
-    def relevance(self, relevance: Tensor, *inputs: Tensor) -> Shares:
-        pool, a = self.pool, inputs[0]
-        with torch.enable_grad():
-            a = a.detach().requires_grad_()
-            (share,) = torch.autograd.grad(pool(a), a, relevance)
-        return (share,)
+    leaks = True
+
+    def relevance(self, relevance: Tensor, run: Operation, *inputs: Tensor) -> list[Tensor]:
+        (a,), shape = inputs, inputs[0].shape
+        groups, eps = self._groups(a)
+        flat, R = a.reshape(groups), relevance.reshape(groups)
+        variance, mean = torch.var_mean(flat, -1, correction=0, keepdim=True)
+        s = (variance + eps).sqrt()
+        q = R / stabilised((flat - mean) / s)
+        return [(flat / s * (q - q.mean(-1, keepdim=True))).reshape(shape)]
+
+    def _groups(self, a: Tensor) -> tuple[tuple[int, ...], float]:
+        """The shape in which each row holds the values that are normalised together, and eps."""
+        if isinstance(self.module, nn.GroupNorm):
+            return (len(a), self.module.num_groups, -1), self.module.eps
+        assert isinstance(self.module, nn.LayerNorm)
+        return (*a.shape[: -len(self.module.normalized_shape)], -1), self.module.eps
 
 
-@explains(torch.mul, "mul")
-class Gate(Rule):
-    """y = x g with a gate g in [0, 1]: the feature map x gets all, the gate gets nothing."""
+@explains(torch.mul, torch.div)
+class Gate(Pass):
+    """y = x g with a gate g in [0, 1], or with a constant: the feature map x gets all."""
 
-    keeps_inputs = False
-    gate = 1  # position of the gate; set by the graph, which sees where a sigmoid ends
-
-    def relevance(self, relevance: Tensor, *inputs: Tensor) -> Shares:
-        return (None, relevance) if self.gate == 0 else (relevance, None)
+    def output_nonnegative(self) -> bool:
+        return all(self.nonnegative)

@@ -6,36 +6,16 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
-UNIT = 2**44  # shares are counted in units of 1 / UNIT = 6e-14
-
-
-def ffrs_update(sums: Tensor, shares: Tensor) -> Tensor:
-    """Add the shares (B, n_channels) and their squares to the sums (2, n_channels) int64.
-
-    Sums of whole numbers do not depend on their order, so any batches on any number of processes
-    give the same omega to the last bit. There is room for 2^63 / UNIT = 524,288 images of share 1.
-    """
-    shares = shares.double()
-    whole = (torch.stack([shares, shares.square()]) * UNIT).round().long()
-    return sums + whole.sum(1)
+from tff.statistics.exact_mean import ExactMean
 
 
-def ffrs_compute(sums: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean over the images and its standard error, (n_channels,) float64 each.
-
-    The mean is NaN without an image, the standard error with fewer than two.
-    """
-    mean, square = sums.double() / UNIT / images
-    variance = (square - mean.square()).clamp(min=0) / (images - 1)
-    return mean, torch.where(images > 1, variance, torch.nan).sqrt()
-
-
-class FFRS(Metric):
+class FFRS(ExactMean):
     """Forensic feature relevance statistic of Chandrasegaran et al. (ECCV 2022), streamed.
 
-    omega(c) is the mean over images of [R_c]+ / sum |R| of the layer; see `relevance.lrp`.
+    omega(c) is the mean over images of [R_c]+ / sum |R| of the layer; see `relevance.lrp`. Any
+    batches on any number of processes give the same omega to the last bit; there is room for
+    524,288 images.
 
     Args:
         n_channels: number of channels; may be left out where every process sees an image.
@@ -47,28 +27,25 @@ class FFRS(Metric):
         tensor([0.3750, 0.2500], dtype=torch.float64)
     """
 
-    full_state_update = False
-    sums: Tensor
-    images: Tensor
-
     def __init__(self, n_channels: int | None = None) -> None:
-        super().__init__()
-        size = (2, 1 if n_channels is None else n_channels)
-        self.add_state("sums", torch.zeros(size, dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("images", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        # Shares and their squares, in units of 2^-44 = 6e-14.
+        super().__init__(None if n_channels is None else 2 * n_channels, scale=2**44, limit=1.0)
 
     def update(self, shares: Tensor | Mapping[str, Tensor]) -> None:
         """Take in the shares (B, n_channels) of a batch, or those of each layer in order."""
         if isinstance(shares, Mapping):
             shares = torch.cat(list(shares.values()), dim=1)
-        self.sums = ffrs_update(self.sums, shares)
-        self.images += len(shares)
+        shares = shares.double()
+        super().update(torch.cat([shares, shares.square()], dim=1))
 
     def compute(self) -> Tensor:
         """Omega, (n_channels,) float64; NaN when no image was seen."""
-        return ffrs_compute(self.sums, self.images)[0]
+        return super().compute().chunk(2)[0] if len(self.sums) > 1 else super().compute()
 
     def report(self) -> tuple[Tensor, Tensor, int]:
-        """Omega, its standard error, and the number of images, over all processes."""
+        """Omega, its standard error (NaN with fewer than two images), and the number of images."""
         with self.sync_context():
-            return *ffrs_compute(self.sums, self.images), int(self.images)
+            images = int(self.counts.max())
+            mean, square = ExactMean.compute(self).chunk(2)
+            variance = (square - mean.square()).clamp(min=0) / max(images - 1, 1)
+            return mean, variance.sqrt() if images > 1 else variance * torch.nan, images

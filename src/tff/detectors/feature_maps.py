@@ -1,0 +1,134 @@
+"""What flows from the image to the logit: which operations carry it, and which only steer it."""
+
+from __future__ import annotations
+
+import operator
+from typing import NamedTuple, cast
+
+import torch
+from torch import fx, nn
+from torch.nn import functional as F
+
+from tff.detectors.trace import Trace, trace
+from tff.types import Channels
+
+#: Functions with bounded values: a factor that one of them made is a gate.
+SIGNED = {nn.Tanh, nn.Hardtanh, torch.tanh, F.tanh, F.hardtanh}
+BOUNDED = SIGNED | {
+    nn.Sigmoid, nn.Hardsigmoid, nn.Softmax, nn.ReLU6, torch.sigmoid, F.sigmoid, F.hardsigmoid,
+    torch.softmax, F.softmax, F.relu6,
+}  # fmt: skip
+#: Operations on the shape of a tensor, not on its values.
+SHAPE = {"size", "dim", "numel", getattr, len}
+#: Operations that return several tensors, of which others take one each.
+PARTING = {torch.chunk, torch.split, torch.tensor_split, torch.unbind}
+# What a gate may pass between the bounded function and the product.
+_KEEPING = {
+    "view", "reshape", "expand", "expand_as", "contiguous", "type_as", "to",
+    torch.reshape, torch.unsqueeze, torch.squeeze, torch.flatten, torch.permute, torch.transpose,
+    operator.getitem, torch.mul, torch.div, nn.Identity, nn.Dropout,
+}  # fmt: skip
+
+Inputs = dict[fx.Node, list[fx.Node]]
+
+
+class Flow(NamedTuple):
+    """Where the parts of the logit come from.
+
+    Attributes:
+        carriers: of each operation that a part of the logit flows through, the inputs that bring
+            it.
+        gates: of each product with a gate, the bounded function that made the gate.
+    """
+
+    carriers: Inputs
+    gates: dict[fx.Node, object]
+
+
+def flow(traced: Trace) -> Flow:
+    """Follow the logit back to the image.
+
+    A gate (the factor of a product that a sigmoid or the like has made, as in squeeze-excite)
+    steers what flows but brings nothing; neither does what depends on the size of the image alone.
+
+    Raises:
+        NotImplementedError: a product of two tensors of which it is unclear what the gate is.
+    """
+    brought: Inputs = {traced.source: []}
+    for node in traced.nodes:
+        inputs = [n for n in sources(traced, node) if n in brought]
+        if inputs and traced.operation(node) not in SHAPE:
+            brought[node] = inputs
+    found = Flow({}, {})
+    pending = [traced.nodes[-1]]
+    while pending:
+        node = pending.pop()
+        if node is traced.source or node in found.carriers:
+            continue
+        inputs = brought.get(node, [])
+        if traced.operation(node) is torch.mul and len(inputs) > 1:
+            made = {n: _bounded(traced, brought, n) for n in inputs}
+            gates = [n for n in inputs if made[n]]
+            if len(inputs) != 2 or len(gates) != 1:
+                raise NotImplementedError(
+                    f"no relevance rule for the product {node.name!r} ({traced.place(node)}): of "
+                    "two tensors, just one must be a gate, that is, come from a sigmoid or the like"
+                )
+            found.gates[node] = made[gates[0]]
+            inputs = [n for n in inputs if not made[n]]
+        found.carriers[node] = inputs
+        pending += inputs
+    return found
+
+
+def sources(traced: Trace, node: fx.Node) -> list[fx.Node]:
+    """The nodes that an operation reads, constants aside; one that takes a part reads the whole."""
+    whole = parted(traced, node)
+    inputs = (node if whole is None else whole).all_input_nodes
+    return [n for n in inputs if n not in traced.constants]
+
+
+def parted(traced: Trace, node: fx.Node) -> fx.Node | None:
+    """The operation with several outputs of which this node takes one, or None."""
+    whole = node.args[0] if node.args else None
+    if traced.operation(node) is operator.getitem and isinstance(whole, fx.Node):
+        return whole if traced.operation(whole) in PARTING else None
+    return None
+
+
+def _bounded(traced: Trace, brought: Inputs, factor: fx.Node) -> object | None:
+    """The bounded function whose values these are, perhaps scaled or laid out anew, or None."""
+    while (operation := traced.operation(factor)) not in BOUNDED:
+        several = len(brought[factor]) > 1 and operation != "expand_as"
+        if operation not in _KEEPING or several:
+            return None
+        factor = brought[factor][0]
+    return cast(object, operation)
+
+
+def feature_maps(network: nn.Module) -> Channels:
+    """The convolutions whose output channels count as feature maps, in module order.
+
+    All that a part of the logit flows through; not those inside a gate, nor one that gives the
+    logit itself.
+
+    Raises:
+        NotImplementedError: the network cannot be traced.
+    """
+    traced = trace(network)
+    carriers = flow(traced).carriers
+    head = traced.nodes[-1]
+    while not isinstance(traced.modules.get(head), nn.Conv2d | nn.Linear) and carriers.get(head):
+        head = carriers[head][0]
+    reached = {
+        traced.names[node]
+        for node in carriers
+        if node is not head and isinstance(traced.modules.get(node), nn.Conv2d)
+    }
+    return Channels(
+        {
+            name: module.out_channels
+            for name, module in network.named_modules()
+            if name in reached and isinstance(module, nn.Conv2d)
+        }
+    )

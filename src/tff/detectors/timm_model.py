@@ -1,0 +1,51 @@
+"""The networks of timm as detectors."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+import timm
+from torch import nn
+
+from tff.detectors.base import Detector
+from tff.detectors.pretrained import start_from
+
+
+def timm_model(name: str, pretrained: bool | str = True) -> Detector:
+    """A network of timm with one logit, on pixels normalised as its weights expect them.
+
+    Args:
+        name: such as `resnet50d`, or with the tag of its weights: `resnet50.a1_in1k`.
+        pretrained: true: ImageNet weights (downloaded), false: random ones, or a file of weights.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: timm has no such network, or the weights do not fit or cannot be had.
+    """
+    network = network_of(name, pretrained)
+    told: Any = network.pretrained_cfg
+    return Detector(network, mean=tuple(told["mean"]), std=tuple(told["std"]))
+
+
+def network_of(name: str, pretrained: bool | str) -> nn.Module:
+    """The bare network: normalised images (B, 3, H, W) -> (B, 1). Arguments as above."""
+    if not isinstance(name, str) or not timm.is_model(name):
+        models = timm.list_models()
+        close = difflib.get_close_matches(str(name).partition(".")[0], models)
+        near = f" Did you mean {' or '.join(close)}?" if close else ""
+        raise ValueError(
+            f"detector.name={name}: timm has no such network.{near} There are {len(models):,}, "
+            "which timm.list_models() lists: resnet50, resnet50d, convnext_tiny, regnety_008, ..."
+        )
+    architecture, _, tag = name.partition(".")
+    tags = [t.partition(".")[2] for t in timm.list_pretrained(f"{architecture}.*")]
+    if tag and tag not in tags:
+        raise ValueError(
+            f"detector.name={name}: timm has no such weights of {architecture}; "
+            f"there are {', '.join(tags) or 'none'}"
+        )
+    network: nn.Module = timm.create_model(name, num_classes=1)
+    # Of timm's own loading only what it makes of a file is used: names and shapes as they are now.
+    start_from(network, pretrained, lambda: timm.create_model(name, pretrained=True).state_dict())
+    return network

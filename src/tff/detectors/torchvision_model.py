@@ -1,0 +1,64 @@
+"""The convolutional classifiers of torchvision as detectors."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+import torchvision
+from torch import nn
+
+from tff.detectors.base import Detector
+from tff.detectors.pretrained import start_from
+
+_TRANSFORMERS = ("vit_", "swin_", "maxvit_")
+_INCEPTIONS = ("googlenet", "inception_v3")
+
+
+def torchvision_model(name: str, pretrained: bool | str = True) -> Detector:
+    """A network of torchvision with one logit.
+
+    ResNet-50 is the detector of Wang et al. (CVPR 2020) and of Chandrasegaran et al. (ECCV 2022).
+
+    Args:
+        name: such as `resnet50`, `vgg16_bn`, `convnext_tiny`.
+        pretrained: true: ImageNet weights (downloaded), false: random ones, or a file of weights.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: torchvision has no such network, or the weights do not fit or cannot be had.
+    """
+    known = [
+        known
+        for known in torchvision.models.list_models(module=torchvision.models)
+        if not known.startswith(_TRANSFORMERS)
+    ]
+    if name not in known:
+        close = difflib.get_close_matches(str(name), known)
+        near = f" Did you mean {' or '.join(close)}?" if close else ""
+        raise ValueError(
+            f"detector.name={name}: torchvision has no such convolutional network.{near} "
+            f"There are {', '.join(known)}"
+        )
+    options: dict[str, Any] = {}
+    if name in _INCEPTIONS:
+        # Auxiliary classifiers would return more than one logit in training; torchvision's way to
+        # draw the weights takes most of a minute.
+        options = {"aux_logits": False, "init_weights": False}
+    network = torchvision.models.get_model(name, weights=None, num_classes=1, **options)
+    if isinstance(network, torchvision.models.SqueezeNet):
+        # It would end in a ReLU: no logit below 0, so that no image could be called real.
+        network.classifier[2] = nn.Identity()
+    start_from(network, pretrained, lambda: _imagenet(name))
+    if name in _INCEPTIONS:
+        # Their weights take pixels in [-1, 1]. torchvision gets there from ImageNet's statistics
+        # inside the network (`transform_input`); this is the same without the detour.
+        return Detector(network, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    return Detector(network)
+
+
+def _imagenet(name: str) -> dict[str, Any]:
+    # The first ImageNet weights, which the published detectors start from.
+    versions = torchvision.models.get_model_weights(name).__members__
+    weights = versions.get("IMAGENET1K_V1") or next(iter(versions.values()))
+    return dict(weights.get_state_dict(check_hash=True, weights_only=True))

@@ -1,0 +1,160 @@
+"""A network as the list of its operations, in the order in which they are executed."""
+
+from __future__ import annotations
+
+import copy
+import operator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from timm.layers.conv2d_same import Conv2dSame
+from torch import fx, nn
+from torch.nn import functional as F
+
+from tff.detectors.functional import ARGUMENTS, layer
+
+BATCH_NORM = nn.modules.batchnorm._BatchNorm
+
+# One name for each operation, however it was written; methods are found in `torch` by their name.
+_SAME: dict[Any, Any] = {
+    operator.add: torch.add,
+    operator.iadd: torch.add,
+    operator.sub: torch.sub,
+    operator.isub: torch.sub,
+    operator.mul: torch.mul,
+    operator.imul: torch.mul,
+    operator.truediv: torch.div,
+    operator.neg: torch.neg,
+    F.relu_: F.relu,
+}
+_IN_PLACE = {operator.iadd, operator.isub, operator.imul, F.relu_, torch.relu_}
+
+#: Module classes that are one operation, beside those of `torch.nn`.
+LEAVES: set[type] = set()
+
+
+@dataclass
+class Trace:
+    """The operations of a network.
+
+    Attributes:
+        source: the input.
+        nodes: the operations in order; the last one gives the output.
+        modules: the module of each node that has one.
+        names: of each node, the name of its module, or of the module that it stands in.
+        constants: values that depend on no input (parameters, and what is made of them alone).
+    """
+
+    source: fx.Node
+    nodes: list[fx.Node]
+    modules: dict[fx.Node, nn.Module]
+    names: dict[fx.Node, str]
+    constants: dict[fx.Node, Any]
+
+    def operation(self, node: fx.Node) -> Any:
+        """What a node does: a class of modules, a function, or the name of a method."""
+        if node in self.modules:
+            return type(self.modules[node])
+        target: Any = node.target
+        if isinstance(target, str):
+            name = target.removesuffix("_")
+            functions = (getattr(place, name, None) for place in (torch, F))
+            target = next((f for f in functions if callable(f)), name)
+        return _SAME.get(target, target)
+
+    def place(self, node: fx.Node) -> str:
+        """Where a node stands in the network, for messages."""
+        return f"in {self.names[node]}" if self.names[node] else "in the network itself"
+
+    def run(self, node: fx.Node, value: dict[fx.Node, Any]) -> Any:
+        """The output of a node; never overwrites an input, but for a module told to do so."""
+        known = self.constants | value
+        args: Any = fx.node.map_arg(node.args, known.__getitem__)
+        kwargs: Any = fx.node.map_arg(node.kwargs, known.__getitem__)
+        if node in self.modules:
+            return self.modules[node](*args, **kwargs)
+        if kwargs.get("inplace"):
+            kwargs = {**kwargs, "inplace": False}
+        operation = self.operation(node)
+        if node.op == "call_method":
+            return getattr(args[0], str(node.target).removesuffix("_"))(*args[1:], **kwargs)
+        return operation(*args, **kwargs)
+
+
+class _Tracer(fx.Tracer):
+    """Keeps layers whole whose weights are just their parameters, also those libraries derive."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        if isinstance(m, nn.Conv2d):
+            own = (type(m).forward, type(m)._conv_forward)
+            return own == (nn.Conv2d.forward, nn.Conv2d._conv_forward) or type(m) is Conv2dSame
+        if isinstance(m, BATCH_NORM | nn.Linear) or type(m) in LEAVES:
+            return True
+        return bool(super().is_leaf_module(m, module_qualified_name))
+
+
+def trace(network: nn.Module) -> Trace:
+    """Trace a frozen copy, in eval mode.
+
+    Raises:
+        NotImplementedError: `torch.fx` cannot trace the network.
+    """
+    module = copy.deepcopy(network).eval().requires_grad_(False)
+    try:
+        graph = _Tracer().trace(module)
+    except Exception as error:  # torch.fx raises whatever the traced code raises
+        raise NotImplementedError(
+            f"{type(network).__name__} cannot be traced by torch.fx: {error}"
+        ) from error
+    modules = dict(module.named_modules())
+    source, *nodes, output = graph.nodes
+    if not isinstance(output.args[0], fx.Node):
+        raise NotImplementedError(f"{type(network).__name__} returns more than one tensor")
+    found = Trace(source, [], {}, {}, {})
+    for node in nodes:
+        if node.op == "call_module":
+            found.modules[node] = modules[str(node.target)]
+        stack = node.meta.get("nn_module_stack") or {"": None}
+        found.names[node] = str(node.target) if node in found.modules else [*stack][-1]
+        if node.op == "get_attr":
+            found.constants[node] = operator.attrgetter(str(node.target))(module)
+        elif node.op != "placeholder" and all(n in found.constants for n in node.all_input_nodes):
+            with torch.no_grad():
+                found.constants[node] = found.run(node, {})
+        else:
+            _functional(found, node)
+            _layer(found, node, module)
+            found.nodes.append(node)
+    while found.nodes[-1] is not output.args[0]:  # what comes behind the output is not asked for
+        found.nodes.pop()
+    return found
+
+
+def _functional(found: Trace, node: fx.Node) -> None:
+    """Where an operation overwrites its input, whoever reads the input later reads its output."""
+    written = (
+        getattr(found.modules.get(node), "inplace", False)
+        or node.kwargs.get("inplace")
+        or node.target in _IN_PLACE
+        or (node.op == "call_method" and str(node.target).endswith("_"))
+    )
+    if written and node.args and isinstance(node.args[0], fx.Node):
+        before = {node, *found.nodes}
+        node.args[0].replace_all_uses_with(node, delete_user_cb=lambda user: user not in before)
+
+
+def _layer(found: Trace, node: fx.Node, network: nn.Module) -> None:
+    """Put a layer where a function is called with parameters that depend on no input."""
+    function = found.operation(node)
+    if function not in ARGUMENTS:
+        return
+    given = dict(zip(ARGUMENTS[function], node.args, strict=False)) | dict(node.kwargs)
+    image = given.pop("input")
+    if any(n not in found.constants for n in node.all_input_nodes if n is not image):
+        return
+    known: Any = fx.node.map_arg(given, found.constants.__getitem__)
+    found.modules[node] = made = layer(function, known)
+    node.args, node.kwargs = (image,), {}
+    if not isinstance(network.get_submodule(found.names[node]), type(made)):
+        found.names[node] = f"{found.names[node]}.{node.name}".lstrip(".")  # it is no module there

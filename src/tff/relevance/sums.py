@@ -1,0 +1,38 @@
+"""Relevance of the channels of a layer, summed over places."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Sums(NamedTuple):
+    """Sums over the places of a map, (B, C): of the positive relevance, and of all of it."""
+
+    positive: Tensor
+    net: Tensor
+
+    @classmethod
+    def of(cls, relevance: Tensor) -> Sums:
+        """(B, C, H, W) -> sums of each channel."""
+        return cls(relevance.clamp(min=0).sum((2, 3)), relevance.sum((2, 3)))
+
+    def plus(self, other: Sums) -> Sums:
+        """Of a layer that is used at two places of the network."""
+        return Sums(self.positive + other.positive, self.net + other.net)
+
+    @property
+    def absolute(self) -> Tensor:
+        """Sum of |R| over the layer, (B,)."""
+        return (2 * self.positive - self.net).sum(1)
+
+    @property
+    def share(self) -> Tensor:
+        """Sum of [R]+ in a channel over sum of |R| in the layer, (B, C).
+
+        A layer that no relevance reaches has no shares: all 0 (the released code has NaN).
+        """
+        absolute = self.absolute[:, None]
+        return torch.where(absolute > 0, self.positive / absolute, 0)

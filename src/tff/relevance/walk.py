@@ -1,0 +1,104 @@
+"""One walk forward through the operations of a network, and one back with relevance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from tff.relevance.graph import Step
+from tff.relevance.ledger import Book, Ledger
+from tff.relevance.rule import Operation, Rule
+from tff.relevance.sums import Sums
+
+Values = dict[int, Any]  # of each step (-1: the input), its output
+
+
+@dataclass
+class Found:
+    """What was found on the way back.
+
+    Attributes:
+        sums: relevance of the channels of each layer that has channels, by its name.
+        book: what arrived, left and was lost at each operation.
+        pixels: relevance of the input, where it was asked for.
+    """
+
+    book: Book
+    sums: dict[str, Sums] = field(default_factory=dict)
+    pixels: Tensor | None = None
+
+
+class Walk:
+    """Walks through a network.
+
+    Args:
+        steps: the operations in order of execution.
+        layers: names of the layers whose channels' relevance is summed.
+        first: rules that layers which read the image itself have instead, by their positions.
+    """
+
+    def __init__(self, steps: list[Step], layers: set[str], first: Mapping[int, Rule]) -> None:
+        self.steps, self.layers, self.first = steps, layers, first
+        self.ledger = Ledger(steps)
+        self.last_use = {j: i for i, step in enumerate(steps) for j in step.inputs}
+        self.kept = {
+            j for s in steps if s.rule is not None and s.rule.keeps_inputs for j in s.inputs
+        }
+
+    def forward(self, images: Tensor, last: int) -> Values:
+        """Run the network up to a step; keep only what the way back needs."""
+        values: Values = {-1: images}
+        for i, step in enumerate(self.steps[: last + 1]):
+            values[i] = step.run(*(values[j] for j in step.inputs))
+            for j in step.inputs:
+                if self.last_use[j] == i and j not in self.kept:
+                    del values[j]
+        return values
+
+    def back(self, values: Values, last: int, relevance: Tensor, pixels: bool = False) -> Found:
+        """Share out the relevance of the output of a step among all before it.
+
+        Args:
+            values: of the forward walk; emptied on the way.
+            last: the step.
+            relevance: of its output.
+            pixels: whether to go on to the input itself.
+        """
+        found, waiting = Found(Book(self.ledger)), {last: relevance}
+        for i in range(last, -1, -1):
+            arrived, step = waiting.pop(i, None), self.steps[i]
+            values.pop(i, None)
+            if arrived is None or step.rule is None:
+                continue
+            sums = Sums.of(arrived) if step.name in self.layers else None
+            if sums is not None:
+                known = found.sums.get(step.name)
+                found.sums[step.name] = sums if known is None else known.plus(sums)
+            parts: list[Tensor] = []
+            if step.carriers != [-1] or pixels:
+                rule = self.first.get(i, step.rule) if pixels else step.rule
+                inputs = [values[j] for j in step.carriers] if rule.keeps_inputs else []
+                parts = rule.relevance(arrived, self._operation(step, values), *inputs)
+            if step.rule.leaks:
+                a = values[step.carriers[0]] if parts and step.rule.keeps_inputs else None
+                found.book.note(i, arrived, sums, parts, a)
+            for j, part in zip(step.carriers, parts, strict=bool(parts)):
+                waiting[j] = waiting[j].add_(part) if j in waiting else part
+        found.pixels = waiting.get(-1)
+        return found
+
+    @staticmethod
+    def _operation(step: Step, values: Values) -> Operation:
+        """The operation as a function of its carriers; what else it reads is as it was."""
+        if step.carriers == step.inputs:
+            return step.run
+
+        def run(*carriers: Tensor) -> Tensor:
+            known = dict(zip(step.carriers, carriers, strict=True))
+            result: Tensor = step.run(*(known.get(j, values[j]) for j in step.inputs))
+            return result
+
+        return run

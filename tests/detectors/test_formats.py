@@ -1,0 +1,111 @@
+"""State dicts of others: whose they are, and their names here."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+from tests.golden import formula
+from torch import Tensor
+
+from tff.detectors.checkpoint import load
+from tff.detectors.efficientnet import efficientnet_b0
+from tff.detectors.formats import recognise, state_dict_in
+
+RESNETS = [n for n in torchvision.models.list_models(module=torchvision.models) if "resne" in n]
+
+
+@pytest.mark.parametrize("name", RESNETS)
+def test_resnets_are_recognised(name):
+    with torch.device("meta"):
+        weights = torchvision.models.get_model(name, num_classes=1).state_dict()
+    assert recognise(weights, "a.pth")["name"] == name
+    fewer = {k: v for k, v in weights.items() if not k.startswith("layer3.1.")}
+    with pytest.raises(ValueError, match=r"a\.pth: of unknown .*like a ResNet of .* blocks, width"):
+        recognise(fewer, "a.pth")
+
+
+@pytest.fixture(scope="module")
+def authors() -> dict[str, Tensor]:
+    """EfficientNet-B0 by the names of efficientnet_pytorch."""
+    network = formula.fill(efficientnet_b0(False).network, 3)
+    return {
+        formula.canonical_name(key, "timm_efficientnet"): value
+        for key, value in network.state_dict().items()
+    }
+
+
+@pytest.mark.parametrize("wrap", ["bare", "model", "parallel", "parallel model", "safetensors"])
+def test_efficientnet_of_the_authors(wrap, authors, tmp_path):
+    path = tmp_path / ("a.safetensors" if wrap == "safetensors" else "a.pth")
+    weights = {("module." if "parallel" in wrap else "") + k: v for k, v in authors.items()}
+    if wrap == "safetensors":
+        save_file(weights, path)
+    else:
+        torch.save({"model": weights, "total_steps": 1} if "model" in wrap else weights, path)
+    assert "_blocks.0._expand_conv.weight" not in authors
+    found = load(path)
+    assert found.tff_fraction == 27 / 21008
+    own = found.network.state_dict()
+    assert len(own) == len(authors)
+    for key, value in own.items():
+        assert torch.equal(authors[formula.canonical_name(key, "timm_efficientnet")], value), key
+
+
+def test_efficientnet_by_the_names_of_timm(tmp_path):
+    made = efficientnet_b0(False).eval()
+    torch.save(made.network.state_dict(), tmp_path / "a.pth")
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(load(tmp_path / "a.pth")(image), made(image))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: w.pop("_blocks.3._bn2.bias"), r"1 tensor missing \(blocks\.2\.0\.bn3\.bias\)"),
+        (lambda w: w.update(_odd=torch.zeros(1)), r"1 tensor unknown \(_odd\)"),
+        (
+            lambda w: w.update(
+                {"_fc.weight": torch.zeros(1000, 1280), "_fc.bias": torch.zeros(1000)}
+            ),
+            "is an ImageNet classifier with 1,000 outputs",
+        ),
+        (lambda w: w.pop("_blocks.3._project_conv.weight"), "does not fit .*load"),
+    ],
+)
+def test_efficientnet_of_the_authors_with_faults(change, message, authors, tmp_path):
+    weights = dict(authors)
+    change(weights)
+    torch.save(weights, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path / "a.pth")
+
+
+def test_larger_efficientnets(tmp_path):
+    import timm
+
+    network = timm.create_model("tf_efficientnet_b3", num_classes=1)
+    own, place = network.state_dict(), {}
+    theirs = {}
+    for key, value in own.items():
+        if key.startswith("blocks."):
+            stage, index = key.split(".")[1:3]
+            block = place.setdefault((stage, index), len(place))
+            name = formula.canonical_name(key, "timm_efficientnet").split(".", 2)[2]
+            theirs[f"_blocks.{block}.{name}"] = value
+        else:
+            theirs[formula.canonical_name(key, "timm_efficientnet")] = value
+    torch.save({"model": theirs}, tmp_path / "b3.pth")
+    with pytest.raises(ValueError, match=r"does not fit .*efficientnet_b0.*load"):
+        load(tmp_path / "b3.pth")
+    told = {"_target_": "tff.detectors.timm_model.timm_model", "name": "tf_efficientnet_b3"}
+    found = load(tmp_path / "b3.pth", told).network.state_dict()
+    assert all(torch.equal(found[key], value) for key, value in own.items())
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "detector.network."])
+def test_wrappers(prefix):
+    found = state_dict_in({"state_dict": {f"{prefix}conv1.weight": torch.zeros(1)}}, "a.pth")
+    assert [*found] == ["conv1.weight"]
