@@ -55,7 +55,7 @@ class WSquare(Weighted):
 
     def importance(self) -> Tensor:
         """What an input counts for, whatever its value."""
-        return self.weight.square()
+        return self.precision.narrow(self.weight.square())
 
 
 class Flat(WSquare):

@@ -14,9 +14,10 @@ from tff.detectors.base import IMAGENET_MEAN, IMAGENET_STD, Detector
 from tff.detectors.feature_maps import feature_maps
 from tff.relevance.alternatives import CONVOLUTIONS
 from tff.relevance.box import boxes
+from tff.relevance.compiled import Compiled
 from tff.relevance.explanation import Explanation, Maximum
 from tff.relevance.graph import canonize
-from tff.relevance.precision import PRECISIONS, tensor_cores
+from tff.relevance.precision import PRECISIONS, named, tensor_cores
 from tff.relevance.walk import Walk
 
 
@@ -35,7 +36,7 @@ class LRP:
             released code does for ResNets, not for EfficientNet).
         precision: of the convolutions of the rules, fp32, tf32 (GPU) or bf16; the forward pass and
             everything else keep the precision of the network.
-        compile: compile the walk with `torch.compile`; takes minutes once for each size of image.
+        compile: compile the walk with `torch.compile`, which takes minutes for each size of images.
         real_sign: whether relevance on real images explains the decision (`decision`), or speaks
             for "generated" there too, as in the released code (`paper`).
         max_leak: part of the relevance that may be lost on the way before analyses warn.
@@ -72,14 +73,14 @@ class LRP:
         network = module.network if isinstance(module, Detector) else module
         self.prepare = module.normalise if isinstance(module, Detector) else nn.Identity()
         own: dict[str, Any] = {"alphabeta": {"alpha": alpha}, "gamma": {"gamma": gamma}}
-        make = partial(CONVOLUTIONS[rule], dtype=PRECISIONS[precision], **own.get(rule, {}))
+        make = partial(CONVOLUTIONS[rule], precision=named(precision), **own.get(rule, {}))
         self.steps = canonize(network, make)
         self.channels = feature_maps(network)
         normalised = isinstance(module, Detector)
         statistics = (module.mean, module.std) if normalised else (IMAGENET_MEAN, IMAGENET_STD)
         first = boxes(self.steps, *statistics) if box else {}
         self.walk = Walk(self.steps, set(self.channels.layers), first)
-        self._explain = torch.compile(self._logit) if compile else self._logit
+        self._channels = Compiled(self._to_channels) if compile else self._to_channels
 
     @property
     def accounts(self) -> list[tuple[str, str]]:
@@ -102,7 +103,11 @@ class LRP:
         with self._exact():
             images = self._prepared(images)
             seed = torch.as_tensor(sign, dtype=images.dtype, device=images.device)
-            return Explanation(*self._explain(images, seed.expand(len(images)).clone(), pixels))
+            seed = seed.expand(len(images)).clone()
+            if pixels:
+                return Explanation(*self._back(images, seed, pixels=True))
+            logit, shares, ledger = self._channels(images, seed)
+            return Explanation(logit, shares, ledger, None)
 
     def explain_maximum(self, images: Tensor, layer: str, channel: int | Tensor) -> Maximum:
         """Explain where a channel is most active (LRP-max; Chandrasegaran et al., ECCV 2022).
@@ -139,7 +144,10 @@ class LRP:
         prepared: Tensor = self.prepare(images.clone() if images.is_inference() else images)
         return prepared
 
-    def _logit(
+    def _to_channels(self, images: Tensor, seed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self._back(images, seed, pixels=False)[:3]
+
+    def _back(
         self, images: Tensor, seed: Tensor, pixels: bool
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         last = len(self.steps) - 1

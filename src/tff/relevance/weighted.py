@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tff.relevance.layer import layer_of
+from tff.relevance.precision import FULL, Full
 from tff.relevance.rule import Operation, Rule, stabilised
 
 Products = list[tuple[Tensor, Tensor]]  # (function of the input, function of the weight)
@@ -24,7 +25,7 @@ class Weighted(Rule):
     """A rule of a layer with weights; what derives from it says what the products are.
 
     Args:
-        dtype: in which the convolutions of the rule are computed; None: that of the weights.
+        precision: of the convolutions of the rule.
     """
 
     leaks = True
@@ -34,13 +35,14 @@ class Weighted(Rule):
         operation: object,
         module: nn.Module,
         nonnegative: list[bool],
-        dtype: torch.dtype | None = None,
+        precision: Full = FULL,
     ) -> None:
         super().__init__(operation, module, nonnegative)
         self.layer = layer_of(module)
         weight, bias = module.weight, module.bias
         assert isinstance(weight, Tensor)
-        self.weight: Tensor = weight.to(dtype)
+        self.precision = precision
+        self.weight: Tensor = precision.narrow(weight)
         self.positive, self.negative = self.weight.clamp(min=0), self.weight.clamp(max=0)
         self.bias: Tensor | None = bias if isinstance(bias, Tensor) else None
 
@@ -53,7 +55,8 @@ class Weighted(Rule):
 
     def sum(self, products: Products) -> Tensor:
         """Sum of W x over the products: z, a new tensor."""
-        parts = (self.layer.apply(x.to(w.dtype), w).to(x.dtype) for x, w in products)
+        narrow, wide = self.precision.narrow, self.precision.wide
+        parts = (wide(self.layer.apply(narrow(x), w), x) for x, w in products)
         z = next(parts)
         for part in parts:
             z += part
@@ -61,7 +64,10 @@ class Weighted(Rule):
 
     def back(self, q: Tensor, products: Products) -> Tensor:
         """Sum of x W^T q over the products, a new tensor."""
-        parts = ((self.layer.transpose(q.to(w.dtype), w, x).to(q.dtype), x) for x, w in products)
+        narrow = self.precision.narrow(q)
+        parts = (
+            (self.precision.wide(self.layer.transpose(narrow, w, x), q), x) for x, w in products
+        )
         first, x = next(parts)
         total = first.mul_(x)
         for part, x in parts:
