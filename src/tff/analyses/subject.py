@@ -83,14 +83,15 @@ class Subject:
             k = max(1, round(private.tff_fraction * total))
         if not 0 < k <= total:
             raise ValueError(f"k={k}: must lie between 1 and the number of channels, {total}")
+        lrp = relevance(private)
         protocol: dict[str, object] = {
             "crop": images.test.crop or "none",
             "resize": "none",
             "weights": weights or type(private.network).__name__,
+            "relevance": " ".join(f"{name}={value}" for name, value in lrp.protocol.items()),
             "seed": seed,
         }
         passes = Passes(private, place, batch_size, workers)
-        lrp = relevance(private)
         return cls(images, lrp, passes, k, confidence, seed, draws, protocol)
 
     @property
@@ -168,7 +169,6 @@ class Subject:
             **self.protocol,
             "k": f"{self.k} of {len(self.channels):,} channels",
             "confidence": self.confidence,
-            **{f"relevance: {name}": value for name, value in self.lrp.options.items()},
             "bootstrap resamples": self.draws,
             "images of discovery": self.images.discovery.counts(),
             "images of the test": self.images.test.counts(),

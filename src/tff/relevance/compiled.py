@@ -1,4 +1,4 @@
-"""A function of tensors, compiled for each shape of its inputs that comes more than once."""
+"""A function of images, compiled for each shape of them that comes more than once."""
 
 from __future__ import annotations
 
@@ -18,29 +18,31 @@ class Compiled:
     steps of a network and compiles each of them for itself.
 
     Args:
-        function: of tensors, whose course depends on their shapes only.
+        function: of images and a second tensor; its course depends on their shapes only.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[[Tensor, Tensor], Any]) -> None:
         self.function = function
         self._seen: set[object] = set()
-        self._compiled: dict[object, Callable[..., Any]] = {}
+        self._compiled: dict[object, Callable[[Tensor, Tensor], Any]] = {}
 
-    def __call__(self, *inputs: Tensor) -> Any:
+    def __call__(self, images: Tensor, seed: Tensor) -> Any:
         """The function's output.
 
         Raises:
             ValueError: it cannot be compiled, for want of a C++ compiler for example.
         """
-        shape = tuple((x.shape, x.stride(), x.dtype, x.device) for x in inputs)
+        shape = (images.shape, images.stride(), images.dtype, images.device)
         if shape in self._compiled:
-            return self._compiled[shape](*inputs)
+            return self._compiled[shape](images, seed)
         if shape not in self._seen:
             self._seen.add(shape)
-            return self.function(*inputs)
-        compiled = torch.compile(make_fx(self.function)(*inputs))
+            return self.function(images, seed)
+        # Of a bound method `make_fx` would count `self` among the tensors.
+        flat = make_fx(lambda images, seed: self.function(images, seed))(images, seed)
+        compiled = torch.compile(flat)
         try:
-            result = compiled(*inputs)
+            result = compiled(images, seed)
         except Exception as error:  # whatever the compilers behind torch.compile raise
             raise ValueError(
                 "relevance.compile=true: cannot be compiled on this machine "

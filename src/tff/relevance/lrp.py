@@ -66,14 +66,16 @@ class LRP:
         ):
             if value not in known:
                 raise ValueError(f"relevance.{option}={value}: expected {', '.join(known)}")
-        self.options = {"rule": rule, "precision": precision, "real_sign": real_sign}
+        own: dict[str, dict[str, Any]] = {"alphabeta": {"alpha": alpha}, "gamma": {"gamma": gamma}}
+        options = own.get(rule, {})
+        #: How relevance is computed, for tables.
+        self.protocol = {"rule": rule, **options, "precision": precision, "real_sign": real_sign}
         self.max_leak, self.precision = max_leak, precision
         #: Sign of the relevance that is laid on the logit of a real image.
         self.real_sign = 1.0 if real_sign == "decision" else -1.0
         network = module.network if isinstance(module, Detector) else module
         self.prepare = module.normalise if isinstance(module, Detector) else nn.Identity()
-        own: dict[str, Any] = {"alphabeta": {"alpha": alpha}, "gamma": {"gamma": gamma}}
-        make = partial(CONVOLUTIONS[rule], precision=named(precision), **own.get(rule, {}))
+        make = partial(CONVOLUTIONS[rule], precision=named(precision), **options)
         self.steps = canonize(network, make)
         self.channels = feature_maps(network)
         normalised = isinstance(module, Detector)

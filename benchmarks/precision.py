@@ -1,0 +1,67 @@
+"""What lower precision does to omega.
+
+python benchmarks/precision.py [--ckpt FILE] [--network resnet50] [--images DIR] [--count 64]
+
+Omega of so many images in bf16 against fp32: relative L2 distance, Spearman's rank correlation, and
+overlap of the top channels. Detector: that of a checkpoint, or a network with random weights;
+images: of a folder (as `data=folder` takes them), or noise. tf32 exists on a GPU only.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from networks import network
+from scipy.stats import spearmanr
+
+from tff.data.images import decode, index
+from tff.detectors.base import Detector
+from tff.detectors.checkpoint import load
+from tff.relevance.lrp import LRP
+from tff.statistics.ffrs import FFRS
+
+
+def pictures(folder, count, size):
+    """Lists of images in [0, 1], a batch each."""
+    if folder is None:
+        return torch.rand(count, 3, size, size).split(8)
+    paths = index(Path(folder))["path"].tolist()
+    chosen = paths[:: max(1, len(paths) // count)][:count]
+    return [torch.from_numpy(decode(p)).permute(2, 0, 1)[None].float() / 255 for p in chosen]
+
+
+def omega(detector, batches, **options):
+    """FF-RS of all of the images, whatever the detector says of them."""
+    lrp, metric = LRP(detector, **options), FFRS()
+    for batch in batches:
+        metric.update(lrp.explain(batch.to(next(detector.parameters()).device)).shares)
+    return metric.compute().cpu()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--ckpt")
+    parser.add_argument("--network", default="resnet50")
+    parser.add_argument("--images")
+    parser.add_argument("--count", type=int, default=64)
+    parser.add_argument("--size", type=int, default=224, help="of noise images")
+    args = parser.parse_args()
+    torch.set_num_threads(2)
+    detector = load(args.ckpt) if args.ckpt else Detector(network(args.network, args.size)).eval()
+    if torch.cuda.is_available():
+        detector = detector.cuda()
+    batches = pictures(args.images, args.count, args.size)
+    full = omega(detector, batches)
+    k = max(1, round(detector.tff_fraction * len(full)))
+    for precision in ("tf32", "bf16") if torch.cuda.is_available() else ("bf16",):
+        low = omega(detector, batches, precision=precision)
+        distance = (low - full).norm() / full.norm()
+        common = set(full.topk(k).indices.tolist()) & set(low.topk(k).indices.tolist())
+        print(
+            f"{precision}: relative L2 {distance:.1e}, Spearman {spearmanr(full, low)[0]:.6f}, "
+            f"overlap of the top {k} of {len(full):,}: {len(common) / k:.3f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
