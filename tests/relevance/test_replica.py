@@ -2,78 +2,51 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given, reject, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests import replicas
+from tests.relevance.agreement import CASES, POOLS, agree
 from torch import nn
 
 from tff.relevance.lrp import LRP
 
-BLOCK = st.tuples(st.sampled_from(sorted(replicas.BLOCKS)), st.integers(1, 4), st.integers(1, 2))
-STEM = st.fixed_dictionaries(
-    {
-        "kernel_size": st.sampled_from([1, 2, 3, (3, 2)]),
-        "stride": st.sampled_from([1, 2, (2, 1)]),
-        "padding": st.sampled_from([0, 1, (2, 1)]),
-        "dilation": st.sampled_from([1, 2]),
-    }
-)
-POOLS = {
-    "none": None,
-    "max": nn.MaxPool2d(3, 2, 1),
-    "overlapping": nn.MaxPool2d(2, 1),
-    "average": nn.AvgPool2d((2, 3), 1, (1, 0)),
-}
+SIGN = torch.tensor([1.0, -1.0], dtype=torch.float64)
 
 
-def agree(network: replicas.Network, images: torch.Tensor, sign: np.ndarray, box: bool) -> None:
-    engine = LRP(network, box=box)
-    names = engine.channels.layers
-    found = engine.explain(images, torch.from_numpy(sign), pixels=True)
-    logit, shares, pixels = replicas.explain(network, images, names, sign, box)
-    np.testing.assert_allclose(found.logit, logit, rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(found.shares, shares, rtol=1e-9, atol=1e-11)
-    scale = np.abs(pixels).max(initial=1e-300)
-    np.testing.assert_allclose(found.pixels / scale, pixels / scale, rtol=1e-9, atol=1e-10)
-
-
-@given(
-    kinds=st.lists(BLOCK, min_size=1, max_size=3),
-    stem=STEM,
-    pool=st.sampled_from(sorted(POOLS)),
-    width=st.integers(1, 4),
-    pooled=st.integers(1, 2),
-    size=st.tuples(*[st.sampled_from([5, 7, 9])] * 2),
-    batch=st.integers(1, 3),
-    seed=st.integers(0, 2**16),
-    box=st.booleans(),
-)
-@settings(max_examples=100, deadline=None)
-def test_random_networks(kinds, stem, pool, width, pooled, size, batch, seed, box):
-    network = replicas.network(kinds, seed, width=width, pooled=pooled, pool=POOLS[pool], **stem)
-    images = torch.randn(batch, 3, *size, dtype=torch.float64)
-    try:
-        network.stem(images)
-    except RuntimeError:  # too small an image for this stem
-        reject()
-    agree(network, images, np.array([1.0, -1.0, 2.5])[:batch], box)
+@given(CASES, st.booleans())
+@settings(max_examples=150, deadline=None)
+def test_random_networks(case, box):
+    agree(case.network, case.images, case.sign, box)
 
 
 @pytest.mark.parametrize("kind", sorted(replicas.BLOCKS))
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("out", [3, 4])
-def test_each_block(kind, stride, out):
-    network = replicas.network([(kind, out, stride)], seed=3, pool=POOLS["max"])
-    agree(network, torch.randn(2, 3, 9, 7, dtype=torch.float64), np.array([1.0, -1.0]), True)
+def test_each_block(kind):
+    for out, stride, seed in ((3, 1, 1), (4, 2, 2)):
+        network = replicas.network([(kind, out, stride)], seed, width=4)
+        agree(network, torch.randn(2, 3, 8, 7, dtype=torch.float64), SIGN)
+
+
+@pytest.mark.parametrize("head", sorted(replicas.HEADS))
+@pytest.mark.parametrize("pool", sorted(POOLS))
+def test_each_head_and_stem(head, pool):
+    network = replicas.network([("basic", 4, 2)], seed=3, pool=POOLS[pool], head=head)
+    agree(network, torch.randn(2, 3, 9, 7, dtype=torch.float64), SIGN)
 
 
 def test_ties_of_the_pool_go_to_the_first():
+    network = replicas.network([("max", 3, 1)], seed=1, pool=nn.Upsample(scale_factor=2))
+    network.blocks[0].rectified = True
+    network.stem.relu = nn.ReLU()
+    copied = torch.randn(2, 3, 4, 4, dtype=torch.float64).repeat_interleave(2, 2)
+    agree(network, copied, doubtful=float("inf"))
+
+
+def test_flat_image_ties_everywhere():
     network = replicas.network([], seed=1, pool=POOLS["max"])
     flat = torch.full((1, 3, 9, 9), 0.5, dtype=torch.float64)
-    agree(network, flat, np.ones(1), True)
+    agree(network, flat, doubtful=float("inf"))
 
 
 def test_unit_without_support_loses_its_relevance():
@@ -82,5 +55,19 @@ def test_unit_without_support_loses_its_relevance():
         network.blocks[0].conv2.weight.copy_(-network.blocks[0].conv2.weight.abs())
         network.blocks[0].bn2.weight.abs_()
     images = torch.randn(2, 3, 5, 5, dtype=torch.float64)
-    assert LRP(network).explain(images).shares.isfinite().all()
-    agree(network, images, np.ones(2), False)
+    explained = LRP(network).explain(images)
+    assert explained.shares.isfinite().all()
+    position = [name for name, _ in LRP(network).accounts].index("blocks.0.conv2")
+    arrives, leaves, to_bias, at_zero, _ = explained.ledger[:, position].T
+    assert (arrives != 0).all()
+    assert (leaves == 0).all()
+    assert (to_bias == 0).all()
+    assert torch.equal(at_zero, arrives)
+    agree(network, images, box=False)
+
+
+def test_one_convolution_at_two_places_is_one_layer():
+    network = replicas.network([("twice", 3, 1)], seed=2)
+    engine = LRP(network)
+    assert [name for name, _ in engine.accounts].count("blocks.0.middle.conv") == 2
+    assert engine.channels.layers.count("blocks.0.middle.conv") == 1

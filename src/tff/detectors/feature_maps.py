@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import fx, nn
@@ -20,6 +20,8 @@ BOUNDED = SIGNED | {
 }  # fmt: skip
 #: Operations on the shape of a tensor, not on its values.
 SHAPE = {"size", "dim", "numel", getattr, len}
+# Of these the second tensor tells a shape or a type only.
+_LIKE = {"type_as", "expand_as", "view_as", "reshape_as"}
 #: Operations that return several tensors, of which others take one each.
 PARTING = {torch.chunk, torch.split, torch.tensor_split, torch.unbind}
 # What a gate may pass between the bounded function and the product.
@@ -38,11 +40,11 @@ class Flow(NamedTuple):
     Attributes:
         carriers: of each operation that a part of the logit flows through, the inputs that bring
             it.
-        gates: of each product with a gate, the bounded function that made the gate.
+        gates: of each product with a gate, whether the gate is known never to be negative.
     """
 
     carriers: Inputs
-    gates: dict[fx.Node, object]
+    gates: dict[fx.Node, bool]
 
 
 def flow(traced: Trace) -> Flow:
@@ -57,6 +59,8 @@ def flow(traced: Trace) -> Flow:
     brought: Inputs = {traced.source: []}
     for node in traced.nodes:
         inputs = [n for n in sources(traced, node) if n in brought]
+        if traced.operation(node) in _LIKE:
+            inputs = inputs[:1]
         if inputs and traced.operation(node) not in SHAPE:
             brought[node] = inputs
     found = Flow({}, {})
@@ -68,14 +72,14 @@ def flow(traced: Trace) -> Flow:
         inputs = brought.get(node, [])
         if traced.operation(node) is torch.mul and len(inputs) > 1:
             made = {n: _bounded(traced, brought, n) for n in inputs}
-            gates = [n for n in inputs if made[n]]
+            gates = [n for n in inputs if made[n] is not None]
             if len(inputs) != 2 or len(gates) != 1:
                 raise NotImplementedError(
                     f"no relevance rule for the product {node.name!r} ({traced.place(node)}): of "
                     "two tensors, just one must be a gate, that is, come from a sigmoid or the like"
                 )
-            found.gates[node] = made[gates[0]]
-            inputs = [n for n in inputs if not made[n]]
+            found.gates[node] = made[gates[0]] is True
+            inputs = [n for n in inputs if made[n] is None]
         found.carriers[node] = inputs
         pending += inputs
     return found
@@ -96,14 +100,18 @@ def parted(traced: Trace, node: fx.Node) -> fx.Node | None:
     return None
 
 
-def _bounded(traced: Trace, brought: Inputs, factor: fx.Node) -> object | None:
-    """The bounded function whose values these are, perhaps scaled or laid out anew, or None."""
+def _bounded(traced: Trace, brought: Inputs, factor: fx.Node) -> bool | None:
+    """None unless a bounded function made these values; then, whether they are never negative.
+
+    They may be scaled, or laid out anew.
+    """
+    nonnegative = True
     while (operation := traced.operation(factor)) not in BOUNDED:
-        several = len(brought[factor]) > 1 and operation != "expand_as"
-        if operation not in _KEEPING or several:
+        if operation not in _KEEPING or len(brought[factor]) > 1:
             return None
+        nonnegative = nonnegative and operation not in (torch.mul, torch.div)
         factor = brought[factor][0]
-    return cast(object, operation)
+    return nonnegative and operation not in SIGNED
 
 
 def feature_maps(network: nn.Module) -> Channels:

@@ -10,6 +10,7 @@ from torch import nn
 
 from tff.detectors.base import Detector
 from tff.detectors.pretrained import start_from
+from tff.detectors.weights import replace_head
 
 _TRANSFORMERS = ("vit_", "swin_", "maxvit_")
 _INCEPTIONS = ("googlenet", "inception_v3")
@@ -45,7 +46,8 @@ def torchvision_model(name: str, pretrained: bool | str = True) -> Detector:
         # Auxiliary classifiers would return more than one logit in training; torchvision's way to
         # draw the weights takes most of a minute.
         options = {"aux_logits": False, "init_weights": False}
-    network = torchvision.models.get_model(name, weights=None, num_classes=1, **options)
+    network = torchvision.models.get_model(name, weights=None, **options)
+    replace_head(network)
     if isinstance(network, torchvision.models.SqueezeNet):
         # It would end in a ReLU: no logit below 0, so that no image could be called real.
         network.classifier[2] = nn.Identity()

@@ -13,22 +13,18 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from tff.detectors.functional import ARGUMENTS, layer
+from tff.detectors.in_place import OUT_OF_PLACE, VIEWS, overwrites, redirect
 
 BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
 # One name for each operation, however it was written; methods are found in `torch` by their name.
 _SAME: dict[Any, Any] = {
     operator.add: torch.add,
-    operator.iadd: torch.add,
     operator.sub: torch.sub,
-    operator.isub: torch.sub,
     operator.mul: torch.mul,
-    operator.imul: torch.mul,
     operator.truediv: torch.div,
     operator.neg: torch.neg,
-    F.relu_: F.relu,
 }
-_IN_PLACE = {operator.iadd, operator.isub, operator.imul, F.relu_, torch.relu_}
 
 #: Module classes that are one operation, beside those of `torch.nn`.
 LEAVES: set[type] = set()
@@ -61,6 +57,7 @@ class Trace:
             name = target.removesuffix("_")
             functions = (getattr(place, name, None) for place in (torch, F))
             target = next((f for f in functions if callable(f)), name)
+        target = OUT_OF_PLACE.get(target, target)
         return _SAME.get(target, target)
 
     def place(self, node: fx.Node) -> str:
@@ -76,10 +73,10 @@ class Trace:
             return self.modules[node](*args, **kwargs)
         if kwargs.get("inplace"):
             kwargs = {**kwargs, "inplace": False}
-        operation = self.operation(node)
         if node.op == "call_method":
             return getattr(args[0], str(node.target).removesuffix("_"))(*args[1:], **kwargs)
-        return operation(*args, **kwargs)
+        target: Any = node.target
+        return OUT_OF_PLACE.get(target, target)(*args, **kwargs)
 
 
 class _Tracer(fx.Tracer):
@@ -98,7 +95,8 @@ def trace(network: nn.Module) -> Trace:
     """Trace a frozen copy, in eval mode.
 
     Raises:
-        NotImplementedError: `torch.fx` cannot trace the network.
+        NotImplementedError: `torch.fx` cannot trace the network, or it overwrites a tensor whose
+            old value is needed.
     """
     module = copy.deepcopy(network).eval().requires_grad_(False)
     try:
@@ -112,6 +110,7 @@ def trace(network: nn.Module) -> Trace:
     if not isinstance(output.args[0], fx.Node):
         raise NotImplementedError(f"{type(network).__name__} returns more than one tensor")
     found = Trace(source, [], {}, {}, {})
+    views: set[fx.Node] = set()
     for node in nodes:
         if node.op == "call_module":
             found.modules[node] = modules[str(node.target)]
@@ -123,25 +122,21 @@ def trace(network: nn.Module) -> Trace:
             with torch.no_grad():
                 found.constants[node] = found.run(node, {})
         else:
-            _functional(found, node)
+            operation = found.operation(node)
+            if overwrites(node, operation, found.modules.get(node)) and not redirect(
+                node, found.nodes, views
+            ):
+                raise NotImplementedError(
+                    f"{node.name!r} ({found.place(node)}) overwrites a tensor of which a part, or "
+                    "the whole, is read later under another name; let it make a new one"
+                )
+            if operation in VIEWS:
+                views.add(node)
             _layer(found, node, module)
             found.nodes.append(node)
     while found.nodes[-1] is not output.args[0]:  # what comes behind the output is not asked for
         found.nodes.pop()
     return found
-
-
-def _functional(found: Trace, node: fx.Node) -> None:
-    """Where an operation overwrites its input, whoever reads the input later reads its output."""
-    written = (
-        getattr(found.modules.get(node), "inplace", False)
-        or node.kwargs.get("inplace")
-        or node.target in _IN_PLACE
-        or (node.op == "call_method" and str(node.target).endswith("_"))
-    )
-    if written and node.args and isinstance(node.args[0], fx.Node):
-        before = {node, *found.nodes}
-        node.args[0].replace_all_uses_with(node, delete_user_cb=lambda user: user not in before)
 
 
 def _layer(found: Trace, node: fx.Node, network: nn.Module) -> None:

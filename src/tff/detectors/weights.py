@@ -86,3 +86,18 @@ def head_of(network: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:
         if isinstance(module, nn.Linear | nn.Conv2d) and len(module.weight) == 1:
             return name, module
     raise ValueError(f"{type(network).__name__}: no layer with one output, so no detector")
+
+
+def replace_head(network: nn.Module) -> None:
+    """Put a head with one output where a classifier ends, after its other weights were drawn.
+
+    So a seed draws the same network as it does for a classifier.
+    """
+    layers = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    name, last = layers[-1]
+    head = (
+        nn.Linear(last.in_features, 1)
+        if isinstance(last, nn.Linear)
+        else nn.Conv2d(last.in_channels, 1, kernel_size=1)
+    )
+    network.set_submodule(name, head)

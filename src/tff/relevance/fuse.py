@@ -15,11 +15,19 @@ def fuse(traced: Trace) -> None:
 
     The convolution is used for nothing else then. An activation that timm's BatchNorm carries
     stays; a BatchNorm elsewhere stays too, and has a rule of its own.
+
+    Raises:
+        NotImplementedError: a BatchNorm uses the statistics of the batch.
     """
     for node in list(traced.nodes):
         norm = traced.modules.get(node)
-        if not isinstance(norm, BATCH_NORM) or norm.running_var is None:
+        if not isinstance(norm, BATCH_NORM):
             continue
+        if norm.running_var is None:
+            raise NotImplementedError(
+                f"{traced.names[node]}: a BatchNorm without running statistics makes an image's "
+                "logit depend on the other images of its batch, and cannot be explained"
+            )
         (before,) = node.all_input_nodes
         convolution = traced.modules.get(before)
         if not isinstance(convolution, nn.Conv2d) or len(before.users) > 1:

@@ -11,11 +11,13 @@ import torch
 from torch import fx, nn
 
 import tff.relevance.rules  # noqa: F401  # the rules that come with tff
-from tff.detectors.feature_maps import SIGNED, flow, parted, sources
+from tff.detectors.feature_maps import PARTING, flow, parted, sources
 from tff.detectors.trace import BATCH_NORM, Trace, trace
 from tff.relevance.fuse import fuse
 from tff.relevance.rule import RULES, Rule
 from tff.relevance.weighted import Epsilon, Linear, Weighted
+
+_ARITHMETIC = {torch.add, torch.mul, torch.div}
 
 #: Makes the rule of a convolution: ZPlus, or another one with its options.
 MakeRule = Callable[..., Weighted]
@@ -54,7 +56,11 @@ def canonize(network: nn.Module, convolution: MakeRule) -> list[Step]:
     traced = trace(network)
     fuse(traced)
     carriers, gates = flow(traced)
-    wholes = {parted(traced, node) for node in traced.nodes}
+    wholes = {
+        node
+        for node in traced.nodes
+        if traced.operation(node) in PARTING and all(parted(traced, u) for u in node.users)
+    }
     nodes = [node for node in traced.nodes if node not in wholes]
     position = {node: i for i, node in enumerate(nodes)} | {traced.source: -1}
     nonnegative: dict[fx.Node, bool] = {traced.source: False}
@@ -63,9 +69,11 @@ def canonize(network: nn.Module, convolution: MakeRule) -> list[Step]:
         rule = None
         if node in carriers:
             signs = [nonnegative[n] for n in carriers[node]]
-            if traced.operation(node) in (torch.mul, torch.div):
-                signs.append(_factor_nonnegative(traced, node, carriers[node][0], gates.get(node)))
+            if traced.operation(node) in _ARITHMETIC:
+                signs.append(gates.get(node, _others_nonnegative(traced, node, carriers[node])))
             rule = _rule(traced, node, signs, convolution)
+            if len(carriers[node]) > 1 and not rule.several:
+                raise NotImplementedError(_no_rule(traced, node, "of several tensors"))
         nonnegative[node] = rule is not None and rule.output_nonnegative()
         reads = [position[n] for n in sources(traced, node)]
         brings = [position[n] for n in carriers.get(node, [])]
@@ -103,30 +111,37 @@ def _rule(traced: Trace, node: fx.Node, signs: list[bool], convolution: MakeRule
     if isinstance(module, nn.Linear):
         made = [make(operation, module, signs) for make in (Epsilon, convolution)]
         return Linear(*made)
-    kind = RULES.get(BATCH_NORM if isinstance(module, BATCH_NORM) else operation)
     whole = parted(traced, node)
     if whole is not None:
-        kind = RULES.get(traced.operation(whole))
-    if kind is None:
-        name = getattr(operation, "__name__", operation)
-        raise NotImplementedError(
-            f"no relevance rule for {name} (node {node.name!r}, {node.op} {node.target}, "
-            f"{traced.place(node)}, behind "
-            f"{', '.join(_name(traced, n) for n in sources(traced, node)) or 'the input'}). "
-            f"To add one: tff.relevance.rule.explains({name})(RULE), where RULE is "
-            "tff.relevance.rules.Pass for a function of single elements, or a class of yours "
-            "derived from tff.relevance.rule.Rule"
-        )
+        operation = traced.operation(whole)
+    kind = RULES.get(BATCH_NORM if isinstance(module, BATCH_NORM) else operation)
+    if kind is None or (operation in PARTING and whole is None):
+        raise NotImplementedError(_no_rule(traced, node))
     return kind(operation, module, signs)
 
 
-def _factor_nonnegative(traced: Trace, node: fx.Node, x: fx.Node, gate: object | None) -> bool:
-    """Whether what `x` is multiplied with or divided by is known never to be negative."""
-    if gate is not None:
-        return gate not in SIGNED
-    factors = [a for a in node.args if a is not x]
-    known = [traced.constants.get(a, -1) if isinstance(a, fx.Node) else a for a in factors]
-    return all(bool((torch.as_tensor(factor) >= 0).all()) for factor in known)
+def _no_rule(traced: Trace, node: fx.Node, what: str = "") -> str:
+    """The message where there is no rule for an operation."""
+    operation = traced.operation(node)
+    name = getattr(operation, "__name__", operation)
+    behind = ", ".join(_name(traced, n) for n in sources(traced, node)) or "the input"
+    return (
+        f"no relevance rule for {name} {what}".rstrip()
+        + f" (node {node.name!r}, {node.op} {node.target}, {traced.place(node)}, behind {behind}). "
+        f"To add one: tff.relevance.rule.explains({name})(RULE), where RULE is "
+        "tff.relevance.rules.Pass for a function of single elements, or a class of yours derived "
+        "from tff.relevance.rule.Rule"
+    )
+
+
+def _others_nonnegative(traced: Trace, node: fx.Node, carriers: list[fx.Node]) -> bool:
+    """Whether all numbers and constants in a sum or product are known never to be negative."""
+    others = [a for a in (*node.args, *node.kwargs.values()) if a not in carriers]
+    known = [traced.constants.get(a, -1) if isinstance(a, fx.Node) else a for a in others]
+    return all(
+        isinstance(a, int | float | torch.Tensor) and bool((torch.as_tensor(a) >= 0).all())
+        for a in known
+    )
 
 
 def _name(traced: Trace, node: fx.Node) -> str:

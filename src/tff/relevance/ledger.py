@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import torch
 from torch import Tensor
 
 from tff.relevance.graph import Step
 from tff.relevance.sums import Sums
-from tff.relevance.weighted import Linear, Weighted
 
 #: What is noted of each operation and image, in parts of the relevance laid on the output.
 COLUMNS = ("arrives", "leaves", "lost_to_bias", "lost_at_zero", "negative_share")
@@ -18,6 +15,10 @@ COLUMNS = ("arrives", "leaves", "lost_to_bias", "lost_at_zero", "negative_share"
 class Ledger:
     """The accounts of a network: its operations at which relevance may be lost.
 
+    Adding up a large map costs time, so what is handed over without loss is added up once: what
+    leaves an operation is what arrives at the one before it, where nobody else reads that one; and
+    what arrives at an operation with several readers is the sum of what they handed to it.
+
     Args:
         steps: the operations in order of execution.
     """
@@ -25,17 +26,32 @@ class Ledger:
     def __init__(self, steps: list[Step]) -> None:
         self.steps = steps
         self.accounts = [i for i, step in enumerate(steps) if step.rule and step.rule.leaks]
-        self._readers = Counter(j for step in steps for j in step.carriers)
-        self._same = {i: [self._next(j) for j in steps[i].carriers] for i in self.accounts}
+        self.readers: dict[int, list[int]] = {}
+        for i, step in enumerate(steps):
+            for j in step.carriers:
+                self.readers.setdefault(j, []).append(i)
+        self.before = {i: [self._account_at(j) for j in steps[i].carriers] for i in self.accounts}
+        self.behind = {i: self._last_of_same(i) for i in self.accounts}
 
-    def _next(self, j: int) -> int | None:
+    def _leaks(self, i: int) -> bool:
+        rule = self.steps[i].rule
+        return rule is not None and rule.leaks
+
+    def _account_at(self, j: int) -> int | None:
         """The account at which all arrives that is handed to a step, where there is just one."""
-        while j >= 0 and self._readers[j] == 1 and len(self.steps[j].carriers) == 1:
-            rule = self.steps[j].rule
-            if rule is not None and rule.leaks:
+        while j >= 0 and len(self.readers[j]) == 1 and len(self.steps[j].carriers) == 1:
+            if self._leaks(j):
                 return j
             (j,) = self.steps[j].carriers
         return None
+
+    def _last_of_same(self, i: int) -> int:
+        """The step whose output has the relevance of this one's, unchanged on its way."""
+        while len(after := self.readers.get(i, [])) == 1 and not self._leaks(after[0]):
+            if len(self.steps[after[0]].carriers) != 1:
+                break
+            i = after[0]
+        return i
 
 
 class Book:
@@ -44,12 +60,18 @@ class Book:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._arrives: dict[int, Tensor] = {}
-        self._absolute: dict[int, Tensor] = {}
-        self._bias: dict[int, Tensor | None] = {}
-        self._handed: dict[int, list[Tensor | int]] = {}
+        self._negative: dict[int, Tensor] = {}
+        self._bias: dict[int, Tensor] = {}
+        self._handed: dict[int, list[Tensor | int]] = {}  # a number: what arrives there
+        self._given: dict[int, list[Tensor]] = {}
 
     def note(
-        self, i: int, relevance: Tensor, sums: Sums | None, parts: list[Tensor], a: Tensor | None
+        self,
+        i: int,
+        relevance: Tensor,
+        sums: Sums | None,
+        parts: list[Tensor],
+        to_bias: Tensor | None,
     ) -> None:
         """Note what happens at a step.
 
@@ -58,40 +80,56 @@ class Book:
             relevance: of its output.
             sums: of this relevance, where they are known already.
             parts: relevance of its inputs; empty where that was not asked for.
-            a: the input of a layer with weights.
+            to_bias: (B,) what a bias keeps, where there is one.
         """
-        rule = self._ledger.steps[i].rule
-        self._arrives[i] = _total(relevance) if sums is None else sums.net.sum(1)
-        self._absolute[i] = _total(relevance.abs()) if sums is None else sums.absolute
-        if parts:
-            same = self._ledger._same[i]
-            self._handed[i] = [
-                _total(part) if k is None else k for part, k in zip(parts, same, strict=True)
-            ]
-        if a is not None and isinstance(rule, Weighted | Linear):
-            self._bias[i] = rule.lost_to_bias(relevance, a)
+        step, behind = self._ledger.steps[i], self._ledger.behind[i]
+        given = self._given.get(behind, [])
+        if sums is not None:
+            self._arrives[i] = sums.net.sum(1)
+            self._negative[i] = _negative(self._arrives[i], sums.absolute)
+        elif given and len(given) == len(self._ledger.readers[behind]):
+            self._arrives[i] = torch.stack(given).sum(0)
+        else:
+            self._arrives[i] = _total(relevance)
+        if relevance.ndim == 2:
+            self._negative[i] = _negative(self._arrives[i], _total(relevance.abs()))
+        for part, j, before in zip(
+            parts, step.carriers, self._ledger.before[i], strict=bool(parts)
+        ):
+            handed = _total(part) if before is None else before
+            self._handed.setdefault(i, []).append(handed)
+            if isinstance(handed, Tensor):
+                self._given.setdefault(j, []).append(handed)
+        if to_bias is not None:
+            self._bias[i] = to_bias
 
     def lines(self, like: Tensor) -> Tensor:
         """(B, n_accounts, 5), see `COLUMNS`; an operation that no relevance reached has lost none.
 
         What is lost and no bias has kept was lost at units whose contributions add up to zero, or
-        to so little that epsilon counts. What leaves is NaN where it was not computed.
+        to so little that epsilon counts. NaN is what was not computed: what leaves an operation
+        whose inputs were not asked for, and the negative share where there are no channels.
 
         Args:
             like: (B, ...) any tensor of the walk.
         """
-        zero, lines = like.new_zeros(len(like)), []
+        zero = like.new_zeros(len(like))
+        unknown = torch.full_like(zero, torch.nan)
+        lines = []
         for i in self._ledger.accounts:
-            arrives, absolute = self._arrives.get(i, zero), self._absolute.get(i, zero)
-            to_bias = self._bias.get(i)
-            to_bias = zero if to_bias is None else to_bias
-            leaves = zero
-            for part in self._handed.get(i, [zero if i not in self._arrives else zero / 0]):
-                leaves = leaves + (self._arrives[part] if isinstance(part, int) else part)
-            negative = torch.where(absolute > 0, (absolute - arrives) / (2 * absolute), 0)
+            arrives = self._arrives.get(i, zero)
+            to_bias = self._bias.get(i, zero)
+            handed = self._handed.get(i, [zero if i not in self._arrives else unknown])
+            parts = [self._arrives[part] if isinstance(part, int) else part for part in handed]
+            leaves = torch.stack(parts).sum(0)
+            negative = self._negative.get(i, unknown)
             line = [arrives, leaves, to_bias, arrives - leaves - to_bias, negative]
             lines.append(torch.stack(line, dim=1))
         return torch.stack(lines, dim=1) if lines else like.new_zeros(len(like), 0, len(COLUMNS))
+
+
+def _negative(arrives: Tensor, absolute: Tensor) -> Tensor:
+    return torch.where(absolute > 0, (absolute - arrives) / (2 * absolute), 0)
 
 
 def _total(relevance: Tensor) -> Tensor:

@@ -130,15 +130,16 @@ class LRP:
         last = max(i for i, step in enumerate(self.steps) if step.name == layer)
         with self._exact():
             images = self._prepared(images)
-            values = self.walk.forward(images, last)
+            activations = self.walk.forward(images, last)
+            outputs = activations.values[last]
             rows = torch.arange(len(images), device=images.device)
-            maps = values[last][rows, at]
+            maps = outputs[rows, at]
             x = maps.amax(1).argmax(1)
             y = maps[rows, :, x].argmax(1)
             value = maps[rows, y, x].clamp(min=0)
-            seed = torch.zeros_like(values[last])
+            seed = torch.zeros_like(outputs)
             seed[rows, at, y, x] = (value > 0).to(seed.dtype)
-            found = self.walk.back(values, last, seed, pixels=True)
+            found = self.walk.back(activations, last, seed, pixels=True)
         assert found.pixels is not None
         return Maximum(value, torch.stack([y, x], dim=1), found.pixels)
 
@@ -153,11 +154,11 @@ class LRP:
         self, images: Tensor, seed: Tensor, pixels: bool
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         last = len(self.steps) - 1
-        values = self.walk.forward(images, last)
-        logit = values[last]
+        activations = self.walk.forward(images, last)
+        logit = activations.values[last]
         if logit.numel() != len(images):
             raise ValueError(f"expected one logit an image, got an output of {tuple(logit.shape)}")
-        found = self.walk.back(values, last, seed.to(logit).reshape(logit.shape), pixels)
+        found = self.walk.back(activations, last, seed.to(logit).reshape(logit.shape), pixels)
         shares = self.channels.join({name: sums.share for name, sums in found.sums.items()})
         return logit.flatten(), shares, found.book.lines(logit), found.pixels
 

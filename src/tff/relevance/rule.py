@@ -29,6 +29,8 @@ class Rule:
 
     #: Does the way back need the inputs?
     keeps_inputs: ClassVar[bool] = True
+    #: May several tensors bring a part of the logit?
+    several: ClassVar[bool] = False
     #: May relevance be lost on the way back?
     leaks: ClassVar[bool] = False
 

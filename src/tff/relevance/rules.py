@@ -12,8 +12,8 @@ import operator
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops.stochastic_depth import stochastic_depth
 
+from tff.detectors.in_place import UNCHANGED
 from tff.detectors.trace import BATCH_NORM
 from tff.relevance.rule import Operation, Rule, explains, stabilised, stabilised_, transposed
 
@@ -48,11 +48,7 @@ class PassNonnegative(Pass):
         return True
 
 
-@explains(
-    nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout,
-    F.dropout, F.dropout2d, torch.dropout, stochastic_depth, "contiguous", "clone", "to", "float",
-    "type_as",
-)  # fmt: skip
+@explains(*UNCHANGED, "clone")
 class PassUnchanged(Pass):
     """As `Pass`, for what does nothing in eval mode."""
 
@@ -72,7 +68,7 @@ class PassNorm(Pass):
 
 
 @explains(
-    nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle, nn.ZeroPad2d,
+    nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle,
     nn.ReflectionPad2d, nn.ReplicationPad2d, nn.CircularPad2d, nn.MaxPool2d, nn.AdaptiveMaxPool2d,
     torch.flatten, torch.cat, torch.concat, torch.stack, torch.permute, torch.transpose,
     torch.reshape, torch.squeeze, torch.unsqueeze, torch.chunk, torch.split, torch.tensor_split,
@@ -86,6 +82,8 @@ class Route(Rule):
     Of a max pool that is the largest value of the window, the first where several are equal.
     """
 
+    several = True
+
     def relevance(self, relevance: Tensor, run: Operation, *inputs: Tensor) -> list[Tensor]:
         _, transpose = transposed(run, *inputs)
         return list(transpose(relevance))
@@ -94,9 +92,12 @@ class Route(Rule):
         return all(self.nonnegative)
 
 
-@explains(nn.ConstantPad2d, F.pad)
+@explains(nn.ConstantPad2d, nn.ZeroPad2d, F.pad)
 class Pad(Route):
-    """As `Route`; what lands on the constant around the image is lost (nothing, if that is 0)."""
+    """As `Route`; what lands on the constant around the image is lost.
+
+    Under z+ nothing lands on zeros.
+    """
 
     leaks = True
 
@@ -141,6 +142,8 @@ class Sum(Mixture):
     Of a sum with a constant the constant gets nothing.
     """
 
+    several = True
+
     def relevance(self, relevance: Tensor, run: Operation, *inputs: Tensor) -> list[Tensor]:
         if len(inputs) == 1:
             return [relevance]
@@ -149,7 +152,7 @@ class Sum(Mixture):
         return [inputs[0] * u, inputs[1] * v]
 
     def output_nonnegative(self) -> bool:
-        return self.operation is torch.add and len(self.nonnegative) > 1 and all(self.nonnegative)
+        return self.operation is torch.add and all(self.nonnegative)
 
 
 @explains(nn.LayerNorm, nn.GroupNorm)

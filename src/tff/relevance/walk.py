@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -12,8 +12,14 @@ from tff.relevance.graph import Step
 from tff.relevance.ledger import Book, Ledger
 from tff.relevance.rule import Operation, Rule
 from tff.relevance.sums import Sums
+from tff.relevance.weighted import Linear, Weighted
 
-Values = dict[int, Any]  # of each step (-1: the input), its output
+
+class Activations(NamedTuple):
+    """Of each step (-1: the input) its output, as long as it is needed, and the output's shape."""
+
+    values: dict[int, Any]
+    shapes: dict[int, Any]
 
 
 @dataclass
@@ -48,26 +54,31 @@ class Walk:
             j for s in steps if s.rule is not None and s.rule.keeps_inputs for j in s.inputs
         }
 
-    def forward(self, images: Tensor, last: int) -> Values:
+    def forward(self, images: Tensor, last: int) -> Activations:
         """Run the network up to a step; keep only what the way back needs."""
-        values: Values = {-1: images}
+        values: dict[int, Any] = {-1: images}
+        shapes: dict[int, Any] = {-1: images.shape}
         for i, step in enumerate(self.steps[: last + 1]):
             values[i] = step.run(*(values[j] for j in step.inputs))
+            shapes[i] = getattr(values[i], "shape", None)
             for j in step.inputs:
                 if self.last_use[j] == i and j not in self.kept:
                     del values[j]
-        return values
+        return Activations(values, shapes)
 
-    def back(self, values: Values, last: int, relevance: Tensor, pixels: bool = False) -> Found:
+    def back(
+        self, activations: Activations, last: int, relevance: Tensor, pixels: bool = False
+    ) -> Found:
         """Share out the relevance of the output of a step among all before it.
 
         Args:
-            values: of the forward walk; emptied on the way.
+            activations: of the forward walk; emptied on the way.
             last: the step.
             relevance: of its output.
             pixels: whether to go on to the input itself.
         """
         found, waiting = Found(Book(self.ledger)), {last: relevance}
+        values, shapes = activations
         for i in range(last, -1, -1):
             arrived, step = waiting.pop(i, None), self.steps[i]
             values.pop(i, None)
@@ -78,20 +89,24 @@ class Walk:
                 known = found.sums.get(step.name)
                 found.sums[step.name] = sums if known is None else known.plus(sums)
             parts: list[Tensor] = []
+            rule = self.first.get(i, step.rule) if pixels else step.rule
             if step.carriers != [-1] or pixels:
-                rule = self.first.get(i, step.rule) if pixels else step.rule
                 inputs = [values[j] for j in step.carriers] if rule.keeps_inputs else []
                 parts = rule.relevance(arrived, self._operation(step, values), *inputs)
             if step.rule.leaks:
-                a = values[step.carriers[0]] if parts and step.rule.keeps_inputs else None
-                found.book.note(i, arrived, sums, parts, a)
+                to_bias = None
+                if parts and isinstance(rule, Weighted | Linear):
+                    to_bias = rule.lost_to_bias(arrived, inputs[0])
+                found.book.note(i, arrived, sums, parts, to_bias)
             for j, part in zip(step.carriers, parts, strict=bool(parts)):
+                if shapes[j] is not None and part.shape != shapes[j]:
+                    part = part.sum_to_size(shapes[j])  # a value that was spread over a map
                 waiting[j] = waiting[j].add_(part) if j in waiting else part
         found.pixels = waiting.get(-1)
         return found
 
     @staticmethod
-    def _operation(step: Step, values: Values) -> Operation:
+    def _operation(step: Step, values: dict[int, Any]) -> Operation:
         """The operation as a function of its carriers; what else it reads is as it was."""
         if step.carriers == step.inputs:
             return step.run

@@ -1,0 +1,31 @@
+"""Relevance by explicit sums in float64: slow, literal, without autograd; an oracle for tests.
+
+`shares.py` has the rules as formulas over contributions, `tape.py` records what a network did and
+walks back, `networks.py` builds random small networks of the blocks of the other files. Each of
+these says twice what it does: `forward` to torch, `replay` to the tape.
+"""
+
+from tests.replicas.networks import (
+    BLOCKS,
+    HEADS,
+    Explained,
+    Network,
+    explain,
+    explain_maximum,
+    network,
+    outputs,
+)
+from tests.replicas.tape import Node, Tape
+
+__all__ = [
+    "BLOCKS",
+    "HEADS",
+    "Explained",
+    "Network",
+    "Node",
+    "Tape",
+    "explain",
+    "explain_maximum",
+    "network",
+    "outputs",
+]
