@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
 from hypothesis import strategies as st
@@ -22,7 +24,8 @@ POOLS = {
 DOUBTFUL = 1e5
 
 
-class Case(NamedTuple):
+@dataclass(frozen=True)
+class Case:
     """A random network with images for it, told by what it is made from."""
 
     kinds: list[tuple[str, int, int]]
@@ -35,7 +38,7 @@ class Case(NamedTuple):
     batch: int
     size: tuple[int, int]
 
-    @property
+    @cached_property
     def network(self) -> replicas.Network:
         stem = dict(self.stem)
         if stem["padding"] == "same":
@@ -87,7 +90,7 @@ CASES = st.builds(
     ),
     batch=st.integers(1, 3),
     size=st.tuples(*[st.sampled_from([5, 7, 8])] * 2),
-).filter(lambda case: case.fits)
+)
 
 
 def agree(
@@ -113,11 +116,11 @@ def agree(
         close(found.pixels, known.pixels, 1e-9)
         close(found.ledger[..., :4], known.ledger[..., :4], 1e-9)
         told = torch.tensor([name in engine.channels.layers for name in names])
-        close(found.ledger[:, told, 4], known.ledger[:, told, 4], 1e-9)
+        assert (found.ledger[:, told, 4] - known.ledger[:, told, 4]).abs().max() <= 1e-10
 
 
 def close(found: Tensor, known: Tensor, tolerance: float) -> None:
     """Equal up to this part of the largest value."""
     assert found.shape == known.shape
-    scale = known.abs().max().clamp(min=1e-300)
+    scale = known.abs().max().clamp(min=1e-6)  # of a relevance of 1 in all
     assert ((found - known) / scale).abs().max() <= tolerance

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tests.relevance.agreement import CASES, agree
 from torch import nn
@@ -16,11 +16,12 @@ OPTIONS = {"alphabeta": {"alpha": 1.5}, "gamma": {"gamma": 0.7}}
 HIGH, LOW = (1 - 0.406) / 0.225, (0 - 0.485) / 0.229
 
 
-@given(CASES, st.sampled_from(sorted(CONVOLUTIONS)), st.booleans())
+@given(CASES, st.sampled_from(sorted(CONVOLUTIONS)), st.booleans(), st.booleans())
 @settings(max_examples=100, deadline=None)
-def test_random_networks(case, rule, optional):
+def test_random_networks(case, rule, optional, box):
+    assume(case.fits)
     options = OPTIONS.get(rule, {}) if optional else {}
-    agree(case.network, case.images, case.sign, box=False, rule=rule, **options)
+    agree(case.network, case.images, case.sign, box, rule=rule, **options)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """Relevance by explicit sums in float64: slow, literal, without autograd; an oracle for tests.
 
-`shares.py` has the rules as formulas over contributions, `tape.py` records what a network did and
-walks back, `networks.py` builds random small networks of the blocks of the other files. Each of
-these says twice what it does: `forward` to torch, `replay` to the tape.
+`shares.py` has the rules as formulas over contributions, `recorder.py` and `tape.py` record what a
+network did and walk back, `networks.py` builds random small networks of the blocks of the other
+files. Each of these says twice what it does: `forward` to torch, `replay` to the tape.
 """
 
 from tests.replicas.networks import (
@@ -15,7 +15,8 @@ from tests.replicas.networks import (
     network,
     outputs,
 )
-from tests.replicas.tape import Node, Tape
+from tests.replicas.recorder import Node
+from tests.replicas.tape import Tape
 
 __all__ = [
     "BLOCKS",

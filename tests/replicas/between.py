@@ -7,8 +7,11 @@ from functools import partial
 from typing import Any
 
 import torch
-from tests.replicas import parts
-from tests.replicas.tape import Node, Tape
+from tests.replicas.parts import PARTS
+from tests.replicas.places import PLACES
+from tests.replicas.recorder import Node
+from tests.replicas.reuse import REUSE
+from tests.replicas.tape import Tape
 from timm.layers.conv2d_same import Conv2dSame
 from timm.layers.std_conv import ScaledStdConv2d
 from torch import Tensor, nn
@@ -157,7 +160,7 @@ BLOCKS = {
         ("route", ROUTES),
         ("mixture", MIXTURES),
         ("largest", LARGEST),
-        ("replay", parts.PARTS),
+        ("replay", PARTS | PLACES | REUSE),
     )
     for name, make in table.items()
 }

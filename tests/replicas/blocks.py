@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from tests.replicas.tape import Node, Tape
+from tests.replicas.recorder import Node
+from tests.replicas.tape import Tape
 from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 from torchvision.ops import Permute, StochasticDepth

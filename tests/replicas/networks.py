@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import torch
 from tests.replicas import between, blocks
-from tests.replicas.tape import Node, Tape
+from tests.replicas.recorder import Node
+from tests.replicas.tape import Tape
 from torch import Tensor, nn
 
 BLOCKS = blocks.BLOCKS | between.BLOCKS

@@ -1,4 +1,4 @@
-"""Small parts of networks, for four channels: norms, gates, sums, pads, reuse."""
+"""Small parts of networks, for four channels: norms, gates and sums."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from functools import partial
 from typing import Any
 
 import torch
-from tests.replicas.tape import Node, Tape
-from timm.layers.blur_pool import BlurPool2d
+from tests.replicas.recorder import Node
+from tests.replicas.tape import Tape
+from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.convnext import LayerNorm2d
@@ -33,6 +34,22 @@ class GroupNorm(nn.Module):
 
     def replay(self, tape: Tape, a: Node) -> Node:
         return tape.normalise(self.norm, a, rows=self.norm.num_groups)
+
+
+class NormAct(nn.Module):
+    """timm's BatchNorm, which carries the activation behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 4, 2)
+        self.folded, self.elsewhere = BatchNormAct2d(4, act_layer=nn.SiLU), BatchNormAct2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.elsewhere(self.folded(self.conv(x)))
+
+    def replay(self, tape: Tape, a: Node) -> Node:
+        a = tape.passes(self.folded.act, tape.conv(self.conv, a, self.folded))
+        return tape.passes(self.elsewhere, a)
 
 
 class ChannelsLast(nn.Module):
@@ -106,112 +123,11 @@ class Constant(nn.Module):
         return tape.passes(self, a, account=self.account)
 
 
-class Pad(nn.Module):
-    """Pads with values that are no copies; what lands on them is lost."""
-
-    def __init__(self, *edges: int, **options: Any) -> None:
-        super().__init__()
-        self.pad = partial(F.pad, pad=edges, **options)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.pad(x)
-
-    def replay(self, tape: Tape, a: Node) -> Node:
-        return tape.route(self, a, account="")
-
-
-class Blur(nn.Module):
-    """Anti-aliasing by a filter for as many channels as there are: no layer, but a mixture."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        taps = torch.tensor([0.25, 0.5, 0.25])
-        self.filter = nn.Parameter(taps[:, None] * taps)
-
-    def blur(self, x: Tensor) -> Tensor:
-        channels = x.shape[1]
-        return F.conv2d(x, self.filter.expand(channels, 1, 3, 3), stride=2, groups=channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.blur(F.pad(x, (1, 1, 1, 1), mode="reflect"))
-
-    def replay(self, tape: Tape, a: Node) -> Node:
-        a = tape.route(lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect"), a, account="")
-        return tape.mixture(self.blur, a)
-
-
-class BlurLayer(nn.Module):
-    """As a layer for four channels, it has the rule of convolutions."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.blur = BlurPool2d(4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.blur(x)
-
-    def replay(self, tape: Tape, a: Node) -> Node:
-        conv = nn.Conv2d(4, 4, 3, 2, groups=4, bias=False)
-        conv.weight = nn.Parameter(self.blur.filt)
-        a = tape.route(lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect"), a, account="")
-        return tape.conv(conv, a)
-
-
-class OwnWeights(nn.Module):
-    """A convolution that is called as a function of parameters."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.randn(6, 2, 3, 3)), nn.Parameter(torch.ones(6))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.weight, bias=self.bias, stride=2, padding=1, groups=2)
-
-    def replay(self, tape: Tape, a: Node) -> Node:
-        conv = nn.Conv2d(4, 6, 3, 2, 1, groups=2)
-        conv.weight, conv.bias = self.weight, self.bias
-        return tape.conv(conv, a)
-
-
-class Twice(nn.Module):
-    """One convolution and one ReLU, each at two places."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.relu = nn.Conv2d(4, 4, 3, padding=1), nn.ReLU()
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.conv(x)
-        return self.relu(self.conv(self.relu(x))) + x
-
-    def replay(self, tape: Tape, a: Node) -> Node:
-        a = tape.conv(self.conv, a)
-        b = tape.passes(self.relu, tape.conv(self.conv, tape.passes(self.relu, a)))
-        return tape.mixture(torch.add, b, a)
-
-
-class Overwritten(nn.Module):
-    """An activation in place, whose input is used again behind it."""
-
-    def __init__(self, activation: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.conv, self.activation = nn.Conv2d(4, 4, 1), activation
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.conv(x)
-        y = self.conv(self.activation(x))
-        y += x
-        return y
-
-    def replay(self, tape: Tape, a: Node) -> Node:
-        a = tape.passes(self.activation, tape.conv(self.conv, a))
-        return tape.mixture(torch.add, tape.conv(self.conv, a), a)
-
-
 PARTS: dict[str, Callable[[], Any]] = {
     "channel norm": partial(ChannelNorm, 4),
     "group norm": partial(GroupNorm, 2),
     "norm of all": partial(GroupNorm, 1),
+    "norm with activation": NormAct,
     "channels last": ChannelsLast,
     "squeeze excite": Gate,
     "gate first": partial(Gate, lambda x, gate: gate * x),
@@ -228,14 +144,4 @@ PARTS: dict[str, Callable[[], Any]] = {
     "scale": partial(Constant, torch.mul, None),
     "shift": partial(Constant, torch.add, ""),
     "shift from it": partial(Constant, lambda x, constant: constant - x, ""),
-    "constant pad": partial(Pad, 1, 2, 0, 1, value=0.7),
-    "reflecting pad": partial(Pad, 1, 0, 1, 1, mode="reflect"),
-    "crop": partial(Pad, -1, 0, 1, 0),
-    "blur": Blur,
-    "blur layer": BlurLayer,
-    "own weights": OwnWeights,
-    "twice": Twice,
-    "overwritten": partial(Overwritten, nn.ReLU(inplace=True)),
-    "overwritten by a function": partial(Overwritten, partial(F.leaky_relu, inplace=True)),
-    "overwritten by a method": partial(Overwritten, lambda x: x.relu_()),
 }
