@@ -43,14 +43,15 @@ def add(result: Result, subject: Subject) -> None:
     result.tables["ledger"] = ledger
     result.figures["relevance_lost"] = losses(of_generated, limit)
     result.captions["relevance_lost"] = (
-        f"Of the relevance laid on the logit, {100 * total:.1f} % is lost before it reaches the "
-        f"first layer. The dashed line is the limit of {100 * limit:g} %."
+        "Losses and gains of relevance on its way from the logit to the first layer add up to "
+        f"{100 * total:.1f} % of it. The dashed line is the limit of {100 * limit:g} %."
     )
     result.scalars["relevance_leak"] = total
     if total > limit:
         worst = of_generated.loc[lost.nlargest(3).index, "operation"]
         result.warnings.append(
-            f"Relevance: {100 * total:.1f} % of what was laid on the logit is lost before the "
-            f"first layer (more than relevance.max_leak = {100 * limit:g} %), most of it at "
-            f"{', '.join(worst)}. Omega is taken from what is left; see ledger.csv."
+            "Relevance is not conserved: losses and gains on its way to the first layer add up to "
+            f"{100 * total:.1f} % of what was laid on the logit (relevance.max_leak = "
+            f"{100 * limit:g} %), most of it at {', '.join(worst)}. Omega is taken from what is "
+            "left; see ledger.csv."
         )
