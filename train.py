@@ -17,6 +17,7 @@ def main(cfg: DictConfig) -> float | None:
     from hydra.utils import instantiate
 
     from tff.training.fit import fit, show
+    from tff.training.interrupt import Interrupt
     from tff.training.loggers import finish
 
     with readable_errors():
@@ -28,7 +29,7 @@ def main(cfg: DictConfig) -> float | None:
         callbacks, loggers = (instantiate(c, _convert_="all") for c in (cfg.callbacks, cfg.logger))
         trainer = instantiate(
             cfg.trainer,
-            callbacks=[callback for callback in callbacks.values() if callback],
+            callbacks=[Interrupt(), *(callback for callback in callbacks.values() if callback)],
             logger=list(loggers.values()),
         )
         try:
