@@ -107,13 +107,14 @@ def test_help_names_the_choices(name):
 
 def test_interrupt_ends_training_with_a_checkpoint_that_loads(trained, tmp_path):
     folder, _, _ = trained
+    log = tmp_path / "log.txt"
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), "detector=resnet18", "detector.pretrained=false",
+        [sys.executable, "-X", "faulthandler", str(ROOT / "train.py"), "detector=resnet18", "detector.pretrained=false",
          "aug=none", "data=folder", f"data.root={folder / 'images'}", "data.size=32",
          "data.batch_size=8", "data.workers=0", "trainer.max_epochs=10000",
          "trainer.accelerator=cpu", "callbacks.schedule=null", "callbacks.analyze=null",
          f"hydra.run.dir={tmp_path}"],
-        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        cwd=ROOT, stdout=log.open("w"), stderr=subprocess.STDOUT, start_new_session=True,
         # A shell starts background jobs with interrupts ignored.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
@@ -127,9 +128,14 @@ def test_interrupt_ends_training_with_a_checkpoint_that_loads(trained, tmp_path)
             except subprocess.TimeoutExpired:
                 continue
             break
-        assert last.is_file()
+        assert last.is_file(), log.read_text()
         process.send_signal(signal.SIGINT)
-        process.wait(60)
+        try:
+            process.wait(120)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGABRT)  # tells where all threads stand
+            process.wait(10)
+            pytest.fail(f"goes on in spite of the interrupt:\n{log.read_text()[-5000:]}")
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
