@@ -109,9 +109,10 @@ def test_interrupt_ends_training_with_a_checkpoint_that_loads(trained, tmp_path)
     folder, _, _ = trained
     log = tmp_path / "log.txt"
     process = subprocess.Popen(
-        [sys.executable, "-X", "faulthandler", str(ROOT / "train.py"), "detector=resnet18", "detector.pretrained=false",
-         "aug=none", "data=folder", f"data.root={folder / 'images'}", "data.size=32",
-         "data.batch_size=8", "data.workers=0", "trainer.max_epochs=10000",
+        [sys.executable, "-X", "faulthandler", str(ROOT / "train.py"), "detector=resnet18",
+         "detector.pretrained=false", "aug=none", "data=folder",
+         f"data.root={folder / 'images'}", "data.size=32", "data.batch_size=8", "data.workers=0",
+         "trainer.max_epochs=10000",
          "trainer.accelerator=cpu", "callbacks.schedule=null", "callbacks.analyze=null",
          f"hydra.run.dir={tmp_path}"],
         cwd=ROOT, stdout=log.open("w"), stderr=subprocess.STDOUT, start_new_session=True,

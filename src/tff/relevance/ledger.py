@@ -60,7 +60,7 @@ class Book:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._arrives: dict[int, Tensor] = {}
-        self._negative: dict[int, Tensor] = {}
+        self._absolute: dict[int, Tensor] = {}
         self._bias: dict[int, Tensor] = {}
         self._handed: dict[int, list[Tensor | int]] = {}  # a number: what arrives there
         self._given: dict[int, list[Tensor]] = {}
@@ -86,13 +86,13 @@ class Book:
         given = self._given.get(behind, [])
         if sums is not None:
             self._arrives[i] = sums.net.sum(1)
-            self._negative[i] = _negative(self._arrives[i], sums.absolute)
+            self._absolute[i] = sums.absolute
         elif given and len(given) == len(self._ledger.readers[behind]):
             self._arrives[i] = torch.stack(given).sum(0)
         else:
             self._arrives[i] = _total(relevance)
         if relevance.ndim == 2:
-            self._negative[i] = _negative(self._arrives[i], _total(relevance.abs()))
+            self._absolute[i] = _total(relevance.abs())
         for part, j, before in zip(
             parts, step.carriers, self._ledger.before[i], strict=bool(parts)
         ):
@@ -113,23 +113,30 @@ class Book:
         Args:
             like: (B, ...) any tensor of the walk.
         """
+        accounts = self._ledger.accounts
+        if not accounts:
+            return like.new_zeros(len(like), 0, len(COLUMNS))
         zero = like.new_zeros(len(like))
         unknown = torch.full_like(zero, torch.nan)
-        lines = []
-        for i in self._ledger.accounts:
-            arrives = self._arrives.get(i, zero)
-            to_bias = self._bias.get(i, zero)
-            handed = self._handed.get(i, [zero if i not in self._arrives else unknown])
-            parts = [self._arrives[part] if isinstance(part, int) else part for part in handed]
-            leaves = torch.stack(parts).sum(0)
-            negative = self._negative.get(i, unknown)
-            line = [arrives, leaves, to_bias, arrives - leaves - to_bias, negative]
-            lines.append(torch.stack(line, dim=1))
-        return torch.stack(lines, dim=1) if lines else like.new_zeros(len(like), 0, len(COLUMNS))
+        # All accounts at once: one small operation for each would cost more than the adding up.
+        arrives, leaves, to_bias, absolute = (
+            torch.stack(column, dim=1)
+            for column in (
+                [self._arrives.get(i, zero) for i in accounts],
+                [self._leaves(i, zero, unknown) for i in accounts],
+                [self._bias.get(i, zero) for i in accounts],
+                [self._absolute.get(i, unknown) for i in accounts],
+            )
+        )
+        negative = torch.where(absolute == 0, 0, (absolute - arrives) / (2 * absolute))
+        at_zero = arrives - leaves - to_bias
+        return torch.stack([arrives, leaves, to_bias, at_zero, negative], dim=2)
 
-
-def _negative(arrives: Tensor, absolute: Tensor) -> Tensor:
-    return torch.where(absolute > 0, (absolute - arrives) / (2 * absolute), 0)
+    def _leaves(self, i: int, zero: Tensor, unknown: Tensor) -> Tensor:
+        """What an operation has handed on."""
+        handed = self._handed.get(i, [zero if i not in self._arrives else unknown])
+        first, *others = (self._arrives[part] if isinstance(part, int) else part for part in handed)
+        return sum(others, start=first)
 
 
 def _total(relevance: Tensor) -> Tensor:

@@ -81,8 +81,3 @@ def transposed(run: Operation, *inputs: Tensor) -> tuple[Tensor, Transpose]:
 def stabilised(z: Tensor) -> Tensor:
     """e(z): z, moved away from zero by EPSILON."""
     return z + torch.copysign(z.new_tensor(EPSILON), z)
-
-
-def stabilised_(z: Tensor) -> Tensor:
-    """As `stabilised`, in place."""
-    return z.add_(torch.copysign(z.new_tensor(EPSILON), z))

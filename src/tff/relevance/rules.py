@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from tff.detectors.in_place import UNCHANGED
 from tff.detectors.trace import BATCH_NORM
-from tff.relevance.rule import Operation, Rule, explains, stabilised, stabilised_, transposed
+from tff.relevance.rule import EPSILON, Operation, Rule, explains, stabilised, transposed
 
 
 @explains(
@@ -147,9 +147,13 @@ class Sum(Mixture):
     def relevance(self, relevance: Tensor, run: Operation, *inputs: Tensor) -> list[Tensor]:
         if len(inputs) == 1:
             return [relevance]
-        y, transpose = transposed(run, *inputs)
-        u, v = transpose(torch.div(relevance, stabilised_(y), out=y))
-        return [inputs[0] * u, inputs[1] * v]
+        # Maps are large here: each pass over them counts, and two new ones are enough.
+        u, v = inputs
+        y, transpose = transposed(run, u, v)
+        spare = torch.copysign(y.new_tensor(EPSILON), y)
+        for_u, for_v = transpose(torch.div(relevance, spare.add_(y), out=y))  # often the same
+        for_u = torch.mul(u, for_u, out=spare if u.shape == spare.shape else None)
+        return [for_u, for_v.mul_(v)]
 
     def output_nonnegative(self) -> bool:
         return self.operation is torch.add and all(self.nonnegative)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 
-class Sums(NamedTuple):
+@dataclass(frozen=True)
+class Sums:
     """Sums over the places of a map, (B, C): of the positive relevance, and of all of it."""
 
     positive: Tensor
@@ -23,7 +25,7 @@ class Sums(NamedTuple):
         """Of a layer that is used at two places of the network."""
         return Sums(self.positive + other.positive, self.net + other.net)
 
-    @property
+    @cached_property
     def absolute(self) -> Tensor:
         """Sum of |R| over the layer, (B,)."""
         return (2 * self.positive - self.net).sum(1)

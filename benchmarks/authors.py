@@ -1,0 +1,142 @@
+"""Our FF-RS, zennit's and the authors' own, side by side: same network, same images, one process.
+
+python benchmarks/authors.py CHECKOUT [--size 224] [--batch 4] [--repeats 5]
+
+CHECKOUT is a clone of github.com/sutd-visual-computing-group/transferable-forensic-features, whose
+ResNet code runs as it is; here its relevance is read by hooks, as there. Numbers are compared in
+float64, where rounding cannot hide a difference, and in float32, which is timed.
+
+A BatchNorm that was taken into its convolution stays in their network (and in zennit's) with its
+eps, and divides by sqrt(1 + eps) once more; ours is fused exactly. "exact" is theirs without that.
+"""
+
+import argparse
+import contextlib
+import copy
+import io
+import sys
+from pathlib import Path
+from statistics import median
+
+import torch
+from networks import network
+from relevance import timed, zennit_shares
+
+from tff.relevance.lrp import LRP
+
+# The options of `get_wrapped_resnet50(key="beta0")` in their `rank_fmaps_ud_r50.py`.
+OPTIONS = {
+    "conv2d_ignorebias": True,
+    "eltwise_eps": 1e-6,
+    "linear_eps": 1e-6,
+    "pooling_eps": 1e-6,
+    "use_zbeta": True,
+}
+METHODS = {
+    "nn.ReLU": "relu_wrapper_fct",
+    "nn.BatchNorm2d": "relu_wrapper_fct",
+    "nn.Conv2d": "conv2d_beta0_wrapper_fct",
+    "nn.Linear": "linearlayer_eps_wrapper_fct",
+    "nn.AdaptiveAvgPool2d": "adaptiveavgpool2d_wrapper_fct",
+    "nn.MaxPool2d": "maxpool2d_wrapper_fct",
+    "sum_stacked2": "eltwisesum_stacked2_eps_wrapper_fct",
+}
+
+
+def authors_shares(checkout, net, exact=False):
+    """Their network made from ours; the shares of each channel and image, (B, C).
+
+    Args:
+        exact: let the BatchNorms that were fused do nothing at all.
+    """
+    sys.path.insert(0, str(Path(checkout) / "src"))
+    from lrp import resnet_lrp_general, resnet_wrapper
+
+    methods = {name: getattr(resnet_lrp_general, method) for name, method in METHODS.items()}
+    with contextlib.redirect_stdout(io.StringIO()):  # it tells of each layer
+        wrapped = resnet_wrapper.resnet50_canonized(num_classes=1)
+        wrapped.copyfromresnet(copy.deepcopy(net), lrp_params=OPTIONS, lrp_layer2method=methods)
+    wrapped.eval().to(next(net.parameters()).dtype)
+    for module in wrapped.modules():
+        if exact and isinstance(module, torch.nn.BatchNorm2d):
+            module.eps = 0.0
+    found = {}
+    # Their own filter of names; a wrapped convolution holds another in `.module`.
+    names = [
+        name
+        for name, _ in wrapped.named_modules()
+        if ("conv" in name or "downsample.0" in name) and "module" not in name
+    ]
+
+    def keep(name):
+        def hook(_module, _inputs, outputs):
+            relevance = outputs[0]
+            positive = relevance.clamp(min=0).sum((2, 3))
+            found[name] = positive / relevance.abs().sum((1, 2, 3))[:, None]
+
+        return hook
+
+    for name in names:
+        wrapped.get_submodule(name).register_full_backward_hook(keep(name))
+
+    def shares(images):
+        with contextlib.redirect_stdout(io.StringIO()):
+            wrapped(images.clone().requires_grad_()).sum().backward()
+        return torch.cat([found[name] for name in LRP(net).channels.layers], 1)
+
+    return shares
+
+
+def ours_of(net):
+    lrp = LRP(net)
+    return lambda images: lrp.explain(images).shares
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("checkout")
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=5)
+    args = parser.parse_args()
+    torch.set_num_threads(2)
+    single = network("resnet50", args.size)
+    images = torch.randn(args.batch, 3, args.size, args.size)
+    images = images.to(memory_format=torch.channels_last)
+
+    omega = {}
+    for dtype in (torch.float64, torch.float32):
+        net = copy.deepcopy(single).to(dtype)
+        engines = {
+            "tff": ours_of(net),
+            "authors": authors_shares(args.checkout, net),
+            "authors, exact": authors_shares(args.checkout, net, exact=True),
+            "zennit": zennit_shares(net),
+        }
+        batch = images.to(dtype)
+        for name, shares in engines.items():
+            if shares is not None:
+                omega[name, dtype] = shares(batch).mean(0).double()
+    ours = omega["tff", torch.float64]
+    top = set(ours.topk(114).indices.tolist())
+    print("omega against tff in float64: relative L2 distance, largest difference, top 114 alike")
+    for (name, dtype), values in omega.items():
+        distance = (values - ours).norm() / ours.norm()
+        largest = (values - ours).abs().max()
+        same = len(top & set(values.topk(114).indices.tolist()))
+        print(f"{name:15} {dtype!s:14} {distance:.1e} {largest:.1e} {same}")
+
+    @torch.inference_mode()
+    def forward(batch):
+        single(batch)
+
+    runs = {"plain forward": forward, **{n: e for n, e in engines.items() if e is not None}}
+    rounds = [{n: timed(run, images) for n, run in runs.items()} for _ in range(args.repeats)]
+    print(f"resnet50, {args.size} px, float32, batch {args.batch}, 2 threads")
+    for name in runs:
+        ratio = median(r[name] / r["plain forward"] for r in rounds)
+        print(f"{name:15} {ratio:6.2f} x plain forward")
+
+
+if __name__ == "__main__":
+    main()
