@@ -27,12 +27,12 @@ def main(cfg: DictConfig) -> None:
     from tff.training.restore import fingerprint
 
     with readable_errors():
-        detector = load(cfg.ckpt, cfg.get("detector"))
-        images = Splits(
-            discovery=instantiate(cfg.discovery).splits().discovery,
-            test=instantiate(cfg.data).splits().test,
-        )
-        weights = fingerprint(cfg.ckpt)
+        if cfg.ckpt is None:  # for analyses of the files alone
+            detector, weights = None, "none"
+            images = instantiate(cfg.data).everything()
+        else:
+            detector, weights = load(cfg.ckpt, cfg.get("detector")), fingerprint(cfg.ckpt)
+            images = Splits(instantiate(cfg.discovery).discovery(), instantiate(cfg.data).test())
         subject = instantiate(cfg.subject)(detector, images.limited(cfg.images), weights=weights)
         results = run(instantiate(cfg.analysis, _convert_="all"), subject)
         context = {

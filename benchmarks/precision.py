@@ -14,7 +14,8 @@ import torch
 from networks import network
 from scipy.stats import spearmanr
 
-from tff.data.images import decode, index
+from tff.data.manifest import index
+from tff.data.source import pixels
 from tff.detectors.base import Detector
 from tff.detectors.checkpoint import load
 from tff.relevance.lrp import LRP
@@ -27,7 +28,7 @@ def pictures(folder, count, size):
         return torch.rand(count, 3, size, size).split(8)
     paths = index(Path(folder))["path"].tolist()
     chosen = paths[:: max(1, len(paths) // count)][:count]
-    return [torch.from_numpy(decode(p)).permute(2, 0, 1)[None].float() / 255 for p in chosen]
+    return [torch.from_numpy(pixels(p)).permute(2, 0, 1)[None].float() / 255 for p in chosen]
 
 
 def omega(detector, batches, **options):

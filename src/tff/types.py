@@ -104,6 +104,7 @@ class Result:
         captions: name of a figure -> the line below it.
         scalars: name -> number, for the logger and `summary.json`.
         warnings: what a reader must know before trusting the numbers.
+        alarms: why the numbers may be worth nothing.
     """
 
     title: str
@@ -114,3 +115,4 @@ class Result:
     captions: dict[str, str] = field(default_factory=dict)
     scalars: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    alarms: list[str] = field(default_factory=list)

@@ -48,7 +48,8 @@ def test_divided_tree(divided):
     assert splits.test.manifest.equals(folder.manifest("test"))
     assert splits.test.generators == ["progan", "stargan"]
     limited = splits.limited(1)
-    assert [len(images) for images in limited] == [2, 4]
+    assert [len(limited.discovery), len(limited.test)] == [2, 4]
+    assert list(folder.everything().named) == ["train", "discovery", "test"]
 
 
 def test_divided_tree_without_a_set(divided):
@@ -88,10 +89,11 @@ def test_fractions_and_seed(undivided):
 
 
 def test_undivided_tree_is_analysed_whole(undivided):
-    splits = Folder(str(undivided), crop=5).splits()
-    for images in splits:
+    splits = Folder(str(undivided), crop="center5").splits()
+    assert splits.train is None
+    for images in (splits.discovery, splits.test):
         assert len(images) == 240
-        assert images.crop == 5
+        assert images.view.crop == "center5"
         assert images[0, 239].image.shape == (3, 5, 5)
 
 

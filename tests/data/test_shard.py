@@ -9,6 +9,7 @@ import pytest
 
 from tff.data.images import Images
 from tff.data.shard import EvaluationBatches, TrainingBatches
+from tff.data.views import View
 
 SIZES = np.random.default_rng(0).integers(8, 11, (47, 2))
 
@@ -30,10 +31,10 @@ def process(monkeypatch):
 @pytest.mark.parametrize("batch_size", [1, 4, 100])
 def test_each_row_once_in_batches_of_one_size(batch_size, images, process):
     alone = list(EvaluationBatches(images, batch_size))
-    assert Counter(chain(*alone)) == Counter((0, row) for row in range(47))
+    assert Counter(chain(*alone)) == Counter((0, row, 0) for row in range(47))
     for batch in alone:
         assert 1 <= len(batch) <= batch_size
-        assert len({tuple(SIZES[row]) for _, row in batch}) == 1
+        assert len({tuple(SIZES[row]) for _, row, _ in batch}) == 1
         assert batch == sorted(batch)
     sizes = Counter(map(tuple, SIZES.tolist()))
     assert len(alone) == sum(-(-count // batch_size) for count in sizes.values())
@@ -54,9 +55,9 @@ def test_processes_share_whole_batches(world, images, process):
 def test_one_crop_means_one_size(images):
     from dataclasses import replace
 
-    batches = list(EvaluationBatches(replace(images, crop=8), 10))
+    batches = list(EvaluationBatches(replace(images, view=View("center8")), 10))
     assert [len(b) for b in batches] == [10, 10, 10, 10, 7]
-    assert list(chain(*batches)) == [(0, row) for row in range(47)]
+    assert list(chain(*batches)) == [(0, row, 0) for row in range(47)]
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])

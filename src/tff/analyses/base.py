@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from tff.analyses import formats
 from tff.analyses.subject import Subject
 from tff.types import Result
 
@@ -18,6 +19,8 @@ class Analysis(ABC):
 
     #: Whether the answer needs the channels' responses, not the logits alone.
     needs_responses: ClassVar[bool] = False
+    #: Whether it says itself what is wrong with the files.
+    tells_of_files: ClassVar[bool] = False
 
     def __call__(self, subject: Subject) -> Result:
         """Answer the question; every row of every table says how it was measured."""
@@ -37,8 +40,14 @@ class Analysis(ABC):
 def run(analyses: Mapping[str, Analysis], subject: Subject) -> dict[str, Result]:
     """Answer several questions about one subject, in the given order of results.
 
-    Those that need most of a pass over the images go first, so that the others share it.
+    Those that need most of a pass over the images go first, so that the others share it. What is
+    wrong with the files themselves stands above the first result.
     """
     order = sorted(analyses, key=lambda name: not analyses[name].needs_responses)
-    results = {name: analyses[name](subject) for name in order}
-    return {name: results[name] for name in analyses}
+    done = {name: analyses[name](subject) for name in order}
+    results = {name: done[name] for name in analyses}
+    if results and not any(analysis.tells_of_files for analysis in analyses.values()):
+        first = next(iter(results.values()))
+        first.alarms += formats.alarms(subject.images.test, subject.seed)
+        first.warnings[:0] = formats.warnings(subject.images.test)
+    return results

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from tff.analyses.passes import Cue, Evaluation, Floats, Passes, Relevance
 from tff.data.datamodule import Splits
+from tff.data.images import MATCHED_QUALITY
 from tff.detectors.base import Detector
 from tff.relevance.lrp import LRP
 from tff.types import Channels
@@ -51,7 +53,7 @@ class Subject:
     @classmethod
     def of(
         cls,
-        detector: Detector,
+        detector: Detector | None,
         images: Splits,
         relevance: Callable[[Detector], LRP] = LRP,
         *,
@@ -67,6 +69,7 @@ class Subject:
         """Take private copies, so that nothing done here can reach a detector in training.
 
         Args:
+            detector: None for analyses of the files alone.
             k: None takes the paper's share of the detector's channels.
             device: `auto` takes a GPU where there is one.
             weights: names the detector's weights in the tables.
@@ -74,6 +77,9 @@ class Subject:
         Raises:
             ValueError: k is not between 1 and the number of channels.
         """
+        if detector is None:
+            protocol = _seen(images) | {"seed": seed}
+            return cls(images, _NONE, _NONE, 0, confidence, seed, draws, protocol)
         gpu = device == "auto" and torch.cuda.is_available()
         place = torch.device("cuda" if gpu else "cpu" if device == "auto" else device)
         private = copy.deepcopy(detector).eval().requires_grad_(False)
@@ -84,9 +90,7 @@ class Subject:
         if not 0 < k <= total:
             raise ValueError(f"k={k}: must lie between 1 and the number of channels, {total}")
         lrp = relevance(private)
-        protocol: dict[str, object] = {
-            "crop": images.test.crop or "none",
-            "resize": "none",
+        protocol = _seen(images) | {
             "weights": weights or type(private.network).__name__,
             "relevance": " ".join(f"{name}={value}" for name, value in lrp.protocol.items()),
             "seed": seed,
@@ -159,17 +163,35 @@ class Subject:
 
     def generators(self) -> Iterator[tuple[str, NDArray[np.int64]]]:
         """Each generator of the test images with its rows, the seen one first."""
-        of_row = self.images.test.manifest["generator"].to_numpy()
         for name in sorted(self.images.test.generators, key=lambda n: (n not in self.seen, n)):
-            yield name, np.flatnonzero(of_row == name)
+            yield name, self.images.test.rows_of(name)
 
     def describe(self) -> dict[str, object]:
         """The protocol in full, for a report."""
+        images = {f"images of {n}": found.counts() for n, found in self.images.named.items()}
+        if self.passes is _NONE:
+            return {**self.protocol, **images}
         return {
             **self.protocol,
             "k": f"{self.k} of {len(self.channels):,} channels",
             "confidence": self.confidence,
             "bootstrap resamples": self.draws,
-            "images of discovery": self.images.discovery.counts(),
-            "images of the test": self.images.test.counts(),
+            **images,
         }
+
+
+class _Missing:
+    """Stands where a detector should be."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise ValueError("this analysis needs a detector: pass ckpt=...")
+
+
+_NONE: Any = _Missing()
+
+
+def _seen(images: Splits) -> dict[str, object]:
+    """How the test images are seen."""
+    test = images.test
+    matched = {"match_format": f"JPEG {MATCHED_QUALITY}"} if test.match_format else {}
+    return {"crop": test.view.crop, "resize": test.view.resize or "none", **matched}

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-import pandas as pd
+from typing import Any
 
 from tff.data.counterfeits import cached
 from tff.data.datamodule import Data
-from tff.data.images import Transform, index
+from tff.data.manifest import Manifest
 
 
 class AutoGAN(Data):
@@ -21,6 +20,7 @@ class AutoGAN(Data):
         photos: folder of the user's own photographs; None: those that come with the dependencies.
         size: side of the square images, in pixels, all of which is used.
         steps: training steps of each generator.
+        options: see `Data`.
     """
 
     def __init__(
@@ -28,14 +28,11 @@ class AutoGAN(Data):
         cache: str,
         photos: str | None = None,
         steps: int = 200,
-        augmentation: dict[str, Transform] | None = None,
         size: int = 64,
-        batch_size: int = 64,
-        workers: int = 0,
-        seed: int = 0,
+        **options: Any,
     ) -> None:
-        super().__init__(augmentation, size, None, batch_size, workers, seed)
-        self.cache, self.photos = Path(cache), Path(photos).expanduser() if photos else None
+        super().__init__(cache=cache, size=size, **options)
+        self.folders, self.photos = Path(cache), Path(photos).expanduser() if photos else None
         self.steps = steps
 
     def prepare_data(self) -> None:
@@ -45,9 +42,9 @@ class AutoGAN(Data):
     def folder(self) -> Path:
         """Where the images are."""
         return cached(
-            self.cache, photos=self.photos, seed=self.seed, size=self.size, steps=self.steps
+            self.folders, photos=self.photos, seed=self.seed, size=self.size, steps=self.steps
         )
 
-    def manifest(self, split: str) -> pd.DataFrame:
-        """The rows of a set."""
-        return index(self.folder() / split)
+    def listed(self, split: str) -> Manifest:
+        """All images of a set."""
+        return self._list(self.folder() / split)

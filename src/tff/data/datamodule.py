@@ -1,9 +1,12 @@
-"""Image folders for training, validation and test, and for the analyses that follow."""
+"""Images for training, validation and test, and for the analyses that follow."""
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
@@ -11,8 +14,15 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from tff.data.images import Images, Transform
+from tff.data.layout import Layout
+from tff.data.manifest import ANY, Manifest, manifest
 from tff.data.shard import EvaluationBatches, TrainingBatches, loader
+from tff.data.views import View
 from tff.types import Batch
+
+log = logging.getLogger(__name__)
+
+SPLITS = ("train", "val", "test")
 
 
 class Splits(NamedTuple):
@@ -21,14 +31,25 @@ class Splits(NamedTuple):
     Attributes:
         discovery: validation images of the seen generator; channels are ranked on these.
         test: images on which the ranked channels are put to the test, of every generator.
+        train: images that a detector learns from, where they are looked at too.
     """
 
     discovery: Images
     test: Images
+    train: Images | None = None
 
     def limited(self, limit: int | None, seed: int = 0) -> Splits:
-        """At most so many images of each generator and label in both sets."""
-        return Splits(*(images.limited(limit, seed) for images in self))
+        """At most so many images of each generator and label in each set."""
+        train = self.train and self.train.limited(limit, seed)
+        return Splits(self.discovery.limited(limit, seed), self.test.limited(limit, seed), train)
+
+    @property
+    def named(self) -> dict[str, Images]:
+        """The sets by the names that a reader knows them by; one that stands for both, once."""
+        sets = {} if self.train is None else {"train": self.train}
+        if not self.discovery.manifest.equals(self.test.manifest):
+            sets["discovery"] = self.discovery
+        return sets | {"test": self.test}
 
 
 class Data(LightningDataModule, ABC):
@@ -37,36 +58,108 @@ class Data(LightningDataModule, ABC):
     Args:
         augmentation: pipelines `train` and `validation`; None: images as they are.
         size: side in pixels of the training crops that the augmentation makes.
-        crop: side of the centre square taken of images outside training; None: whole images.
-        batch_size: images in a batch and process.
+        crop: what is seen of images outside training, see `views.View`.
+        resize: length of the shorter side before all else, in training too; None: as they are.
+        batch_size: images in a batch and process; only images of one size share a batch.
         workers: loader processes.
-        seed: of order and augmentation.
+        seed: of order, augmentation and choice.
+        generators: only these; None: all.
+        classes: only these; None: all.
+        limit: at most so many images of each generator and label; None: all.
+        match_format: compress all images alike before anything else.
+        on_corrupt: `error` or `skip`, for files that cannot be used.
+        pixels: decode each file once when it is first listed, to find damage in its middle.
+        cache: folder for what is known of files; None keeps nothing.
+
+    Raises:
+        ValueError: an option has an unknown value.
     """
 
     def __init__(
         self,
-        augmentation: dict[str, Transform] | None,
-        size: int,
-        crop: int | None,
-        batch_size: int,
-        workers: int,
-        seed: int,
+        *,
+        augmentation: dict[str, Transform] | None = None,
+        size: int = 224,
+        crop: str | None = "none",
+        resize: int | None = None,
+        batch_size: int = 64,
+        workers: int = 0,
+        seed: int = 0,
+        generators: list[str] | None = None,
+        classes: list[str] | None = None,
+        limit: int | None = None,
+        match_format: bool = False,
+        on_corrupt: str = "error",
+        pixels: bool = False,
+        cache: str | None = None,
     ) -> None:
         super().__init__()
+        if on_corrupt not in ("error", "skip"):
+            raise ValueError(f"data.on_corrupt={on_corrupt}: expected error or skip")
         self.augmentation, self.size = augmentation or {}, size
-        self.crop, self.batch_size, self.workers, self.seed = crop, batch_size, workers, seed
+        self.view = View(crop or "none", resize)
+        self.batch_size, self.workers, self.seed = batch_size, workers, seed
+        self.generators, self.classes, self.limit = generators, classes, limit
+        self.match_format, self.on_corrupt, self.pixels = match_format, on_corrupt, pixels
+        #: Folder for what is known of files.
+        self.files = Path(cache).expanduser() / "files" if cache else None
+        self._listed: dict[str, Manifest] = {}
 
     @abstractmethod
+    def listed(self, split: str) -> Manifest:
+        """All images of `train`, `val` or `test`, and the files that cannot be used."""
+
+    def real_of(self, split: str) -> Mapping[str, str]:
+        """Generator -> the `generator` of the real images that belong to it, where they differ."""
+        return {}
+
+    def notes(self, split: str) -> list[str]:
+        """What a reader of a report should know of a set."""
+        return []
+
+    def splits_there(self) -> list[str]:
+        """Which of train, val and test there are."""
+        return list(SPLITS)
+
     def manifest(self, split: str) -> pd.DataFrame:
-        """The rows of `train`, `val` or `test`, numbered from 0."""
+        """The rows of a set, numbered from 0."""
+        return self.images(split).manifest
 
     def images(self, split: str) -> Images:
         """The images of `train`, `val` or `test`, without augmentation."""
-        return Images(self.manifest(split), crop=self.crop, seed=self.seed)
+        if split not in self._listed:
+            self._listed[split] = self.listed(split)
+            for line in self.notes(split):
+                log.warning("%s set: %s", split, line)
+        table, skipped = self._listed[split]
+        images = Images(
+            table,
+            self.view,
+            seed=self.seed,
+            match_format=self.match_format,
+            real_of=self.real_of(split),
+            skipped=skipped,
+            notes=tuple(self.notes(split)),
+        )
+        return images.chosen(self.generators, self.classes).limited(self.limit, self.seed)
+
+    def discovery(self) -> Images:
+        """The images on which channels are ranked."""
+        return self.images("val")
+
+    def test(self) -> Images:
+        """The images on which ranked channels are put to the test."""
+        return self.images("test")
 
     def splits(self) -> Splits:
         """The images of an analysis."""
-        return Splits(discovery=self.images("val"), test=self.images("test"))
+        return Splits(self.discovery(), self.test())
+
+    def everything(self) -> Splits:
+        """All sets that there are, for a look at the files; one may stand for one that is not."""
+        sets = {split: self.images(split) for split in self.splits_there()}
+        last = list(sets.values())[-1]
+        return Splits(sets.get("val", last), sets.get("test", last), sets.get("train"))
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Augmented, shuffled."""
@@ -82,9 +175,18 @@ class Data(LightningDataModule, ABC):
         return loader(images, EvaluationBatches(images, self.batch_size), self.workers)
 
     def _require_size(self, images: Images) -> None:
+        if self.view.resize is not None and self.view.resize >= self.size:
+            return
         small = images.manifest[images.manifest[["height", "width"]].min(axis=1) < self.size]
         if len(small):
             raise ValueError(
                 f"{len(small)} images are smaller than data.size={self.size}, the side of training "
-                f"crops; the first is {small['path'].iloc[0]}. Lower data.size"
+                f"crops; the first is {small['path'].iloc[0]}. Lower data.size, or enlarge them "
+                f"with data.resize={self.size}"
             )
+
+    def _list(self, root: Path, layout: Layout = ANY) -> Manifest:
+        """What is below a folder, with the options of this set."""
+        return manifest(
+            root, layout, cache=self.files, pixels=self.pixels, on_corrupt=self.on_corrupt
+        )

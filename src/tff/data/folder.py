@@ -1,42 +1,60 @@
-"""The user's own images, in any tree of folders that say real or fake."""
+"""Images in folders: the user's own, or a public set whose layout is declared."""
 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from tff.data.datamodule import Data, Splits
-from tff.data.images import Images, Transform, index
+from tff.data.datamodule import SPLITS, Data, Splits
+from tff.data.images import Images
+from tff.data.layout import Layout
+from tff.data.manifest import Manifest, miscounted
+from tff.data.parquet import rows as parquet_rows
+from tff.data.source import MARK
 
 
 class Folder(Data):
-    """Any tree of `0_real`/`1_fake` folders (or real/fake, nature/ai, REAL/FAKE).
+    """A tree of images.
 
+    Without a layout: any tree of `0_real`/`1_fake` folders (or real/fake, nature/ai, REAL/FAKE).
     With `train`, `val` and `test` folders under the root, these are the three sets. Otherwise the
     tree is divided by a hash of each file's name, so that an image and its counterpart of the same
     name fall on the same side; an analysis then uses all of it.
 
+    With a layout: where each set has its labels and generators. If it has `train` and no `val`, the
+    hash of the names takes `fractions[1]` of `train` for validation.
+
     Args:
         root: the folder.
+        layout: set -> arguments of `layout.Layout`, or `parquet: true`.
+        expected: set -> generator -> how many images are published; others are told.
         fractions: shares of the training and the validation set in an undivided tree.
+        options: see `Data`.
     """
 
     def __init__(
         self,
         root: str,
+        layout: Mapping[str, Mapping[str, Any]] | None = None,
+        expected: Mapping[str, Mapping[str, int]] | None = None,
         fractions: tuple[float, float] = (0.6, 0.2),
-        augmentation: dict[str, Transform] | None = None,
-        size: int = 224,
-        crop: int | None = None,
-        batch_size: int = 64,
-        workers: int = 0,
-        seed: int = 0,
+        **options: Any,
     ) -> None:
-        super().__init__(augmentation, size, crop, batch_size, workers, seed)
+        super().__init__(**options)
         self.root, self.fractions = Path(root).expanduser(), fractions
+        self.expected = expected or {}
+        #: Set -> where its labels stand; None for rows of Parquet files.
+        self.layout: dict[str, Layout | None] | None = None
+        if layout is not None:
+            self.layout = {
+                split: None if own.get("parquet") else Layout(**own)
+                for split, own in layout.items()
+            }
         train, val = fractions
         if min(train, val) <= 0 or train + val >= 1:
             raise ValueError(
@@ -44,33 +62,97 @@ class Folder(Data):
                 "positive and leave some images for the test"
             )
 
+    def prepare_data(self) -> None:
+        """Look at the files before there are several processes that would all do so."""
+        for split in ("train", "val"):
+            self.images(split)
+
     @cached_property
     def divided(self) -> bool:
-        """Whether the root holds a folder for each set."""
-        return any((self.root / split).is_dir() for split in ("train", "val", "test"))
+        """Whether there is a place for each set."""
+        there = any((self.root / split).is_dir() for split in SPLITS)
+        return self.layout is not None or there
+
+    def splits_there(self) -> list[str]:
+        """Which of train, val and test there are."""
+        if self.layout is not None:
+            drawn = {"val"} if "train" in self.layout else set()
+            return [s for s in SPLITS if s in {*self.layout, *drawn}]
+        if self.divided:
+            return [s for s in SPLITS if (self.root / s).is_dir()]
+        return list(SPLITS)
+
+    def listed(self, split: str) -> Manifest:
+        """All images of a set, and the files that cannot be used."""
+        if self.layout is not None:
+            return self._of_layout(self.layout, split)
+        if self.divided:
+            return self._list(self.root / split)
+        table, skipped = self._whole
+        train, val = self.fractions
+        bounds = {"train": (0.0, train), "val": (train, train + val), "test": (train + val, 1.0)}
+        return Manifest(self._part(table, *bounds[split], split), skipped)
+
+    def _of_layout(self, layouts: Mapping[str, Layout | None], split: str) -> Manifest:
+        own = "train" if split == "val" and "val" not in layouts else split
+        if own not in layouts:
+            raise ValueError(
+                f"data.root={self.root}: this set has no images for {split}, only for "
+                f"{', '.join(layouts)}; take another set for that"
+            )
+        layout = layouts[own]
+        table, skipped = (
+            self._list(self.root, layout)
+            if layout is not None
+            else parquet_rows(self.root, own, self.files, self.on_corrupt)
+        )
+        if split == "test" or "val" in layouts or "train" not in layouts:
+            return Manifest(table, skipped)
+        bound = 1 - self.fractions[1]
+        bounds = (0.0, bound) if split == "train" else (bound, 1.0)
+        return Manifest(self._part(table, *bounds, split), skipped)
 
     @cached_property
-    def _tree(self) -> pd.DataFrame:
-        table = index(self.root)
-        hashes = table["path"].map(lambda p: zlib.crc32(f"{self.seed}/{Path(p).stem}".encode()))
-        train, val = self.fractions
-        bins = [-1.0, train, train + val, 1.0]
-        return table.assign(split=pd.cut(hashes / 2**32, bins, labels=["train", "val", "test"]))
+    def _whole(self) -> Manifest:
+        return self._list(self.root)
 
-    def manifest(self, split: str) -> pd.DataFrame:
-        """The rows of a set."""
-        if self.divided:
-            return index(self.root / split)
-        rows = self._tree[self._tree["split"] == split].drop(columns="split")
-        if rows.groupby("label").size().size < 2:
+    def _part(self, table: pd.DataFrame, low: float, high: float, split: str) -> pd.DataFrame:
+        """The rows whose names' hash, as a fraction, lies in (low, high], or in [0, high]."""
+        names = table["path"].map(lambda p: p if MARK in p else Path(p).stem)
+        hashes = names.map(lambda name: zlib.crc32(f"{self.seed}/{name}".encode()))
+        fraction = hashes / 2**32
+        rows = table[((fraction > low) | (low == 0)) & (fraction <= high)]
+        if rows["label"].nunique() < 2:
             raise ValueError(
                 f"image folder {self.root}: too few images for a {split} set of both kinds"
             )
         return rows.reset_index(drop=True)
 
-    def splits(self) -> Splits:
-        """The sets of a divided tree; in an undivided one, all images stand for both."""
-        if self.divided:
-            return super().splits()
-        images = Images(self._tree.drop(columns="split"), crop=self.crop, seed=self.seed)
-        return Splits(images, images)
+    def real_of(self, split: str) -> Mapping[str, str]:
+        """Generator -> the `generator` of the real images that belong to it, where they differ."""
+        if self.layout is None:
+            return {}
+        layout = self.layout.get(split, self.layout.get("train"))
+        return {"*": "real"} if layout is None else layout.real_of
+
+    def notes(self, split: str) -> list[str]:
+        """Where the number of images is not the published one."""
+        if split not in self.expected or split not in self._listed:
+            return []
+        return miscounted(self._listed[split].table, self.expected[split])
+
+    def test(self) -> Images:
+        """The test set of a divided tree; of an undivided one, all images."""
+        return super().test() if self.divided else self._all()
+
+    def discovery(self) -> Images:
+        """The validation set of a divided tree; of an undivided one, all images."""
+        return super().discovery() if self.divided else self._all()
+
+    def everything(self) -> Splits:
+        """All sets of a divided tree; an undivided one is looked at as a whole."""
+        return super().everything() if self.divided else self.splits()
+
+    def _all(self) -> Images:
+        self._listed["all"] = self._whole
+        return self.images("all")

@@ -1,11 +1,10 @@
-"""Folders of images -> rows of a manifest -> tensors."""
+"""Rows of a manifest -> tensors."""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import cv2
@@ -13,18 +12,15 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 from torch.utils.data import Dataset
 
+from tff.data.source import pixels
+from tff.data.views import WHOLE, View
 from tff.types import Batch
 
-#: Folder name -> label. The nearest folder above an image decides, never the alphabet.
-LABELS = {name: 0 for name in ("0_real", "real", "REAL", "nature")} | {
-    name: 1 for name in ("1_fake", "fake", "FAKE", "ai")
-}
-# Pixels as stored, as Pillow and the published code see them: no rotation by EXIF.
-_FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+#: Quality at which `match_format` encodes all images; lower than most sets' own.
+MATCHED_QUALITY = 75
+_NOTHING = pd.DataFrame({"path": [], "problem": []}, dtype="str")
 
 
 class Transform(Protocol):
@@ -34,134 +30,112 @@ class Transform(Protocol):
     def set_random_seed(self, seed: int) -> None: ...
 
 
-def index(root: Path) -> pd.DataFrame:
-    """List the images below a folder.
-
-    Returns:
-        Columns `path`, `label` (0 real, 1 generated), `generator` (first folder under the root),
-        `height`, `width`; sorted by path.
-
-    Raises:
-        FileNotFoundError: no such folder.
-        ValueError: no images, an image without a label folder above it, a file that is no image, or
-            a generator with one label only; the message names them.
-    """
-    root = Path(root).expanduser()
-    if not root.is_dir():
-        raise FileNotFoundError(f"image folder {root}: no such folder")
-    paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-    if not paths:
-        raise ValueError(f"image folder {root}: no images (of {', '.join(sorted(SUFFIXES))}) in it")
-    table = pd.DataFrame([_row(path, root) for path in paths])
-    labels = table.groupby("generator")["label"].unique()
-    single = [f"{g} (only label {found[0]})" for g, found in labels.items() if len(found) == 1]
-    if single:
-        raise ValueError(
-            f"image folder {root}: need real and generated images of each generator, but of "
-            f"{', '.join(single)} there is one kind; expected GENERATOR/.../0_real and 1_fake"
-        )
-    return table
-
-
-def _row(path: Path, root: Path) -> dict[str, object]:
-    folders = path.relative_to(root).parts[:-1]
-    label = next((LABELS[name] for name in reversed(folders) if name in LABELS), None)
-    if label is None:
-        raise ValueError(
-            f"{path}: no folder above it says real or fake; known: {', '.join(LABELS)}"
-        )
-    # A tree without a generator level (root/0_real) is a generator by the root's own name.
-    generator = root.resolve().name if folders[0] in LABELS else folders[0]
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"{path} ({path.stat().st_size} bytes): not a readable image") from error
-    return {
-        "path": str(path),
-        "label": label,
-        "generator": generator,
-        "height": height,
-        "width": width,
-    }
-
-
-def decode(path: str) -> NDArray[np.uint8]:
-    """An image file as (H, W, 3) RGB uint8.
-
-    Raises:
-        ValueError: the file is damaged; the message names it.
-    """
-    data = np.fromfile(path, np.uint8)  # cv2.imread cannot open every file name
-    image = cv2.imdecode(data, _FLAGS) if data.size else None
-    if image is None:
-        raise ValueError(f"{path} ({data.size} bytes): damaged image; repair or remove it")
-    return image.astype(np.uint8, copy=False)
-
-
 @dataclass(frozen=True)
 class Images(Dataset[Batch]):
-    """Images of a manifest, as a data set of (epoch, row) keys.
+    """Images of a manifest, as a data set of (epoch, row) or (epoch, row, number of a view) keys.
 
     A sample is a pure function of (seed, epoch, row), whatever worker makes it and in what order.
 
     Attributes:
-        manifest: as `index` makes it, numbered 0, 1, ...
-        crop: side of the centre square that is used, None for whole images.
-        transform: augmentation, applied in place of the crop.
+        manifest: as `manifest.index` makes it, numbered 0, 1, ...
+        view: what of an image is seen.
+        transform: augmentation, applied in place of the view's crop.
+        match_format: whether every image is compressed alike (JPEG) before anything else.
+        real_of: generator -> the `generator` of the real images that belong to it, where several
+            share them.
+        skipped: `path` and `problem` of files that were left out.
+        notes: what a reader of a report should know of the set.
     """
 
     manifest: pd.DataFrame
-    crop: int | None = None
+    view: View = WHOLE
     transform: Transform | None = None
     seed: int = 0
+    match_format: bool = False
+    real_of: Mapping[str, str] = field(default_factory=dict)
+    skipped: pd.DataFrame = field(default_factory=_NOTHING.copy)
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.manifest)
 
-    def __getitem__(self, key: tuple[int, int]) -> Batch:
+    def __getitem__(self, key: tuple[int, ...]) -> Batch:
         """One image as (3, H, W) uint8 with its label and row."""
-        epoch, row = key
+        epoch, row, *number = key
         path, label = self.manifest.at[row, "path"], self.manifest.at[row, "label"]
-        image = decode(str(path))
+        image = pixels(str(path))
+        if self.match_format:
+            image = compressed(image, MATCHED_QUALITY)
+        seed = zlib.crc32(f"{self.seed}/{epoch}/{row}".encode())
+        view = self.view if self.transform is None else View(resize=self.view.resize)
+        image = view.apply(image, seed, number[0] if number else 0, str(path))
         if self.transform is not None:
-            self.transform.set_random_seed(zlib.crc32(f"{self.seed}/{epoch}/{row}".encode()))
+            self.transform.set_random_seed(seed)
             image = self.transform(image=image)["image"]
-        elif self.crop is not None:
-            image = _centre(image, self.crop, str(path))
-        pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-        return Batch(pixels, torch.tensor(int(str(label))), torch.tensor(row))
+        tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        return Batch(tensor, torch.tensor(int(str(label))), torch.tensor(row))
 
     @property
     def generators(self) -> list[str]:
         """Names of the generators, sorted."""
-        return sorted(self.manifest["generator"].unique())
+        return sorted(self.manifest["generator"][self.manifest["label"] == 1].unique())
+
+    def rows_of(self, generator: str) -> NDArray[np.int64]:
+        """The rows of a generator's images and of the real ones that belong to it."""
+        of_row, label = self.manifest["generator"], self.manifest["label"]
+        real = self.real_of.get(generator, self.real_of.get("*", generator))
+        mine = ((of_row == generator) & (label == 1)) | ((of_row == real) & (label == 0))
+        return np.flatnonzero(mine)
 
     def counts(self) -> dict[str, str]:
         """How many images there are of each generator, in words."""
-        real = self.manifest["label"].eq(0).groupby(self.manifest["generator"]).agg(["sum", "size"])
-        return {
-            str(generator): f"{row['sum']} real, {row['size'] - row['sum']} generated"
-            for generator, row in real.iterrows()
-        }
+        found = {}
+        for generator in self.generators:
+            label = self.manifest["label"].to_numpy()[self.rows_of(generator)]
+            found[generator] = f"{(label == 0).sum()} real, {(label == 1).sum()} generated"
+        return found
 
     def sizes(self) -> NDArray[np.int64]:
         """(N, 2) height and width of each image as it comes out (without augmentation)."""
-        size: NDArray[np.int64] = self.manifest[["height", "width"]].to_numpy(np.int64)
-        return size if self.crop is None else np.full_like(size, self.crop)
+        return self.view.sizes(self.manifest[["height", "width"]].to_numpy(np.int64))
+
+    def chosen(self, generators: list[str] | None, classes: list[str] | None) -> Images:
+        """Those of some generators and classes only; None: of all.
+
+        Raises:
+            ValueError: there is no such generator or class.
+        """
+        keep = np.ones(len(self), bool)
+        for option, names, known in (
+            ("generators", generators, self.generators),
+            ("classes", classes, sorted(self.manifest["class"].unique())),
+        ):
+            if unknown := sorted(set(names or ()) - set(known)):
+                raise ValueError(f"data.{option}={unknown}: unknown; there are {', '.join(known)}")
+        if generators is not None:
+            rows = [self.rows_of(generator) for generator in generators]
+            keep &= np.isin(np.arange(len(self)), np.concatenate([np.empty(0, int), *rows]))
+        if classes is not None:
+            keep &= self.manifest["class"].isin(classes).to_numpy()
+        return replace(self, manifest=self.manifest[keep].reset_index(drop=True))
 
     def limited(self, limit: int | None, seed: int = 0) -> Images:
-        """At most so many images of each generator and label, drawn with the seed."""
+        """At most so many images of each generator and label, drawn with the seed.
+
+        Classes are taken from evenly: each gives its next image in turn.
+        """
         if limit is None:
             return self
-        groups = self.manifest.sample(frac=1, random_state=seed).groupby(["generator", "label"])
-        rows = groups.head(limit).index.sort_values()
+        table = self.manifest.sample(frac=1, random_state=seed)
+        if "class" in table:
+            turn = table.groupby(["generator", "label", "class"]).cumcount()
+            table = table.assign(_turn=turn).sort_values("_turn", kind="stable")
+        rows = table.groupby(["generator", "label"]).head(limit).index.sort_values()
         return replace(self, manifest=self.manifest.loc[rows].reset_index(drop=True))
 
 
-def _centre(image: NDArray[np.uint8], side: int, path: str) -> NDArray[np.uint8]:
-    height, width = image.shape[:2]
-    if min(height, width) < side:
-        raise ValueError(f"{path}: {height}x{width} pixels, smaller than data.crop={side}")
-    top, left = (height - side) // 2, (width - side) // 2
-    return image[top : top + side, left : left + side]
+def compressed(image: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+    """(H, W, 3) RGB after JPEG compression, 4:2:0."""
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    _done, code = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR_RGB), np.uint8)

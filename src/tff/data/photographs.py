@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from tff.data.images import SUFFIXES
+from tff.data.probe import SUFFIXES
 
 log = logging.getLogger(__name__)
 

@@ -12,22 +12,23 @@ from tff.data.images import Images
 from tff.process import place
 from tff.types import Batch
 
-Keys = list[tuple[int, int]]
+Keys = list[tuple[int, ...]]  # (epoch, row), or (epoch, row, number of the view)
 
 
 class EvaluationBatches(Sampler[Keys]):
-    """Each row once, in batches of images of one size; every process takes each n-th whole batch.
+    """Each view of each row once, in batches of one size; every process takes each n-th batch.
 
     Because whole batches are dealt out, each is composed as in one process, and a score does not
     depend on the number of processes in its last bit.
     """
 
     def __init__(self, images: Images, batch_size: int) -> None:
-        sizes = images.sizes()
+        views = images.view.count if images.transform is None else 1
+        sizes = np.repeat(images.sizes(), views, axis=0)
         order = np.lexsort((np.arange(len(sizes)), sizes[:, 1], sizes[:, 0]))
         cuts = np.flatnonzero(np.any(np.diff(sizes[order], axis=0), axis=1)) + 1
-        self.batches = [
-            [(0, int(row)) for row in group[start : start + batch_size]]
+        self.batches: list[Keys] = [
+            [(0, *divmod(int(i), views)) for i in group[start : start + batch_size]]
             for group in np.split(order, cuts)
             for start in range(0, len(group), batch_size)
         ]

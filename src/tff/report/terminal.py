@@ -25,6 +25,8 @@ def show(results: Mapping[str, Result], page: Path, console: Console | None = No
         console.print(Text(result.title or name, style="bold"))
         for finding in result.findings:
             console.print(Text(f"• {finding}"))
+        for alarm in result.alarms:
+            console.print(Text(f"! {alarm}", style="bold red"))
         for warning in result.warnings:
             console.print(Text(f"! {warning}", style="yellow"))
         table = _compact(result)

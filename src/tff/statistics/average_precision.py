@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 from torch import Tensor
 
-from tff.statistics.rows import Rows
+from tff.statistics.rows import Rows, joined
 
 Floats = NDArray[np.float64]
 
@@ -59,7 +59,8 @@ class AveragePrecision(Rows):
 
     def compute(self) -> Tensor:
         """Scalar float32; NaN without a generated image."""
-        logits, labels = super().compute().cpu().numpy().T
+        # In any order: images of equal logits count as one step of the curve.
+        logits, labels = joined(self.values).reshape(-1, 2).cpu().numpy().T
         if not labels.any():
             return torch.tensor(torch.nan)
         return torch.tensor(average_precision_score(labels, logits), dtype=torch.float32)

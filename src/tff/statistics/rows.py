@@ -33,9 +33,13 @@ class Rows(Metric):
         self.values.append(values.to(self.device, torch.float64).reshape(len(index), self.width))
 
     def compute(self) -> Tensor:
-        """(N, width) float64 in the order of the rows."""
-        order = joined(self.index).long().argsort()
-        return joined(self.values).reshape(-1, self.width)[order]
+        """(N, width) float64 in the order of the rows; the mean where a row came several times."""
+        values = joined(self.values).reshape(-1, self.width)
+        rows, place, times = torch.unique(
+            joined(self.index), return_inverse=True, return_counts=True
+        )
+        means: Tensor = values.new_zeros(len(rows), self.width).index_add_(0, place, values)
+        return means.div_(times[:, None])
 
     def sync(self, *args: object, **kwargs: object) -> None:
         """Gather from all processes; one that saw no image takes part with no rows."""

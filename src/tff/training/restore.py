@@ -9,12 +9,16 @@ from tff.data.datamodule import Data
 from tff.detectors.checkpoint import build, origin
 
 
-def data_of(ckpt: str) -> Data:
+def data_of(ckpt: str | None) -> Data:
     """The data on which the detector of a checkpoint was trained, without augmentation.
 
     Raises:
-        ValueError: the checkpoint does not name its data.
+        ValueError: there is no checkpoint, or it does not name its data.
     """
+    if ckpt is None:
+        raise ValueError(
+            "ckpt is needed: pass ckpt=..., or data=... to look at the files alone (analysis=audit)"
+        )
     settings = origin(ckpt).get("data")
     if not settings:
         raise ValueError(
