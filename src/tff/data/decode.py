@@ -47,7 +47,9 @@ def decode(data: bytes, name: str) -> NDArray[np.uint8]:
                 return np.repeat(values.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
             return np.array(image.convert("RGB"), np.uint8)
     except UnidentifiedImageError:
-        raise ValueError(f"{name} ({len(data)} bytes): damaged, or no image at all; repair or remove it") from None
+        raise ValueError(
+            f"{name} ({len(data)} bytes): damaged, or no image at all; repair or remove it"
+        ) from None
     except (*_ERRORS, cv2.error) as error:
         raise ValueError(
             f"{name} ({len(data)} bytes): damaged image ({error}); repair or remove it"

@@ -21,7 +21,8 @@ def duplicates(sets: Mapping[str, Images]) -> pd.DataFrame:
         sets: name -> images.
 
     Returns:
-        Columns `set`, `path`, `same_as_set`, `same_as`: each such file but the first, and the first.
+        Columns `set`, `path`, `same_as_set`, `same_as`: each such file but the first of its bytes,
+        and that one.
     """
     every = pd.concat(
         [images.manifest[["path", "label", "bytes"]].assign(set=s) for s, images in sets.items()]

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -86,7 +87,8 @@ def _read(store: Path | None) -> pd.DataFrame:
             return pd.read_parquet(store)[columns]
         except (OSError, ValueError, KeyError) as error:  # damaged, or of an older version
             log.warning("%s: not readable (%s); the files are looked at anew", store, error)
-    kinds = {column: "int64" if column in _STAMP[1:] else "str" for column in columns}
+    numbers = {*_STAMP[1:], *(n for n, v in Facts()._asdict().items() if isinstance(v, int))}
+    kinds = {column: "int64" if column in numbers else "str" for column in columns}
     return pd.DataFrame({column: pd.Series(dtype=kind) for column, kind in kinds.items()})
 
 
@@ -102,7 +104,8 @@ def save(table: pd.DataFrame, store: Path | None) -> None:
     except OSError as error:
         log.warning("%s: cannot be written (%s); nothing is kept for next time", store, error)
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink()
 
 
 def _digest(root: Path) -> str:

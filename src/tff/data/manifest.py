@@ -118,7 +118,8 @@ def _placed(found: pd.DataFrame, root: Path, layout: Layout) -> pd.DataFrame:
     own = root.resolve().name  # a tree without a generator level is one, by its own name
     says = {f: place for f, place in places.items() if place is not None}
     generators = {
-        f: own if p.generator in LABELS or not p.generator else p.generator for f, p in says.items()
+        f: own if not p.generator or (layout is ANY and p.generator in LABELS) else p.generator
+        for f, p in says.items()
     }
     placed = found.assign(
         path=[str(root / file) for file in found["file"]],

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tff.data.files import save
@@ -83,7 +84,7 @@ def _looked_at(path: Path) -> pd.DataFrame:
                 _group(path, number, file.read_row_group(number, columns).to_pandas(), pool)
                 for number in range(file.num_row_groups)
             ]
-    except OSError as error:  # also what pyarrow raises for a damaged file
+    except (OSError, pa.ArrowException) as error:
         raise ValueError(f"{path}: not a readable Parquet file ({error})") from error
     return pd.concat(parts, ignore_index=True)
 

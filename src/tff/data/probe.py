@@ -19,7 +19,7 @@ SUFFIXES = {
     ".tif": "TIFF", ".tiff": "TIFF", ".gif": "GIF",
 }  # fmt: skip
 #: What ends a complete file; some programs put a few bytes of their own behind it.
-_ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND", "GIF": b"\x3b"}
+_ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
 _TAIL = 65_536
 
 
@@ -84,7 +84,8 @@ def _facts(image: Image.Image, suffix: str) -> Facts:
         notes.append(f"named {suffix}, is {kind}")
     if getattr(image, "n_frames", 1) > 1 and kind != "MPO":
         notes.append("animated, first picture used")
-    if image.getexif().get(0x0112, 1) != 1:
+    # Pillow would decode all of a PNG to look for EXIF data behind the pixels.
+    if (kind != "PNG" or "exif" in image.info) and image.getexif().get(0x0112, 1) != 1:
         notes.append("rotation in EXIF not applied")
     if image.mode not in ("RGB", "L"):
         notes.append(f"mode {image.mode}")
@@ -123,4 +124,7 @@ def _complete(stream: BinaryIO, size: int, kind: str) -> bool:
         stream.seek(4)
         return size >= 8 + int.from_bytes(stream.read(4), "little")
     stream.seek(max(0, size - _TAIL))
-    return kind not in _ENDS or _ENDS[kind] in stream.read()
+    tail = stream.read()
+    if kind == "GIF":
+        return tail.rstrip(b"\0").endswith(b";")
+    return kind not in _ENDS or _ENDS[kind] in tail

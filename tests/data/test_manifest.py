@@ -1,0 +1,271 @@
+"""Layouts of public sets, files kept from run to run, and broken ones."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from PIL import Image
+
+from tff.data import files as listing
+from tff.data.folder import Folder
+from tff.data.images import Images
+from tff.data.layout import Layout
+from tff.data.manifest import index, manifest
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+def put(root: Path, *names: str, size=(6, 5)) -> None:
+    """Pictures of noise, no two alike."""
+    rng = np.random.default_rng(len(names))
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(path)
+
+
+def named(name, root, *options):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        overrides = [f"data={name}", f"data.root={root}", "aug=none", "data.cache=null", *options]
+        return instantiate(compose("train", ["out=x", *overrides]).data)
+
+
+# Of each set: a tree as its authors give it out, in small.
+TREES = {
+    "forensynths": [
+        *(f"{s}/{c}/{k}/{s}{i}.png" for s in ("train", "val") for c in ("car", "cat")
+          for k in ("0_real", "1_fake") for i in range(2)),
+        *(f"test/progan/{c}/{k}/0.png" for c in ("car", "cat") for k in ("0_real", "1_fake")),
+        *(f"test/san/{k}/0.png" for k in ("0_real", "1_fake")),
+    ],
+    "genimage": [
+        f"{g}/imagenet_ai_{g}/{s}/{k}/{i}.png" for g in ("ADM", "VQDM") for s in ("train", "val")
+        for k in ("nature", "ai") for i in range(200 if s == "train" else 2)
+    ],
+    "universalfakedetect": [
+        "imagenet/0_real/a.png", "laion/0_real/b.png", "laion/0_real/c.png",
+        "guided/1_fake/d.png", "ldm_200/1_fake/e.png", "dalle/1_fake/f.png",
+    ],
+    "aigcdetect": [
+        *(f"test/progan/{c}/{k}/0.png" for c in ("car", "cat") for k in ("0_real", "1_fake")),
+        *(f"test/ADM/{k}/0.png" for k in ("0_real", "1_fake")),
+    ],
+    "diffusionforensics": [
+        f"images/{s}/{c}/{g}/{i}.png" for s in ("train", "val", "test")
+        for c in ("lsun_bedroom", "imagenet") for g in ("real", "adm", "ddpm") for i in range(2)
+    ],
+    "gangen": [f"{g}/{k}/0.png" for g in ("AttGAN", "SNGAN") for k in ("0_real", "1_fake")],
+    "chameleon": [f"test/{k}/{i}.png" for k in ("0_real", "1_fake") for i in range(2)],
+    "cifake": [
+        f"{s}/{k}/{i}.png" for s in ("train", "test") for k in ("FAKE", "REAL") for i in range(60)
+    ],
+}  # fmt: skip
+GENERATORS = {
+    "forensynths": ["progan", "san"], "genimage": ["ADM", "VQDM"],
+    "universalfakedetect": ["dalle", "guided", "ldm_200"], "aigcdetect": ["ADM", "progan"],
+    "diffusionforensics": ["adm", "ddpm"], "gangen": ["AttGAN", "SNGAN"],
+    "chameleon": ["chameleon"], "cifake": ["cifake"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_a_set_as_it_is_given_out(name, tmp_path):
+    put(tmp_path, *TREES[name])
+    data = named(name, tmp_path)
+    images = data.test()
+    assert images.generators == GENERATORS[name]
+    for generator in images.generators:
+        labels = images.manifest["label"].iloc[images.rows_of(generator)]
+        assert set(labels) == {0, 1}
+    for row in images.manifest.itertuples():
+        folders = Path(row.path).relative_to(tmp_path).parts
+        real = bool(set(folders) & {"0_real", "nature", "real", "REAL"})
+        assert row.label == (0 if real else 1)
+    there = data.splits_there()
+    used = [path for split in there for path in data.manifest(split)["path"]]
+    assert sorted(used) == sorted(str(tmp_path / path) for path in TREES[name])
+    if "train" in there:
+        assert set(data.manifest("train")["label"]) == set(data.manifest("val")["label"]) == {0, 1}
+    else:
+        with pytest.raises(ValueError, match="no images for train, only for test"):
+            data.images("train")
+
+
+def test_forensynths_has_classes_and_one_generator_to_train_on(tmp_path):
+    put(tmp_path, *TREES["forensynths"])
+    data = named("forensynths", tmp_path)
+    assert data.images("train").generators == ["progan"]
+    assert set(data.manifest("train")["class"]) == {"car", "cat"}
+    test = data.test().manifest
+    assert set(test["class"][test["generator"] == "san"]) == {""}
+    assert "stylegan has 0 images, 11,982 are published" in data.test().notes
+    chosen = named("forensynths", tmp_path, "data.classes=[cat]")
+    assert set(chosen.manifest("train")["class"]) == {"cat"}
+
+
+def test_generators_that_share_real_images(tmp_path):
+    put(tmp_path, *TREES["universalfakedetect"])
+    images = named("universalfakedetect", tmp_path).test()
+    assert len(images) == 6
+    assert images.counts() == {
+        "dalle": "2 real, 1 generated",
+        "guided": "1 real, 1 generated",
+        "ldm_200": "2 real, 1 generated",
+    }
+    chosen = named("universalfakedetect", tmp_path, "data.generators=[guided]").test()
+    names = {Path(path).name for path in chosen.manifest["path"]}
+    assert names == {"a.png", "d.png"}
+    with pytest.raises(ValueError, match=r"data\.generators=\['nope'\]: unknown; there are dalle"):
+        named("universalfakedetect", tmp_path, "data.generators=[nope]").test()
+
+
+def test_wrong_root_of_a_named_set(tmp_path):
+    put(tmp_path, *TREES["forensynths"])
+    with pytest.raises(ValueError, match=r"test/\{generator\}.*Is data\.root right\?"):
+        named("forensynths", tmp_path / "test").test()
+
+
+def test_a_set_of_which_a_part_is_missing(tmp_path):
+    put(tmp_path, "imagenet/0_real/a.png", "laion/0_real/b.png", "guided/1_fake/d.png")
+    with pytest.raises(ValueError, match=r"laion \(only real\)"):
+        named("universalfakedetect", tmp_path).test()
+
+
+def test_pattern_with_an_unknown_name():
+    with pytest.raises(ValueError, match=r"'\{what\}/\{label\}': in braces"):
+        Layout(["{what}/{label}"])
+
+
+def test_limit_is_seeded_and_takes_classes_evenly(tmp_path):
+    names = [f"g/{c}/{k}/{i}.png" for c, n in (("many", 30), ("few", 3))
+             for k in ("0_real", "1_fake") for i in range(n)]  # fmt: skip
+    put(tmp_path, *names)
+    images = Images(index(tmp_path))
+    found = images.limited(6, seed=1)
+    assert len(found) == 12
+    counts = found.manifest.groupby(["label", "class"]).size()
+    assert counts.tolist() == [3, 3, 3, 3]
+    assert found.manifest.equals(images.limited(6, seed=1).manifest)
+    assert not found.manifest.equals(images.limited(6, seed=2).manifest)
+    assert len(images.limited(1000)) == len(images)
+
+
+def test_broken_files_are_named_or_left_out(tmp_path):
+    put(tmp_path, *(f"g/{k}/{i}.png" for k in ("0_real", "1_fake") for i in range(3)))
+    (tmp_path / "g" / "1_fake" / "empty.png").touch()
+    (tmp_path / "g" / "1_fake" / "text.jpg").write_text("no image")
+    whole = (tmp_path / "g" / "0_real" / "0.png").read_bytes()
+    (tmp_path / "g" / "0_real" / "cut.png").write_bytes(whole[:-30])
+    (tmp_path / "g" / "0_real" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(ValueError, match=r"4 of 10 files cannot be used") as caught:
+        index(tmp_path)
+    for name in ("empty.png (empty file)", "text.jpg (not an image)", "cut.png", "gone.png"):
+        assert name in str(caught.value)
+    found = manifest(tmp_path, on_corrupt="skip")
+    assert len(found.table) == 6
+    assert found.table.index.tolist() == list(range(6))
+    assert len(found.skipped) == 4
+    data = Folder(str(tmp_path), on_corrupt="skip")
+    assert len(data.test().skipped) == 4
+    with pytest.raises(ValueError, match=r"data\.on_corrupt=maybe: expected error or skip"):
+        Folder(str(tmp_path), on_corrupt="maybe")
+
+
+def test_many_names_are_cut_short(tmp_path):
+    for i in range(30):
+        path = tmp_path / "g" / "1_fake" / f"{i:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    with pytest.raises(ValueError, match=r"19\.png \(empty file\) and 10 more\."):
+        index(tmp_path)
+
+
+@pytest.fixture
+def probed(monkeypatch):
+    seen = []
+    true = listing.probe
+    monkeypatch.setattr(listing, "probe", lambda s, *a: (seen.append(s.name), true(s, *a))[1])
+    return seen
+
+
+def test_only_new_and_changed_files_are_looked_at(tmp_path, probed):
+    root, cache = tmp_path / "images", tmp_path / "cache"
+    put(root, *(f"g/{k}/{i}.png" for k in ("0_real", "1_fake") for i in range(4)))
+    first = index(root, cache=cache)
+    assert len(probed) == 8
+    assert index(root, cache=cache).equals(first)
+    assert len(probed) == 8
+    put(root, "g/0_real/new.png")
+    put(root, "g/0_real/1.png", size=(9, 9))
+    (root / "g" / "1_fake" / "3.png").unlink()
+    table = index(root, cache=cache)
+    assert {Path(p).name for p in probed[8:]} == {"new.png", "1.png"}
+    pd.testing.assert_frame_equal(table, index(root))
+    assert table["height"].tolist().count(9) == 1
+    index(root, cache=cache, pixels=True)  # asks for more than is known
+    assert len(probed) == 8 + 2 + 8 + 8
+    index(root, cache=cache)
+    assert len(probed) == 26
+    assert [p.suffix for p in cache.iterdir()] == [".parquet"]
+
+
+def test_a_damaged_or_forbidden_cache_costs_time_only(tmp_path, probed, caplog):
+    root, cache = tmp_path / "images", tmp_path / "cache"
+    put(root, "g/0_real/0.png", "g/1_fake/0.png")
+    table = index(root, cache=cache)
+    (store,) = cache.iterdir()
+    store.write_bytes(b"PAR1 no more")
+    assert index(root, cache=cache).equals(table)
+    assert len(probed) == 4
+    assert "not readable" in caplog.text
+    assert index(root, cache=cache).equals(table)
+    assert len(probed) == 4
+    (tmp_path / "file").touch()
+    assert index(root, cache=tmp_path / "file").equals(table)
+    assert "nothing is kept" in caplog.text
+
+
+def test_links_to_folders_are_followed_once(tmp_path):
+    put(tmp_path / "elsewhere", "0_real/0.png", "1_fake/0.png")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "g").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "0_real" / "back").symlink_to(tmp_path / "set")
+    assert len(index(tmp_path / "set")) == 2
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from tff.data import files
+files._PORTION = 5
+true = files.probe
+files.probe = lambda *a: (time.sleep(0.02), true(*a))[1]
+files._THREADS = 1
+files.files(Path(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
+def test_what_was_listed_survives_a_kill(tmp_path, probed):
+    root, cache = tmp_path / "images", tmp_path / "cache"
+    put(root, *(f"g/{k}/{i}.png" for k in ("0_real", "1_fake") for i in range(100)))
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(root), str(cache)])
+    for _ in range(600):
+        if list(cache.glob("*.parquet")):
+            break
+        time.sleep(0.05)
+    time.sleep(0.3)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    table = index(root, cache=cache)
+    assert 0 < len(probed) < 200
+    assert table.equals(index(root))
