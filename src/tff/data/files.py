@@ -18,6 +18,7 @@ from tff.progress import track
 log = logging.getLogger(__name__)
 
 _STAMP = ["file", "bytes", "modified"]  # while these are the same, a file is taken for unchanged
+_NUMBERS = ["bytes", "modified", *(n for n, v in Facts()._asdict().items() if isinstance(v, int))]
 _PORTION = 10_000  # files looked at between two savings
 _THREADS = min(16, 4 * (os.cpu_count() or 1))  # most of the time they wait for the disk
 
@@ -41,7 +42,7 @@ def files(root: Path, cache: Path | None, pixels: bool = False) -> pd.DataFrame:
     store = cache and cache / f"{root.resolve().name}-{_digest(root)}.parquet"
     known = there.merge(_read(store), how="left", on=_STAMP)
     enough = ["pixels"] if pixels else ["header", "pixels"]
-    known = known[known["checked"].isin(enough)]
+    known = known[known["checked"].isin(enough)].astype(dict.fromkeys(_NUMBERS, "int64"))
     new = there[~there["file"].isin(known["file"])]
     parts = [known]
     starts = range(0, len(new), _PORTION)
@@ -87,8 +88,7 @@ def _read(store: Path | None) -> pd.DataFrame:
             return pd.read_parquet(store)[columns]
         except (OSError, ValueError, KeyError) as error:  # damaged, or of an older version
             log.warning("%s: not readable (%s); the files are looked at anew", store, error)
-    numbers = {*_STAMP[1:], *(n for n, v in Facts()._asdict().items() if isinstance(v, int))}
-    kinds = {column: "int64" if column in numbers else "str" for column in columns}
+    kinds = {column: "int64" if column in _NUMBERS else "str" for column in columns}
     return pd.DataFrame({column: pd.Series(dtype=kind) for column, kind in kinds.items()})
 
 

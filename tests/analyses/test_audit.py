@@ -1,0 +1,111 @@
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+from PIL import Image
+
+from tff.analyses.audit import Audit
+from tff.analyses.base import run
+from tff.analyses.examples import Examples
+from tff.analyses.subject import Subject
+from tff.data.datamodule import Splits
+from tff.data.folder import Folder
+
+
+def put(root: Path, real: str, fake: str, count=40, size=(16, 16), fake_size=(16, 16)) -> Path:
+    """Noise of both kinds; what tells them apart is the ending (the format) or the size only."""
+    rng = np.random.default_rng(0)
+    for kind, ending, shape in (("0_real", real, size), ("1_fake", fake, fake_size)):
+        (root / kind).mkdir(parents=True)
+        for i in range(count):
+            image = Image.fromarray(rng.integers(0, 256, (*shape, 3), dtype=np.uint8))
+            image.save(root / kind / f"{i}.{ending}")
+    return root
+
+
+def audit(root, **options):
+    images = Folder(str(root), **options).everything()
+    return Audit()(Subject.of(None, images, draws=20))
+
+
+def test_known_bias_is_found_and_none_where_there_is_none(tmp_path):
+    put(tmp_path / "test" / "biased", "jpg", "png")
+    put(tmp_path / "test" / "fair", "png", "png")
+    put(tmp_path / "test" / "sized", "png", "png", fake_size=(16, 17))
+    result = audit(tmp_path)
+    table = result.tables["format_bias"].set_index("generator")
+    assert table["auc"].to_dict() == {"biased": 1.0, "fair": 0.5, "sized": 1.0}
+    assert table["alarm"].to_dict() == {"biased": True, "fair": False, "sized": True}
+    assert "biased (AUC 1.00), sized (AUC 1.00)" in result.alarms[0]
+    assert result.scalars["alarms"] == 2
+    rows = result.tables["formats"].set_index(["generator", "kind"])
+    assert rows.loc[("biased", "real"), "formats"] == "JPEG 100 %"
+    assert rows.loc[("biased", "real"), "jpeg_quality"] == "75"
+    assert rows.loc[("sized", "generated"), "sizes"] == "16x17 100 %"
+    matched = audit(tmp_path, match_format=True).tables["format_bias"].set_index("generator")
+    assert matched["alarm"].to_dict() == {"biased": False, "fair": False, "sized": True}
+
+
+def test_all_sets_duplicates_and_odd_files(tmp_path):
+    for split in ("train", "val", "test"):
+        put(tmp_path / split / "g", "png", "png", count=3, size=(8 + len(split), 9))
+    copy = (tmp_path / "train" / "g" / "0_real" / "0.png").read_bytes()
+    (tmp_path / "test" / "g" / "1_fake" / "copy.jpg").write_bytes(copy)
+    (tmp_path / "test" / "g" / "1_fake" / "empty.png").touch()
+    result = audit(tmp_path, on_corrupt="skip")
+    assert set(result.tables["formats"]["set"]) == {"train", "discovery", "test"}
+    (row,) = [r for r in result.tables["duplicates"].itertuples() if "copy" in r.path]
+    assert row.set == "test"
+    assert row.same_as.endswith("train/g/0_real/0.png")
+    odd = result.tables["odd_files"]
+    assert {Path(p).name for p in odd["path"]} == {"copy.jpg", "empty.png"}
+    assert any("1 files could not be used" in line for line in result.warnings)
+    assert any("same bytes" in line for line in result.warnings)
+
+
+def test_every_report_on_a_biased_set_gives_alarm(tmp_path):
+    put(tmp_path / "biased", "jpg", "png")
+    images = Folder(str(tmp_path)).splits()
+    result = run({"examples": Examples(1)}, Subject.of(tiny.detector(), images, device="cpu"))
+    assert "biased (AUC 1.00)" in result["examples"].alarms[0]
+    put(tmp_path / "fair" / "g", "png", "png")
+    fair = Folder(str(tmp_path / "fair")).splits()
+    result = run({"examples": Examples(1)}, Subject.of(tiny.detector(), fair, device="cpu"))
+    assert result["examples"].alarms == []
+
+
+def test_other_analyses_ask_for_a_detector(tmp_path):
+    put(tmp_path / "g", "png", "png", count=2)
+    subject = Subject.of(None, Folder(str(tmp_path)).splits())
+    with pytest.raises(ValueError, match="needs a detector: pass ckpt="):
+        Examples()(subject)
+
+
+@pytest.mark.parametrize("crop", ["five12", "center12", "random12"])
+def test_passes_see_the_views(tmp_path, crop):
+    """Five views are five images whose mean counts."""
+    import torch
+
+    put(tmp_path / "g", "png", "png", count=5, size=(14, 15))
+    images = Folder(str(tmp_path), crop=crop, seed=4).test()
+    subject = Subject.of(tiny.detector(), Splits(images, images), device="cpu", batch_size=3)
+    found = subject.evaluate(responses=False).logits
+    assert len(found) == 10
+    for row in range(10):
+        views = [images[0, row, n].image for n in range(images.view.count)]
+        with torch.no_grad():
+            logits = tiny.detector()(torch.stack(views).float() / 255)
+        assert found[row] == pytest.approx(float(logits.double().mean()), abs=1e-5)
+
+
+def test_match_format_is_one_jpeg(tmp_path):
+    put(tmp_path / "g", "png", "png", count=1)
+    images = Folder(str(tmp_path), match_format=True).test()
+    with io.BytesIO() as file:
+        Image.open(images.manifest["path"][0]).save(file, "JPEG", quality=75)
+        expected = np.asarray(Image.open(file).convert("RGB")).astype(int)
+    assert np.abs(images[0, 0].image.permute(1, 2, 0).numpy() - expected).max() <= 1
+    subject = Subject.of(None, Splits(images, images))
+    assert subject.protocol["match_format"] == "JPEG 75"
