@@ -17,7 +17,7 @@ def main(cfg: DictConfig) -> None:
     from hydra.utils import instantiate
 
     from tff.analyses.base import run
-    from tff.data.datamodule import Splits
+    from tff.data.splits import Splits
     from tff.detectors.checkpoint import load
     from tff.report.loggers import log
     from tff.report.page import write

@@ -6,6 +6,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from tff.analyses.base import Analysis
 from tff.detectors.base import Detector
@@ -108,6 +109,8 @@ def test_logger(name, tmp_path):
 @pytest.mark.parametrize("name", options("experiment"))
 def test_experiment(name):
     cfg = composed("train", f"experiment={name}")
+    if OmegaConf.is_missing(cfg.data, "root"):
+        cfg.data.root = "DIR"
     data = instantiate(cfg.data)
     assert data.batch_size > 0
     assert callable(instantiate(cfg.module))

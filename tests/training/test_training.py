@@ -149,3 +149,27 @@ def test_checkpoint_of_a_known_detector_loads_alone(tmp_path):
     image = torch.rand(1, 3, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(detector(image), module.eval()(image))
+
+
+def test_compiled_training_is_training(root, tmp_path):
+    """The same weights up to rounding, under the same names, and a copy that can be analysed."""
+    weights = []
+    for compile in (False, True):
+        torch.manual_seed(3)
+        adam = partial(torch.optim.Adam, lr=1e-3, fused=True)
+        module = UniversalDetector(tiny.detector(), adam, compile=compile)
+        data = Folder(root=str(root), batch_size=8, size=32, workers=0)
+        trainer = pl.Trainer(
+            accelerator="cpu", devices=1, max_steps=3, logger=False, enable_checkpointing=False,
+            enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
+            limit_val_batches=0,
+        )  # fmt: skip
+        trainer.fit(module, data)
+        weights.append(module.detector.state_dict())
+        images = data.splits().limited(4)
+        found = subject(module.detector, images, device="cpu").evaluate().logits
+        assert len(found) == len(images.test)
+    plain, compiled = weights
+    assert plain.keys() == compiled.keys()
+    for name, value in plain.items():
+        torch.testing.assert_close(compiled[name], value, rtol=1e-3, atol=1e-4)

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tff.analyses.passes import Cue, Evaluation, Floats, Passes, Relevance
-from tff.data.datamodule import Splits
 from tff.data.images import MATCHED_QUALITY
+from tff.data.splits import Splits
 from tff.detectors.base import Detector
 from tff.relevance.lrp import LRP
 from tff.types import Channels

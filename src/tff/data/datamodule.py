@@ -7,7 +7,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 from pytorch_lightning import LightningDataModule
@@ -17,39 +16,11 @@ from tff.data.images import Images, Transform
 from tff.data.layout import Layout
 from tff.data.manifest import ANY, Manifest, manifest
 from tff.data.shard import EvaluationBatches, TrainingBatches, loader
+from tff.data.splits import SPLITS, Splits
 from tff.data.views import View
 from tff.types import Batch
 
 log = logging.getLogger(__name__)
-
-SPLITS = ("train", "val", "test")
-
-
-class Splits(NamedTuple):
-    """The images of an analysis.
-
-    Attributes:
-        discovery: validation images of the seen generator; channels are ranked on these.
-        test: images on which the ranked channels are put to the test, of every generator.
-        train: images that a detector learns from, where they are looked at too.
-    """
-
-    discovery: Images
-    test: Images
-    train: Images | None = None
-
-    def limited(self, limit: int | None, seed: int = 0) -> Splits:
-        """At most so many images of each generator and label in each set."""
-        train = self.train and self.train.limited(limit, seed)
-        return Splits(self.discovery.limited(limit, seed), self.test.limited(limit, seed), train)
-
-    @property
-    def named(self) -> dict[str, Images]:
-        """The sets by the names that a reader knows them by; one that stands for both, once."""
-        sets = {} if self.train is None else {"train": self.train}
-        if not self.discovery.manifest.equals(self.test.manifest):
-            sets["discovery"] = self.discovery
-        return sets | {"test": self.test}
 
 
 class Data(LightningDataModule, ABC):
@@ -175,15 +146,21 @@ class Data(LightningDataModule, ABC):
         return loader(images, EvaluationBatches(images, self.batch_size), self.workers)
 
     def _require_size(self, images: Images) -> None:
-        if self.view.resize is not None and self.view.resize >= self.size:
+        """Find out now, not in the middle of an epoch, whether the smallest image is too small."""
+        sides = images.manifest[["height", "width"]].min(axis=1)
+        small = images.manifest[sides < self.size]
+        if small.empty or (self.view.resize or 0) >= self.size:
             return
-        small = images.manifest[images.manifest[["height", "width"]].min(axis=1) < self.size]
-        if len(small):
+        try:
+            if images.transform is None:
+                raise ValueError
+            images[0, int(sides.argmin())]
+        except ValueError as error:
             raise ValueError(
                 f"{len(small)} images are smaller than data.size={self.size}, the side of training "
                 f"crops; the first is {small['path'].iloc[0]}. Lower data.size, or enlarge them "
-                f"with data.resize={self.size}"
-            )
+                f"with aug.resize={self.size}"
+            ) from error
 
     def _list(self, root: Path, layout: Layout = ANY) -> Manifest:
         """What is below a folder, with the options of this set."""

@@ -10,12 +10,13 @@ from typing import Any
 
 import pandas as pd
 
-from tff.data.datamodule import SPLITS, Data, Splits
+from tff.data.datamodule import Data
 from tff.data.images import Images
 from tff.data.layout import Layout
 from tff.data.manifest import Manifest, miscounted
 from tff.data.parquet import rows as parquet_rows
 from tff.data.source import MARK
+from tff.data.splits import SPLITS, Splits
 
 
 class Folder(Data):

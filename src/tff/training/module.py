@@ -29,6 +29,7 @@ class UniversalDetector(LightningModule):
         optimizer: makes the optimizer of given parameters.
         scheduler: makes a schedule that takes one step a batch, of `total_steps`; None: see
             `schedule.Plateau`.
+        compile: run training and validation through `torch.compile`, which takes minutes first.
         origin: settings of detector and data in plain containers; they go into each checkpoint, so
             that it rebuilds its detector alone and names its data.
     """
@@ -38,12 +39,15 @@ class UniversalDetector(LightningModule):
         detector: Detector,
         optimizer: MakeOptimizer,
         scheduler: MakeScheduler | None = None,
+        compile: bool = False,
         origin: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.detector = detector.to(memory_format=torch.channels_last)
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.origin = dict(origin or {})
+        if compile:  # in place: names of weights stay, and a copy of the detector is not compiled
+            self.detector.compile()
         self.train_metrics, self.val_metrics = _metrics("train/"), _metrics("val/")
 
     def forward(self, image: Tensor) -> Tensor:
