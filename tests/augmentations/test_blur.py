@@ -10,12 +10,69 @@ from tff.augmentations.blur import GaussianBlur
 IMAGE = np.random.default_rng(0).integers(0, 256, (31, 20, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("sigma", [0.0, 0.3, 1.0, 2.9])
-def test_scipy_channel_by_channel(sigma):
-    found = GaussianBlur((sigma, sigma), p=1)(image=IMAGE)["image"]
-    assert found.dtype == np.uint8
+def original(image, sigma):
+    """As CNNDetection's code has it: channel by channel, in place."""
+    image = image.copy()
     for c in range(3):
-        assert np.array_equal(found[..., c], gaussian_filter(IMAGE[..., c], sigma))
+        gaussian_filter(image[..., c], output=image[..., c], sigma=sigma)
+    return image
+
+
+def blurred(image, sigma, exact):
+    before = image.copy()
+    found = GaussianBlur((sigma, sigma), exact=exact, p=1)(image=image)["image"]
+    assert np.array_equal(image, before)
+    assert found.shape == image.shape
+    assert found.dtype == np.uint8
+    return found
+
+
+@pytest.fixture
+def sigmas(fresh):
+    rng = fresh.rng
+    return [
+        0,
+        1e-200,
+        1e-9,
+        0.1,
+        0.124,
+        0.125,
+        0.3,
+        1.5,
+        3,
+        rng.uniform(0, 1),
+        *rng.uniform(0, 3, 4),
+    ]
+
+
+def test_exact_is_scipys_to_the_last_bit(fresh, sigmas):
+    for name, image in fresh.pictures.items():
+        for sigma in sigmas:
+            same = np.array_equal(blurred(image, sigma, True), original(image, sigma))
+            assert same, f"{name}, sigma {sigma}, seed {fresh.seed}"
+
+
+def test_default_is_within_one_grey_level(fresh, sigmas):
+    for name, image in fresh.pictures.items():
+        for sigma in sigmas:
+            far = blurred(image, sigma, False).astype(int) - original(image, sigma)
+            assert np.abs(far).max() <= 1, f"{name}, sigma {sigma}, seed {fresh.seed}"
+
+
+def test_default_is_nearly_everywhere_equal(fresh):
+    image = fresh.rng.integers(0, 256, (120, 120, 3), dtype=np.uint8)
+    for sigma in (0.5, 1.5, 3):
+        differ = blurred(image, sigma, False) != original(image, sigma)
+        assert differ.mean() < 0.01, f"sigma {sigma}, seed {fresh.seed}"
+
+
+def test_large_sigma(fresh):
+    for name in ("noise", "half white", "flat", "3x5"):
+        image = fresh.pictures[name]
+        found = blurred(image, 11.3, True)
+        assert np.array_equal(found, original(image, 11.3)), f"{name}, seed {fresh.seed}"
+        far = blurred(image, 11.3, False).astype(int) - original(image, 11.3)
+        assert np.abs(far).max() <= 1, f"{name}, seed {fresh.seed}"
 
 
 def test_sigma_is_uniform_and_seeded():
@@ -30,8 +87,9 @@ def test_sigma_is_uniform_and_seeded():
     assert counts.min() > 400
 
 
-def test_seed_reproduces_a_pipeline():
-    pipeline = A.Compose([GaussianBlur(p=0.5)])
+@pytest.mark.parametrize("exact", [False, True])
+def test_seed_reproduces_a_pipeline(exact):
+    pipeline = A.Compose([GaussianBlur(exact=exact, p=0.5)])
 
     def run(seed: int) -> bytes:
         pipeline.set_random_seed(seed)
@@ -39,3 +97,43 @@ def test_seed_reproduces_a_pipeline():
 
     assert run(1) == run(1)
     assert run(1) != run(2)
+
+
+def test_both_modes_draw_the_same():
+    drawn = []
+    for exact in (False, True):
+        blur = GaussianBlur(exact=exact, p=0.5)
+        blur.set_random_seed(5)
+        found = [blur(image=IMAGE)["image"] for _ in range(40)]
+        drawn.append([not np.array_equal(image, IMAGE) for image in found])
+        last = blur.get_params()["sigma"]
+        drawn[-1].append(last)
+    assert drawn[0] == drawn[1]
+
+
+@pytest.mark.parametrize("p", [0, 0.1, 1])
+def test_probability(p):
+    blur = GaussianBlur((1, 3), p=p)
+    blur.set_random_seed(0)
+    changed = np.mean([(blur(image=IMAGE)["image"] != IMAGE).any() for _ in range(1000)])
+    assert abs(changed - p) < 0.04
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sigma": (3, 0)}, r"sigma=\[3, 0\]: reversed; write \[0, 3\]"),
+        ({"sigma": (-1, 3)}, r"sigma=\[-1, 3\]: both must be at least 0"),
+        ({"sigma": (0, float("nan"))}, "two numbers"),
+        ({"sigma": (0, float("inf"))}, "two numbers"),
+        ({"sigma": (0, 1, 2)}, "two numbers"),
+        ({"sigma": 3}, "two numbers"),
+        ({"sigma": ("0", "3")}, "two numbers"),
+        ({"p": 1.5}, "p=1.5: a probability"),
+        ({"p": -0.1}, "p=-0.1: a probability"),
+        ({"p": float("nan")}, "p=nan: a probability"),
+    ],
+)
+def test_wrong_options(options, message):
+    with pytest.raises(ValueError, match=f"GaussianBlur: .*{message}"):
+        GaussianBlur(**options)

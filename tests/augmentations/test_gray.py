@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from tff.augmentations.gray import Grayscale
@@ -8,12 +9,26 @@ from tff.augmentations.gray import Grayscale
 IMAGE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
 
 
-def test_luma_of_pillow():
-    found = Grayscale(p=1)(image=IMAGE)["image"]
-    luma = np.asarray(Image.fromarray(IMAGE).convert("L"))
-    assert found.shape == IMAGE.shape
-    assert found.dtype == np.uint8
-    assert all(np.array_equal(found[..., c], luma) for c in range(3))
+def luma(image):
+    return np.asarray(Image.fromarray(np.ascontiguousarray(image)).convert("L"))
+
+
+def test_luma_of_pillow_for_every_image(fresh):
+    for name, image in fresh.pictures.items():
+        found = Grayscale(p=1)(image=image)["image"]
+        assert found.shape == image.shape
+        assert found.dtype == np.uint8
+        for c in range(3):
+            same = np.array_equal(found[..., c], luma(image))
+            assert same, f"{name}, seed {fresh.seed}"
+
+
+def test_luma_of_pillow_for_every_color():
+    green, blue = np.indices((256, 256), dtype=np.uint8)
+    for red in range(0, 256, 16):
+        some = [np.stack([np.full_like(green, red + r), green, blue], 2) for r in range(16)]
+        image = np.concatenate(some)
+        assert np.array_equal(Grayscale(p=1)(image=image)["image"][..., 0], luma(image))
 
 
 def test_probability():
@@ -23,3 +38,8 @@ def test_probability():
     assert 0.4 < np.mean(kept) < 0.6
     half.set_random_seed(0)
     assert kept == [np.array_equal(half(image=IMAGE)["image"], IMAGE) for _ in range(300)]
+
+
+def test_wrong_probability():
+    with pytest.raises(ValueError, match="Grayscale: p=2: a probability"):
+        Grayscale(p=2)

@@ -9,8 +9,7 @@ from PIL import Image
 
 from tff.augmentations.jpeg import JPEG
 
-NOISE = np.random.default_rng(0).integers(0, 256, (33, 50, 3), dtype=np.uint8)
-SMOOTH = cv2.GaussianBlur(NOISE, (0, 0), 3)
+IMAGE = np.random.default_rng(0).integers(0, 256, (33, 50, 3), dtype=np.uint8)
 
 
 def by_cv2(image: np.ndarray, quality: int) -> np.ndarray:
@@ -20,25 +19,39 @@ def by_cv2(image: np.ndarray, quality: int) -> np.ndarray:
 
 def by_pil(image: np.ndarray, quality: int) -> np.ndarray:
     file = io.BytesIO()
-    Image.fromarray(image).save(file, format="jpeg", quality=quality)
+    Image.fromarray(np.ascontiguousarray(image)).save(file, format="jpeg", quality=quality)
     return np.asarray(Image.open(io.BytesIO(file.getvalue())))
 
 
-@pytest.mark.parametrize("image", [NOISE, SMOOTH], ids=["noise", "smooth"])
-@pytest.mark.parametrize("quality", [1, 30, 75, 100])
 @pytest.mark.parametrize(("encoder", "direct"), [("cv2", by_cv2), ("pil", by_pil)])
-def test_round_trip(encoder, direct, quality, image):
-    found = JPEG((quality, quality), (encoder,), p=1)(image=image)["image"]
-    assert found.dtype == np.uint8
-    assert np.array_equal(found, direct(image, quality))
+def test_round_trip(encoder, direct, fresh):
+    for quality in (1, 30, 65, 100, *fresh.rng.integers(30, 101, 4).tolist()):
+        for name, image in fresh.pictures.items():
+            told = f"{name}, quality {quality}, seed {fresh.seed}"
+            expected = direct(image, quality)
+            found = JPEG((quality, quality), (encoder,), exact=True, p=1)(image=image)["image"]
+            assert found.dtype == np.uint8
+            assert np.array_equal(found, expected), told
+            fast = JPEG((quality, quality), (encoder,), p=1)(image=image)["image"]
+            assert fast.shape == image.shape
+            assert np.abs(fast.astype(int) - expected).max() <= 1, told
+
+
+def test_every_quality(fresh):
+    image = fresh.pictures["odd"]
+    for quality in range(30, 101):
+        fast = JPEG((quality, quality), ("pil",), p=1)(image=image)["image"]
+        far = np.abs(fast.astype(int) - by_pil(image, quality)).max()
+        assert far <= 1, f"quality {quality}, seed {fresh.seed}"
 
 
 def test_colors_keep_their_places():
     red = np.zeros((16, 16, 3), np.uint8)
     red[..., 0] = 200
     for encoder in ("cv2", "pil"):
-        found = JPEG((95, 95), (encoder,), p=1)(image=red)["image"]
-        assert np.abs(found.astype(int) - red).max() < 6
+        for exact in (False, True):
+            found = JPEG((95, 95), (encoder,), exact=exact, p=1)(image=red)["image"]
+            assert np.abs(found.astype(int) - red).max() < 6
 
 
 def test_draws_cover_both_ends_and_both_encoders():
@@ -51,6 +64,36 @@ def test_draws_cover_both_ends_and_both_encoders():
     assert set(draws[0]) == {(q, e) for q in (30, 31, 32, 33) for e in ("cv2", "pil")}
 
 
-def test_unknown_encoder():
-    with pytest.raises(ValueError, match="webp"):
-        JPEG(encoders=("cv2", "webp"))
+@pytest.mark.parametrize("p", [0, 0.1, 1])
+def test_probability_and_seed(p):
+    jpeg = JPEG(p=p)
+    runs = []
+    for _ in range(2):
+        jpeg.set_random_seed(0)
+        runs.append([jpeg(image=IMAGE)["image"].tobytes() for _ in range(500)])
+    assert runs[0] == runs[1]
+    changed = np.mean([image != IMAGE.tobytes() for image in runs[0]])
+    assert abs(changed - p) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"encoders": ("cv2", "webp")}, r"encoders \['webp'\]: unknown; there are cv2 and pil"),
+        ({"encoders": "jpeg"}, r"encoders \['jpeg'\]: unknown"),
+        ({"encoders": ()}, "name cv2, pil or both"),
+        ({"quality": (0, 50)}, r"quality=\[0, 50\]: both must be between 1 and 100"),
+        ({"quality": (30, 101)}, "between 1 and 100"),
+        ({"quality": (90, 30)}, r"reversed; write \[30, 90\]"),
+        ({"quality": (30.5, 90)}, "whole numbers"),
+        ({"quality": (30,)}, "two numbers"),
+        ({"p": 50}, "p=50: a probability"),
+    ],
+)
+def test_wrong_options(options, message):
+    with pytest.raises(ValueError, match=f"JPEG: .*{message}"):
+        JPEG(**options)
+
+
+def test_one_encoder_by_its_name():
+    assert JPEG(encoders="pil").encoders == ("pil",)

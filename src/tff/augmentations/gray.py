@@ -5,20 +5,30 @@ from __future__ import annotations
 from typing import Any
 
 import albumentations as A
+import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+
+from tff.augmentations.options import checked_probability
+
+#: Pillow's luma: (19595 R + 38470 G + 7471 B + 32768) >> 16. Each sum is a whole number below
+#: 2^24, which float32 holds exactly.
+_LUMA = np.array([[19595, 38470, 7471, 32768]], np.float64)
 
 
 class Grayscale(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentations has no types
-    """Replace all three channels by the luma of ITU-R 601, as Pillow rounds it.
+    """Replace all three channels by the luma of ITU-R 601, bit for bit as Pillow rounds it.
 
     Chandrasegaran et al. (ECCV 2022) train color-robust detectors with p = 0.5.
+
+    Raises:
+        ValueError: p is no probability.
     """
 
     def __init__(self, p: float = 0.5) -> None:
-        super().__init__(p=p)
+        super().__init__(p=checked_probability("Grayscale: p", p))
 
     def apply(self, img: NDArray[np.uint8], **_: Any) -> NDArray[np.uint8]:
         """(H, W, 3) uint8 -> the same without color."""
-        return np.repeat(np.asarray(Image.fromarray(img).convert("L"))[..., None], 3, axis=2)
+        luma = cv2.transform(img.astype(np.float32), _LUMA) * np.float32(2.0**-16)
+        return np.asarray(cv2.cvtColor(luma.astype(np.uint8), cv2.COLOR_GRAY2RGB), np.uint8)

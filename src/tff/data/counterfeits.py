@@ -5,21 +5,15 @@ Enough for a demonstration and for tests; not for claims of accuracy.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
-from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from tff.data import tree
 from tff.data.autoencoder import MARGIN, PATCH, UPSAMPLERS, reconstruct, train
 from tff.data.patches import patches
 from tff.data.photographs import SPLITS, Split, digest, embedded, from_folder, image_files
@@ -57,10 +51,7 @@ class Settings:
     def __post_init__(self) -> None:
         if self.size % 4 or self.size < 16:
             raise ValueError(f"size is {self.size}; it must be a multiple of 4, at least 16")
-        if set(self.counts) != set(SPLITS) or min(self.counts.values()) < 1:
-            raise ValueError(
-                f"counts must name {', '.join(SPLITS)}, each at least 1: {self.counts}"
-            )
+        tree.require_counts(self.counts)
         names = self.generators
         if len(set(names)) < len(names) or not set(names) <= set(UPSAMPLERS):
             raise ValueError(
@@ -98,7 +89,7 @@ class Settings:
 
     def stream(self, *purpose: str) -> np.random.Generator:
         """Random numbers of their own for each purpose: one more generator changes no other."""
-        return np.random.default_rng([self.seed, crc32("/".join(purpose).encode())])
+        return tree.stream(self.seed, *purpose)
 
 
 def cached(root: Path, **settings: Any) -> Path:
@@ -109,9 +100,8 @@ def cached(root: Path, **settings: Any) -> Path:
         settings: those of `Settings`.
     """
     chosen = Settings(**settings)
-    key = json.dumps([RECIPE, chosen.plain()], sort_keys=True)
-    folder = Path(root) / f"autogan-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
-    return folder if _complete(folder) else build(folder, chosen)
+    folder = tree.named(root, "autogan", RECIPE, chosen.plain())
+    return folder if tree.complete(folder) else build(folder, chosen)
 
 
 def build(folder: Path, settings: Settings) -> Path:
@@ -133,9 +123,7 @@ def build(folder: Path, settings: Settings) -> Path:
     split = settings.photographs()
     probe = patches(split["val"], 50, settings.crop, settings.stream("probe"))
     errors = {}
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
-        draft = Path(scratch) / folder.name
+    with tree.drafted(folder) as draft:
         for name in settings.generators:
             parts = SPLITS if name == settings.seen else ("test",)
             weights = int(settings.stream("weights", name).integers(2**31))
@@ -143,38 +131,14 @@ def build(folder: Path, settings: Settings) -> Path:
             for part in parts:
                 rng = settings.stream(part, name)
                 crops = patches(split[part], settings.counts[part], settings.crop, rng)
-                _write(crops, draft / part / name / "0_real")
-                _write(reconstruct(model, crops), draft / part / name / "1_fake")
+                tree.write(_inner(crops), draft / part / name / "0_real")
+                tree.write(_inner(reconstruct(model, crops)), draft / part / name / "1_fake")
             difference = _inner(reconstruct(model, probe)).astype(float) - _inner(probe)
             errors[name] = round(float(np.abs(difference).mean()) / 255, 4)
-        manifest = {
-            "settings": settings.plain(),
-            "photographs": {
-                part: [{"name": p.name, **p.credit._asdict()} for p in split[part]]
-                for part in SPLITS
-            },
-            "l1_error_on_val_patches": errors,  # of values in [0, 1]
-            "versions": {"python": platform.python_version()}
-            | {name: version(name) for name in ("tff", "torch", "numpy", "pillow")},
-        }
-        (draft / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
-        try:
-            draft.rename(folder)
-        except OSError:
-            if not _complete(folder):  # otherwise another process was faster
-                raise
+        # Errors are of values in [0, 1].
+        tree.describe(draft, settings.plain(), split, l1_error_on_val_patches=errors)
     return folder
-
-
-def _complete(folder: Path) -> bool:
-    return (folder / "manifest.json").is_file()
 
 
 def _inner(crops: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return crops[:, MARGIN:-MARGIN, MARGIN:-MARGIN]
-
-
-def _write(crops: NDArray[np.uint8], folder: Path) -> None:
-    folder.mkdir(parents=True)
-    for number, image in enumerate(_inner(crops)):
-        Image.fromarray(np.ascontiguousarray(image)).save(folder / f"{number:04}.png")

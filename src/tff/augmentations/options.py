@@ -1,0 +1,43 @@
+"""Options of augmentations, checked before the first image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+
+def checked_range(
+    name: str, ends: Sequence[float], least: float, most: float = math.inf
+) -> tuple[float, float]:
+    """The two ends of a range that numbers are drawn from.
+
+    Args:
+        name: of the option, for messages.
+        ends: lower and upper end; equal ends fix the number.
+        least: no end may be less.
+        most: no end may be more.
+
+    Raises:
+        ValueError: not two finite numbers in order, between `least` and `most`.
+    """
+    values = list(ends) if isinstance(ends, Sequence) else [ends]
+    if len(values) != 2 or not all(isinstance(v, int | float) and math.isfinite(v) for v in values):
+        raise ValueError(f"{name}={values}: expected two numbers, such as [1, 2]")
+    low, high = values
+    if low > high:
+        raise ValueError(f"{name}=[{low}, {high}]: reversed; write [{high}, {low}]")
+    if low < least or high > most:
+        limits = f"at least {least}" if math.isinf(most) else f"between {least} and {most}"
+        raise ValueError(f"{name}=[{low}, {high}]: both must be {limits}")
+    return low, high
+
+
+def checked_probability(name: str, p: float) -> float:
+    """A probability.
+
+    Raises:
+        ValueError: it is not between 0 and 1.
+    """
+    if not 0 <= p <= 1:
+        raise ValueError(f"{name}={p}: a probability is between 0 and 1")
+    return p

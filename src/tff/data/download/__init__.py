@@ -1,0 +1,1 @@
+"""Public sets of images, downloaded and unpacked; `python -m tff.data.download --help`."""

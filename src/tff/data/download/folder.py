@@ -1,0 +1,55 @@
+"""The folder that a set is downloaded into: one process at a time, and a record of its files."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+RECORD = ".tff-download.json"
+LOCK = ".tff-download.lock"
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Make the folder, and keep other processes out until this one ends, however it ends.
+
+    Raises:
+        ValueError: another process downloads into it, or it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / LOCK, "ab")  # noqa: SIM115
+    except OSError as error:
+        raise ValueError(
+            f"to={folder}: cannot be written ({error.strerror}); choose another folder"
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"to={folder}: another process downloads into this folder; wait for its end, or "
+                "choose another folder"
+            ) from None
+        yield
+
+
+def recorded(folder: Path) -> dict[str, Any]:
+    """What is known of the files: name -> url, bytes, sha256, against, time."""
+    try:
+        record = json.loads((folder / RECORD).read_text())
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def record(folder: Path, name: str, told: dict[str, Any]) -> None:
+    """Add what is known of a file."""
+    draft = folder / f"{RECORD}.draft"
+    draft.write_text(json.dumps(recorded(folder) | {name: told}, indent=2) + "\n")
+    os.replace(draft, folder / RECORD)
