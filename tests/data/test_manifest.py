@@ -247,7 +247,7 @@ KILLED = """
 import sys, time
 from pathlib import Path
 from tff.data import files
-files._PORTION = 5
+files._PORTION, files._SAVING = 5, 0
 true = files.probe
 files.probe = lambda *a: (time.sleep(0.02), true(*a))[1]
 files._THREADS = 1

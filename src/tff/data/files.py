@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -19,7 +20,8 @@ log = logging.getLogger(__name__)
 
 _STAMP = ["file", "bytes", "modified"]  # while these are the same, a file is taken for unchanged
 _NUMBERS = ["bytes", "modified", *(n for n, v in Facts()._asdict().items() if isinstance(v, int))]
-_PORTION = 10_000  # files looked at between two savings
+_PORTION = 500  # files between two steps of the progress bar
+_SAVING = 20.0  # seconds between two savings
 _THREADS = min(16, 4 * (os.cpu_count() or 1))  # most of the time they wait for the disk
 
 
@@ -45,10 +47,12 @@ def files(root: Path, cache: Path | None, pixels: bool = False) -> pd.DataFrame:
     known = known[known["checked"].isin(enough)].astype(dict.fromkeys(_NUMBERS, "int64"))
     new = there[~there["file"].isin(known["file"])]
     parts = [known]
-    starts = range(0, len(new), _PORTION)
+    starts, saved = range(0, len(new), _PORTION), time.monotonic()
     for start in track(starts, f"files of {root.name}") if len(starts) > 1 else starts:
         parts.append(_probed(new.iloc[start : start + _PORTION], root, pixels))
-        save(pd.concat(parts, ignore_index=True), store)
+        if start == starts[-1] or time.monotonic() - saved > _SAVING:
+            save(pd.concat(parts, ignore_index=True), store)
+            saved = time.monotonic()
     return pd.concat(parts, ignore_index=True).sort_values("file", ignore_index=True)
 
 
