@@ -76,7 +76,9 @@ def warnings(images: Images) -> list[str]:
         names = ", ".join(f"{row.path} ({row.problem})" for row in shown.itertuples())
         more = f" and {len(images.skipped) - 5} more" if len(images.skipped) > 5 else ""
         lines.append(f"{len(images.skipped)} files could not be used: {names}{more}.")
-    return lines + [f"The set is not as published: {note}." for note in images.notes]
+    if images.notes:
+        lines.append(f"The set is not as published: {'; '.join(images.notes)}.")
+    return lines
 
 
 def _shares(values: pd.Series[str]) -> str:

@@ -100,8 +100,8 @@ class Data(LightningDataModule, ABC):
         """The images of `train`, `val` or `test`, without augmentation."""
         if split not in self._listed:
             self._listed[split] = self.listed(split)
-            for line in self.notes(split):
-                log.warning("%s set: %s", split, line)
+            if notes := self.notes(split):
+                log.warning("%s set is not as published: %s", split, "; ".join(notes))
         table, skipped = self._listed[split]
         images = Images(
             table,
