@@ -151,6 +151,23 @@ def test_checkpoint_of_a_known_detector_loads_alone(tmp_path):
         torch.testing.assert_close(detector(image), module.eval()(image))
 
 
+def test_validation_of_a_bfloat16_training_is_in_float32(root, tmp_path):
+    trainer, module, data = fit(root, tmp_path, analyse=False, epochs=1, precision="bf16-mixed")
+    assert next(module.detector.parameters()).dtype == torch.float32
+    logits, labels = [], []
+    with torch.no_grad():
+        for batch in data.val_dataloader():
+            logits += module.detector.eval()(batch.image.float() / 255).tolist()
+            labels += batch.label.tolist()
+    logits, labels = torch.tensor(logits), torch.tensor(labels).float()
+    loss, rounded = (
+        float(torch.nn.functional.binary_cross_entropy_with_logits(z, labels))
+        for z in (logits, logits.bfloat16().float())
+    )
+    assert rounded != pytest.approx(loss, rel=1e-4)
+    assert float(trainer.callback_metrics["val/loss"]) == pytest.approx(loss, rel=1e-5)
+
+
 def test_compiled_training_is_training(root, tmp_path):
     """The same weights up to rounding, under the same names, and a copy that can be analysed."""
     weights = []

@@ -65,8 +65,9 @@ class UniversalDetector(LightningModule):
         return self._step(batch, "train")
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Metrics of a batch."""
-        self._step(batch, "val")
+        """Metrics of a batch, in float32: logits of bfloat16 would be equal for many images."""
+        with torch.autocast(self.device.type, enabled=False):
+            self._step(batch, "val")
 
     def _step(self, batch: Batch, split: str) -> Tensor:
         logits = self(batch.image)
