@@ -119,7 +119,7 @@ def test_generator_of_one_kind(tmp_path):
 def test_no_image_behind_the_name(content, tmp_path):
     put(tmp_path, "0_real/x.png", "1_fake/x.png")
     (tmp_path / "1_fake" / "bad.png").write_bytes(content)
-    with pytest.raises(ValueError, match=r"1 of 3 files cannot be used: .*bad\.png \(\w+"):
+    with pytest.raises(ValueError, match=r"1 of 3 images cannot be used: .*bad\.png \(\w+"):
         index(tmp_path)
     with pytest.raises(ValueError, match=r"bad\.png"):
         pixels(str(tmp_path / "1_fake" / "bad.png"))

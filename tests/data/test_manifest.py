@@ -167,7 +167,7 @@ def test_broken_files_are_named_or_left_out(tmp_path):
     whole = (tmp_path / "g" / "0_real" / "0.png").read_bytes()
     (tmp_path / "g" / "0_real" / "cut.png").write_bytes(whole[:-30])
     (tmp_path / "g" / "0_real" / "gone.png").symlink_to(tmp_path / "nowhere.png")
-    with pytest.raises(ValueError, match=r"4 of 10 files cannot be used") as caught:
+    with pytest.raises(ValueError, match=r"4 of 10 images cannot be used") as caught:
         index(tmp_path)
     for name in ("empty.png (empty file)", "text.jpg (not an image)", "cut.png", "gone.png"):
         assert name in str(caught.value)

@@ -64,18 +64,28 @@ def manifest(
     if found.empty:
         raise ValueError(f"image folder {root}: no images (of {', '.join(SUFFIXES)}) in it")
     placed = _placed(found, root, layout)
-    bad = placed[placed["problem"] != ""]
-    skipped = bad[["path", "problem"]].reset_index(drop=True)
-    if len(bad) and on_corrupt == "error":
+    good, skipped = usable(placed, root, on_corrupt)
+    columns = ["path", "label", "generator", "class", *_FACTS]
+    table = good[columns].reset_index(drop=True)
+    _require_both(table, root, layout)
+    return Manifest(table, skipped)
+
+
+def usable(table: pd.DataFrame, root: Path, on_corrupt: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows without a problem, and `path` and `problem` of the others.
+
+    Raises:
+        ValueError: there are others, and `on_corrupt` is `error`.
+    """
+    bad = table["problem"] != ""
+    skipped = table[bad][["path", "problem"]].reset_index(drop=True)
+    if len(skipped) and on_corrupt == "error":
         raise ValueError(
-            f"image folder {root}: {len(bad)} of {len(placed)} files cannot be used: "
+            f"image folder {root}: {len(skipped)} of {len(table)} images cannot be used: "
             f"{named(skipped['path'] + ' (' + skipped['problem'] + ')')}. Remove or repair them, "
             "or leave them out with data.on_corrupt=skip"
         )
-    columns = ["path", "label", "generator", "class", *_FACTS]
-    table = placed[placed["problem"] == ""][columns].reset_index(drop=True)
-    _require_both(table, root, layout)
-    return Manifest(table, skipped)
+    return table[~bad], skipped
 
 
 def named(names: pd.Series[str]) -> str:

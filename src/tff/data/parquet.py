@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tff.data.files import save
-from tff.data.manifest import Manifest, named
+from tff.data.manifest import Manifest, usable
 from tff.data.probe import Facts, probe
 from tff.data.source import COLUMN, MARK
 from tff.progress import track
@@ -44,15 +44,8 @@ def rows(root: Path, split: str, cache: Path | None, on_corrupt: str) -> Manifes
     table = table[table["split"].isin(["", split])]
     if table.empty:
         raise ValueError(f"image folder {root}: its Parquet files hold no images of {split}")
-    bad = table[table["problem"] != ""]
-    skipped = bad[["path", "problem"]].reset_index(drop=True)
-    if len(bad) and on_corrupt == "error":
-        raise ValueError(
-            f"image folder {root}: {len(bad)} of {len(table)} images cannot be used: "
-            f"{named(skipped['path'] + ' (' + skipped['problem'] + ')')}. Leave them out with "
-            "data.on_corrupt=skip"
-        )
-    good = table[table["problem"] == ""].drop(columns=["problem", "split"])
+    good, skipped = usable(table, root, on_corrupt)
+    good = good.drop(columns=["problem", "split"])
     if good["label"].nunique() < 2:
         raise ValueError(
             f"image folder {root}: images of one kind only; this set needs real ones beside the "
