@@ -9,6 +9,7 @@ from PIL import Image
 from tff.analyses.audit import Audit
 from tff.analyses.base import run
 from tff.analyses.examples import Examples
+from tff.analyses.ranking import Ranking
 from tff.analyses.subject import Subject
 from tff.data.folder import Folder
 from tff.data.splits import Splits
@@ -74,6 +75,17 @@ def test_every_report_on_a_biased_set_gives_alarm(tmp_path):
     fair = Folder(str(tmp_path / "fair")).splits()
     result = run({"examples": Examples(1)}, Subject.of(tiny.detector(), fair, device="cpu"))
     assert result["examples"].alarms == []
+
+
+def test_a_detector_that_detects_nothing_gives_alarm(tmp_path):
+    tiny.tree(tmp_path / "red", generators=("seen",), images=30, size=16)  # tiny.detector sees red
+    put(tmp_path / "noise" / "g", "png", "png", count=30)
+    for name, expected in (("red", False), ("noise", True)):
+        images = Folder(str(tmp_path / name)).splits()
+        subject = Subject.of(tiny.detector(), images, device="cpu", draws=20, confidence=0.0)
+        alarms = run({"ranking": Ranking()}, subject)["ranking"].alarms
+        assert any("no better than chance: g (AUC" in line for line in alarms) == expected
+        assert len(alarms) == expected
 
 
 def test_other_analyses_ask_for_a_detector(tmp_path):

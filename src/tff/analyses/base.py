@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from tff.analyses import formats
+from tff.analyses.doubts import raise_doubts
 from tff.analyses.subject import Subject
 from tff.types import Result
 
@@ -19,6 +19,8 @@ class Analysis(ABC):
 
     #: Whether the answer needs the channels' responses, not the logits alone.
     needs_responses: ClassVar[bool] = False
+    #: Whether the answer means nothing for a detector that detects nothing.
+    rests_on_detection: ClassVar[bool] = True
     #: Whether it says itself what is wrong with the files.
     tells_of_files: ClassVar[bool] = False
 
@@ -40,14 +42,13 @@ class Analysis(ABC):
 def run(analyses: Mapping[str, Analysis], subject: Subject) -> dict[str, Result]:
     """Answer several questions about one subject, in the given order of results.
 
-    Those that need most of a pass over the images go first, so that the others share it. What is
-    wrong with the files themselves stands above the first result.
+    Those that need most of a pass over the images go first, so that the others share it. What makes
+    all of it doubtful stands in the first result.
     """
     order = sorted(analyses, key=lambda name: not analyses[name].needs_responses)
     done = {name: analyses[name](subject) for name in order}
     results = {name: done[name] for name in analyses}
     if results and not any(analysis.tells_of_files for analysis in analyses.values()):
-        first = next(iter(results.values()))
-        first.alarms += formats.alarms(subject.images.test, subject.seed)
-        first.warnings[:0] = formats.warnings(subject.images.test)
+        detection = any(analysis.rests_on_detection for analysis in analyses.values())
+        raise_doubts(next(iter(results.values())), subject, detection)
     return results

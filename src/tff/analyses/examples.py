@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import matplotlib as mpl
 import numpy as np
@@ -30,6 +31,7 @@ class Examples(Analysis):
         images: how many of each kind and generator.
     """
 
+    rests_on_detection: ClassVar[bool] = False
     images: int = 6
 
     def answer(self, subject: Subject) -> Result:
