@@ -113,6 +113,22 @@ def test_forensynths_has_classes_and_one_generator_to_train_on(tmp_path):
     assert set(chosen.manifest("train")["class"]) == {"cat"}
 
 
+def test_a_set_of_which_only_a_part_has_come(tmp_path):
+    put(tmp_path, *(name for name in TREES["forensynths"] if name.startswith("val")))
+    data = named("forensynths", tmp_path)
+    assert data.splits_there() == ["val"]
+    splits = data.everything()
+    assert list(splits.named) == ["test"]  # it stands for all
+    assert len(splits.test) == 8
+    with pytest.raises(ValueError, match=r"train/\{class\}"):
+        data.images("train")
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        named("forensynths", tmp_path / "nowhere").everything()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no images"):
+        named("forensynths", tmp_path / "empty").everything()
+
+
 def test_generators_that_share_real_images(tmp_path):
     put(tmp_path, *TREES["universalfakedetect"])
     images = named("universalfakedetect", tmp_path).test()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Mapping
 from functools import cached_property
@@ -77,11 +78,22 @@ class Folder(Data):
     def splits_there(self) -> list[str]:
         """Which of train, val and test there are."""
         if self.layout is not None:
-            drawn = {"val"} if "train" in self.layout else set()
-            return [s for s in SPLITS if s in {*self.layout, *drawn}]
+            there = {
+                s for s, layout in self.layout.items() if layout is None or self._holds(layout)
+            }
+            drawn = {"val"} if "train" in there and "val" not in self.layout else set()
+            # With nothing there, whoever asks for one of them is told what was expected where.
+            return [s for s in SPLITS if s in (there | drawn or self.layout)]
         if self.divided:
             return [s for s in SPLITS if (self.root / s).is_dir()]
         return list(SPLITS)
+
+    def _holds(self, layout: Layout | None) -> bool:
+        """Whether any folder below the root, which may have come in part, is of a set."""
+        if layout is None:
+            return True
+        folders = (Path(folder) for folder, _, _ in os.walk(self.root))
+        return any(layout.place(folder.relative_to(self.root).as_posix()) for folder in folders)
 
     def listed(self, split: str) -> Manifest:
         """All images of a set, and the files that cannot be used."""
