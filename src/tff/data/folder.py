@@ -78,9 +78,7 @@ class Folder(Data):
     def splits_there(self) -> list[str]:
         """Which of train, val and test there are."""
         if self.layout is not None:
-            there = {
-                s for s, layout in self.layout.items() if layout is None or self._holds(layout)
-            }
+            there = {split for split, own in self.layout.items() if self._holds(own)}
             drawn = {"val"} if "train" in there and "val" not in self.layout else set()
             # With nothing there, whoever asks for one of them is told what was expected where.
             return [s for s in SPLITS if s in (there | drawn or self.layout)]
