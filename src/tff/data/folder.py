@@ -150,7 +150,9 @@ class Folder(Data):
         """Where the number of images is not the published one."""
         if split not in self.expected or split not in self._listed:
             return []
-        return miscounted(self._listed[split].table, self.expected[split])
+        chosen = self.generators or self.expected[split]
+        expected = {name: n for name, n in self.expected[split].items() if name in chosen}
+        return miscounted(self._listed[split].table, expected)
 
     def test(self) -> Images:
         """The test set of a divided tree; of an undivided one, all images."""

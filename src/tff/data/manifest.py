@@ -102,11 +102,13 @@ def miscounted(table: pd.DataFrame, expected: Mapping[str, int]) -> list[str]:
         expected: generator -> its images, real and generated together.
     """
     counts = table["generator"].value_counts()
-    return [
-        f"{generator} has {counts.get(generator, 0):,} images, {number:,} are published"
-        for generator, number in expected.items()
-        if counts.get(generator, 0) != number
+    missing = [f"{name} ({number:,})" for name, number in expected.items() if name not in counts]
+    wrong = [
+        f"{name} has {counts[name]:,} images, {number:,} are published"
+        for name, number in expected.items()
+        if counts.get(name, number) != number
     ]
+    return wrong + ([f"missing are {', '.join(missing)}"] if missing else [])
 
 
 def _placed(found: pd.DataFrame, root: Path, layout: Layout) -> pd.DataFrame:
