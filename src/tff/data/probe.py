@@ -126,5 +126,5 @@ def _complete(stream: BinaryIO, size: int, kind: str) -> bool:
     stream.seek(max(0, size - _TAIL))
     tail = stream.read()
     if kind == "GIF":
-        return tail.rstrip(b"\0").endswith(b";")
+        return tail.endswith(b";")
     return kind not in _ENDS or _ENDS[kind] in tail
