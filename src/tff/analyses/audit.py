@@ -56,7 +56,9 @@ class Audit(Analysis):
             f"{int(bias['alarm'].sum())} of {len(bias)} give alarm."
         ]
         for name, images in sets.items():
-            result.alarms += [f"{name}: {line}" for line in formats.alarms(images, subject.seed)]
+            result.alarms += [
+                f"{name}: {line}" for line in formats.alarms(bias[bias["set"] == name])
+            ]
             result.warnings += [f"{name}: {line}" for line in formats.warnings(images)]
         if len(twice):
             first = twice.iloc[0]

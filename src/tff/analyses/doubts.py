@@ -17,7 +17,7 @@ def raise_doubts(result: Result, subject: Subject, detection: bool) -> None:
         detection: whether the results rest on what the detector has learned.
     """
     images = subject.images.test
-    result.alarms += formats.alarms(images, subject.seed)
+    result.alarms += formats.alarms(formats.bias(images, subject.seed))
     if detection:
         result.alarms += chance(subject)
     result.warnings[:0] = formats.warnings(images)

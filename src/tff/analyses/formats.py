@@ -44,7 +44,8 @@ def bias(images: Images, seed: int = 0) -> pd.DataFrame:
     """
     columns = ["height", "width"] if images.match_format else HEADER
     rows = []
-    for generator in images.generators:
+    files = set(columns) <= set(images.manifest)  # else the set does not come as files
+    for generator in images.generators if files else []:
         part = images.manifest.iloc[images.rows_of(generator)]
         auc, low, high = separability(part[columns], part["label"].to_numpy("int64"), seed)
         alarm = bool(auc > ALARM and low > 0.5)
@@ -54,12 +55,9 @@ def bias(images: Images, seed: int = 0) -> pd.DataFrame:
     )
 
 
-def alarms(images: Images, seed: int = 0) -> list[str]:
-    """Whether the files give away what a detector should find in the pixels."""
-    if not set(HEADER) <= set(images.manifest):
-        return []  # images of a set that does not come as files
-    found = bias(images, seed)
-    suspects = found[found["alarm"]]
+def alarms(found: pd.DataFrame) -> list[str]:
+    """Whether the files, by their `bias`, give away what should be found in the pixels."""
+    suspects = found[found["alarm"].astype(bool)]
     if suspects.empty:
         return []
     names = ", ".join(f"{row.generator} (AUC {row.auc:.2f})" for row in suspects.itertuples())

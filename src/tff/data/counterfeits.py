@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from tff.data import tree
 from tff.data.autoencoder import MARGIN, PATCH, UPSAMPLERS, reconstruct, train
 from tff.data.patches import patches
-from tff.data.photographs import SPLITS, Split, digest, embedded, from_folder, image_files
+from tff.data.photographs import Split, digest, embedded, from_folder, image_files
+from tff.data.splits import SPLITS
 
 RECIPE = 3  # part of a cached folder's name: raise it with every change that changes the images
 

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from tff.data.layout import real_for
 from tff.data.source import pixels
 from tff.data.views import WHOLE, View
 from tff.types import Batch
@@ -83,7 +84,7 @@ class Images(Dataset[Batch]):
     def rows_of(self, generator: str) -> NDArray[np.int64]:
         """The rows of a generator's images and of the real ones that belong to it."""
         of_row, label = self.manifest["generator"], self.manifest["label"]
-        real = self.real_of.get(generator, self.real_of.get("*", generator))
+        real = real_for(generator, self.real_of)
         mine = ((of_row == generator) & (label == 1)) | ((of_row == real) & (label == 0))
         return np.flatnonzero(mine)
 

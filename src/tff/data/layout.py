@@ -68,7 +68,12 @@ class Layout:
 
     def real(self, generator: str) -> str:
         """The `generator` of the real images that belong to a generator."""
-        return self.real_of.get(generator, self.real_of.get("*", generator))
+        return real_for(generator, self.real_of)
+
+
+def real_for(generator: str, real_of: Mapping[str, str]) -> str:
+    """The name under which the real images that belong to a generator stand."""
+    return real_of.get(generator, real_of.get("*", generator))
 
 
 def _compiled(pattern: str) -> tuple[re.Pattern[str], str | None]:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from tff.data.files import save
 from tff.data.manifest import Manifest, usable
 from tff.data.probe import Facts, probe
-from tff.data.source import COLUMN, MARK
+from tff.data.source import COLUMN, MARK, encoded
 from tff.progress import track
 
 #: What the label column may hold.
@@ -83,7 +83,7 @@ def _looked_at(path: Path) -> pd.DataFrame:
 
 
 def _group(path: Path, number: int, group: pd.DataFrame, pool: ThreadPoolExecutor) -> pd.DataFrame:
-    data = [v["bytes"] if isinstance(v, dict) else v for v in group[COLUMN]]
+    data = encoded(group[COLUMN])
     facts = pool.map(lambda one: probe(io.BytesIO(one or b""), ""), data)
     labels = group["label"].astype(str).str.lower()
     if unknown := set(labels) - set(_LABELS):

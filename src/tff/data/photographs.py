@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from tff.data.probe import SUFFIXES
+from tff.data.splits import SPLITS
 
 log = logging.getLogger(__name__)
 
-SPLITS = ("train", "val", "test")
 MOST_FILES = 200  # of a folder, and the central
 LARGEST_SIDE = 1024  # pixels of each: together they bound the memory to 600 MB
 

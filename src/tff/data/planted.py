@@ -15,7 +15,8 @@ from tff.data.cues import BLOCK, CUES, REAL, Cue, Pixels
 from tff.data.datamodule import Data
 from tff.data.manifest import Manifest
 from tff.data.patches import patches
-from tff.data.photographs import SPLITS, Split, digest, embedded, from_folder, image_files
+from tff.data.photographs import Split, digest, embedded, from_folder, image_files
+from tff.data.splits import SPLITS
 
 RECIPE = 1  # part of a cached folder's name: raise it with every change that changes the images
 MARGIN = 2 * BLOCK  # pixels cut off at last, where blur and filters meet the border; whole blocks

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -45,4 +47,9 @@ def read(path: str) -> bytes:
 def _group(file: str, group: int) -> list[bytes]:
     """The images of a row group: the smallest piece that can be read at once."""
     column = pq.ParquetFile(file).read_row_group(group, columns=[COLUMN])[COLUMN]
-    return [value["bytes"] if isinstance(value, dict) else value for value in column.to_pylist()]
+    return encoded(column.to_pylist())
+
+
+def encoded(values: Iterable[Any]) -> list[bytes]:
+    """The bytes of images in a column, where they may stand in a field of their own."""
+    return [value["bytes"] if isinstance(value, dict) else value for value in values]

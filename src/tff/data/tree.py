@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tff.data.photographs import SPLITS, Split
+from tff.data.photographs import Split
+from tff.data.splits import SPLITS
 
 MANIFEST = "manifest.json"  # the last file to be written
 
