@@ -114,6 +114,8 @@ def _rule(traced: Trace, node: fx.Node, signs: list[bool], convolution: MakeRule
     whole = parted(traced, node)
     if whole is not None:
         operation = traced.operation(whole)
+    if operation is torch.add and node.kwargs:
+        operation = torch.sub  # it may have a factor `alpha`
     kind = RULES.get(BATCH_NORM if isinstance(module, BATCH_NORM) else operation)
     if kind is None or (operation in PARTING and whole is None):
         raise NotImplementedError(_no_rule(traced, node))

@@ -85,7 +85,7 @@ class Book:
         step, behind = self._ledger.steps[i], self._ledger.behind[i]
         given = self._given.get(behind, [])
         if sums is not None:
-            self._arrives[i] = sums.net.sum(1)
+            self._arrives[i] = sums.net
             self._absolute[i] = sums.absolute
         elif given and len(given) == len(self._ledger.readers[behind]):
             self._arrives[i] = torch.stack(given).sum(0)

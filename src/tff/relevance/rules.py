@@ -135,28 +135,40 @@ class SignedMixture(Mixture):
         return False
 
 
-@explains(torch.add, torch.sub)
-class Sum(Mixture):
-    """y = u + v; R_u = u R / e(y), R_v = v R / e(y): shares are signed and may exceed 1.
+@explains(torch.sub)
+class Difference(Mixture):
+    """y = u - v, and any sum with a factor, under the rule of `Mixture`.
 
-    Of a sum with a constant the constant gets nothing.
+    Shares are signed and may exceed 1. Of a sum with a constant the constant gets nothing.
     """
 
     several = True
 
     def relevance(self, relevance: Tensor, run: Operation, *inputs: Tensor) -> list[Tensor]:
-        if len(inputs) == 1:
-            return [relevance]
-        # Maps are large here: each pass over them counts, and two new ones are enough.
-        u, v = inputs
-        y, transpose = transposed(run, u, v)
-        spare = torch.copysign(y.new_tensor(EPSILON), y)
-        for_u, for_v = transpose(torch.div(relevance, spare.add_(y), out=y))  # often the same
-        for_u = torch.mul(u, for_u, out=spare if u.shape == spare.shape else None)
-        return [for_u, for_v.mul_(v)]
+        return [relevance] if len(inputs) == 1 else super().relevance(relevance, run, *inputs)
 
     def output_nonnegative(self) -> bool:
-        return self.operation is torch.add and all(self.nonnegative)
+        return False
+
+
+@explains(torch.add)
+class Sum(Difference):
+    """y = u + v; R_u = u R / e(y), R_v = v R / e(y).
+
+    Maps are large here: each pass over them counts, and two new ones are enough.
+    """
+
+    def relevance(self, relevance: Tensor, run: Operation, *inputs: Tensor) -> list[Tensor]:
+        if len(inputs) == 1:
+            return [relevance]
+        u, v = inputs
+        y = u + v
+        spare = torch.copysign(y.new_tensor(EPSILON), y)
+        q = torch.div(relevance, spare.add_(y), out=y)
+        return [torch.mul(u, q, out=spare), q.mul_(v)]
+
+    def output_nonnegative(self) -> bool:
+        return all(self.nonnegative)
 
 
 @explains(nn.LayerNorm, nn.GroupNorm)

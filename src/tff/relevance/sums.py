@@ -11,15 +11,15 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Sums:
-    """Sums over the places of a map, (B, C): of the positive relevance, and of all of it."""
+    """Sums over a map: of each channel's positive relevance (B, C), and of all relevance (B,)."""
 
     positive: Tensor
     net: Tensor
 
     @classmethod
     def of(cls, relevance: Tensor) -> Sums:
-        """(B, C, H, W) -> sums of each channel."""
-        return cls(relevance.clamp(min=0).sum((2, 3)), relevance.sum((2, 3)))
+        """The sums of the relevance (B, C, H, W) of a layer."""
+        return cls(relevance.clamp(min=0).sum((2, 3)), relevance.sum((1, 2, 3)))
 
     def plus(self, other: Sums) -> Sums:
         """Of a layer that is used at two places of the network."""
@@ -28,7 +28,7 @@ class Sums:
     @cached_property
     def absolute(self) -> Tensor:
         """Sum of |R| over the layer, (B,)."""
-        return (2 * self.positive - self.net).sum(1)
+        return 2 * self.positive.sum(1) - self.net
 
     @property
     def share(self) -> Tensor:
