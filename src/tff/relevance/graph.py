@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+import tff.relevance.mixtures
 import tff.relevance.rules  # noqa: F401  # the rules that come with tff
 from tff.detectors.feature_maps import PARTING, flow, parted, sources
 from tff.detectors.trace import BATCH_NORM, Trace, trace
