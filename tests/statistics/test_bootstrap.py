@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tff.statistics.bootstrap import interval, resamples
+from tff.statistics.bootstrap import counts, evaluated, interval, percentiles, resamples
 
 LABELS = np.array([0, 1, 1, 0, 0, 0, 1])
 
@@ -72,3 +72,32 @@ def test_interval_covers_a_known_mean():
         low, high = interval(lambda at, s=sample: s[at].mean(1), rows)
         covered.append(low <= 3 <= high)
     assert 0.88 <= np.mean(covered) <= 0.99
+
+
+@pytest.mark.parametrize("chunk", [1, 30, 10**6])
+def test_values_of_all_resamples(chunk):
+    values = np.random.default_rng().normal(size=(30, 3))
+    rows = resamples(np.zeros(30, np.int64), 11, seed=0)
+    found = evaluated(lambda at: values[at].mean(1), rows, chunk)
+    np.testing.assert_array_equal(found, [values[row].mean(0) for row in rows])
+
+
+def test_no_resample():
+    rows = resamples(LABELS, 0, seed=0)
+    assert evaluated(lambda at: np.zeros((len(at), 2)), rows).shape == (0, 2)
+    assert np.isnan(interval(lambda at: at.mean(1), rows)).all()
+
+
+def test_percentiles_leave_out_what_is_undefined():
+    assert percentiles(np.array([np.nan, 4.0, 1.0, np.nan, 3.0, 2.0, 5.0]), 0.5) == (2, 4)
+    assert np.isnan(percentiles(np.zeros(0))).all()
+
+
+@pytest.mark.parametrize(("draws", "size"), [(6, 7), (1, 7), (0, 7), (4, 0)])
+def test_counts(draws, size):
+    rows = resamples(LABELS[:size], draws, seed=2)
+    found = counts(rows, size)
+    assert found.shape == (draws, size)
+    assert (found.sum(1) == size).all()
+    for row, times in zip(rows, found, strict=True):
+        assert times.tolist() == [(row == i).sum() for i in range(size)]

@@ -36,9 +36,28 @@ def interval(
     Returns:
         Lower and upper end; NaN when the statistic is undefined.
     """
+    return percentiles(evaluated(statistic, rows, chunk), level)
+
+
+def evaluated(statistic: Callable[[Rows], Floats], rows: Rows, chunk: int = 2**24) -> Floats:
+    """The values of a statistic in all resamples, (draws, ...); see `interval`."""
     step = max(1, chunk // max(1, rows.shape[1]))
-    values = np.concatenate([statistic(rows[i : i + step]) for i in range(0, len(rows), step)])
+    starts = range(0, max(1, len(rows)), step)
+    return np.concatenate([statistic(rows[i : i + step]) for i in starts])
+
+
+def percentiles(values: Floats, level: float = 0.95) -> tuple[float, float]:
+    """Ends of the middle `level` of values (D,), NaN left out; NaN when there are no others."""
     if np.isnan(values).all():
         return np.nan, np.nan
     low, high = np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def counts(rows: Rows, size: int) -> Rows:
+    """How often each of `size` rows was drawn: (draws, n) -> (draws, size).
+
+    A statistic of counts needs its images sorted, or its bins filled, only once for all draws.
+    """
+    apart = rows + size * np.arange(len(rows))[:, None]
+    return np.bincount(apart.ravel(), minlength=len(rows) * size).reshape(len(rows), size)

@@ -14,30 +14,33 @@ class Rows(Metric):
 
     Args:
         width: how many numbers each image has.
+        dtype: in which they are kept.
     """
 
     full_state_update = False
     index: list[Tensor]
     values: list[Tensor]
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, dtype: torch.dtype = torch.float64) -> None:
         super().__init__()
-        self.width = width
+        self.width, self.kept_as = width, dtype
         self.add_state("index", [], dist_reduce_fx="cat")
         self.add_state("values", [], dist_reduce_fx="cat")
 
     def update(self, index: Tensor, values: Tensor) -> None:
         """Take in rows (B,) of the manifest and their values (B, width)."""
-        # float64 holds every row number below 2^53, and one type travels between processes.
+        # float64 holds every row number below 2^53.
         self.index.append(index.to(self.device, torch.float64))
-        self.values.append(values.to(self.device, torch.float64).reshape(len(index), self.width))
+        self.values.append(values.to(self.device, self.kept_as).reshape(len(index), self.width))
 
     def compute(self) -> Tensor:
-        """(N, width) float64 in the order of the rows; the mean where a row came several times."""
-        values = joined(self.values).reshape(-1, self.width)
+        """(N, width) in the order of the rows; the mean where a row came several times."""
+        values = joined(self.values).reshape(-1, self.width).to(self.kept_as)
         rows, place, times = torch.unique(
             joined(self.index), return_inverse=True, return_counts=True
         )
+        if len(rows) == len(values):  # none came twice: no need for a third copy
+            return values[place.argsort()]
         means: Tensor = values.new_zeros(len(rows), self.width).index_add_(0, place, values)
         return means.div_(times[:, None])
 
@@ -45,7 +48,7 @@ class Rows(Metric):
         """Gather from all processes; one that saw no image takes part with no rows."""
         if not self.index:
             self.index.append(torch.empty(0, dtype=torch.float64, device=self.device))
-            self.values.append(self.index[0].new_empty(0, self.width))
+            self.values.append(self.index[0].new_empty(0, self.width, dtype=self.kept_as))
         super().sync(*args, **kwargs)  # type: ignore[arg-type]
 
 

@@ -7,10 +7,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import norm, rankdata
+from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.tree import DecisionTreeClassifier
+
+from tff.statistics.correlated_areas import components
 
 _FOLDS = 5
 
@@ -46,10 +48,7 @@ def separability(columns: pd.DataFrame, labels: NDArray[np.int64], seed: int = 0
 def area(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> Area:
     """AUC and its interval (DeLong et al., Biometrics 1988), at least two rows of each label."""
     one, zero = scores[labels == 1], scores[labels == 0]
-    everywhere = rankdata(np.concatenate([one, zero]))
-    # Of each row, the share of the other kind that lies on the right side of it.
-    beaten = (everywhere[: len(one)] - rankdata(one)) / len(zero)
-    beating = 1 - (everywhere[len(one) :] - rankdata(zero)) / len(one)
+    beaten, beating = components(one, zero)
     auc = float(roc_auc_score(labels, scores))
     error = np.sqrt(beaten.var(ddof=1) / len(one) + beating.var(ddof=1) / len(zero))
     reach = float(norm.ppf(0.975) * error)

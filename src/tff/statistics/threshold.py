@@ -8,25 +8,21 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
-#: `half`: 0.5. `oracle`: the paper's, chosen on the test images themselves, hence optimistic.
-ThresholdRule = Literal["half", "oracle"]
+#: `half`: 0.5. `validation`: the best one on the validation images of the seen generator. `oracle`:
+#: the paper's, the best one on the test images themselves, hence optimistic.
+ThresholdRule = Literal["half", "validation", "oracle"]
 
 
-def threshold(
-    rule: ThresholdRule, labels: NDArray[np.int64], probabilities: NDArray[np.float64]
-) -> float:
-    """The threshold that a rule gives; an image is called generated when p > threshold.
+def best_threshold(labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> float:
+    """The threshold with the largest sqrt(TPR (1 - FPR)) along the ROC curve, the first of several.
 
-    `oracle` maximises the geometric mean sqrt(TPR (1 - FPR)) along the ROC curve, the first maximum
-    winning (released code of Chandrasegaran et al., ECCV 2022).
+    An image is called generated when p > threshold (released code of Chandrasegaran et al., ECCV
+    2022).
 
-    Raises:
-        ValueError: the rule is unknown.
+    Args:
+        labels: (N,) 1 generated, 0 real.
+        probabilities: (N,).
     """
-    if rule == "half":
-        return 0.5
-    if rule != "oracle":
-        raise ValueError(f"threshold={rule}: unknown; there are half and oracle")
     false_positive, true_positive, thresholds = roc_curve(labels, probabilities)
     best = int(np.argmax(np.sqrt(true_positive * (1 - false_positive))))
     return float(thresholds[best])

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tff.statistics.bootstrap import interval, resamples
+from tff.statistics.estimate import Estimate, area, mean, worst
+
+UNDEFINED = Estimate(np.nan, np.full(50, np.nan))
+
+
+@pytest.fixture
+def three() -> list[Estimate]:
+    generator = np.random.default_rng()
+    return [Estimate(v, v + generator.normal(size=50)) for v in generator.normal(size=3)]
+
+
+def is_undefined(estimate: Estimate) -> bool:
+    return np.isnan([estimate.value, estimate.low, estimate.high, *estimate.draws]).all()
+
+
+def test_interval_is_that_of_the_bootstrap():
+    values = np.random.default_rng().normal(size=30)
+    rows = resamples(np.zeros(30, np.int64), 400, seed=0)
+    found = Estimate(values.mean(), values[rows].mean(1))
+    assert (found.low, found.high) == interval(lambda at: values[at].mean(1), rows)
+    expected = [values.mean(), *np.percentile(found.draws, [2.5, 97.5])]
+    columns = found.columns("ap")
+    assert list(columns) == ["ap", "ap_low", "ap_high"]
+    assert list(columns.values()) == pytest.approx(expected, abs=1e-12)
+
+
+def test_undefined_draws_are_left_out_of_the_interval():
+    found = Estimate(0.0, np.array([np.nan, *np.arange(41.0), np.nan]))
+    assert [found.low, found.high] == pytest.approx([1, 39])
+
+
+@pytest.mark.parametrize("draws", [[], [np.nan], [np.nan] * 7])
+def test_no_draw(draws):
+    columns = Estimate(0.5, np.array(draws)).columns("x")
+    np.testing.assert_equal(columns, {"x": 0.5, "x_low": np.nan, "x_high": np.nan})
+
+
+def test_difference_is_paired(three):
+    a, b, _ = three
+    found = a - b
+    assert found.value == a.value - b.value
+    np.testing.assert_array_equal(found.draws, a.draws - b.draws)
+    moved = Estimate(a.value + 2, a.draws + 2) - a
+    assert [moved.low, moved.high] == pytest.approx([2, 2])
+
+
+def test_difference_of_the_undefined(three):
+    for found in (three[0] - UNDEFINED, UNDEFINED - three[0], mean([]) - three[0]):
+        assert is_undefined(found)
+        assert len(found.draws) == 50
+
+
+def test_mean_and_worst_of_each_draw(three):
+    values, draws = [e.value for e in three], np.stack([e.draws for e in three])
+    assert mean(three).value == pytest.approx(np.mean(values))
+    np.testing.assert_allclose(mean(three).draws, draws.mean(0))
+    assert worst(three).value == min(values)
+    np.testing.assert_array_equal(worst(three).draws, draws.min(0))
+    assert worst(three, smallest=False).value == max(values)
+    np.testing.assert_array_equal(worst(three, smallest=False).draws, draws.max(0))
+
+
+@pytest.mark.parametrize("over", [mean, worst])
+def test_undefined_generators_are_left_out(three, over):
+    found = over([three[0], UNDEFINED, three[1]])
+    expected = over(three[:2])
+    assert found.value == expected.value
+    np.testing.assert_array_equal(found.draws, expected.draws)
+    assert is_undefined(over([UNDEFINED, UNDEFINED]))
+    assert is_undefined(over([]))
+
+
+@pytest.mark.parametrize("over", [mean, worst])
+def test_a_draw_that_lacks_a_generator_is_undefined(three, over):
+    three[1].draws[7] = np.nan
+    found = over(three)
+    assert np.flatnonzero(np.isnan(found.draws)).tolist() == [7]
+    assert np.isfinite([found.value, found.low, found.high]).all()
+
+
+def test_one_generator(three):
+    for over in (mean, worst):
+        assert over(three[:1]).value == three[0].value
+        np.testing.assert_array_equal(over(three[:1]).draws, three[0].draws)
+
+
+def test_area_by_hand(three):
+    a, b, c = three
+    found = area([1, 2, 5], three)
+
+    def by_hand(a, b, c):
+        return ((a + b) / 2 * 1 + (b + c) / 2 * 3) / 4
+
+    assert found.value == pytest.approx(by_hand(a.value, b.value, c.value))
+    np.testing.assert_allclose(found.draws, by_hand(a.draws, b.draws, c.draws), atol=1e-12)
+
+
+def test_area_of_a_level_curve_is_its_height(three):
+    found = area([0, 0.1, 7, 7, 9], [three[0]] * 5)
+    assert found.value == pytest.approx(three[0].value)
+    np.testing.assert_allclose(found.draws, three[0].draws)
+
+
+def test_area_without_width_or_with_a_gap(three):
+    assert is_undefined(area([], []))
+    assert is_undefined(area([3], three[:1]))
+    assert is_undefined(area([3, 3], three[:2]))
+    assert is_undefined(area([1, 2, 3], [three[0], UNDEFINED, three[2]]))
+
+
+@pytest.mark.parametrize("xs", [[1, 2], [1, 2, 3, 4], [2, 1, 3], [1, np.nan, 3], [1, 2, np.inf]])
+def test_xs_that_are_no_axis(three, xs):
+    with pytest.raises(ValueError, match="ascending"):
+        area(xs, three)
+
+
+@pytest.mark.parametrize(
+    "combine", [lambda a, b: a - b, lambda a, b: mean([a, b]), lambda a, b: area([0, 1], [a, b])]
+)
+def test_other_resamples(three, combine):
+    with pytest.raises(ValueError, match=r"of 9 and 50 draws.*same number"):
+        combine(three[0], Estimate(0.0, np.zeros(9)))
+
+
+def test_paired_interval_is_narrower_and_covers():
+    generator = np.random.default_rng(0)
+    covered, narrower = [], []
+    for seed in range(150):
+        a = generator.normal(0, 1, 60)
+        b = a + generator.normal(0.3, 0.3, 60)
+        rows = resamples(np.zeros(60, np.int64), 300, seed)
+        first, second = (Estimate(x.mean(), x[rows].mean(1)) for x in (a, b))
+        gain = second - first
+        covered.append(gain.low <= 0.3 <= gain.high)
+        narrower.append(gain.high - gain.low < (first.high - first.low) / 2)
+    assert 0.88 <= np.mean(covered) <= 0.99
+    assert all(narrower)
