@@ -84,7 +84,7 @@ def layers(ranking: pd.DataFrame, k: int, order: Sequence[str] | None = None) ->
     """
     if ranking.empty:
         return no_data()
-    block = _blocks(order or sorted(ranking["layer"].unique(), key=_natural))
+    block = blocks(order or sorted(ranking["layer"].unique(), key=_natural))
     shown = list(dict.fromkeys(block.values()))
     lies_in = ranking["layer"].map(block)
     widths = lies_in.value_counts().reindex(shown, fill_value=0)
@@ -100,7 +100,7 @@ def _natural(name: str) -> str:
     return re.sub(r"\d+", lambda number: number[0].zfill(6), name)
 
 
-def _blocks(names: Sequence[str]) -> dict[str, str]:
+def blocks(names: Sequence[str]) -> dict[str, str]:
     """Each layer -> what it is shown as: itself, or the smallest block that makes few enough."""
     block = {name: name for name in names}
     depth = max(name.count(".") for name in names)

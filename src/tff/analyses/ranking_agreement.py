@@ -1,0 +1,151 @@
+"""Does another ranking of the channels name the same ones?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from tff.analyses import agreement_tables
+from tff.analyses.base import Analysis
+from tff.analyses.subject import Subject
+from tff.plots import agreement as figures
+from tff.published.architecture import TITLES, architecture
+from tff.published.rankings import published_omega, read_omega
+from tff.statistics.agreement import (
+    Floats,
+    overlaps,
+    rank_biased_overlap,
+    ranked,
+    spearman,
+)
+from tff.types import Result
+
+ABOUT = """
+Two rankings of the same channels are compared: that of this detector, and {other}. How many of the
+top k are in both? Two rankings that know nothing of each other share k²/n of them.
+
+Omega is a share of a layer, so narrow layers are on top in any ranking of any detector. The second
+line of comparison keeps how many of the top k lie in each layer and draws the channels within the
+layers by chance: only what lies above it says that the same channels were found. Detectors that
+were trained from different starts have no reason to give a channel the same number.
+"""
+WORDS = {
+    "share": "found",
+    "share_by_chance": "by chance",
+    "share_within_layers": "by chance within layers",
+}
+
+
+@dataclass(frozen=True)
+class RankingAgreement(Analysis):
+    """Overlap at k, Spearman and rank-biased overlap with another ranking, and layer by layer.
+
+    Args:
+        other: `published`: the authors' ranking for this architecture; or a CSV file in their
+            format (`key,mean_relevance`) or ours (`layer,channel,omega`).
+        ks: overlap is told at these and at the subject's k; larger ones than there are channels
+            are left out.
+        p: of the rank-biased overlap, see `statistics.agreement.rank_biased_overlap`.
+
+    Raises:
+        ValueError: a k below 1, or p outside (0, 1).
+    """
+
+    other: str = "published"
+    ks: Sequence[int] = (10, 50, 100, 500, 1000, 5000)
+    p: float = 0.99
+
+    def __post_init__(self) -> None:
+        if any(isinstance(k, bool) or not isinstance(k, int) or k < 1 for k in self.ks):
+            raise ValueError(
+                f"analysis.ranking_agreement.ks={list(self.ks)}: expected whole numbers from 1"
+            )
+        if not 0 < self.p < 1:
+            raise ValueError(
+                f"analysis.ranking_agreement.p={self.p}: must lie between 0 and 1, such as 0.99"
+            )
+
+    def answer(self, subject: Subject) -> Result:
+        """Tables `ranking_agreement` (a row a k), `..._layers`, and `..._top`."""
+        name = architecture(subject.detector)
+        published = self.other == "published"
+        word = "the authors' published one" if published else f"that of {self.other}"
+        result = Result("Do two rankings agree?", ABOUT.format(other=word))
+        if published and name is None:
+            result.findings = [
+                "No ranking was published for this architecture, only for "
+                f"{' and '.join(TITLES.values())}: nothing was compared. Another ranking can be "
+                "given with analysis.ranking_agreement.other=FILE."
+            ]
+            result.tables = {"ranking_agreement": pd.DataFrame(columns=agreement_tables.COLUMNS)}
+            return result
+        theirs = (
+            published_omega(name, subject.channels)
+            if published and name
+            else read_omega(self.other, subject.channels)
+        )
+        self._compare(result, subject, subject.relevance["fake"].omega, theirs, word)
+        return result
+
+    def _compare(
+        self, result: Result, subject: Subject, ours: Floats, theirs: Floats, word: str
+    ) -> None:
+        first, second = subject.ranking.numpy(), ranked(theirs)
+        n, counts = len(first), overlaps(first, second)
+        channels = subject.channels.table()
+        groups = pd.factorize(channels["layer"])[0].astype(np.int64)
+        ks = sorted({k for k in self.ks if k <= n} | {subject.k})
+        table = agreement_tables.by_k(ks, counts, first, second, groups)
+        curves = agreement_tables.curves(counts, first, second, groups)
+        tops = first[: subject.k], second[: subject.k]
+        top = np.union1d(*tops)
+        rbo = rank_biased_overlap(counts, self.p)
+        by_chance = rank_biased_overlap(np.arange(1, n + 1) ** 2 / n, self.p)
+        everywhere, among_top = spearman(ours, theirs), spearman(ours[top], theirs[top])
+        row = table[table["k"] == subject.k].iloc[0]
+        layers = agreement_tables.by_layer(subject.channels.layers, groups, ours, theirs, *tops)
+        both = agreement_tables.of_top(channels, top, ours, theirs, first, second)
+        result.tables = {
+            "ranking_agreement": table,
+            "ranking_agreement_layers": layers,
+            "ranking_agreement_top": both,
+        }
+        verdict = (
+            "the same channels are named more often than chance does"
+            if row["p_within_layers"] < 0.05
+            else "no sign that the same channels are named, rather than the same layers"
+        )
+        result.findings = [
+            f"Of the top {subject.k} of {n:,} channels, {int(row['overlap'])} are in the top "
+            f"{subject.k} of {word} as well ({100 * row['share']:.0f} %). Chance gives "
+            f"{row['by_chance']:.1f}, and {row['within_layers']:.1f} with the layers kept "
+            f"(p = {row['p_within_layers']:.1g}): {verdict}.",
+            f"Rank correlation (Spearman) over all channels: {everywhere:.3f}; over the "
+            f"{len(top)} channels that are in the top {subject.k} of either: {among_top:.3f}. "
+            f"Rank-biased overlap (p = {self.p:g}): {rbo:.3f}, by chance {by_chance:.3f}.",
+        ]
+        result.scalars = {
+            "k": subject.k,
+            "overlap_at_k": float(row["overlap"]),
+            "overlap_at_k_by_chance": float(row["by_chance"]),
+            "overlap_at_k_within_layers": float(row["within_layers"]),
+            "p_within_layers": float(row["p_within_layers"]),
+            "spearman": everywhere,
+            "spearman_top": among_top,
+            "rank_biased_overlap": rbo,
+            "rank_biased_overlap_by_chance": by_chance,
+            "zeros_ours": int((ours == 0).sum()),
+            "zeros_other": int((theirs == 0).sum()),
+        }
+        result.figures = {
+            "ranking_agreement": figures.overlap(curves, WORDS, subject.k),
+            "ranking_agreement_layers": figures.layers(layers),
+        }
+        result.captions = {
+            "ranking_agreement": "Share of the top k that is in both rankings.",
+            "ranking_agreement_layers": "Rank correlation of omega within each layer. A cross "
+            "stands where there is none, because all omegas of the layer are equal.",
+        }

@@ -1,0 +1,104 @@
+"""Rankings of channels from files: the authors' format and ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from tff.published.architecture import ranking, translated
+from tff.types import Channels
+
+_KEY = r"^(?P<layer>.+)\.#(?P<channel>\d+)\(T=(?P<width>\d+)\)$"
+_EXPECTED = (
+    "expected the columns layer,channel,omega (ranking.csv of a report) or key,mean_relevance "
+    "with keys such as layer1.0.conv1.#63(T=64)"
+)
+
+
+def published_omega(name: str, channels: Channels) -> NDArray[np.float64]:
+    """The authors' omega of generated images in the order of our channels: (n_channels,).
+
+    Args:
+        name: an architecture, see `architecture`.
+        channels: of a detector of that architecture.
+    """
+    return _placed(ranking(name), channels, Path(f"published ranking of {name}"))
+
+
+def read_omega(path: Path | str, channels: Channels) -> NDArray[np.float64]:
+    """Omega of every channel from a file, in the order of our channels: (n_channels,).
+
+    Args:
+        path: a CSV file in either format, its rows in any order.
+        channels: that the file has to rank, all of them.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no such table, or ranks other channels; the message names the line.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"ranking {path}: there is no such file; {_EXPECTED}")
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise ValueError(f"ranking {path}: not a CSV file ({error}); {_EXPECTED}") from error
+    if {"layer", "channel", "omega"} <= set(table):
+        ours = table[["layer", "channel", "omega"]]
+    elif {"key", "mean_relevance"} <= set(table):
+        ours = _from_keys(table, path)
+    else:
+        found = ", ".join(map(str, table)) or "nothing"
+        raise ValueError(f"ranking {path}: has the columns {found}; {_EXPECTED}")
+    whole = ours["channel"].str.fullmatch(r"\d{1,9}")
+    _refuse(~whole, path, ours["channel"], "channel {}: expected a whole number from 0")
+    omega = pd.to_numeric(ours["omega"], errors="coerce").astype(np.float64)
+    wrong = ~omega.between(0, np.finfo(np.float64).max)  # neither NaN nor infinite
+    _refuse(wrong, path, ours["omega"], "omega {}: expected a finite number, 0 or more")
+    table = ours.assign(channel=ours["channel"].astype(np.int64), omega=omega)
+    if "_conv_stem" in set(table["layer"]):  # efficientnet_pytorch's names
+        count = table["layer"].map(table["layer"].value_counts())
+        widths = table["width"].astype(np.int64) if "width" in table else count
+        table["layer"] = translated(table["layer"], widths)
+    return _placed(table, channels, path)
+
+
+def _from_keys(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    parts = table["key"].str.extract(_KEY)
+    odd = parts.isna().any(axis=1)
+    _refuse(odd, path, table["key"], "key {}: expected LAYER.#CHANNEL(T=WIDTH)")
+    return parts.assign(omega=table["mean_relevance"])
+
+
+def _placed(table: pd.DataFrame, channels: Channels, path: Path) -> NDArray[np.float64]:
+    """Omega in the order of the channels; all of them have to be there, once."""
+    widths = table["layer"].map(channels.widths).astype(np.float64)  # NaN: unknown
+    known = ", ".join([*channels.layers[:3], "...", channels.layers[-1]])
+    unknown = widths.isna()
+    _refuse(unknown, path, table["layer"], f"unknown layer {{}}; the network has {known}")
+    if "width" in table:
+        said = table["layer"] + " of width " + table["width"]
+        _refuse(table["width"] != widths.astype(int).astype(str), path, said, "{}: has another one")
+    named = table["layer"] + " #" + table["channel"].astype(str)
+    _refuse(table["channel"] >= widths, path, named, "{}: the layer has fewer channels")
+    _refuse(table.duplicated(["layer", "channel"]), path, named, "{} stands there twice")
+    if len(table) != len(channels):
+        raise ValueError(
+            f"ranking {path}: has {len(table):,} of the network's {len(channels):,} channels; "
+            "two rankings can be compared only if both rank all of them"
+        )
+    omega = np.empty(len(channels))
+    starts = table["layer"].map(channels.starts).to_numpy(np.int64)
+    omega[starts + table["channel"].to_numpy(np.int64)] = table["omega"].to_numpy(np.float64)
+    return omega
+
+
+def _refuse(wrong: pd.Series[bool], path: Path, values: pd.Series[str], message: str) -> None:
+    """Raises for the first row that is wrong; line 1 is the header."""
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        told = message.format(repr(str(values.iloc[row])))
+        raise ValueError(f"ranking {path}, line {row + 2}: {told}")
