@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 
 import hydra
@@ -12,32 +13,36 @@ from tff.command_line import quoted, readable_errors
 
 @hydra.main(config_path="conf", config_name="analyze", version_base="1.3")
 def main(cfg: DictConfig) -> None:
-    """Run the chosen analyses on a checkpoint and write the report."""
+    """Run the chosen analyses on a checkpoint, or on several, and write the report."""
     # Imported here, so that a mistyped option is told within a second.
     from hydra.utils import instantiate
 
     from tff.analyses.base import run
-    from tff.data.splits import Splits
-    from tff.detectors.checkpoint import load
+    from tff.analyses.side_by_side import Run, distinct, side_by_side
     from tff.report.loggers import log
     from tff.report.page import write
     from tff.report.terminal import show
     from tff.report.versions import versions
     from tff.training.loggers import finish
-    from tff.training.restore import fingerprint
+    from tff.training.subjects import subject_of
 
     with readable_errors():
-        if cfg.ckpt is None:  # for analyses of the files alone
-            detector, weights = None, "none"
-            images = instantiate(cfg.data).everything()
-        else:
-            detector, weights = load(cfg.ckpt, cfg.get("detector")), fingerprint(cfg.ckpt)
-            images = Splits(instantiate(cfg.discovery).discovery(), instantiate(cfg.data).test())
-        subject = instantiate(cfg.subject)(detector, images.limited(cfg.images), weights=weights)
-        results = run(instantiate(cfg.analysis, _convert_="all"), subject)
+        runs = {}
+        several = OmegaConf.is_list(cfg.ckpt)
+        if several:
+            distinct([str(ckpt) for ckpt in cfg.ckpt])  # refuses one given twice before the work
+        for ckpt in cfg.ckpt if several else [cfg.ckpt]:
+            one = OmegaConf.merge(cfg, {"ckpt": ckpt})
+            data, discovery = partial(instantiate, one.data), partial(instantiate, one.discovery)
+            options = {key: one.get(key) for key in ("passes", "detector", "images")}
+            subject = subject_of(ckpt, instantiate(one.subject), data, discovery, **options)
+            analyses = instantiate(one.analysis, _convert_="all")
+            runs[str(ckpt)] = Run(subject, analyses, run(analyses, subject))
+        results = side_by_side(runs)
+        protocols = {ckpt: each.subject.describe() for ckpt, each in runs.items()}
         context = {
-            "checkpoint": f"{cfg.ckpt} ({weights})",
-            "protocol": subject.describe(),
+            "checkpoint": ", ".join(runs),
+            "protocol": protocols if len(runs) > 1 else next(iter(protocols.values())),
             "options": OmegaConf.to_container(cfg, resolve=True),
             "versions": versions(),
             "command": shlex.join(["python", "analyze.py", *sys.argv[1:]]),

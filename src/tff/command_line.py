@@ -14,6 +14,7 @@ from rich.text import Text
 PATHS = (
     "ckpt",
     "out",
+    "passes",
     "hydra.run.dir",
     "data.root",
     "data.photos",
@@ -27,8 +28,8 @@ def quoted(arguments: Iterable[str], keys: tuple[str, ...] = PATHS) -> list[str]
     """Quote the values of path options, so that Hydra takes `=`, `(`, `,`, spaces... literally.
 
     `ckpt=runs/epoch=3 (best).ckpt` then means that file, and `~` the home folder. Values that are
-    quoted or escaped already, refer to others with `${...}`, or (with `-m`) list several with
-    commas, stay as they are.
+    quoted or escaped already, lists (`[a,b]`), refer to others with `${...}`, or (with `-m`) list
+    several with commas, stay as they are.
     """
     arguments = list(arguments)
     sweep = bool({"-m", "--multirun"} & set(arguments))
@@ -39,7 +40,7 @@ def _quoted(argument: str, keys: tuple[str, ...], sweep: bool) -> str:
     key, equals, value = argument.partition("=")
     plain = key.lstrip("+") in keys and equals and value not in ("", "null", "true", "false")
     special = value[:1] in ("'", '"') or "${" in value or "\\=" in value or (sweep and "," in value)
-    if not plain or special:
+    if not plain or special or (value[0] == "[" and value[-1] == "]"):
         return argument
     escaped = os.path.expanduser(value).replace('"', '\\"')
     return f'{key}="{escaped}"'

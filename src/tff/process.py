@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from torch.distributed import get_rank, get_world_size, is_available, is_initialized
+from torch.distributed import (
+    broadcast_object_list,
+    get_rank,
+    get_world_size,
+    is_available,
+    is_initialized,
+)
 
 
 def place() -> tuple[int, int]:
@@ -10,3 +16,12 @@ def place() -> tuple[int, int]:
     if is_available() and is_initialized():
         return get_rank(), get_world_size()
     return 0, 1
+
+
+def agreed(yes: bool) -> bool:
+    """What the first process thinks, on all of them: a file may appear between two looks at it."""
+    if place()[1] == 1:
+        return yes
+    answer = [yes]
+    broadcast_object_list(answer)
+    return answer[0]

@@ -6,7 +6,7 @@ from tests import replicas
 from torch import Tensor, nn
 
 from tff.detectors.base import Detector
-from tff.detectors.interventions import dropped, recorded
+from tff.detectors.interventions import dropped, outputs, recorded
 
 
 @pytest.fixture
@@ -87,15 +87,15 @@ def test_recorded_in_the_order_asked_for(detector, image):
     ]
     with recorded(detector, channels) as responses:
         detector(image[:1])
-        beside = responses.beside(detector(image))
+        detector(image)
+        maxima = responses.of(channels)
     for handle in handles:
         handle.remove()
-    assert beside.shape == (3, 6)
-    assert torch.equal(beside[:, 0], detector(image))
+    assert maxima.shape == (3, 5)
     table = detector.channels.table()
-    for column, flat in enumerate(channels.tolist(), start=1):
+    for column, flat in enumerate(channels.tolist()):
         layer, channel = table.loc[flat, "layer"], table.loc[flat, "channel"]
-        assert torch.equal(beside[:, column], outputs[layer][:, channel].flatten(1).max(1)[0])
+        assert torch.equal(maxima[:, column], outputs[layer][:, channel].flatten(1).max(1)[0])
     assert hooks(detector) == 0
 
 
@@ -103,9 +103,64 @@ def test_recorded_in_the_order_asked_for(detector, image):
 def test_recorded_sees_dropped_channels_as_zero(detector, image):
     channels = torch.tensor([1, 0])
     with dropped(detector, channels[:1]), recorded(detector, channels) as responses:
-        beside = responses.beside(detector(image))
-    assert (beside[:, 1] == 0).all()
-    assert (beside[:, 2] != 0).all()
+        detector(image)
+        maxima = responses.of(channels)
+    assert (maxima[:, 0] == 0).all()
+    assert (maxima[:, 1] != 0).all()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("flat", [[1], [2, 0, 9], [21, 5, 12, 3]])
+def test_something_else_in_place_of_a_channel(flat, detector, image):
+    channels, other = torch.tensor(flat), torch.rand(3, 3, 9, 7, dtype=torch.float64)
+    values = torch.randn(len(detector.channels), dtype=torch.float64)
+    layers = list(detector.channels.masks(channels))
+    with outputs(detector, layers) as maps:
+        detector(other)
+    for instead in (values, dict(maps)):
+
+        def replace(layer: str, instead: object = instead) -> object:
+            def hook(_m: nn.Module, _i: object, out: Tensor) -> Tensor:
+                out = out.clone()
+                for c in flat:
+                    row = detector.channels.table().iloc[c]
+                    if row["layer"] == layer:
+                        n = int(row["channel"])
+                        out[:, n] = instead[c] if instead is values else instead[layer][:, n]
+                return out
+
+            return hook
+
+        handles = [
+            detector.network.get_submodule(layer).register_forward_hook(replace(layer))
+            for layer in layers
+        ]
+        expected = detector(image)
+        for handle in handles:
+            handle.remove()
+        with dropped(detector, channels, instead):
+            assert torch.equal(detector(image), expected)
+    assert hooks(detector) == 0
+
+
+def test_gradients_reach_the_outputs_of_layers(detector, image):
+    layers = detector.channels.layers
+    with outputs(detector, layers) as found:
+        logits = detector(image.requires_grad_())
+    slopes = torch.autograd.grad(logits.sum(), [found[layer] for layer in layers])
+    # By a small step: the logit moves by slope times step.
+    layer, step = layers[1], 1e-6
+    index = (1, 0, 2, 1)
+
+    def nudge(_m: nn.Module, _i: object, out: Tensor) -> Tensor:
+        out = out.clone()
+        out[index] += step
+        return out
+
+    handle = detector.network.get_submodule(layer).register_forward_hook(nudge)
+    moved = detector(image).sum() - logits.sum()
+    handle.remove()
+    assert float(moved) / step == pytest.approx(float(slopes[1][index]), rel=1e-3, abs=1e-8)
 
 
 @pytest.mark.parametrize("block", [dropped, recorded])

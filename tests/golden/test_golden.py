@@ -48,9 +48,9 @@ def test_recorded_maxima(case):
     detector, image = case.detector, case.images[:1].double()
     channels = torch.randperm(len(detector.channels), generator=torch.manual_seed(0))
     with torch.no_grad(), recorded(detector, channels) as responses:
-        beside = responses.beside(detector(image))[0]
-    assert difference(beside[0], case.file["logits"][0, 0]) <= 1e-11
-    assert difference(beside[1:], case.file["maxact0"][channels]) <= 1e-11
+        logit = detector(image)[0]
+    assert difference(logit, case.file["logits"][0, 0]) <= 1e-11
+    assert difference(responses.of(channels)[0], case.file["maxact0"][channels]) <= 1e-11
 
 
 def test_single_precision(case):

@@ -10,17 +10,18 @@ import pandas as pd
 from torch import Tensor
 
 from tff.analyses.base import Analysis
-from tff.analyses.passes import Floats
+from tff.analyses.judge import WHERE, Judge, Scores, judges, over_generators
+from tff.analyses.records import Floats, Rows
 from tff.analyses.subject import Subject
 from tff.plots import comparison, distributions
-from tff.statistics.bootstrap import Rows, interval, resamples
-from tff.statistics.detection import detection, sigmoid
-from tff.statistics.threshold import ThresholdRule, threshold
+from tff.statistics.bootstrap import evaluated
+from tff.statistics.estimate import Estimate
 from tff.types import Result
 
 ABOUT = """
 The same test images are shown twice: as they are, and with the {cue} taken away. If the detector
-relied on {cue}, its average precision (AP) falls and it grows less sure of generated images. Box
+relied on {cue}, its average precision (AP) falls and it grows less sure of generated images. The
+interval of a drop is taken image by image, so it says whether the drop is more than chance. Box
 plots show the probability that it gives to generated images that it found suspicious before
 (P of at least {suspicious:g}); the median drop is the difference of the two medians.
 """
@@ -34,52 +35,82 @@ class Cue(Protocol):
     def __call__(self, image: Tensor) -> Tensor: ...
 
 
+MEASURES = ("ap", "real_accuracy", "fake_accuracy")
+
+
 @dataclass(frozen=True)
 class Ablation(Analysis):
     """AP, accuracies and the median probability drop without a cue, per generator.
 
     Args:
         ablation: what takes the cue away.
-        threshold: see `Sensitivity`.
         suspicious: generated images below this probability are left out of boxes and medians, as
             in the released code.
     """
 
     ablation: Cue
-    threshold: ThresholdRule = "half"
     suspicious: float = 0.2
 
     def answer(self, subject: Subject) -> Result:
-        """Table `ablation`, a row a generator."""
+        """Tables `ablation`, a row a generator, and `ablation_summary`."""
         cue = self.ablation.cue
-        plain = subject.evaluate().logits
-        ablated = subject.evaluate(self.ablation).logits
-        rows, long, boxes = [], [], {}
-        for generator, at in subject.generators():
-            row, sides, probabilities = self._row(
-                subject, subject.labels[at], plain[at], ablated[at]
+        plain = Scores.of(subject, subject.evaluate().logits)
+        ablated = Scores.of(subject, subject.evaluate(self.ablation).logits)
+        rows, long, boxes, drops = [], [], {}, {}
+        for judge in judges(subject):
+            before, after = judge(plain), judge(ablated)
+            drops[judge.name] = before["ap"] - after["ap"]
+            first = {"generator": judge.name, "seen": judge.seen}
+            rows.append(
+                {
+                    **first,
+                    "cue": cue,
+                    "ablation": repr(self.ablation),
+                    **_columns(before, ""),
+                    **_columns(after, "_ablated"),
+                    **drops[judge.name].columns("ap_drop"),
+                    **self._median_drop(judge, plain.p, ablated.p),
+                    **judge.columns(),
+                }
             )
-            seen = generator in subject.seen
-            rows.append({"generator": generator, "seen": seen, "cue": cue, **row})
-            long += [{"generator": generator, "seen": seen, **side} for side in sides]
-            boxes[generator] = dict(zip(("as it is", f"without {cue}"), probabilities, strict=True))
+            for side, measures in (("as it is", before), ("ablated", after)):
+                long.append(first | {"input": side} | measures["ap"].columns("ap"))
+            shown = self._shown(judge, plain.p)
+            values = plain.p[judge.at][shown], ablated.p[judge.at][shown]
+            boxes[judge.name] = dict(zip(("as it is", f"without {cue}"), values, strict=True))
         table = pd.DataFrame(rows)
-        drop = float(table["median_drop"].mean())
-        unseen = table if table["seen"].all() else table[~table["seen"]]
+        overall = over_generators(subject, drops, smallest=False)
         result = Result(
             f"What is lost without {cue}", ABOUT.format(cue=cue, suspicious=self.suspicious)
         )
-        result.tables = {"ablation": table}
-        result.findings = [
-            f"Without {cue}, mean AP on {'the seen' if unseen is table else 'unseen'} generators "
-            f"goes from {unseen['ap'].mean():.3f} to {unseen['ap_ablated'].mean():.3f}. The median "
-            f"probability of generated images {'falls' if drop > 0 else 'rises'} by "
-            f"{100 * abs(drop):.0f} percentage points (mean over generators)."
-        ]
+        summary = [{"where": w, "cue": cue} | e.columns("ap_drop") for w, e in overall.items()]
+        result.tables = {"ablation": table, "ablation_summary": pd.DataFrame(summary)}
+        median = float(table["median_drop"].mean())
+        for where, drop in overall.items():
+            if where == "unseen_worst":
+                continue
+            of_where = table[table["seen"] == (where == "seen")]
+            sure = "" if drop.low > 0 or drop.high < 0 else ", which chance alone may do"
+            result.findings.append(
+                f"Without {cue}, AP on {WHERE[where]} goes from {of_where['ap'].mean():.3f} to "
+                f"{of_where['ap_ablated'].mean():.3f}: a drop of {drop.value:.3f} ({drop.low:.3f} "
+                f"to {drop.high:.3f}){sure}."
+            )
+        if np.isfinite(median):
+            result.findings.append(
+                f"The median probability of generated images {'falls' if median > 0 else 'rises'} "
+                f"by {100 * abs(median):.0f} percentage points (mean over generators)."
+            )
+        else:
+            result.warnings.append(
+                f"No generated image has P of at least {self.suspicious:g}, so there are no boxes "
+                "and no median drop; lower analysis.ablation.suspicious."
+            )
         result.scalars = {
             "ap": float(table["ap"].mean()),
             "ap_ablated": float(table["ap_ablated"].mean()),
-            "median_drop": drop,
+            "median_drop": median,
+            **{f"{where}_ap_drop": drop.value for where, drop in overall.items()},
         }
         words = {"as it is": "as it is", "ablated": f"without {cue}"}
         result.figures = {
@@ -97,47 +128,28 @@ class Ablation(Analysis):
         }
         return result
 
-    def _row(
-        self, subject: Subject, labels: np.ndarray, plain: Floats, ablated: Floats
-    ) -> tuple[dict[str, object], list[dict[str, object]], list[Floats]]:
-        """The numbers of one generator; the same in long form for the figure; the boxes' values."""
-        p, p_ablated = sigmoid(plain), sigmoid(ablated)
-        cut = threshold(self.threshold, labels, p)
-        draws = resamples(labels, subject.draws, subject.seed)
-        before = detection(labels, plain, p > cut, draws)
-        after = detection(labels, ablated, p_ablated > cut, draws)
-        shown = (labels == 1) & (p >= self.suspicious)
+    def _shown(self, judge: Judge, p: Floats) -> np.ndarray:
+        """Which images of a generator boxes and medians are of."""
+        return np.asarray((judge.labels == 1) & (p[judge.at] >= self.suspicious))
+
+    def _median_drop(self, judge: Judge, plain: Floats, ablated: Floats) -> dict[str, object]:
+        """The difference of the medians, by the same images before and after."""
+        shown = self._shown(judge, plain)
+        pair = plain[judge.at], ablated[judge.at]
 
         def drop(rows: Rows) -> Floats:
             kept = shown[rows]
-            medians = [
-                np.nanmedian(np.where(kept, q[rows], np.nan), axis=-1) for q in (p, p_ablated)
-            ]
-            return np.asarray(medians[0] - medians[1])
+            before, after = (np.nanmedian(np.where(kept, p[rows], np.nan), axis=-1) for p in pair)
+            return np.asarray(before - after)
 
-        some = bool(shown.any())
-        low, high = interval(drop, draws[shown[draws].any(-1)]) if some else (np.nan, np.nan)
-        row: dict[str, object] = {
-            **before,
-            **{_renamed(name): value for name, value in after.items()},
-            "median_drop": float(drop(np.arange(len(labels))[None])[0]) if some else np.nan,
-            "median_drop_low": low,
-            "median_drop_high": high,
-            "threshold": cut,
-            "threshold_rule": self.threshold,
-            "images": len(labels),
-            "images_boxed": int(shown.sum()),
-        }
-        sides: list[dict[str, object]] = [
-            {"input": "as it is", **before},
-            {"input": "ablated", **after},
-        ]
-        return row, sides, [p[shown], p_ablated[shown]]
+        estimate = Estimate(np.nan, np.full(1, np.nan))
+        if shown.any():
+            everything = np.arange(len(shown))[None]
+            drawn = judge.resamples[shown[judge.resamples].any(-1)]
+            estimate = Estimate(float(drop(everything)[0]), evaluated(drop, drawn))
+        return {**estimate.columns("median_drop"), "images_boxed": int(shown.sum())}
 
 
-def _renamed(name: str) -> str:
-    """`ap_low` -> `ap_ablated_low`."""
-    for ending in ("_low", "_high"):
-        if name.endswith(ending):
-            return f"{name.removesuffix(ending)}_ablated{ending}"
-    return f"{name}_ablated"
+def _columns(measures: dict[str, Estimate], ending: str) -> dict[str, float]:
+    """`ap`, `ap_low`, ... or `ap_ablated`, `ap_ablated_low`, ..."""
+    return {c: v for m in MEASURES for c, v in measures[m].columns(m + ending).items()}

@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import matplotlib as mpl
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from tff.analyses.base import Analysis
 from tff.analyses.subject import Subject
-from tff.plots import images
+from tff.plots import heat, images
+from tff.relevance.patch import positive
 from tff.types import Result
 
 ABOUT = """
@@ -51,7 +50,8 @@ class Examples(Analysis):
                 p = float(explanation.logit.sigmoid())
                 rows["generated"].append((image, f"P = {p:.2f}"))
                 assert explanation.pixels is not None
-                rows["relevance"].append((heat(explanation.pixels[0]), ""))
+                light = heat.brightness(positive(explanation.pixels[0]))
+                rows["relevance"].append((heat.bare(light), ""))
             name = f"examples_{generator}"
             result.figures[name] = images.image_grid(rows)
             result.captions[name] = f"Test images of {generator}" + (
@@ -62,12 +62,3 @@ class Examples(Analysis):
     def _image(self, subject: Subject, row: int) -> NDArray[np.uint8]:
         image = subject.images.test[0, int(row)].image
         return np.asarray(image.permute(1, 2, 0), np.uint8)
-
-
-def heat(relevance: Tensor) -> NDArray[np.uint8]:
-    """Pixel relevance (3, H, W) -> (H, W, 3) picture: [sum over RGB]+ over its maximum."""
-    positive = relevance.sum(0).clamp(min=0).cpu().numpy()
-    # A few pixels hold most; the 99th percentile as white keeps the rest visible.
-    white = np.quantile(positive, 0.99)
-    picture = mpl.colormaps["magma"](np.clip(positive / white, 0, 1) if white > 0 else positive)
-    return np.asarray((picture[..., :3] * 255).round(), np.uint8)

@@ -18,7 +18,7 @@ def table(subject: Subject) -> pd.DataFrame:
     whose contributions add up to zero); `negative_share` is that of the sum of |R| that arrives.
     Where nothing is handed on, since a ranking needs no pixels, what leaves and is lost is missing.
     """
-    names = pd.DataFrame(subject.lrp.accounts, columns=["operation", "rule"])
+    names = pd.DataFrame(subject.network.accounts, columns=["operation", "rule"])
     parts = []
     for kind, name in (("fake", "generated"), ("real", "real")):
         found = subject.relevance[kind]
@@ -38,7 +38,7 @@ def add(result: Result, subject: Subject) -> None:
     """Add the ledger of a subject to a result, with a warning where too much was lost."""
     ledger = table(subject)
     of_generated = ledger[ledger["images"] == "generated"]
-    lost, limit = leak(of_generated), subject.lrp.max_leak
+    lost, limit = leak(of_generated), subject.network.max_leak
     total = float(lost.sum())
     result.tables["ledger"] = ledger
     result.figures["relevance_lost"] = losses(of_generated, limit)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from tff.analyses import ledger
 from tff.analyses.base import Analysis
-from tff.analyses.passes import Floats
+from tff.analyses.records import Floats
 from tff.analyses.subject import Subject
 from tff.plots import channels
 from tff.types import Channels, Result

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -13,42 +13,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tff.analyses.passes import Cue, Evaluation, Floats, Passes, Relevance
-from tff.data.images import MATCHED_QUALITY
+from tff.analyses import criteria, top
+from tff.analyses.network import NONE, Network
+from tff.analyses.observed import Observed
+from tff.analyses.options import Options, RankingRule
+from tff.analyses.passes import Passes
+from tff.analyses.protocol import Protocol, seen
+from tff.analyses.records import Cue, Evaluation, Floats
+from tff.analyses.which import labels_of
 from tff.data.splits import Splits
 from tff.detectors.base import Detector
 from tff.relevance.lrp import LRP
-from tff.types import Channels
-
-
-class TooFewImagesError(ValueError):
-    """A statistic has no images to be computed from."""
+from tff.statistics.average_precision import average_precision
+from tff.statistics.detection import sigmoid
+from tff.statistics.threshold import ThresholdRule, best_threshold
 
 
 @dataclass(eq=False)
-class Subject:
-    """Made by `Subject.of`; analyses read from it, and share its passes over the images.
-
-    Attributes:
-        images: on which channels are found, and on which they are tested.
-        lrp: the relevance method, on a copy of its own.
-        k: how many top channels are taken for the transferable forensic features.
-        confidence: FF-RS uses generated images with P(generated) of at least this, and real ones
-            with at most one minus this.
-        seed: of every random choice in the analyses.
-        draws: resamples behind each interval.
-        protocol: how all this was measured, for the tables.
-    """
-
-    images: Splits
-    lrp: LRP
-    passes: Passes
-    k: int
-    confidence: float
-    seed: int
-    draws: int
-    protocol: dict[str, object]
-    _done: dict[Cue | None, Evaluation] = field(default_factory=dict)
+class Subject(Observed):
+    """Made by `Subject.of`; analyses read from it, and share its passes over the images."""
 
     @classmethod
     def of(
@@ -57,77 +40,84 @@ class Subject:
         images: Splits,
         relevance: Callable[[Detector], LRP] = LRP,
         *,
-        k: int | None = None,
-        confidence: float = 0.9,
-        seed: int = 0,
-        draws: int = 1000,
         batch_size: int = 32,
         workers: int = 0,
         device: str = "auto",
         weights: str = "",
+        scoring: Protocol | None = None,
+        ranking: RankingRule | None = None,
+        **options: Any,
     ) -> Subject:
         """Take private copies, so that nothing done here can reach a detector in training.
 
         Args:
             detector: None for analyses of the files alone.
-            k: None takes the paper's share of the detector's channels.
             device: `auto` takes a GPU where there is one.
             weights: names the detector's weights in the tables.
+            options: see `Options`.
 
         Raises:
-            ValueError: k is not between 1 and the number of channels.
+            ValueError: an option has an impossible value.
         """
+        chosen = Options(scoring=scoring or Protocol(), ranking=ranking or RankingRule(), **options)
         if detector is None:
-            protocol = _seen(images) | {"seed": seed}
-            return cls(images, _NONE, _NONE, 0, confidence, seed, draws, protocol)
+            return cls(images, NONE, NONE, chosen, seen(images) | {"seed": chosen.seed})
         gpu = device == "auto" and torch.cuda.is_available()
         place = torch.device("cuda" if gpu else "cpu" if device == "auto" else device)
         private = copy.deepcopy(detector).eval().requires_grad_(False)
         private = private.to(place).to(memory_format=torch.channels_last)
-        total = len(private.channels)
-        if k is None:
-            k = max(1, round(private.tff_fraction * total))
-        if not 0 < k <= total:
-            raise ValueError(f"k={k}: must lie between 1 and the number of channels, {total}")
         lrp = relevance(private)
-        protocol = _seen(images) | {
+        network = Network.of(private, lrp)
+        protocol = seen(images) | {
+            "protocol": chosen.scoring.name,
             "weights": weights or type(private.network).__name__,
             "relevance": " ".join(f"{name}={value}" for name, value in lrp.protocol.items()),
-            "seed": seed,
+            "seed": chosen.seed,
         }
-        passes = Passes(private, place, batch_size, workers)
-        return cls(images, lrp, passes, k, confidence, seed, draws, protocol)
+        passes = Passes(private, lrp, place, batch_size, workers)
+        return cls(images, passes, network, chosen, protocol)
 
-    @property
-    def detector(self) -> Detector:
-        """The private copy in eval mode."""
-        return self.passes.detector
+    def __post_init__(self) -> None:
+        if self.passes is not NONE:
+            self.options.scoring.check(self.images.test.view)
+            top.parsed(self.options.k, len(self.channels), self.network.tff_fraction)
 
-    @property
-    def channels(self) -> Channels:
-        """The numbering of the detector's channels."""
-        return self.detector.channels
+    def scores(self, by: str, seed: int | None = None) -> Floats:
+        """(n_channels,) by one of `criteria.CRITERIA`."""
+        of_seed = self.seed if seed is None else seed
+        return criteria.scores(
+            by, lambda: self.relevance["fake"].omega, lambda: self.activity, self.channels, of_seed
+        )
 
-    @cached_property
-    def relevance(self) -> dict[str, Relevance]:
-        """FF-RS from `fake` and from `real` images, in one pass over the discovery images.
-
-        Raises:
-            TooFewImagesError: no generated image is detected with the confidence asked for.
-        """
-        images = self.images.discovery
-        found = self.passes.relevance(images, self.lrp, self.confidence)
-        if not found["fake"].images:
-            raise TooFewImagesError(
-                f"FF-RS: none of the generated images is detected with P >= {self.confidence}; "
-                "train the detector longer, or lower subject.confidence"
-            )
-        return found
+    def order(self, by: str, seed: int | None = None) -> Tensor:
+        """All channels (n_channels,) by a criterion, best first; ties in order."""
+        rule = self.options.ranking.duplicates
+        return criteria.order(self.scores(by, seed), self.network.twins, rule)
 
     @cached_property
     def ranking(self) -> Tensor:
-        """All channels (n_channels,) by omega of generated images, best first; ties in order."""
-        return torch.from_numpy(np.argsort(-self.relevance["fake"].omega, kind="stable"))
+        """All channels (n_channels,) by the criterion of this subject, best first."""
+        return self.order(self.options.ranking.by)
+
+    @cached_property
+    def k(self) -> int:
+        """How many of them are taken for the transferable forensic features.
+
+        Raises:
+            ValueError: `k=auto`, and no k does what is asked of it.
+        """
+        total = len(self.channels)
+        known = top.parsed(self.options.k, total, self.network.tff_fraction)
+        if known is not None:
+            return known
+        found = self.images.discovery
+
+        def drop(ks: list[int]) -> Floats:
+            choices = {str(k): self.ranking[:k] for k in ks}
+            logits = self.passes.evaluate_dropped(found, choices, None)
+            return np.array([average_precision(labels_of(found), logits[str(k)]) for k in ks])
+
+        return top.smallest(drop, self.options.k_below, total)
 
     @property
     def top(self) -> Tensor:
@@ -139,22 +129,16 @@ class Subject:
 
         Args:
             cue: takes a cue away from the images.
-            responses: also record the spatial maxima of the top k channels.
+            responses: also record spatial maxima: of the top k channels of every image, and of all
+                channels for the images of `sample`.
         """
-        done = self._done.get(cue)
-        if done is None or (responses and done.responses is None):
-            channels = self.top if responses else torch.empty(0, dtype=torch.int64)
-            done = self._done[cue] = self.passes.evaluate(self.images.test, cue, channels)
-        return done
+        return self._evaluate("test", cue, self.top if responses else None)
 
-    def evaluate_dropped(self, choices: Mapping[str, Tensor]) -> dict[str, Floats]:
-        """Logits (N,) of the test images with each choice of channels dropped, in one reading."""
-        return self.passes.evaluate_dropped(self.images.test, choices)
-
-    @cached_property
-    def labels(self) -> NDArray[np.int64]:
-        """(N,) of the test images, 0 real, 1 generated."""
-        return self.images.test.manifest["label"].to_numpy(np.int64)
+    def cut(self, rule: ThresholdRule, of: NDArray[np.int64], logits: Floats) -> float:
+        """Where "generated" begins for images with these labels and logits, by a rule."""
+        if rule == "validation":
+            of, logits = labels_of(self.images.discovery), self._evaluate("discovery", None).logits
+        return 0.5 if rule == "half" else best_threshold(of, sigmoid(logits))
 
     @cached_property
     def seen(self) -> set[str]:
@@ -169,29 +153,16 @@ class Subject:
     def describe(self) -> dict[str, object]:
         """The protocol in full, for a report."""
         images = {f"images of {n}": found.counts() for n, found in self.images.named.items()}
-        if self.passes is _NONE:
+        if self.passes is NONE:
             return {**self.protocol, **images}
+        rule = self.options.ranking
         return {
             **self.protocol,
-            "k": f"{self.k} of {len(self.channels):,} channels",
-            "confidence": self.confidence,
+            "protocol": f"{self.options.scoring}",
+            # `auto` is not searched for a description alone.
+            "k": f"{vars(self).get('k', self.options.k)} of {len(self.channels):,} channels",
+            "ranking": f"by {rule.by}, duplicates {rule.duplicates}",
+            "confidence": self.options.confidence,
             "bootstrap resamples": self.draws,
             **images,
         }
-
-
-class _Missing:
-    """Stands where a detector should be."""
-
-    def __getattr__(self, name: str) -> Any:
-        raise ValueError("this analysis needs a detector: pass ckpt=...")
-
-
-_NONE: Any = _Missing()
-
-
-def _seen(images: Splits) -> dict[str, object]:
-    """How the test images are seen."""
-    test = images.test
-    matched = {"match_format": f"JPEG {MATCHED_QUALITY}"} if test.match_format else {}
-    return {"crop": test.view.crop, "resize": test.view.resize or "none", **matched}

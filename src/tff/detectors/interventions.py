@@ -1,8 +1,8 @@
-"""Record or drop channels of a detector while it runs; nothing is left behind afterwards."""
+"""Record or exchange channels of a detector while it runs; nothing is left behind afterwards."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -10,10 +10,14 @@ from torch import Tensor, nn
 
 from tff.detectors.base import Detector
 
+#: What stands in place of channels: a number each, or maps (B, C, H, W) of each layer.
+Instead = Tensor | Mapping[str, Tensor] | None
+Hook = Callable[[nn.Module, object, Tensor], Tensor | None]
+
 
 @contextmanager
-def dropped(detector: Detector, channels: Tensor) -> Iterator[None]:
-    """Feature-map dropout: the raw convolution output of these channels is 0.
+def dropped(detector: Detector, channels: Tensor, instead: Instead = None) -> Iterator[None]:
+    """Feature-map dropout: the raw convolution output of these channels is 0, or something else.
 
     As in the released code this happens before BatchNorm, so that behind it the channel is a
     constant (its fused bias), not 0.
@@ -21,52 +25,95 @@ def dropped(detector: Detector, channels: Tensor) -> Iterator[None]:
     Args:
         detector: in eval mode; unchanged after the block.
         channels: (k,) flat indices in `detector.channels`.
+        instead: None for 0, a value for each of all channels (n_channels,), or for each layer that
+            holds one of the channels the raw outputs (B, C, H, W) of other images.
     """
-    with ExitStack() as stack:
-        for layer, mask in detector.channels.masks(channels).items():
-            convolution = detector.network.get_submodule(layer)
-            weight = next(convolution.parameters())
-            keep = (~mask).to(weight).view(-1, 1, 1)
-            handle = convolution.register_forward_hook(lambda _m, _i, out, keep=keep: out * keep)
-            stack.callback(handle.remove)
+
+    def exchange(layer: str, rows: Tensor) -> Hook:
+        def hook(_module: nn.Module, _inputs: object, out: Tensor) -> Tensor:
+            where = rows.to(out.device)
+            if instead is None:
+                return out.index_fill_(1, where, 0)
+            if isinstance(instead, Tensor):
+                values = detector.channels.split(instead.to(out))[layer][where]
+                source = values.view(1, -1, 1, 1).expand(len(out), -1, *out.shape[2:])
+            else:
+                source = instead[layer][:, where]
+            return out.index_copy_(1, where, source)
+
+        return hook
+
+    masks = detector.channels.masks(channels)
+    with _hooked(detector, {name: exchange(name, m.nonzero()[:, 0]) for name, m in masks.items()}):
         yield
 
 
+@contextmanager
+def outputs(detector: Detector, layers: list[str]) -> Iterator[dict[str, Tensor]]:
+    """The raw outputs (B, C, H, W) of these layers for the batch that went through last.
+
+    Where gradients are on, they reach the outputs, and what follows cannot write over them.
+    """
+    found: dict[str, Tensor] = {}
+
+    def keep(layer: str) -> Hook:
+        def hook(_module: nn.Module, _inputs: object, out: Tensor) -> Tensor:
+            found[layer] = out
+            return out.clone() if torch.is_grad_enabled() else out
+
+        return hook
+
+    with _hooked(detector, {layer: keep(layer) for layer in layers}):
+        yield found
+
+
 class Responses:
-    """Spatial maxima of chosen channels of the batch that went through last.
+    """Spatial maxima of the channels of the batch that went through last.
 
     For a channel whose BatchNorm has a negative scale this is the least active place behind it, as
     in the released code.
     """
 
-    def __init__(self, detector: Detector, channels: Tensor) -> None:
+    def __init__(self, detector: Detector) -> None:
+        self._numbering = detector.channels
         self._of_layer: dict[str, Tensor] = {}
-        self._channels, self._numbering = channels, detector.channels
-        self._masks = detector.channels.masks(channels)
 
-    def hook(self, layer: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle:
-        """Record this layer from now on, until the handle is removed."""
+    def hook(self, layer: str) -> Hook:
+        """Records this layer."""
 
         def record(_module: nn.Module, _inputs: object, out: Tensor) -> None:
             self._of_layer[layer] = out.amax((2, 3))
 
-        return module.register_forward_hook(record)
+        return record
 
-    def beside(self, logits: Tensor) -> Tensor:
-        """(B,) logits -> (B, 1 + k): beside them the spatial maxima in the order asked for."""
-        full = logits.new_zeros(len(logits), len(self._numbering))
+    def of(self, channels: Tensor) -> Tensor:
+        """(B, k) in the order asked for; of layers that were recorded."""
+        some = next(iter(self._of_layer.values()))
+        full = some.new_zeros(len(some), len(self._numbering))
         for layer, values in self._of_layer.items():
             start = self._numbering.starts[layer]
             full[:, start : start + values.shape[1]] = values
-        return torch.cat([logits[:, None], full[:, self._channels.to(full.device)]], dim=1)
+        return full[:, channels.to(full.device)]
 
 
 @contextmanager
 def recorded(detector: Detector, channels: Tensor) -> Iterator[Responses]:
-    """Record the spatial maximum of each channel (k,) of every batch that runs in the block."""
-    responses = Responses(detector, channels)
-    with ExitStack() as stack:
-        for layer in detector.channels.masks(channels):
-            handle = responses.hook(layer, detector.network.get_submodule(layer))
-            stack.callback(handle.remove)
+    """Record the spatial maximum of each of these channels of every batch that runs in the block.
+
+    Args:
+        detector: in eval mode; unchanged after the block.
+        channels: (k,) flat indices.
+    """
+    responses = Responses(detector)
+    layers = detector.channels.masks(channels)
+    with _hooked(detector, {layer: responses.hook(layer) for layer in layers}):
         yield responses
+
+
+@contextmanager
+def _hooked(detector: Detector, hooks: Mapping[str, Hook]) -> Iterator[None]:
+    with ExitStack() as stack:
+        for layer, hook in hooks.items():
+            handle = detector.network.get_submodule(layer).register_forward_hook(hook)
+            stack.callback(handle.remove)
+        yield

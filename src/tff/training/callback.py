@@ -12,7 +12,8 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
 from tff.analyses.base import Analysis, run
-from tff.analyses.subject import Subject, TooFewImagesError
+from tff.analyses.observed import TooFewImagesError
+from tff.analyses.subject import Subject
 from tff.report import loggers
 from tff.report.page import write
 from tff.report.versions import versions

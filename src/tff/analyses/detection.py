@@ -1,0 +1,93 @@
+"""How well the detector does: average precision, accuracies, false alarms, calibration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pandas as pd
+
+from tff.analyses.base import Analysis
+from tff.analyses.judge import WHERE, Scores, judges, over_generators
+from tff.analyses.subject import Subject
+from tff.plots import comparison
+from tff.types import Result
+
+ABOUT = """
+Average precision (AP) and the area under the ROC curve (AUC) need no threshold; accuracies do.
+"Caught at 1 % false alarms" is the share of generated images found by the threshold that calls at
+most 1 % of real images generated. Calibration error (ECE, 15 bins) and Brier score ask whether a
+probability of 0.9 is right in 90 % of the cases; 0 is best.
+
+The mean over generators hides the one that the detector fails on, so the worst one stands beside
+it. Whiskers and columns `_low`, `_high` are 95 % bootstrap intervals over images, not over
+trainings.
+"""
+ERRORS = ("ece", "brier")  # of these less is better
+
+
+@dataclass(frozen=True)
+class Detection(Analysis):
+    """All measures of detection for each generator, their mean, and the worst."""
+
+    rests_on_detection: ClassVar[bool] = False
+
+    def answer(self, subject: Subject) -> Result:
+        """Table `detection`, a row a generator, then mean and worst."""
+        scores = Scores.of(subject, subject.evaluate().logits)
+        found = {judge.name: (judge, judge(scores)) for judge in judges(subject)}
+        rows = [
+            {
+                "generator": name,
+                "seen": judge.seen,
+                **{c: v for m, e in measures.items() for c, v in e.columns(m).items()},
+                **judge.columns(),
+            }
+            for name, (judge, measures) in found.items()
+        ]
+        names = list(next(iter(found.values()))[1])
+        overall = {
+            measure: over_generators(
+                subject, {g: of[measure] for g, (_, of) in found.items()}, measure not in ERRORS
+            )
+            for measure in names
+        }
+        for where in overall["ap"]:
+            of_where = {m: overall[m][where] for m in names}
+            columns = {c: v for m, e in of_where.items() for c, v in e.columns(m).items()}
+            rows.append({"generator": WHERE[where], "seen": where == "seen", **columns})
+        table = pd.DataFrame(rows)
+        result = Result("How well the detector does", ABOUT)
+        result.tables = {"detection": table}
+        for where, ap in overall["ap"].items():
+            caught = overall["tpr_at_1"][where]
+            result.findings.append(
+                f"On {WHERE[where]}: AP {ap.value:.3f} ({ap.low:.3f} to {ap.high:.3f}); at 1 % "
+                f"false alarms it catches {100 * caught.value:.0f} % ({100 * caught.low:.0f} to "
+                f"{100 * caught.high:.0f})."
+            )
+            result.scalars |= {f"{where}_{m}": overall[m][where].value for m in names}
+        shown = table.head(len(found)).melt(
+            ["generator", "seen"], ["ap", "tpr_at_5", "tpr_at_1"], "measure", "value"
+        )
+        for end in ("low", "high"):
+            shown[end] = [
+                table.loc[table["generator"] == row.generator, f"{row.measure}_{end}"].iloc[0]
+                for row in shown.itertuples()
+            ]
+        words = {
+            "ap": "average precision",
+            "tpr_at_5": "caught at 5 % false alarms",
+            "tpr_at_1": "caught at 1 % false alarms",
+        }
+        result.figures = {
+            "detection": comparison.grouped(
+                shown, "generator", "measure", "value", "low", "high", "fraction", labels=words
+            )
+        }
+        result.captions = {"detection": "Detection of each generator with 95 % intervals."}
+        if subject.options.scoring.threshold == "oracle":
+            result.warnings.append(
+                "Accuracies use a threshold chosen on the test images themselves: optimistic."
+            )
+        return result

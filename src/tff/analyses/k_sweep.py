@@ -1,0 +1,181 @@
+"""Does the ranking find the channels that matter? AP against the number of channels dropped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from tff.analyses.base import Analysis
+from tff.analyses.criteria import CRITERIA
+from tff.analyses.judge import WHERE, Scores, judges, over_generators
+from tff.analyses.subject import Subject
+from tff.analyses.top import ladder
+from tff.data.images import Images
+from tff.plots import curves
+from tff.statistics.estimate import Estimate, area, mean
+from tff.types import Result
+
+ABOUT = """
+A ranking is right if the detector needs the channels that it names first. Channels are dropped in
+the order of several rankings, more and more of them, and AP is measured each time: the sooner it
+falls, the better a ranking knows what the detector looks for. The mean height of each curve between
+nothing and the largest share is one number for a ranking (area); less is better, and the random
+order is what a ranking must beat. Differences from it are taken image by image.
+
+Omega is the paper's; lift is omega times the width of the layer, so that narrow layers have no
+advantage; gradient x activation is the change of the logit to first order; mean response and norm
+of the filter know nothing of the decision.
+"""
+#: What stands in place of a channel, in words.
+INSTEAD = {
+    "zero": "zero before BatchNorm, as in the paper",
+    "mean": "its mean over the discovery images",
+    "resample": "its map from another image, drawn at random",
+}
+
+
+@dataclass(frozen=True)
+class KSweep(Analysis):
+    """AP with the first k channels of several rankings dropped, for several k.
+
+    Args:
+        rankings: of `criteria.CRITERIA`.
+        shares: of all channels, in percent, that are dropped; nothing dropped is always there.
+        instead: what stands in place of a channel, of `INSTEAD`, one or several.
+        random_orders: how many random orders `random` is the mean of.
+
+    Raises:
+        ValueError: an option has an unknown value.
+    """
+
+    rankings: tuple[str, ...] = tuple(CRITERIA)
+    shares: tuple[float, ...] = (0.1, 0.2, 0.43, 1, 2, 5, 10)
+    instead: tuple[str, ...] = ("zero",)
+    random_orders: int = 3
+
+    def __post_init__(self) -> None:
+        for option, values, known in (
+            ("rankings", self.rankings, CRITERIA),
+            ("instead", self.instead, INSTEAD),
+        ):
+            if isinstance(values, str):
+                raise ValueError(
+                    f"analysis.k_sweep.{option}={values}: expected a list, such as [{values}]"
+                )
+            if not values or (unknown := set(values) - set(known)):
+                odd = ", ".join(sorted(unknown)) if values else "nothing"
+                raise ValueError(
+                    f"analysis.k_sweep.{option}: {odd}; expected some of {', '.join(known)}"
+                )
+            if len(set(values)) < len(values):
+                raise ValueError(
+                    f"analysis.k_sweep.{option}={list(values)}: name each of them once"
+                )
+        if not self.shares or not all(0 < share <= 100 for share in self.shares):
+            raise ValueError(
+                f"analysis.k_sweep.shares={list(self.shares)}: expected percents of all channels, "
+                "above 0 and at most 100"
+            )
+        if self.random_orders < 1:
+            raise ValueError(
+                f"analysis.k_sweep.random_orders={self.random_orders}: must be at least 1"
+            )
+
+    def answer(self, subject: Subject) -> Result:
+        """Tables `k_sweep`, a point of a curve a row, and `k_sweep_area`, a curve a row."""
+        total = len(subject.channels)
+        ks = ladder(self.shares, total)
+        points: list[dict[str, object]] = []
+        areas: list[dict[str, object]] = []
+        for instead in self.instead:
+            found = self._measured(subject, ks, instead)
+            for where in found[0, self.rankings[0]]:
+                curve = {by: [found[k, by][where] for k in (0, *ks)] for by in self.rankings}
+                height = {by: area([k / total for k in (0, *ks)], c) for by, c in curve.items()}
+                for by, aps in curve.items():
+                    first = {"where": where, "ranking": by, "instead": instead}
+                    points += [
+                        {**first, "k": k, "share": k / total, **ap.columns("ap")}
+                        for k, ap in zip((0, *ks), aps, strict=True)
+                    ]
+                    below = {}
+                    if "random" in height:
+                        below = (height["random"] - height[by]).columns("below_random")
+                    areas.append(
+                        {**first, "up_to_share": ks[-1] / total, **height[by].columns("area")}
+                        | below
+                    )
+        table, by_area = pd.DataFrame(points), pd.DataFrame(areas)
+        result = Result("Does the ranking find the channels that matter?", ABOUT)
+        result.tables = {"k_sweep_area": by_area, "k_sweep": table}
+        self._tell(result, by_area)
+        for instead in self.instead:
+            for where in table["where"].unique():
+                part = table[(table["where"] == where) & (table["instead"] == instead)]
+                name = f"k_sweep_{where}" + (f"_{instead}" if len(self.instead) > 1 else "")
+                result.figures[name] = curves.falling(
+                    part, "share", "ranking", "ap", "channels dropped, percent of all",
+                    "average precision", CRITERIA,
+                )  # fmt: skip
+                result.captions[name] = (
+                    f"AP on {WHERE[where]} against the share of channels dropped; in their place: "
+                    f"{INSTEAD[instead]}. Bands are 95 % intervals."
+                )
+        return result
+
+    def _measured(
+        self, subject: Subject, ks: list[int], instead: str
+    ) -> dict[tuple[int, str], dict[str, Estimate]]:
+        """AP over the seen and unseen generators for each k (0: nothing) and ranking."""
+        orders = {
+            (by, i): subject.order(by, seed=subject.seed + i)
+            for by in self.rankings
+            for i in range(self.random_orders if by == "random" else 1)
+        }
+        choices = {f"{by} {i} {k}": o[:k] for (by, i), o in orders.items() for k in ks}
+        logits = subject.evaluate_dropped(choices, self._instead(subject, instead))
+        whole = Scores.of(subject, subject.evaluate().logits)
+        scores = {name: Scores.of(subject, of_choice) for name, of_choice in logits.items()}
+        found: dict[tuple[int, str], dict[str, Estimate]] = {}
+        for judge in judges(subject):
+            undisturbed = judge(whole)["ap"]
+            for by in self.rankings:
+                found.setdefault((0, by), {})[judge.name] = undisturbed
+                for k in ks:
+                    # The mean AP: the mean of the probabilities would do better than any order.
+                    aps = [judge(scores[f"{b} {i} {k}"])["ap"] for b, i in orders if b == by]
+                    found.setdefault((k, by), {})[judge.name] = mean(aps)
+        over = {key: over_generators(subject, aps) for key, aps in found.items()}
+        return {
+            key: {where: e for where, e in parts.items() if where != "unseen_worst"}
+            for key, parts in over.items()
+        }
+
+    @staticmethod
+    def _instead(subject: Subject, instead: str) -> Tensor | Images | None:
+        if instead == "mean":
+            return torch.from_numpy(subject.activity.output)
+        if instead == "resample":
+            return subject.lenders()
+        return None
+
+    @staticmethod
+    def _tell(result: Result, areas: pd.DataFrame) -> None:
+        for (where, instead), part in areas.groupby(["where", "instead"], sort=False):
+            best = part.sort_values("area").iloc[0]
+            text = f"On {WHERE[str(where)]}, AP falls soonest by {CRITERIA[best['ranking']]}: mean "
+            text += f"AP {best['area']:.3f} ({best['area_low']:.3f} to {best['area_high']:.3f})"
+            omega = part[part["ranking"] == "omega"]
+            if len(omega) and "below_random" in part:
+                low, high = omega[["below_random_low", "below_random_high"]].to_numpy()[0]
+                sure = "more than chance" if low > 0 else "no more than chance can do"
+                text += (
+                    f"; by omega it is {omega['area'].iloc[0]:.3f}, {low:.3f} to {high:.3f} below "
+                    f"the random order: {sure}"
+                )
+            result.findings.append(f"{text} (in place of a channel: {INSTEAD[str(instead)]}).")
+        names = areas[["where", "ranking", "instead"]].agg("_area_".join, axis=1)
+        result.scalars = dict(zip(names, areas["area"].astype(float), strict=True))

@@ -1,0 +1,140 @@
+"""Several checkpoints on one page: each table holds all of them, and one compares them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import NamedTuple
+
+import pandas as pd
+
+from tff.analyses.ablation import Ablation
+from tff.analyses.base import Analysis
+from tff.analyses.judge import Scores, judges
+from tff.analyses.records import Cue
+from tff.analyses.subject import Subject
+from tff.plots import comparison
+from tff.statistics.estimate import Estimate
+from tff.types import Result
+
+ABOUT = """
+The same test images, seen by several detectors, as they are and without a cue. Differences from the
+first detector are taken image by image, so their intervals are narrower than those of the numbers
+themselves; they say how sure a difference is for these trained detectors, not for others trained
+alike.
+"""
+
+
+class Run(NamedTuple):
+    """A subject, what was asked of it, and the answers."""
+
+    subject: Subject
+    analyses: Mapping[str, Analysis]
+    results: dict[str, Result]
+
+
+def side_by_side(runs: Mapping[str, Run]) -> dict[str, Result]:
+    """The results of one run as they are; of several, compared and then joined.
+
+    Args:
+        runs: by the path of the checkpoint.
+    """
+    if len(runs) == 1:
+        return next(iter(runs.values())).results
+    named = dict(zip(distinct(list(runs)), runs.values(), strict=True))
+    found = {}
+    if all(run.subject.images.test.generators for run in runs.values()):
+        found["comparison"] = compare(named)
+    for analysis in next(iter(named.values())).results:
+        found[analysis] = joined({name: run.results[analysis] for name, run in named.items()})
+    return found
+
+
+def compare(runs: Mapping[str, Run]) -> Result:
+    """Table `comparison`: AP of each detector on each generator, with and without cues."""
+    rows: list[dict[str, object]] = []
+    first: dict[object, Estimate] = {}
+    for name, (subject, analyses, _) in runs.items():
+        cues: dict[str, Cue | None] = {"as it is": None}
+        cues |= {
+            f"without {a.ablation.cue}": a.ablation
+            for a in analyses.values()
+            if isinstance(a, Ablation)
+        }
+        for words, cue in cues.items():
+            scores = Scores.of(subject, subject.evaluate(cue).logits)
+            for judge in judges(subject):
+                ap = judge(scores)["ap"]
+                paths = subject.images.test.manifest["path"].iloc[judge.at]
+                # Other images, even as many of the same names, are no pairs.
+                key = (judge.name, words, tuple(paths), tuple(judge.labels))
+                beside = ap - first[key] if key in first else None
+                first.setdefault(key, ap)
+                rows.append(
+                    {"generator": judge.name, "seen": judge.seen, "checkpoint": name}
+                    | {"input": words}
+                    | ap.columns("ap")
+                    | (beside.columns("ap_more") if beside else {})
+                    | subject.protocol
+                )
+    table = pd.DataFrame(rows)
+    result = Result("Detectors side by side", ABOUT)
+    result.tables = {"comparison": table}
+    for seen_as, part in table.groupby("input", sort=False):
+        means = part.groupby("checkpoint", sort=False)["ap"].mean()
+        told = "; ".join(f"{name} {ap:.3f}" for name, ap in means.items())
+        result.findings.append(f"Mean AP over generators, {seen_as}: {told}.")
+        figure = f"comparison_{str(seen_as).replace(' ', '_')}"
+        result.figures[figure] = comparison.grouped(
+            part, "generator", "checkpoint", "ap", "ap_low", "ap_high", "average precision",
+            reference=0.5,
+        )  # fmt: skip
+        result.captions[figure] = f"Average precision, images {seen_as}."
+    return result
+
+
+def joined(results: Mapping[str, Result]) -> Result:
+    """The answers of several detectors to one question."""
+    one = next(iter(results.values()))
+    result = Result(one.title, one.about)
+    names = dict.fromkeys(key for of in results.values() for key in of.tables)
+    for key in names:
+        parts = [
+            of.tables[key].assign(checkpoint=name)
+            for name, of in results.items()
+            if key in of.tables
+        ]
+        table = pd.concat(parts, ignore_index=True)
+        result.tables[key] = table[["checkpoint", *(c for c in table if c != "checkpoint")]]
+    for name, of in results.items():
+        for into, said in (
+            (result.findings, of.findings),
+            (result.warnings, of.warnings),
+            (result.alarms, of.alarms),
+        ):
+            into += [f"{name}: {text}" for text in said]
+        result.scalars |= {f"{name}/{key}": value for key, value in of.scalars.items()}
+        for key, figure in of.figures.items():
+            result.figures[f"{key}-{name}"] = figure
+            result.captions[f"{key}-{name}"] = f"{name}. {of.captions.get(key, '')}"
+    return result
+
+
+def distinct(paths: list[str]) -> list[str]:
+    """What tells paths apart: without the folders that they begin with and the ends they share.
+
+    Raises:
+        ValueError: there are none, or two of them are the same one.
+    """
+    if not paths:
+        raise ValueError("ckpt=[]: pass the path of at least one checkpoint")
+    if len({PurePath(path) for path in paths}) < len(paths):
+        raise ValueError(f"ckpt: the same checkpoint twice in {', '.join(paths)}")
+    if len(paths) == 1:
+        return paths
+    parts = [list(PurePath(path).parts) for path in paths]
+    while len({part[-1] for part in parts}) == 1 and min(map(len, parts)) > 1:
+        parts = [part[:-1] for part in parts]
+    start = len(os.path.commonprefix([part[:-1] for part in parts]))
+    return [str(PurePath(*part[start:])) for part in parts]

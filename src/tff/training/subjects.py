@@ -1,0 +1,49 @@
+"""What `analyze.py` looks at: a checkpoint with images, kept passes, or files alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tff.analyses.replay import again, keep
+from tff.analyses.subject import Subject
+from tff.data.datamodule import Data
+from tff.data.splits import Splits
+from tff.detectors.checkpoint import load
+from tff.training.restore import fingerprint
+
+
+def subject_of(
+    ckpt: str | None,
+    make: Callable[..., Subject],
+    data: Callable[[], Data],
+    discovery: Callable[[], Data],
+    *,
+    passes: str,
+    detector: Any = None,
+    images: int | None = None,
+) -> Subject:
+    """The subject of one checkpoint, its passes kept; without one, of kept passes or files alone.
+
+    Args:
+        ckpt: path; None takes the passes of an earlier run, where there are such, and else only
+            files can be looked at.
+        make: `Subject.of` with its options.
+        data: makes the data whose test images are looked at.
+        discovery: makes the data on whose validation images channels are found.
+        passes: folder where passes are kept.
+        detector: for a checkpoint that does not tell its own.
+        images: at most so many of each generator and label.
+
+    Raises:
+        ValueError, FileNotFoundError: as the parts that do the work.
+    """
+    if ckpt is None:
+        place = Path(passes).expanduser()
+        if place.suffix == ".json" or next(place.rglob("subject-*.json"), None):
+            return again(place, make)
+        return make(None, data().everything().limited(images))
+    known = load(ckpt, detector)
+    splits = Splits(discovery().discovery(), data().test()).limited(images)
+    return keep(make(known, splits, weights=fingerprint(ckpt)), Path(passes))

@@ -1,0 +1,135 @@
+"""Heat maps of single images, and which images are shown."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from PIL import Image
+
+from tff.analyses.heatmaps import Heatmaps, explained
+from tff.analyses.selected import selections
+from tff.analyses.subject import Subject
+from tff.relevance.lrp import LRP
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tiny.tree(tmp_path_factory.mktemp("images"), ("seen", "other"), images=8)
+
+
+def unsure(root, real_sign="decision", **options):
+    """A subject whose detector errs on some of the images."""
+    detector = tiny.detector()
+    images = tiny.splits(root, **options)
+    first = Subject.of(detector, images, draws=10, device="cpu")
+    real = first.evaluate().logits[first.labels == 0]
+    detector.network.fc.bias.data -= float(np.median(real))
+    relevance = partial(LRP, real_sign=real_sign)
+    return Subject.of(detector, images, relevance, draws=10, device="cpu")
+
+
+def test_the_worst_mistakes_and_the_surest_of_both_kinds(root):
+    subject = unsure(root)
+    logits, labels = subject.evaluate().logits, subject.labels
+    paths = subject.images.test.manifest["path"].to_numpy()
+    wrong = np.flatnonzero((logits > 0) != (labels == 1))
+    assert len(wrong) > 3
+    worst = wrong[np.argsort(-np.abs(logits[wrong]))][:3]
+    fakes, reals = (
+        paths[np.flatnonzero(right)[np.argsort(-np.abs(logits[right]))]]
+        for right in ((logits > 0) & (labels == 1), (logits < 0) & (labels == 0))
+    )
+    mistakes, surest = selections(subject, (), 3)
+    assert [path for path, _, _ in mistakes] == [*paths[worst]]
+    assert [path for path, _, _ in surest] == [*fakes[:2], *reals[:1]]
+    assert [kind for _, _, kind in surest] == ["generated", "generated", "real"]
+
+
+def test_probabilities_are_the_detectors(root):
+    subject = unsure(root)
+    result = Heatmaps(images=2, signed=True)(subject)
+    assert list(result.figures) == ["heatmaps_mistakes", "heatmaps_surest"]
+    table = result.tables["heatmaps"]
+    assert len(table) == 4
+    logit_of = dict(
+        zip(subject.images.test.manifest["path"], subject.evaluate().logits, strict=True)
+    )
+    for row in table.itertuples():
+        assert row.logit == pytest.approx(logit_of[row.path], abs=1e-4)
+        assert row.p == pytest.approx(1 / (1 + np.exp(-row.logit)))
+    said = [t.get_text() for ax in result.figures["heatmaps_surest"].axes for t in ax.texts]
+    assert f"P = {table['p'].iloc[2]:.2f}, generated" in said
+
+
+def test_without_mistakes_there_is_nothing_to_show(root):
+    result = Heatmaps()(tiny.subject(root))
+    assert result.captions["heatmaps_mistakes"].endswith("There are none.")
+    assert (result.tables["heatmaps"]["chosen"] == "surest").all()
+
+
+@pytest.mark.parametrize("real_sign", ["decision", "paper"])
+def test_relevance_speaks_for_the_decision_or_for_generated(root, real_sign):
+    subject = unsure(root, real_sign)
+    signs = set()
+    for row in range(len(subject.labels)):
+        image = subject.images.test[0, row].image
+        logit, relevance = explained(subject, image)
+        sign = -1.0 if real_sign == "paper" and logit < 0 else 1.0
+        signs.add((logit < 0, sign))
+        expected = subject.lrp.explain(image[None].float() / 255, sign, pixels=True)
+        assert logit == pytest.approx(float(expected.logit), abs=1e-5)
+        np.testing.assert_allclose(relevance, expected.pixels[0].double().sum(0), atol=1e-6)
+    assert len(signs) == 2
+
+
+def test_files_of_any_size_in_their_order(root, tmp_path):
+    random = np.random.default_rng(0)
+    files = []
+    for number, (height, width) in enumerate([(20, 33), (700, 40), (32, 32)]):
+        files.append(str(tmp_path / f"{number}.{'jpg' if number else 'png'}"))
+        Image.fromarray(random.integers(0, 256, (height, width, 3), np.uint8)).save(files[-1])
+    result = Heatmaps(files=files, images=2, blur=3)(tiny.subject(root))
+    assert list(result.figures) == ["heatmaps_files_1", "heatmaps_files_2"]
+    assert [*result.tables["heatmaps"]["path"]] == files
+    detector = tiny.detector()
+    for row in result.tables["heatmaps"].itertuples():
+        pixels = torch.from_numpy(np.array(Image.open(row.path))).permute(2, 0, 1)[None] / 255
+        assert row.logit == pytest.approx(float(detector(pixels).detach()), abs=1e-4)
+
+
+def test_files_are_seen_as_the_test_images_are(root, tmp_path):
+    path = str(tmp_path / "large.png")
+    image = np.random.default_rng(1).integers(0, 256, (50, 60, 3), np.uint8)
+    Image.fromarray(image).save(path)
+    subject = Subject.of(
+        tiny.detector(), tiny.splits(root, crop="center16"), draws=10, device="cpu"
+    )
+    ((_, seen, _),) = selections(subject, [path], 4)[0]
+    np.testing.assert_array_equal(seen.permute(1, 2, 0), image[17:33, 22:38])
+
+
+def test_missing_and_damaged_files_are_named(root, tmp_path):
+    subject = tiny.subject(root)
+    with pytest.raises(FileNotFoundError, match=r"no\.png: no such file"):
+        Heatmaps(files=[str(tmp_path / "no.png")])(subject)
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"bad\.png.*damaged"):
+        Heatmaps(files=[str(tmp_path / "bad.png")])(subject)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"blur": 4}, r"heatmaps\.blur=4: must be odd"),
+        ({"blur": -1}, r"heatmaps\.blur=-1: must be odd"),
+        ({"images": 0}, r"heatmaps\.images=0: must be at least 1"),
+        ({"files": "a.png"}, r"heatmaps\.files=a\.png: expected a list, such as \[a\.png\]"),
+    ],
+)
+def test_impossible_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Heatmaps(**options)

@@ -1,0 +1,154 @@
+"""LRP-max patches against a loop over single images."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import tiny
+import torch
+from PIL import Image
+
+from tff.ablations.grayscale import Grayscale
+from tff.analyses.base import run
+from tff.analyses.median_test import MedianTest
+from tff.analyses.passes import Passes
+from tff.analyses.patches import Patches
+from tff.analyses.subject import Subject
+from tff.relevance.lrp import LRP
+from tff.relevance.patch import patch, positive
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Images of two sizes."""
+    root = tiny.tree(tmp_path_factory.mktemp("images"), ("seen", "other", "third"), images=7)
+    for path in (root / "other").rglob("*.png"):
+        image = Image.open(path)
+        image.crop((0, 0, 24, 28)).save(path)
+    return root
+
+
+def pixels(path):
+    return torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)[None].float() / 255
+
+
+def maxima(subject, row):
+    """(n_channels,) spatial maxima of the raw outputs of one test image."""
+    found = {}
+    hooks = [
+        subject.detector.network.get_submodule(layer).register_forward_hook(
+            lambda _m, _i, out, layer=layer: found.update({layer: out.amax((2, 3))[0]})
+        )
+        for layer in subject.channels.layers
+    ]
+    with torch.no_grad():
+        subject.detector(pixels(subject.images.test.manifest.at[row, "path"]))
+    for hook in hooks:
+        hook.remove()
+    return torch.cat([found[layer] for layer in subject.channels.layers]).numpy()
+
+
+@pytest.mark.parametrize(("label", "labels"), [("generated", {1}), ("real", {0}), ("all", {0, 1})])
+@pytest.mark.parametrize("batch_size", [1, 2, 32])
+def test_equal_a_loop_over_images(root, label, labels, batch_size):
+    subject = tiny.subject(root, batch_size=batch_size)
+    table = Patches(channels=3, images=4, label=label)(subject).tables["patches"]
+    rows = [i for i, one in enumerate(subject.labels) if one in labels]
+    every = np.stack([maxima(subject, row) for row in rows])
+    lrp = LRP(subject.detector)
+    assert len(table) == 3 * 4
+    for (rank, place), row in zip(
+        [(r, p) for r in (1, 2, 3) for p in (1, 2, 3, 4)], table.itertuples(), strict=True
+    ):
+        flat = int(subject.top[rank - 1])
+        assert (row.rank, row.place) == (rank, place)
+        assert subject.channels.flat(row.layer, row.channel) == flat
+        assert row.omega == subject.relevance["fake"].omega[flat]
+        at = np.argsort(-every[:, flat])[place - 1]
+        assert row.path == subject.images.test.manifest.at[rows[at], "path"]
+        assert row.response == pytest.approx(every[at, flat], rel=1e-5)
+        found = lrp.explain_maximum(pixels(row.path), row.layer, row.channel)
+        assert row.maximum == pytest.approx(float(found.value[0]), rel=1e-5)
+        assert [row.peak_row, row.peak_column] == found.place[0].tolist()
+        box = patch(positive(found.pixels[0]))
+        assert [row.top, row.bottom, row.left, row.right] == list(box)
+
+
+def test_the_released_box_ends_one_pixel_earlier(root):
+    ours, theirs = (
+        Patches(channels=2, box=box)(tiny.subject(root)).tables["patches"]
+        for box in ("inclusive", "paper")
+    )
+    for end in ("bottom", "right"):
+        assert (ours[end] - theirs[end] == 1).all()
+    kept = [column for column in ours if column not in ("bottom", "right")]
+    pd.testing.assert_frame_equal(ours[kept], theirs[kept])
+
+
+def test_channels_that_are_never_positive_have_no_patch(root):
+    detector = tiny.detector()
+    detector.network.bn2.bias.data[3] = -100.0
+    subject = Subject.of(detector, tiny.splits(root), draws=10, device="cpu", k=12)
+    result = Patches(images=2)(subject)
+    table = result.tables["patches"]
+    dead = (table["layer"] == "conv2") & (table["channel"] == 3)
+    assert dead.sum() == 2
+    assert (table["top"].isna() & table["peak_row"].isna())[dead].all()
+    assert (table["maximum"][dead] == 0).all()
+    missing = int(table["top"].isna().sum())
+    assert result.scalars == {"patches_missing": missing}
+    assert f"{missing} of {len(table)} patches are missing" in result.warnings[0]
+    (figure,) = result.figures.values()
+    said = [text.get_text() for ax in figure.axes for text in ax.texts]
+    assert said.count("no patch") == missing
+
+
+def test_no_pass_of_its_own(root, monkeypatch):
+    calls = []
+    original = Passes.evaluate
+
+    def counted(self, *args, **kwargs):
+        calls.append(1)
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(Passes, "evaluate", counted)
+    run({"patches": Patches(), "median": MedianTest(Grayscale())}, tiny.subject(root))
+    assert len(calls) == 2  # with and without the cue
+
+
+def test_of_several_views_the_most_active_is_shown(root):
+    subject = Subject.of(tiny.detector(), tiny.splits(root, crop="five16"), draws=10, device="cpu")
+    table = Patches(channels=2, images=3)(subject).tables["patches"]
+    assert len(table) == 6
+    for row in table.itertuples():
+        whole = pixels(row.path)
+        h, w = whole.shape[2] - 16, whole.shape[3] - 16
+        corners = [(0, 0), (0, w), (h, 0), (h, w), (h // 2, w // 2)]
+        views = torch.cat([whole[:, :, y : y + 16, x : x + 16] for y, x in corners])
+        found = subject.lrp.explain_maximum(views, row.layer, row.channel)
+        assert row.view == int(found.value.argmax())
+        assert row.maximum == pytest.approx(float(found.value.max()), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"channels": 0}, r"patches\.channels=0: must be at least 1"),
+        ({"images": -1}, r"patches\.images=-1: must be at least 1"),
+        ({"label": "fake"}, r"patches\.label=fake: expected generated, real, all"),
+        ({"box": "open"}, r"patches\.box=open: expected inclusive, paper"),
+    ],
+)
+def test_impossible_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Patches(**options)
+
+
+def test_without_such_an_image_it_says_so(root):
+    images = tiny.splits(root)
+    table = images.test.manifest
+    fakes = type(images.test)(table[table["label"] == 1].reset_index(drop=True))
+    subject = Subject.of(tiny.detector(), images._replace(test=fakes), draws=10, device="cpu")
+    with pytest.raises(ValueError, match="label=real: no such test image"):
+        Patches(label="real")(subject)
