@@ -18,7 +18,7 @@ def main(cfg: DictConfig) -> None:
     from hydra.utils import instantiate
 
     from tff.analyses.base import run
-    from tff.analyses.side_by_side import Run, distinct, side_by_side
+    from tff.analyses.side_by_side import Run, listed, protocol, side_by_side
     from tff.report.loggers import log
     from tff.report.page import write
     from tff.report.terminal import show
@@ -28,10 +28,7 @@ def main(cfg: DictConfig) -> None:
 
     with readable_errors():
         runs = {}
-        several = OmegaConf.is_list(cfg.ckpt)
-        if several:
-            distinct([str(ckpt) for ckpt in cfg.ckpt])  # refuses one given twice before the work
-        for ckpt in cfg.ckpt if several else [cfg.ckpt]:
+        for ckpt in listed(cfg.ckpt):
             one = OmegaConf.merge(cfg, {"ckpt": ckpt})
             data, discovery = partial(instantiate, one.data), partial(instantiate, one.discovery)
             options = {key: one.get(key) for key in ("passes", "detector", "images")}
@@ -39,10 +36,8 @@ def main(cfg: DictConfig) -> None:
             analyses = instantiate(one.analysis, _convert_="all")
             runs[str(ckpt)] = Run(subject, analyses, run(analyses, subject))
         results = side_by_side(runs)
-        protocols = {ckpt: each.subject.describe() for ckpt, each in runs.items()}
         context = {
-            "checkpoint": ", ".join(runs),
-            "protocol": protocols if len(runs) > 1 else next(iter(protocols.values())),
+            "protocol": protocol(runs),
             "options": OmegaConf.to_container(cfg, resolve=True),
             "versions": versions(),
             "command": shlex.join(["python", "analyze.py", *sys.argv[1:]]),

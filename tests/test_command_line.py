@@ -27,6 +27,19 @@ def test_a_sweep_over_checkpoints_keeps_its_commas():
     assert quoted(["-m", "ckpt=a.ckpt,b.ckpt"]) == ["-m", "ckpt=a.ckpt,b.ckpt"]
 
 
+def test_a_list_of_checkpoints_stays_a_list():
+    argument = "ckpt=[a/best.ckpt,b/best.ckpt]"
+    assert quoted([argument]) == [argument]
+    parsed = OverridesParser.create().parse_override(argument).value()
+    assert parsed == ["a/best.ckpt", "b/best.ckpt"]
+
+
+def test_a_protocol_is_chosen_with_a_dot_too():
+    assert quoted(["report.protocol=tff2022"]) == ["report/protocol=tff2022"]
+    argument = "report.protocol.threshold=oracle"
+    assert quoted([argument]) == [argument]
+
+
 def test_home_is_expanded(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     assert quoted(["ckpt=~/x.ckpt"]) == ['ckpt="/home/me/x.ckpt"']

@@ -24,6 +24,10 @@ PATHS = (
 )
 
 
+#: A group is chosen with a slash, its values with a dot; both are typed for the choice.
+GROUPS = {"report.protocol": "report/protocol"}
+
+
 def quoted(arguments: Iterable[str], keys: tuple[str, ...] = PATHS) -> list[str]:
     """Quote the values of path options, so that Hydra takes `=`, `(`, `,`, spaces... literally.
 
@@ -38,6 +42,8 @@ def quoted(arguments: Iterable[str], keys: tuple[str, ...] = PATHS) -> list[str]
 
 def _quoted(argument: str, keys: tuple[str, ...], sweep: bool) -> str:
     key, equals, value = argument.partition("=")
+    if key in GROUPS:
+        return f"{GROUPS[key]}={value}"
     plain = key.lstrip("+") in keys and equals and value not in ("", "null", "true", "false")
     special = value[:1] in ("'", '"') or "${" in value or "\\=" in value or (sweep and "," in value)
     if not plain or special or (value[0] == "[" and value[-1] == "]"):

@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 import tiny
+import told
 import torch
 from PIL import Image
 from sklearn.metrics import average_precision_score
@@ -18,6 +19,7 @@ from tff.analyses.ranking import Ranking, from_published, published_format
 from tff.analyses.sensitivity import Sensitivity
 from tff.detectors.interventions import dropped
 from tff.relevance.lrp import channel_relevance
+from tff.statistics.bootstrap import resamples
 
 
 @pytest.fixture(scope="module")
@@ -260,3 +262,94 @@ def test_the_detector_given_is_untouched(root):
     for module in [*detector.modules(), *subject.detector.modules()]:
         assert not module._forward_hooks
         assert not module._backward_hooks
+
+
+@pytest.fixture(scope="module")
+def noisy(root):
+    """A detector whose errors with and without color are much alike."""
+    return told.subject(root, {"draws": 200}, signal={"": 1.5, "color": 1.2}, own=0.1)
+
+
+def ap_draws(subject, at, logits, seed):
+    labels = subject.labels[at]
+    return np.array([average_precision_score(labels[rows], logits[at][rows])
+                     for rows in resamples(labels, subject.draws, seed)])  # fmt: skip
+
+
+def test_a_drop_of_ap_is_taken_image_by_image(noisy):
+    result = Ablation(Grayscale())(noisy)
+    table, drops = result.tables["ablation"].set_index("generator"), {}
+    plain, ablated = noisy.evaluate().logits, noisy.evaluate(Grayscale()).logits
+    for generator, at in noisy.generators():
+        row, pair = table.loc[generator], [ap_draws(noisy, at, z, 0) for z in (plain, ablated)]
+        drops[generator] = pair[0] - pair[1]
+        assert row["ap_drop"] == pytest.approx(row["ap"] - row["ap_ablated"])
+        ends = np.quantile(drops[generator], [0.025, 0.975])
+        assert (row["ap_drop_low"], row["ap_drop_high"]) == pytest.approx(tuple(ends))
+        # Other resamples for each side, as if they were other images, tell much less.
+        alone = ap_draws(noisy, at, plain, 1) - ap_draws(noisy, at, ablated, 2)
+        assert ends[1] - ends[0] < 0.6 * np.diff(np.quantile(alone, [0.025, 0.975]))[0]
+    summary = result.tables["ablation_summary"].set_index("where")
+    assert list(summary.index) == ["seen", "unseen", "unseen_worst"]
+    both = np.array([drops["other"], drops["third"]])
+    for where, over in (("unseen", np.mean), ("unseen_worst", np.max)):  # the largest drop
+        row = summary.loc[where]
+        assert row["ap_drop"] == pytest.approx(over(table.loc[["other", "third"], "ap_drop"]))
+        ends = np.quantile(over(both, axis=0), [0.025, 0.975])
+        assert (row["ap_drop_low"], row["ap_drop_high"]) == pytest.approx(tuple(ends))
+        assert result.scalars[f"{where}_ap_drop"] == row["ap_drop"]
+    assert summary.loc["seen", "ap_drop"] == table.loc["seen", "ap_drop"]
+
+
+def test_the_interval_of_a_median_drop_equals_a_loop(noisy):
+    table = Ablation(Grayscale(), suspicious=0.5)(noisy).tables["ablation"].set_index("generator")
+    plain, ablated = (1 / (1 + np.exp(-noisy.evaluate(cue).logits)) for cue in (None, Grayscale()))
+    for generator, at in noisy.generators():
+        a, b, labels = plain[at], ablated[at], noisy.labels[at]
+        drops = []
+        for rows in resamples(labels, noisy.draws, 0):
+            kept = rows[(labels[rows] == 1) & (a[rows] >= 0.5)]
+            drops.append(np.median(a[kept]) - np.median(b[kept]) if len(kept) else np.nan)
+        row = table.loc[generator]
+        ends = np.nanquantile(drops, [0.025, 0.975])
+        assert (row["median_drop_low"], row["median_drop_high"]) == pytest.approx(tuple(ends))
+        assert row["images_boxed"] == ((labels == 1) & (a >= 0.5)).sum()
+
+
+def test_without_suspicious_images_there_is_no_median_drop(subject):
+    result = Ablation(Grayscale(), suspicious=1.1)(subject)
+    assert result.tables["ablation"]["median_drop"].isna().all()
+    assert not any("median probability" in finding for finding in result.findings)
+    assert any("analysis.ablation.suspicious" in warning for warning in result.warnings)
+
+
+@pytest.mark.parametrize("alpha", [0, 1, 5])
+def test_an_alpha_that_is_no_probability_is_refused(alpha):
+    with pytest.raises(ValueError, match=rf"analysis\.median_test\.alpha={alpha}: must lie"):
+        MedianTest(Grayscale(), alpha=alpha)
+
+
+def test_all_channels_are_tested_on_the_sample_and_the_top_on_all_images(root):
+    subject = tiny.subject(root, sample=4)
+    result = MedianTest(Grayscale(), alpha=0.3)(subject)
+    top, every = result.tables["median_test"], result.tables["median_test_all"]
+    assert (set(top["images"]), set(every["images"]), set(every["images_real"])) == ({9}, {4}, {4})
+    assert len(every) == 3 * 12
+    place = {(r.layer, r.channel): r.rank for r in every.itertuples()}
+    names = subject.channels.table().iloc[subject.ranking.numpy()]
+    assert [place[name] for name in names.itertuples(index=False, name=None)] == list(range(1, 13))
+    for row in result.tables["conditional_share"].itertuples():
+        mine = every[every["generator"] == row.generator]
+        assert row.share_of_all == (mine["p_value"] <= 0.3).mean()
+        lost = (mine["separation_q"] <= 0.3) & mine["loses"]
+        assert row.share_separating_of_all == lost.mean()
+        assert row.ablation == repr(Grayscale())
+
+
+def test_findings_of_the_median_test_are_means_over_generators(subject):
+    result = MedianTest(Grayscale())(subject)
+    share = result.tables["conditional_share"]
+    for name in ("share", "share_corrected", "share_paired", "share_separating"):
+        assert result.scalars[f"conditional_{name}"] == pytest.approx(share[name].mean())
+    assert result.findings[0].startswith(f"{100 * share['share'].mean():.0f} % of the top 3 ")
+    assert any("Fewer than 20" in warning for warning in result.warnings)

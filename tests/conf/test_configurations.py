@@ -122,3 +122,11 @@ def test_experiment(name):
 def test_subject(name, subject):
     cfg = composed("analyze", f"relevance={name}", f"subject={subject}", "ckpt=x")
     assert callable(instantiate(cfg.subject))
+
+
+@pytest.mark.parametrize("name", options("report/protocol"))
+def test_protocol(name):
+    cfg = composed("analyze", f"report/protocol={name}", "ckpt=x")
+    protocol = instantiate(cfg.report.protocol)
+    assert protocol.name == name
+    assert instantiate(cfg.subject).keywords["scoring"] == protocol

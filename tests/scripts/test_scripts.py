@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -74,6 +75,113 @@ def test_analysis_from_the_checkpoint_alone(trained):
         json.loads(step.read_text())["scalars"]["ablation/ap"] == summary["scalars"]["ablation/ap"]
         for step in steps
     )
+
+
+@pytest.fixture
+def checkpoints(trained, tmp_path):
+    """Two of the training, under names that a shell and a sweep take as they are."""
+    _, out, _ = trained
+    for folder, name in (("one", "best"), ("two", "last")):
+        (tmp_path / folder).mkdir()
+        shutil.copy(out / "checkpoints" / f"{name}.ckpt", tmp_path / folder / "model.ckpt")
+    return [tmp_path / folder / "model.ckpt" for folder in ("one", "two")]
+
+
+FAST = ("images=4", "subject.draws=20", "subject.confidence=0.5")
+
+
+def test_a_sweep_over_cues_ends_with_a_matrix(checkpoints, tmp_path):
+    run = script(
+        "analyze.py", "-m", "ablation=grayscale,blur", "analysis=[ablation,median_test]", *FAST,
+        f"ckpt={checkpoints[0]}", f"passes={tmp_path / 'passes'}",
+        f"hydra.sweep.dir={tmp_path / 'sweep'}",
+    )  # fmt: skip
+    report = tmp_path / "sweep" / "report"
+    assert str(report / "index.html") in run.stdout.replace("\n", "")
+    matrix = pd.read_csv(report / "tables" / "cue_matrix.csv")
+    assert list(matrix["cue"]) == ["color"] * 2 + ["sharpness"] * 2  # of two generators
+    for i, row in enumerate(matrix.itertuples()):
+        tables = tmp_path / "sweep" / str(i // 2) / "report" / "tables"
+        ablation = pd.read_csv(tables / "ablation.csv").iloc[i % 2]
+        share = pd.read_csv(tables / "conditional_share.csv").iloc[i % 2]
+        assert (row.cue, row.generator) == (ablation["cue"], ablation["generator"])
+        assert (row.ap_drop, row.share) == (ablation["ap_drop"], share["share"])
+    assert {path.stem for path in (report / "figures").glob("*.svg")} == {
+        "cue_matrix_ap_drop", "cue_matrix_share", "cue_matrix_share_separating"
+    }  # fmt: skip
+    # The second job read what the first one had computed of the images as they are.
+    names = [path.name for path in (tmp_path / "passes").rglob("evaluate-*.parquet")]
+    assert sorted(name.split("-")[1] for name in names) == ["blur", "grayscale", "plain"]
+
+
+def test_two_checkpoints_stand_side_by_side(checkpoints, tmp_path):
+    one, two = checkpoints
+    script(
+        "analyze.py", f"ckpt=[{one},{two}]", "analysis=[detection,ablation]", *FAST,
+        f"hydra.run.dir={tmp_path / 'both'}",
+    )  # fmt: skip
+    tables = tmp_path / "both" / "report" / "tables"
+    comparison = pd.read_csv(tables / "comparison.csv")
+    assert list(comparison["checkpoint"]) == ["one"] * 4 + ["two"] * 4  # two generators
+    assert list(comparison["ap_more"].isna()) == [True] * 4 + [False] * 4
+    for row in comparison.itertuples():
+        column = {"as it is": "ap", "without color": "ap_ablated"}[row.input]
+        mine = pd.read_csv(tables / "ablation.csv").set_index(["checkpoint", "generator"])
+        assert row.ap == mine.loc[(row.checkpoint, row.generator), column]
+    detection = pd.read_csv(tables / "detection.csv")
+    assert detection.columns[0] == "checkpoint"
+    summary = json.loads((tables.parent / "summary.json").read_text())
+    assert set(summary["protocol"]) == {str(one), str(two)}
+    assert summary["scalars"]["detection/two/seen_ap"]
+
+
+def test_one_checkpoint_given_twice_is_told_before_the_work(checkpoints, tmp_path):
+    one = checkpoints[0]
+    run = script(
+        "analyze.py", f"ckpt=[{one},{one}]", f"hydra.run.dir={tmp_path / 'both'}", check=False
+    )
+    assert run.returncode == 1
+    assert "the same checkpoint twice" in run.stderr
+    assert not (tmp_path / "both" / "passes").exists()
+
+
+def test_tables_of_another_protocol_come_from_kept_passes_alone(trained, checkpoints, tmp_path):
+    folder, _, _ = trained
+    images, passes = tmp_path / "images", tmp_path / "passes"
+    shutil.copytree(folder / "images", images)
+    common = ("analysis=[detection,sensitivity,ablation,median_test]", *FAST[1:],
+              f"passes={passes}")  # fmt: skip
+    script(
+        "analyze.py", f"ckpt={checkpoints[0]}", "data=folder", f"data.root={images}",
+        "data@discovery=folder", f"discovery.root={images}", "images=4", *common,
+        f"hydra.run.dir={tmp_path / 'first'}",
+    )  # fmt: skip
+    shutil.rmtree(images)
+    checkpoints[0].unlink()
+    before = {path: path.stat().st_mtime_ns for path in passes.rglob("*")}
+    script("analyze.py", *common, f"hydra.run.dir={tmp_path / 'same'}")
+    script("analyze.py", "report/protocol=tff2022", *common, f"hydra.run.dir={tmp_path / 'other'}")
+    assert {path: path.stat().st_mtime_ns for path in passes.rglob("*")} == before
+    for name in ("detection", "sensitivity", "ablation", "median_test", "conditional_share"):
+        first, same, other = (
+            pd.read_csv(tmp_path / run / "report" / "tables" / f"{name}.csv")
+            for run in ("first", "same", "other")
+        )
+        pd.testing.assert_frame_equal(first, same, check_exact=True)
+        assert set(first["protocol"]) == {"tff"}
+        assert set(other["protocol"]) == {"tff2022"}
+        if name == "ablation":
+            assert set(first["threshold_rule"] + first["scores"]) == {"halflogits"}
+            assert set(other["threshold_rule"] + other["scores"]) == {"oracleprobabilities"}
+            assert (first["threshold"] != other["threshold"]).all()
+        if name == "median_test":
+            pd.testing.assert_series_equal(first["p_value"], other["p_value"])
+    run = script(
+        "analyze.py", "analysis=examples", f"passes={passes}",
+        f"hydra.run.dir={tmp_path / 'none'}", check=False,
+    )  # fmt: skip
+    assert run.returncode == 1
+    assert "Traceback" not in run.stderr, run.stderr
 
 
 @pytest.mark.parametrize(

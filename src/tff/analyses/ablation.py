@@ -68,7 +68,7 @@ class Ablation(Analysis):
                     "ablation": repr(self.ablation),
                     **_columns(before, ""),
                     **_columns(after, "_ablated"),
-                    **drops[judge.name].columns("ap_drop"),
+                    **_columns({m: before[m] - after[m] for m in MEASURES}, "_drop"),
                     **self._median_drop(judge, plain.p, ablated.p),
                     **judge.columns(),
                 }

@@ -66,12 +66,13 @@ def order(scores: Floats, twins: Tensor, duplicates: str = "mark") -> Tensor:
     """
     if duplicates not in DUPLICATES:
         raise ValueError(f"subject.ranking.duplicates={duplicates}: expected mark or merge")
-    value, later = scores.astype(np.float64), (twins >= 0).numpy()
-    if duplicates == "merge" and later.any():
-        value = value.copy()
-        for channel in np.flatnonzero(later):
-            first = int(twins[channel])
-            value[first] = np.fmax(value[first], value[channel])
-        value[later] = -np.inf
-    # NaN, of a channel without any value, comes last.
-    return torch.from_numpy(np.argsort(-value, kind="stable"))
+    value, later = scores.astype(np.float64), np.zeros(len(scores), bool)
+    if duplicates == "merge":
+        before, value = twins.numpy(), value.copy()
+        later = before >= 0
+        first = np.arange(len(value))
+        while (before[first] >= 0).any():  # a channel may continue one that continues another
+            first = np.where(before[first] >= 0, before[first], first)
+        np.fmax.at(value, first[later], value[later])
+    # NaN, of a channel without any value, comes behind all numbers; `lexsort` keeps ties in order.
+    return torch.from_numpy(np.lexsort((-value, later)))

@@ -20,8 +20,7 @@ most 1 % of real images generated. Calibration error (ECE, 15 bins) and Brier sc
 probability of 0.9 is right in 90 % of the cases; 0 is best.
 
 The mean over generators hides the one that the detector fails on, so the worst one stands beside
-it. Whiskers and columns `_low`, `_high` are 95 % bootstrap intervals over images, not over
-trainings.
+it. Whiskers are 95 % bootstrap intervals over images, not over trainings.
 """
 ERRORS = ("ece", "brier")  # of these less is better
 

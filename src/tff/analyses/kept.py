@@ -1,8 +1,9 @@
 """Passes that are kept on disk: what was computed once is read the next time.
 
 One Parquet file a pass, named by a digest of all that its numbers depend on, and that description
-in the file itself. A run that was killed goes on behind its last complete pass; runs that differ in
-one cue share the others; tables are made again without images and network (`Subject.again`).
+in the file itself; a pass that kept more than is asked for will do. A run that was killed goes on
+behind its last complete pass; runs that differ in one cue share the others; tables are made again
+without images and network (`replay.again`).
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ import pandas as pd
 from torch import Tensor
 
 from tff.analyses.passes import Passes
-from tff.analyses.passfile import digest, identity, read, write
+from tff.analyses.passfile import covers, digest, fitting, identity, read, write
 from tff.analyses.records import Activity, Cue, Evaluation, Floats, Relevance, Rows
 from tff.data.images import Images
 from tff.process import agreed, place
+from tff.relevance.ledger import COLUMNS
 from tff.types import Channels
 
 _SAMPLE = "all channels"  # column of the responses of all channels
@@ -44,6 +46,8 @@ class Kept:
 
     def __getattr__(self, name: str) -> Any:
         """Detector, relevance method and device are those of the passes."""
+        if name.startswith("__") or "passes" not in vars(self):  # what copying and pickling ask for
+            raise AttributeError(name)
         return getattr(self._needed(f"the detector ({name})"), name)
 
     def relevance(self, images: Images, confidence: float) -> dict[str, Relevance]:
@@ -64,7 +68,7 @@ class Kept:
                 table[f"omega_{kind}"].to_numpy(float),
                 table[f"error_{kind}"].to_numpy(float),
                 fact["images"],
-                np.asarray(fact["ledger"], np.float64),
+                np.asarray(fact["ledger"], np.float64).reshape(-1, len(COLUMNS)),
             )
             for kind, fact in facts.items()
         }
@@ -148,9 +152,13 @@ class Kept:
         make: Callable[[], tuple[pd.DataFrame, dict[str, Any]]],
     ) -> tuple[pd.DataFrame, dict[str, Any]]:
         """The table and facts of a pass: read, or made and written."""
-        path = self.folder / f"{name}-{digest(key)[:12]}.parquet"
+        path = fitting(self.folder, name, key)
         if agreed(path.exists()):
             table, kept = read(path)
+            if not covers(kept.get("key"), key):
+                raise ValueError(
+                    f"{path}: holds another pass than its name says; delete it and run again"
+                )
             return table, kept["facts"]
         table, facts = make()
         if place()[0] == 0:
@@ -163,6 +171,11 @@ def _rows(images: Images) -> pd.DataFrame:
 
 
 def _named(cue: Cue | None) -> str:
+    if " at 0x" in repr(cue):  # a place in memory: the next run may have something else there
+        raise ValueError(
+            f"passes cannot be kept of {cue!r}, which does not tell its options; make it a frozen "
+            "dataclass, as those in tff.ablations"
+        )
     return "as they are" if cue is None else f"without {cue!r}"
 
 

@@ -74,7 +74,12 @@ class MedianTest(Analysis):
         tested, everything, counted = [], [], []
         densities: list[tuple[str, Floats, Floats]] = []
         for generator, at in subject.generators():
-            first = {"generator": generator, "seen": generator in subject.seen, "cue": cue}
+            first = {
+                "generator": generator,
+                "seen": generator in subject.seen,
+                "cue": cue,
+                "ablation": repr(self.ablation),
+            }
             labels = subject.labels[at]
             mine = channel_tests(labels, plain.responses[at], ablated.responses[at])
             tested.append(_table(first, top, mine, labels))

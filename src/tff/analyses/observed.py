@@ -15,6 +15,7 @@ from tff.analyses.kept import Kept
 from tff.analyses.network import Network
 from tff.analyses.options import Options
 from tff.analyses.passes import Passes
+from tff.analyses.passfile import identity
 from tff.analyses.records import Activity, Cue, Evaluation, Floats, Relevance, Rows
 from tff.analyses.which import drawn, evenly, labels_of
 from tff.data.images import Images
@@ -102,7 +103,7 @@ class Observed:
     def _evaluate(self, which: str, cue: Cue | None, channels: Tensor | None = None) -> Evaluation:
         """One pass over `test` or `discovery` images; with channels, their responses too."""
         images = getattr(self.images, which)
-        if which == "discovery" and images.manifest.equals(self.images.test.manifest):
+        if which == "discovery" and identity(images) == identity(self.images.test):
             return self._evaluate("test", cue, channels)
         done = self._done.get((which, cue))
         if done is None or (channels is not None and done.responses is None):

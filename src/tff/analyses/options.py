@@ -40,6 +40,9 @@ class Options:
         draws: resamples behind each interval.
         sample: of so many images of each generator and label the responses of all channels are
             kept.
+
+    Raises:
+        ValueError: a number has an impossible value.
     """
 
     k: int | str | None = None
@@ -50,3 +53,14 @@ class Options:
     sample: int = 250
     ranking: RankingRule = field(default_factory=RankingRule)
     scoring: Protocol = field(default_factory=Protocol)
+
+    def __post_init__(self) -> None:
+        for option, value, possible, expected in (
+            ("k_below", self.k_below, 0 < self.k_below <= 1, "an AP above 0, at most 1"),
+            ("confidence", self.confidence, 0 <= self.confidence <= 1, "a probability"),
+            ("seed", self.seed, self.seed >= 0, "0 or more"),
+            ("draws", self.draws, self.draws >= 1, "1 or more"),
+            ("sample", self.sample, self.sample >= 1, "1 or more"),
+        ):
+            if not possible:
+                raise ValueError(f"subject.{option}={value}: expected {expected}")

@@ -13,6 +13,7 @@ from tff.data.images import Images
 from tff.data.shard import EvaluationBatches, loader
 from tff.detectors.base import Detector
 from tff.detectors.interventions import Instead, dropped, outputs, recorded
+from tff.process import place
 from tff.progress import track
 from tff.relevance.ledger import COLUMNS
 from tff.relevance.lrp import LRP
@@ -65,7 +66,7 @@ class Passes:
 
         Args:
             channels: (k,) those whose maxima are kept of every image.
-            sample: (n,) rows of the images of which those of all channels are kept.
+            sample: (n,) rows, ascending, of the images of which those of all channels are kept.
         """
         rows = RowValues(1 + len(channels)).to(self.device)
         everything = torch.arange(len(self.detector.channels))
@@ -83,11 +84,13 @@ class Passes:
                 here = wanted[batch.index]
                 if here.any():
                     all_of.update(batch.index[here], responses.of(everything).cpu()[here])
+        if place()[1] > 1:  # processes on GPUs can exchange only what lies there
+            all_of.to(self.device)
         values = rows.compute().cpu().numpy()
         return Evaluation(
             values[:, 0],
             values[:, 1:] if len(channels) else None,
-            all_of.compute().numpy() if len(sample) else None,
+            all_of.compute().cpu().numpy() if len(sample) else None,
         )
 
     def evaluate_dropped(
@@ -118,7 +121,8 @@ class Passes:
         """What each channel does on the average image."""
         layers, join = self.detector.channels.layers, self.detector.channels.join
         both = ExactMean(len(self.detector.channels)).to(self.device)
-        of_fakes = ExactMean(2 * len(self.detector.channels), 2**40, 2**8).to(self.device)
+        of_fakes = ExactMean(len(self.detector.channels)).to(self.device)
+        effects = ExactMean(len(self.detector.channels), 2**40, 2**8).to(self.device)  # are small
         with torch.inference_mode(False), torch.enable_grad():
             for batch in self._batches(images, "activity"):
                 with outputs(self.detector, layers) as found:
@@ -129,21 +133,21 @@ class Passes:
                 effect = join({name: (y * slope).sum((2, 3)).abs() for (name, y), slope in pairs})
                 response = join({name: y.amax((2, 3)) for name, y in maps.items()})
                 both.update(join({name: y.mean((2, 3)) for name, y in maps.items()}))
-                of_fakes.update(torch.cat([response, effect], dim=1)[batch.label == 1])
-        means = of_fakes.compute().cpu().numpy().reshape(2, -1)
-        output = both.compute().cpu().numpy()
-        return Activity(output, means[0], means[1], _norms(self.detector))
+                of_fakes.update(response[batch.label == 1])
+                effects.update(effect[batch.label == 1])
+        output, largest, moved = (m.compute().cpu().numpy() for m in (both, of_fakes, effects))
+        return Activity(output, largest, moved, _norms(self.detector))
 
     def _lenders(self, images: Images, batch: Batch) -> Tensor:
         """The images that lend their maps to a batch."""
-        lent = torch.stack([images[0, int(row)].image for row in batch.index])
-        if lent.shape != batch.image.shape:
+        lent = [images[0, int(row)].image for row in batch.index]
+        if odd := [image.shape for image in lent if image.shape != batch.image.shape[1:]]:
             raise ValueError(
                 "channels cannot be resampled between images of different sizes "
-                f"({tuple(lent.shape[2:])} and {tuple(batch.image.shape[2:])}); pass "
+                f"({tuple(odd[0][1:])} and {tuple(batch.image.shape[2:])}); pass "
                 "data.crop=center224 discovery.crop=center224, or another crop that all have"
             )
-        return _laid_out(lent.to(self.device).float() / 255)
+        return _laid_out(torch.stack(lent).to(self.device).float() / 255)
 
     def _batches(self, images: Images, description: str) -> Iterator[Batch]:
         batches = loader(images, EvaluationBatches(images, self.batch_size), self.workers)
@@ -162,5 +166,5 @@ def _norms(detector: Detector) -> Floats:
         layer: next(detector.network.get_submodule(layer).parameters()).flatten(1).norm(dim=1)
         for layer in detector.channels.layers
     }
-    norms: Floats = detector.channels.join(filters).double().cpu().numpy()
+    norms: Floats = detector.channels.join(filters).detach().double().cpu().numpy()
     return norms

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pandas as pd
 import pyarrow as pa
@@ -20,14 +22,22 @@ from tff.data.images import Images
 
 def write(path: Path, table: pd.DataFrame, facts: Mapping[str, object]) -> None:
     """Write a table with facts beside it, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     arrow = pa.Table.from_pandas(table, preserve_index=False)
     arrow = arrow.replace_schema_metadata(
         {**(arrow.schema.metadata or {}), b"tff": json.dumps(facts).encode()}
     )
-    beside = path.with_name(f".{path.name}-{os.getpid()}")
-    try:
+    with whole(path) as beside:
         pq.write_table(arrow, beside, compression="zstd")
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A file beside another one, which takes its place when all of it is there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Not by the number of the process: runs in two containers may have the same.
+    beside = path.with_name(f".{path.name}-{uuid4().hex}")
+    try:
+        yield beside
         beside.rename(path)
     finally:
         beside.unlink(missing_ok=True)
@@ -39,17 +49,63 @@ def read(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     Raises:
         ValueError: the file is broken or was not written by `write`.
     """
+    facts = _facts(path)
+    with _readable(path):
+        return pq.read_table(path).to_pandas(), facts
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    """What stands beside the table in a file, without the table."""
+    with _readable(path):
+        return dict(json.loads(pq.read_schema(path).metadata[b"tff"]))
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
     try:
-        arrow = pq.read_table(path)
-        facts: dict[str, Any] = json.loads(arrow.schema.metadata[b"tff"])
-    except (pa.ArrowException, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        yield
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: not a file of tff ({error}); delete it and run again") from None
-    return arrow.to_pandas(), facts
+
+
+def fitting(folder: Path, name: str, key: Mapping[str, Any]) -> Path:
+    """The file of a pass, or one of the same kind that holds it and more, or where it belongs.
+
+    Raises:
+        ValueError: a file of this kind is broken.
+    """
+    path = folder / f"{name}-{digest(key)[:12]}.parquet"
+    if path.exists():
+        return path
+    others = sorted(folder.glob(f"{name}-*.parquet"))
+    return next((other for other in others if covers(_facts(other).get("key"), key)), path)
+
+
+def covers(kept: Any, wanted: Mapping[str, Any]) -> bool:
+    """Whether a pass holds all that is wanted: lists and mappings may hold more, the rest is equal.
+
+    Thus logits are found in a pass that kept responses of channels too.
+    """
+    if not isinstance(kept, Mapping) or kept.keys() != wanted.keys():
+        return False
+    for name, value in wanted.items():
+        if type(kept[name]) is not type(value):
+            return False
+        if isinstance(value, list):
+            fits = set(value) <= set(kept[name])
+        elif isinstance(value, dict):
+            fits = value.items() <= kept[name].items()
+        else:
+            fits = kept[name] == value
+        if not fits:
+            return False
+    return True
 
 
 def digest_of(network: nn.Module, *more: object) -> str:
-    """Of all weights of a network, and of what else there is."""
-    state = hashlib.sha256(json.dumps([str(m) for m in more]).encode())
+    """Of the layers of a network with all their weights, and of what else there is."""
+    layers = re.sub(r" at 0x[0-9a-f]+", "", repr(network))  # strides and the like are no weights
+    state = hashlib.sha256(json.dumps([layers, *(str(m) for m in more)]).encode())
     for name, value in sorted(network.state_dict().items()):
         state.update(name.encode())
         state.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())

@@ -9,6 +9,7 @@ import pandas as pd
 
 from tff.analyses import ledger
 from tff.analyses.base import Analysis
+from tff.analyses.criteria import CRITERIA
 from tff.analyses.records import Floats
 from tff.analyses.subject import Subject
 from tff.plots import channels
@@ -41,15 +42,22 @@ class Ranking(Analysis):
         table["omega_low"] = fake.omega - 1.96 * fake.error
         table["omega_high"] = fake.omega + 1.96 * fake.error
         table["omega_real"] = real.omega
+        table["lift"] = subject.scores("lift")
+        twins = subject.network.twins.numpy()
+        names = (table["layer"] + " #" + table["channel"].astype(str)).to_numpy(object)
+        table["same_as"] = np.where(twins >= 0, names[twins], "")
         table = table.iloc[subject.ranking.numpy()].reset_index(drop=True)
         table.insert(0, "rank", np.arange(1, len(table) + 1))
         table["images"], table["images_real"] = fake.images, real.images
         top, best = table.head(subject.k), table.iloc[0]
-        share = subject.k / len(table)
+        share, by = subject.k / len(table), subject.options.ranking.by
         result = Result("Which channels matter: the ranking by FF-RS (omega)", ABOUT)
         result.findings = [
             f"The transferable forensic features: the top {subject.k} of {len(table):,} channels "
-            f"({100 * share:.2f} %), those with omega of {top['omega'].min():.3f} or more.",
+            f"({100 * share:.2f} %), those with omega of {top['omega'].min():.3f} or more."
+            if by == "omega"
+            else f"The top {subject.k} of {len(table):,} channels ({100 * share:.2f} %) by "
+            f"{CRITERIA[by]}, their omega is {top['omega'].min():.3f} or more.",
             f"The strongest is channel {best['channel']} of {best['layer']}: it alone holds "
             f"{100 * best['omega']:.0f} % of the relevance of its layer.",
         ]
@@ -57,6 +65,12 @@ class Ranking(Analysis):
             result.warnings.append(
                 "No real image is recognised with the confidence asked for, so omega of real "
                 "images is missing."
+            )
+        if repeated := int((top["same_as"] != "").sum()):
+            result.warnings.append(
+                f"{repeated} of the top {subject.k} are depthwise convolutions, which carry the "
+                "same as the channels before them (column `same_as`); "
+                "subject.ranking.duplicates=merge counts each such feature once."
             )
         if fake.images < 30:
             result.warnings.append(f"Omega rests on {fake.images} generated images only.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 from tff.analyses.kept import Kept
 from tff.analyses.network import Network
 from tff.analyses.passes import Passes
-from tff.analyses.passfile import digest, digest_of, identity, read, write
+from tff.analyses.passfile import digest, digest_of, identity, read, whole, write
 from tff.analyses.subject import Subject
 from tff.data.images import Images
 from tff.data.splits import Splits
@@ -29,14 +28,20 @@ def keep(subject: Subject, folder: Path) -> Subject:
     Args:
         subject: with a detector.
         folder: may hold passes of other subjects: what fits is used, the rest is left alone.
+
+    Raises:
+        ValueError: the subject has no detector, or its passes are kept already.
     """
     network, passes = subject.network, subject.passes
-    assert isinstance(passes, Passes)
-    lrp = {"relevance": subject.lrp.protocol, "mean": subject.detector.mean.tolist()}
-    detector = digest_of(subject.detector.network, lrp, subject.detector.std.tolist())
+    if not isinstance(passes, Passes):
+        raise ValueError("only passes of a subject with a detector can be kept, and only once")
+    shift, scale = subject.detector.mean.tolist(), subject.detector.std.tolist()
+    rules = subject.lrp.protocol, network.accounts
+    detector = digest_of(subject.detector.network, *rules, shift, scale)
     home = folder.expanduser() / detector[:12]
     sets = {"discovery": subject.images.discovery, "test": subject.images.test}
-    files = {name: f"images-{digest(identity(found))[:12]}.parquet" for name, found in sets.items()}
+    told = {n: digest([identity(found), _facts(found)])[:12] for n, found in sets.items()}
+    files = {name: f"images-{of_set}.parquet" for name, of_set in told.items()}
     facts: dict[str, Any] = {
         "detector": detector,
         "widths": dict(network.channels.widths),
@@ -51,7 +56,8 @@ def keep(subject: Subject, folder: Path) -> Subject:
         for name, found in sets.items():
             if not (home / files[name]).exists():
                 write(home / files[name], found.manifest, _facts(found))
-        _write_text(home / f"subject-{digest(files)[:12]}.json", json.dumps(facts, indent=1))
+        with whole(home / f"subject-{digest(files)[:12]}.json") as beside:
+            beside.write_text(json.dumps(facts, indent=1), encoding="utf-8")
     return replace(
         subject, passes=Kept(passes, home, detector, network.channels), _done={}, _dropped={}
     )
@@ -92,10 +98,11 @@ def again(place: Path, make: Callable[..., Subject]) -> Subject:
         )
         home, files, protocol = found[0].parent, facts["images"], facts["protocol"]
         kept = Kept(None, home, facts["detector"], network.channels)
+        sets = [home / files[name] for name in ("discovery", "test")]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{found[0]}: broken ({error!r}); delete it and run again") from None
-    subject = make(None, Splits(*(_images(home / files[n]) for n in ("discovery", "test"))))
-    described = protocol | subject.protocol
+    subject = make(None, Splits(*map(_images, sets)))
+    described = protocol | subject.protocol | {"protocol": subject.options.scoring.name}
     return replace(subject, passes=kept, network=network, protocol=described)
 
 
@@ -121,10 +128,3 @@ def _images(path: Path) -> Images:
         real_of=facts["real_of"],
         notes=tuple(facts["notes"]),
     )
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}-{os.getpid()}")
-    beside.write_text(text, encoding="utf-8")
-    beside.rename(path)

@@ -11,12 +11,11 @@ from torch import Tensor
 from tff.analyses.accuracies import at_each_threshold
 from tff.analyses.base import Analysis
 from tff.analyses.controls import Controls
-from tff.analyses.judge import WHERE, Judge, Scores, judges, over_generators
+from tff.analyses.judge import WHERE, Scores, judges, over_generators
 from tff.analyses.subject import Subject
 from tff.plots import comparison
-from tff.statistics.average_precision import average_precision
 from tff.statistics.detection import sigmoid
-from tff.statistics.estimate import Estimate
+from tff.statistics.estimate import Estimate, mean
 from tff.types import Result
 
 ABOUT = """
@@ -29,7 +28,8 @@ omega. Only a drop that is larger than that of the matched ones tells of the ran
 AP is average precision: 1 is perfect; a detector that guesses gets the share of generated images
 (here mostly 0.5). Whiskers are 95 % bootstrap intervals over the images; differences are taken
 image by image. Of random channels the mean probability over the draws is judged, as in the released
-code; how much single draws differ stands in the columns `ap_draws_...`.
+code. That mean does better than any draw, so the top k are held against the mean AP of the single
+draws (columns that begin with ap_draws).
 """
 WORDS = {
     "none": "nothing dropped",
@@ -67,23 +67,26 @@ class Sensitivity(Analysis):
         rows: list[dict[str, object]] = []
         accuracies: list[dict[str, object]] = []
         found: dict[str, dict[str, Estimate]] = {name: {} for name in WORDS}
+        single: dict[str, dict[str, Estimate]] = {name: {} for name in WORDS}
         for judge in judges(subject):
             for name in WORDS:
                 measures = judge(scores[name])
                 found[name][judge.name] = measures["ap"]
                 drop = found["none"][judge.name] - measures["ap"]
+                alone = [judge(Scores(p, p))["ap"] for p in draws.get(name, [])]
+                single[name][judge.name] = mean(alone) if alone else measures["ap"]
                 first = {
                     "generator": judge.name, "seen": judge.seen, "dropout": name,
                     "k": 0 if name == "none" else subject.k,
                 }  # fmt: skip
                 shown = {m: measures[m] for m in ("ap", "real_accuracy", "fake_accuracy")}
                 columns = {c: v for m, e in shown.items() for c, v in e.columns(m).items()}
-                spread = _spread(judge, draws.get(name, []))
+                spread = _spread(alone)
                 of_drop = {} if name == "none" else drop.columns("ap_drop")
                 rows.append(first | columns | of_drop | spread | judge.columns() | {"cue": "none"})
                 accuracies += [first | row for row in at_each_threshold(judge, scores[name])]
         table = pd.DataFrame(rows)
-        contrast = self._contrast(subject, found)
+        contrast = self._contrast(subject, single)
         result = Result("Are they needed: the detector without them", ABOUT)
         result.tables = {
             "sensitivity": table,
@@ -135,7 +138,11 @@ class Sensitivity(Analysis):
 
     @staticmethod
     def _contrast(subject: Subject, found: dict[str, dict[str, Estimate]]) -> pd.DataFrame:
-        """By how much AP is lower without the top k than without others, with intervals."""
+        """By how much AP is lower without the top k than without others, with intervals.
+
+        Args:
+            found: AP of each generator; of random channels the mean over single draws.
+        """
         rows: list[dict[str, object]] = []
         for control in ("random_k", "matched_k", "low_k"):
             differences = {g: ap - found["top_k"][g] for g, ap in found[control].items()}
@@ -163,7 +170,8 @@ class Sensitivity(Analysis):
                 f"On {WHERE[where]}: AP {ap['none']:.3f}; without the top {subject.k} channels "
                 f"{ap['top_k']:.3f}; without {subject.k} random ones {ap['random_k']:.3f}, without "
                 f"matched ones {ap['matched_k']:.3f}; without the lowest {ap['low_k']:.3f}. The "
-                f"top k cost {by:.3f} ({low:.3f} to {high:.3f}) more AP than matched ones: {sure}."
+                f"top k cost {by:.3f} ({low:.3f} to {high:.3f}) more AP than matched ones, one "
+                f"draw at a time: {sure}."
             )
             result.scalars |= {f"{where}_ap_{name}": value for name, value in ap.items()}
         if shortage := self._controls(subject).shortage:
@@ -177,9 +185,9 @@ class Sensitivity(Analysis):
             )
 
 
-def _spread(judge: Judge, draws: list[np.ndarray]) -> dict[str, float]:
+def _spread(alone: list[Estimate]) -> dict[str, float]:
     """How much AP differs between single draws of random channels."""
-    aps = np.array([average_precision(judge.labels, p[judge.at]) for p in draws])
+    aps = np.array([ap.value for ap in alone])
     known = len(aps) > 0
     return {
         "ap_draws_mean": float(aps.mean()) if known else np.nan,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import takewhile
 from pathlib import PurePath
 from typing import NamedTuple
 
@@ -49,6 +49,30 @@ def side_by_side(runs: Mapping[str, Run]) -> dict[str, Result]:
     for analysis in next(iter(named.values())).results:
         found[analysis] = joined({name: run.results[analysis] for name, run in named.items()})
     return found
+
+
+def listed(ckpt: str | None | Iterable[str]) -> list[str | None]:
+    """One checkpoint, none, or several.
+
+    Raises:
+        ValueError: one is given twice, or none in a list.
+    """
+    if ckpt is None or isinstance(ckpt, str):
+        return [ckpt]
+    paths = [str(path) for path in ckpt]
+    if not paths:
+        raise ValueError("ckpt=[]: name at least one checkpoint")
+    distinct(paths)
+    return [*paths]
+
+
+def protocol(runs: Mapping[str, Run]) -> Mapping[str, object]:
+    """How all was measured: of one checkpoint with its name, of several a mapping for each."""
+    described = {ckpt: run.subject.describe() for ckpt, run in runs.items()}
+    if len(runs) > 1:
+        return described
+    ((ckpt, one),) = described.items()
+    return {"checkpoint": ckpt, **one}
 
 
 def compare(runs: Mapping[str, Run]) -> Result:
@@ -136,5 +160,6 @@ def distinct(paths: list[str]) -> list[str]:
     parts = [list(PurePath(path).parts) for path in paths]
     while len({part[-1] for part in parts}) == 1 and min(map(len, parts)) > 1:
         parts = [part[:-1] for part in parts]
-    start = len(os.path.commonprefix([part[:-1] for part in parts]))
+    folders = zip(*(part[:-1] for part in parts), strict=False)
+    start = len(list(takewhile(lambda names: len(set(names)) == 1, folders)))
     return [str(PurePath(*part[start:])) for part in parts]

@@ -16,8 +16,10 @@ Drop = Callable[[list[int]], Floats]
 def parsed(k: int | str | None, total: int, fraction: float) -> int | None:
     """`114`, `0.43%`, `auto` (None), or None for the share that the paper takes.
 
+    A share, however small, is at least one channel.
+
     Raises:
-        ValueError: k is nothing of this, or not between 1 and the number of channels.
+        ValueError: k is nothing of this, or not between 1 and the number of channels, or 0 %.
     """
     if k == "auto":
         return None
@@ -27,7 +29,8 @@ def parsed(k: int | str | None, total: int, fraction: float) -> int | None:
     if re.fullmatch(r"\d+", text):
         number = int(text)
     elif re.fullmatch(r"\d+(\.\d+)?%", text):
-        number = max(1, round(float(text[:-1]) / 100 * total))
+        share = float(text[:-1]) / 100
+        number = max(1, round(share * total)) if share else 0
     else:
         raise ValueError(f"subject.k={k}: expected a number, a share such as 0.43%, or auto")
     if not 0 < number <= total:
@@ -38,23 +41,26 @@ def parsed(k: int | str | None, total: int, fraction: float) -> int | None:
 def smallest(drop: Drop, below: float, total: int) -> int:
     """The smallest k whose top k, dropped, take AP below a value.
 
-    Powers of two first, in one reading of the images; then the gap is halved. As AP need not fall
-    evenly, a smaller k that an even fall would not suggest may have been passed over.
+    Powers of two and half of all channels first, in one reading of the images; then the gap is
+    halved. As AP need not fall evenly, a smaller k that an even fall would not suggest may have
+    been passed over.
 
     Raises:
         ValueError: not even half of all channels do.
     """
-    powers = [2**i for i in range(int(np.log2(total)))]
-    found = drop(powers)
+    half = max(1, total // 2)
+    tried = sorted({2**i for i in range(half.bit_length())} | {half})
+    found = drop(tried)
     reached = np.flatnonzero(found < below)
     if not len(reached):
         raise ValueError(
             f"subject.k=auto: AP on the seen generator stays at {np.nanmin(found):.3f} or more "
-            f"with up to {powers[-1]} channels dropped, not below subject.k_below={below:g}; raise "
-            "that, or give k as a number"
+            f"with up to {half} channels dropped, not below subject.k_below={below:g}; raise that, "
+            "or give k as a number"
         )
-    high: int = powers[int(reached[0])]
-    low = high // 2  # known to leave AP where it was
+    first = int(reached[0])
+    high = tried[first]
+    low = tried[first - 1] if first else 0  # known to leave AP where it was
     while high - low > 1:
         middle = (low + high) // 2
         if float(drop([middle])[0]) < below:

@@ -20,8 +20,8 @@ def evenly(images: Images, limit: int) -> Rows:
     """Rows (n,), at most so many of each generator and label, evenly spread over them."""
     rows = [np.empty(0, np.int64)]
     for _, group in images.manifest.groupby(["generator", "label"]):
-        step = max(1.0, len(group) / limit)
-        rows.append(group.index.to_numpy()[np.arange(0, len(group), step).astype(int)])
+        number = min(limit, len(group))
+        rows.append(group.index.to_numpy()[np.arange(number) * len(group) // max(1, number)])
     return np.sort(np.concatenate(rows)).astype(np.int64)
 
 

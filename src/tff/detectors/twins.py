@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import torch
 from torch import fx, nn
+from torch.nn import functional as F
 
 from tff.detectors.feature_maps import feature_maps, flow
 from tff.detectors.in_place import UNCHANGED
 from tff.detectors.trace import BATCH_NORM, Trace, trace
 
-_ACTIVATIONS = (
-    nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish, nn.GELU, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.Mish,
+_MODULES = (
+    BATCH_NORM, nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish, nn.GELU, nn.LeakyReLU, nn.PReLU, nn.ELU,
+    nn.Mish,
 )  # fmt: skip
+_FUNCTIONS = UNCHANGED | {
+    torch.relu, F.relu, F.relu6, F.silu, F.hardswish, F.gelu, F.leaky_relu, F.elu, F.mish,
+}  # fmt: skip
 
 
 def twins(network: nn.Module) -> torch.Tensor:
@@ -47,7 +52,6 @@ def _before(traced: Trace, carriers: dict[fx.Node, list[fx.Node]], node: fx.Node
         module = traced.modules.get(node)
         if isinstance(module, nn.Conv2d):
             return node
-        elementwise = isinstance(module, (BATCH_NORM, *_ACTIVATIONS))
-        if not elementwise and traced.operation(node) not in UNCHANGED:
+        if not isinstance(module, _MODULES) and traced.operation(node) not in _FUNCTIONS:
             return None
     return None

@@ -43,7 +43,7 @@ def falling(
     if len(above):
         ax.set_xscale("symlog", linthresh=float(above.min()), linscale=0.4)
         ticks = sorted({0.0, *above.round(3).unique().tolist()})
-        ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        ax.set_xticks(ticks, [f"{float(f'{tick:.2g}'):g}" for tick in ticks])
         ax.minorticks_off()
     ax.grid(True, axis="y")
     ax.set(xlabel=xlabel, ylabel=ylabel)

@@ -34,8 +34,9 @@ def heat_map(
     for (i, j), value in np.ndenumerate(values.to_numpy(float)):
         if np.isfinite(value):
             told = sure is None or bool(sure.iat[i, j])
-            size, color = (8.5, "#1f2934") if told else (7, "#8a94a0")  # on white cells always
-            ax.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=size, color=color)
+            size, color = (8.5, "#1f2934") if told else (7, "#66717f")  # on light cells always
+            number = f"{round(value, 2) + 0.0:.2f}"  # no -0.00
+            ax.text(j, i, number, ha="center", va="center", fontsize=size, color=color)
     ax.set_yticks(range(rows), [short(name, 26) for name in values.index])
     ax.set_xticks(range(columns), [short(name, 18) for name in values.columns], rotation=35,
                   ha="right", rotation_mode="anchor")  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -81,15 +80,17 @@ def cue_matrix(reports: Iterable[Path]) -> Result | None:
 
 def _read(path: Path) -> pd.DataFrame:
     """A table of a report, names as they were before `files.without_formulas` guarded them."""
-    # As text: a generator may be called 001 or NA.
-    named = dict.fromkeys(KEYS, lambda name: re.sub(r"^'(?=[=+\-@\t\r])", "", name))
-    return pd.read_csv(path, converters=named)
+    # Names as text: a generator may be called 001 or NA.
+    numbers = {str(c): [""] for c in pd.read_csv(path, nrows=0) if c not in KEYS}
+    text = dict.fromkeys(KEYS, str)
+    table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=numbers)
+    names = {c: table[c].str.replace(r"^'(?=[=+\-@\t\r])", "", regex=True) for c in KEYS}
+    return table.assign(**names)
 
 
 def _tell(result: Result, weights: str, table: pd.DataFrame, several: bool) -> None:
     """Findings and figures of one detector."""
     order = list(table.sort_values("seen", ascending=False, kind="stable")["generator"].unique())
-
     # Two strengths of one cue are two rows.
     strengths = table.groupby("cue")["ablation"].transform("nunique")
     table = table.assign(row=table["cue"].where(strengths == 1, table["ablation"]))
@@ -97,13 +98,15 @@ def _tell(result: Result, weights: str, table: pd.DataFrame, several: bool) -> N
     def square(column: str) -> pd.DataFrame:
         return table.pivot(index="row", columns="generator", values=column).reindex(columns=order)
 
+    marked = {name: f"{name} (seen)" for name in table.loc[table["seen"], "generator"]}
     drop = square("ap_drop")
     ranked = drop.mean(axis=1).sort_values(ascending=False)
     drop = drop.loc[ranked.index]
     sure = (square("ap_drop_low") > 0) | (square("ap_drop_high") < 0)
-    told = ", ".join(f"{cue} {value:.3f}" for cue, value in ranked.head(3).items())
+    told = ", ".join(f"{cue} ({value:.3f})" for cue, value in ranked.dropna().head(3).items())
     name = f"{weights}: m" if several else "M"
-    result.findings.append(f"{name}ean drop of AP over generators is largest without {told}.")
+    if told:
+        result.findings.append(f"{name}ean drop of AP over generators is largest without {told}.")
     end = f"_{weights}" if several else ""
     result.scalars |= {f"ap_drop_{cue}{end}": float(value) for cue, value in ranked.items()}
     figures: dict[str, tuple[str, pd.DataFrame | None]] = {
@@ -114,8 +117,9 @@ def _tell(result: Result, weights: str, table: pd.DataFrame, several: bool) -> N
         figures["share"] = ("share of top channels whose responses change (median test)", None)
     for column, (label, certain) in figures.items():
         values = square(column).loc[drop.index]
-        limit = (
-            max(0.1, float(np.nanmax(values.abs().to_numpy(float)))) if column == "ap_drop" else 1.0
+        largest = float(np.nan_to_num(values.abs().to_numpy(float)).max())
+        limit = max(0.1, largest) if column == "ap_drop" else 1.0
+        result.figures[f"cue_matrix_{column}{end}"] = heat_map(
+            values.rename(columns=marked), label, limit, certain
         )
-        result.figures[f"cue_matrix_{column}{end}"] = heat_map(values, label, limit, certain)
         result.captions[f"cue_matrix_{column}{end}"] = f"{label[0].upper()}{label[1:]}. {weights}"

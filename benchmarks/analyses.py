@@ -1,0 +1,113 @@
+"""Cost of the analyses of a report against one plain pass over the same images, in one run.
+
+python benchmarks/analyses.py [--images 40] [--size 224] [--network resnet50] [--sample 250]
+
+Ranking, sensitivity (k of the paper, 5 random and 5 matched draws), ablation, and the tests of all
+channels, on random images. Passes are counted where they are made; a pass is one forward run of the
+network over all test images. The limit is 30 plain passes.
+"""
+
+import argparse
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from networks import network
+from PIL import Image
+
+from tff.ablations.grayscale import Grayscale
+from tff.analyses.ablation import Ablation
+from tff.analyses.base import run
+from tff.analyses.median_test import MedianTest
+from tff.analyses.passes import Passes
+from tff.analyses.ranking import Ranking
+from tff.analyses.sensitivity import Sensitivity
+from tff.analyses.subject import Subject
+from tff.data.folder import Folder
+from tff.data.splits import Splits
+from tff.detectors.base import Detector
+
+LIMIT = 30
+
+
+def photographs(root, number, size):
+    """Half real, half generated, all of them smooth noise."""
+    random = np.random.default_rng(0)
+    for i in range(number):
+        folder = root / "generator" / ("0_real", "1_fake")[i % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        coarse = Image.fromarray(random.integers(0, 256, (16, 16, 3), dtype=np.uint8))
+        coarse.resize((size, size), Image.Resampling.BICUBIC).save(folder / f"{i}.png")
+    return root
+
+
+class Counted(Passes):
+    """Counts runs of the network, in passes over the images."""
+
+    found: ClassVar[Counter[str]] = Counter()
+
+    def relevance(self, *arguments):
+        self.found["relevance (forward and back)"] += 1
+        return super().relevance(*arguments)
+
+    def evaluate(self, images, cue, channels, sample):
+        self.found["forward" + (", maxima of all channels" if len(sample) else "")] += 1
+        return super().evaluate(images, cue, channels, sample)
+
+    def evaluate_dropped(self, images, choices, instead):
+        self.found["forward, channels dropped"] += len(choices)
+        return super().evaluate_dropped(images, choices, instead)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=40)
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--network", default="resnet50")
+    parser.add_argument("--sample", type=int, default=250)
+    parser.add_argument("--batch", type=int, default=4)
+    args = parser.parse_args()
+    torch.set_num_threads(2)
+    with tempfile.TemporaryDirectory() as folder:
+        images = Folder(
+            root=str(photographs(Path(folder), args.images, args.size)), cache=folder
+        ).test()
+        detector = Detector(network(args.network, args.size))
+        subject = Subject.of(
+            detector, Splits(images, images), device="cpu", confidence=0.0,
+            batch_size=args.batch, sample=args.sample,
+        )  # fmt: skip
+        subject.passes = Counted(**vars(subject.passes))
+        nothing = np.empty(0, np.int64), torch.empty(0, dtype=torch.int64)
+
+        def plain():
+            start = time.perf_counter()
+            Passes.evaluate(subject.passes, images, None, nothing[1], nothing[0])
+            return time.perf_counter() - start
+
+        plain()
+        before = plain()
+        analyses = {
+            "ranking": Ranking(),
+            "sensitivity": Sensitivity(),
+            "ablation": Ablation(Grayscale()),
+            "median_test": MedianTest(Grayscale()),
+        }
+        start = time.perf_counter()
+        run(analyses, subject)
+        whole = time.perf_counter() - start
+        one = (before + plain()) / 2
+    channels = len(subject.channels)
+    print(f"{args.network}, {args.images} images of {args.size} px, {channels:,} channels")
+    for what, passes in Counted.found.items():
+        print(f"{passes:3} x {what}")
+    print(f"a plain pass {one:.1f} s; all analyses {whole:.1f} s")
+    print(f"ratio {whole / one:.1f}, limit {LIMIT}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""Tests of channels against loops with scipy, and what they find where the truth is known."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+from sklearn.metrics import roc_auc_score
+
+from tff.analyses.channel_tests import SHARES, channel_tests, shares
+
+RANDOM = np.random.default_rng(0)
+
+
+def responses(images=40, channels=12, seed=0):
+    """Labels and responses with ties, shifts of all sizes, and a channel that never moves."""
+    random = np.random.default_rng(seed)
+    labels = np.repeat([0, 1], images)[random.permutation(2 * images)]
+    plain = random.normal(size=(2 * images, channels)) + labels[:, None] * np.linspace(0, 2, 12)
+    ablated = 0.6 * plain + random.normal(size=plain.shape) - np.linspace(-1, 1, channels)
+    plain[:, 4], ablated[:, 4] = plain[:, 4].round(), ablated[:, 4].round()
+    ablated[:, 5] = plain[:, 5]
+    return labels, plain, ablated
+
+
+def delong(labels, a, b):
+    """By two loops over pairs, as DeLong et al. (1988) write it."""
+    ones, zeros = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
+
+    def kernel(scores):
+        return np.array([[(scores[i] > scores[j]) + 0.5 * (scores[i] == scores[j]) for j in zeros]
+                         for i in ones])  # fmt: skip
+
+    psi = [kernel(a), kernel(b)]
+    of_ones, of_zeros = np.cov([k.mean(1) for k in psi]), np.cov([k.mean(0) for k in psi])
+    cov = of_ones / len(ones) + of_zeros / len(zeros)
+    variance = cov[0, 0] + cov[1, 1] - 2 * cov[0, 1]
+    difference = psi[0].mean() - psi[1].mean()
+    return 1.0 if variance < 1e-15 else 2 * scipy.stats.norm.sf(abs(difference) / variance**0.5)
+
+
+def adjusted(p):
+    """min over larger p of p m / rank, by a loop."""
+    order, q, least = np.argsort(p), np.empty(len(p)), 1.0
+    for rank in range(len(p), 0, -1):
+        least = min(least, p[order[rank - 1]] * len(p) / rank)
+        q[order[rank - 1]] = least
+    return q
+
+
+def test_each_column_equals_a_loop_with_scipy():
+    labels, plain, ablated = responses()
+    table = channel_tests(labels, plain, ablated)
+    fake = labels == 1
+    for channel, row in table.iterrows():
+        x, y = plain[:, channel], ablated[:, channel]
+        a, b = x[fake], y[fake]
+        assert row["p_value"] == pytest.approx(scipy.stats.median_test(a, b)[1])
+        moved = scipy.stats.wilcoxon(a, b, method="asymptotic").pvalue if (a != b).any() else 1.0
+        assert row["wilcoxon_p"] == pytest.approx(moved)
+        delta = np.mean([np.sign(v - u) for v in b for u in a])  # above 0: larger without the cue
+        assert row["cliffs_delta"] == pytest.approx(delta)
+        assert (row["median"], row["median_ablated"]) == (np.median(a), np.median(b))
+        areas = roc_auc_score(labels, x), roc_auc_score(labels, y)
+        assert (row["area"], row["area_ablated"]) == pytest.approx(areas)
+        assert row["separation_p"] == pytest.approx(delong(labels, x, y))
+        assert row["loses"] == (abs(areas[1] - 0.5) < abs(areas[0] - 0.5))
+    for p, q in (
+        ("p_value", "q_value"), ("wilcoxon_p", "wilcoxon_q"), ("separation_p", "separation_q")
+    ):  # fmt: skip
+        np.testing.assert_allclose(table[q], adjusted(table[p].to_numpy()))
+
+
+def test_a_channel_that_separates_the_other_way_round_loses_too():
+    labels = np.repeat([0, 1], 30)
+    down = -2.0 * labels[:, None] + RANDOM.normal(size=(60, 1))
+    table = channel_tests(labels, down, RANDOM.normal(size=(60, 1)))
+    assert table["area"].item() < 0.2
+    assert table["loses"].item()
+    assert not channel_tests(labels, 0.1 * down + 5, down)["loses"].item()
+
+
+def test_shares_count_channels():
+    tests = pd.DataFrame(
+        {
+            "p_value": [0.05, 0.01, 0.2, 0.9],
+            "q_value": [0.07, 0.04, 0.2, 0.9],
+            "wilcoxon_q": [0.01, 0.02, 0.03, 0.06],
+            "separation_q": [0.01, 0.02, 0.5, 0.05],
+            "loses": [True, False, True, True],
+        }
+    )
+    assert shares(tests, 0.05) == {
+        "share": 0.5, "share_corrected": 0.25, "share_paired": 0.75, "share_separating": 0.5,
+    }  # fmt: skip
+    assert list(shares(tests, 0.05)) == list(SHARES)
+    assert all(np.isnan(share) for share in shares(tests.head(0), 0.05).values())
+
+
+def test_no_number_tells_nothing_and_breaks_nothing():
+    labels, plain, ablated = responses()
+    plain[3, 2], ablated[7, 2], plain[1, 3] = np.nan, np.inf, -np.inf
+    table = channel_tests(labels, plain.astype(np.float32), ablated.astype(np.float32))
+    assert table.drop(columns="loses").apply(np.isfinite).all(axis=None)
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_of_one_kind_alone_nothing_is_said_of_separation(label):
+    values = RANDOM.normal(size=(9, 4))
+    table = channel_tests(np.full(9, label), values, values + 1)
+    assert table[["area", "separation_p", "separation_q"]].isna().all(axis=None)
+    assert not table["loses"].any()
+    assert table["p_value"].isna().all() == (label == 0)
+    assert shares(table, 0.05)["share_separating"] == 0
+
+
+def simulated(random, informative, n=100, channels=40):
+    """Channels that all respond strongly to a cue; only some tell the labels apart, by the cue."""
+    labels = np.repeat([0, 1], n)
+    own = random.normal(size=(2 * n, channels))  # what the cue does not change
+    told = np.where(np.arange(channels) < informative, 1.0, 0.0) * labels[:, None]
+    return labels, own + random.normal(3, 0.5, own.shape) + told, own
+
+
+def test_control_channels_that_respond_but_know_nothing_are_no_discoveries():
+    random = np.random.default_rng(1)
+    counted = [shares(channel_tests(*simulated(random, 0)), 0.05) for _ in range(200)]
+    table = pd.DataFrame(counted)
+    # The paper's test and the paired one find the cue in all of them.
+    assert table["share"].min() > 0.99
+    assert table["share_paired"].min() == 1
+    # Where nothing is lost, a family with any discovery is a false one: at most alpha of them.
+    assert table["share_separating"].mean() <= 0.05
+    assert (table["share_separating"] > 0).mean() <= 0.05
+    assert (table["share_separating"] > 0).any()  # yet it is not blind
+
+
+def test_channels_whose_information_goes_with_the_cue_are_found():
+    random = np.random.default_rng(2)
+    found = np.zeros(40)
+    for _ in range(20):
+        tests = channel_tests(*simulated(random, informative=10))
+        found += ((tests["separation_q"] <= 0.05) & tests["loses"]) / 20
+    assert found[:10].min() > 0.9
+    assert found[10:].mean() <= 0.05

@@ -1,0 +1,196 @@
+"""The tables of `Sensitivity`, against literal loops over resamples."""
+
+import numpy as np
+import pytest
+import tiny
+import told
+from sklearn.metrics import average_precision_score
+
+from tff.analyses.protocol import Protocol
+from tff.analyses.sensitivity import Sensitivity
+from tff.statistics.bootstrap import resamples
+from tff.statistics.detection import sigmoid  # a threshold is one of its very values
+
+GENERATORS = ("other", "seen", "third")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tiny.tree(tmp_path_factory.mktemp("images"), GENERATORS, images=20, size=16)
+
+
+@pytest.fixture(scope="module")
+def subject(root):
+    return told.subject(root)
+
+
+@pytest.fixture(scope="module")
+def result(subject):
+    return Sensitivity(random_draws=3)(subject)
+
+
+def scores_of(subject, draws=3):
+    """What is judged, by the words of the released code: the mean probability of random draws."""
+    choices = Sensitivity(random_draws=draws).choices(subject)
+    logits = subject.passes.evaluate_dropped(subject.images.test, choices, None)
+    scores = {"none": subject.evaluate().logits, "top_k": logits["top_k"], "low_k": logits["low_k"]}
+    single = {
+        f"{name}_k": [sigmoid(logits[f"{name}_{i}"]) for i in range(draws)]
+        for name in ("random", "matched")
+    }
+    return scores | {name: np.mean(ps, axis=0) for name, ps in single.items()}, single
+
+
+def aps_of(subject, at, score):
+    """AP of the images, and of each resample, by one call a resample."""
+    labels = subject.labels[at]
+    draws = [
+        average_precision_score(labels[rows], score[at][rows])
+        for rows in resamples(labels, subject.draws, subject.seed)
+    ]
+    return average_precision_score(labels, score[at]), np.array(draws)
+
+
+def ends(draws):
+    return np.quantile(draws, [0.025, 0.975])
+
+
+def test_ap_its_interval_and_its_drop_equal_a_loop(subject, result):
+    table, (scores, single) = result.tables["sensitivity"], scores_of(subject)
+    assert len(table) == 3 * 5
+    for generator, at in subject.generators():
+        plain = aps_of(subject, at, scores["none"])
+        for name, score in scores.items():
+            row = table[(table["generator"] == generator) & (table["dropout"] == name)].iloc[0]
+            value, draws = aps_of(subject, at, score)
+            assert row["ap"] == pytest.approx(value)
+            np.testing.assert_allclose(row[["ap_low", "ap_high"]].astype(float), ends(draws))
+            assert row["k"] == (0 if name == "none" else 3)
+            if name == "none":
+                assert np.isnan(row["ap_drop"])
+                continue
+            assert row["ap_drop"] == pytest.approx(plain[0] - value)
+            drop = row[["ap_drop_low", "ap_drop_high"]].astype(float)
+            np.testing.assert_allclose(drop, ends(plain[1] - draws), atol=1e-12)
+            alone = [average_precision_score(subject.labels[at], p[at])
+                     for p in single.get(name, [])]  # fmt: skip
+            told_of = row[["ap_draws_mean", "ap_draws_sd", "ap_draws_min", "ap_draws_max"]]
+            literal = [np.mean(alone), np.std(alone, ddof=1), min(alone), max(alone)] if alone \
+                else [np.nan] * 4  # fmt: skip
+            np.testing.assert_allclose(told_of.astype(float), literal)
+
+
+def test_differences_from_controls_are_paired(subject, result):
+    # Against the mean AP of single draws: the mean of their probabilities does better than any.
+    table, (scores, single) = result.tables["sensitivity_against_matched"], scores_of(subject)
+    by_generator = dict(subject.generators())
+    for control in ("random_k", "matched_k", "low_k"):
+        found = {}
+        for generator, at in by_generator.items():
+            with_top, top_draws = aps_of(subject, at, scores["top_k"])
+            alone = [aps_of(subject, at, score) for score in single.get(control, [scores[control]])]
+            value, draws = np.mean([a for a, _ in alone]), np.mean([d for _, d in alone], axis=0)
+            found[generator] = value - with_top, draws - top_draws
+        unseen = [found["other"], found["third"]]
+        found["the seen generator"] = found["seen"]
+        found["generators never seen (mean)"] = (
+            np.mean([u[0] for u in unseen]), np.mean([u[1] for u in unseen], axis=0)
+        )  # fmt: skip
+        part = table[table["against"] == control].set_index("generator")
+        assert set(part.index) == set(found)
+        for generator, (value, draws) in found.items():
+            row = part.loc[generator]
+            assert row["ap_lower_by"] == pytest.approx(value)
+            interval = row[["ap_lower_by_low", "ap_lower_by_high"]].astype(float)
+            np.testing.assert_allclose(interval, ends(draws), atol=1e-12)
+
+
+def wilson(right, total, z=1.959963984540054):
+    """Wilson (1927), as it is printed."""
+    share = right / total
+    middle = (share + z**2 / (2 * total)) / (1 + z**2 / total)
+    reach = z / (1 + z**2 / total) * np.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
+    return middle - reach, middle + reach
+
+
+def balance(labels, p, threshold):
+    """What the released code makes largest, of images at or above a threshold."""
+    called = p >= threshold
+    return np.sqrt(called[labels == 1].mean() * (1 - called[labels == 0].mean()))
+
+
+def test_accuracies_at_each_threshold_equal_a_count(subject, result):
+    table, (scores, _) = result.tables["sensitivity_thresholds"], scores_of(subject)
+    assert len(table) == 3 * 5 * 3
+    validation = subject.passes.evaluate(subject.images.discovery, None, (), ()).logits
+    validation_labels = subject.images.discovery.manifest["label"].to_numpy()
+    for generator, at in subject.generators():
+        labels, plain = subject.labels[at], sigmoid(scores["none"])[at]
+        for row in table[table["generator"] == generator].itertuples():
+            if row.threshold_rule == "half":
+                assert row.threshold == 0.5
+            else:
+                of = (labels, plain)
+                if row.threshold_rule == "validation":
+                    of = (validation_labels, sigmoid(validation))
+                best = max(balance(*of, t) for t in of[1])
+                assert balance(*of, row.threshold - 1e-12) == pytest.approx(best)
+            score = scores[row.dropout][at]
+            p = score if row.dropout in ("random_k", "matched_k") else sigmoid(score)
+            called = p > row.threshold
+            for name, right in (("real", ~called[labels == 0]), ("fake", called[labels == 1])):
+                assert getattr(row, f"{name}_accuracy") == right.mean()
+                interval = (
+                    getattr(row, f"{name}_accuracy_low"), getattr(row, f"{name}_accuracy_high")
+                )  # fmt: skip
+                assert interval == pytest.approx(wilson(right.sum(), len(right)), abs=1e-9)
+
+
+def test_findings_say_whether_it_is_more_than_chance(subject, result):
+    contrast = result.tables["sensitivity_against_matched"].query("against == 'matched_k'")
+    for where, finding in zip(
+        ("the seen generator", "generators never seen (mean)"), result.findings, strict=True
+    ):
+        row = contrast[contrast["generator"] == where].iloc[0]
+        assert finding.startswith(f"On {where}: AP ")
+        assert f"cost {row['ap_lower_by']:.3f} ({row['ap_lower_by_low']:.3f} to " in finding
+        assert finding.endswith(": more than chance.") == (row["ap_lower_by_low"] > 0)
+    table = result.tables["sensitivity"]
+    top = table[(table["dropout"] == "top_k") & ~table["seen"]]
+    assert result.scalars["unseen_ap_top_k"] == pytest.approx(top["ap"].mean())
+
+
+def test_matched_channels_lie_in_the_layers_of_the_top(subject):
+    choices = Sensitivity(random_draws=4).choices(subject)
+    layer_of = subject.channels.table()["layer"].to_numpy()
+    top = sorted(layer_of[subject.top.numpy()])
+    for i in range(4):
+        matched = choices[f"matched_{i}"].numpy()
+        assert sorted(layer_of[matched]) == top
+        assert not set(matched) & set(subject.top.tolist())
+
+
+def test_a_layer_without_enough_others_is_told(root):
+    subject = told.subject(root, {"k": 6})
+    table = subject.channels.table()["layer"].to_numpy()[subject.top.numpy()]
+    most = max((table == layer).sum() for layer in set(table))
+    missing = max(0, 2 * most - 6)  # 6 channels a layer
+    warnings = [w for w in Sensitivity()(subject).warnings if "other layers" in w]
+    assert bool(warnings) == (missing > 0)
+    assert all(w.startswith(f"{missing} of the 6") for w in warnings)
+    assert missing  # the case is met
+
+
+def test_a_threshold_from_the_test_images_is_told(root):
+    subject = told.subject(root, {"scoring": Protocol(threshold="oracle")})
+    result = Sensitivity()(subject)
+    assert any("optimistic" in warning for warning in result.warnings)
+    rows = result.tables["sensitivity"].drop_duplicates("generator").set_index("generator")
+    every = result.tables["sensitivity_thresholds"].query("threshold_rule == 'oracle'")
+    for row in every.itertuples():
+        assert row.threshold == rows.loc[row.generator, "threshold"]
+
+
+def test_no_random_draw_is_refused():
+    with pytest.raises(ValueError, match=r"analysis\.sensitivity\.random_draws=0: must be at"):
+        Sensitivity(random_draws=0)

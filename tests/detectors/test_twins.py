@@ -1,0 +1,162 @@
+"""Twins against other networks' own structure, and against what dropping a channel does."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torchvision.models import efficientnet_b0, mobilenet_v2, resnet18, shufflenet_v2_x0_5
+
+from tff.detectors.feature_maps import feature_maps
+from tff.detectors.twins import twins
+
+
+class Pair(nn.Module):
+    """A convolution, something between, and a depthwise one of the same width."""
+
+    def __init__(self, between, width=4, factor=1):
+        super().__init__()
+        self.first = nn.Conv2d(3, width, 3)
+        self.between = between
+        self.second = nn.Conv2d(width, width * factor, 3, groups=width)
+        self.fc = nn.Linear(width * factor, 1)
+
+    def forward(self, x):
+        x = self.between(self.first(x))
+        return self.fc(self.second(x).mean((2, 3)))
+
+
+class Call(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+def literal(network, pairs):
+    """Twins from the names of depthwise convolutions and the ones before them."""
+    channels = feature_maps(network)
+    expected = [-1] * len(channels)
+    for later, earlier in pairs:
+        assert channels.widths[later] == channels.widths[earlier]
+        for c in range(channels.widths[later]):
+            expected[channels.flat(later, c)] = channels.flat(earlier, c)
+    return torch.tensor(expected)
+
+
+def test_efficientnet_b0():
+    network = efficientnet_b0(num_classes=1)
+    pairs = [("features.1.0.block.0.0", "features.0.0")]
+    for stage, blocks in zip(range(2, 8), (2, 2, 3, 3, 4, 1), strict=True):
+        for i in range(blocks):
+            block = f"features.{stage}.{i}.block"
+            pairs.append((f"{block}.1.0", f"{block}.0.0"))
+    found = twins(network)
+    assert torch.equal(found, literal(network, pairs))
+    assert int((found >= 0).sum()) == 8960
+
+
+def test_mobilenet_v2():
+    network = mobilenet_v2(num_classes=1)
+    pairs = [("features.1.conv.0.0", "features.0.0")]
+    pairs += [(f"features.{i}.conv.1.0", f"features.{i}.conv.0.0") for i in range(2, 18)]
+    assert torch.equal(twins(network), literal(network, pairs))
+
+
+def test_shufflenet_has_them_in_one_branch_only():
+    # The other branch begins with a depthwise convolution of a pooled or shuffled input.
+    network = shufflenet_v2_x0_5(num_classes=1)
+    pairs = []
+    for name, module in network.named_modules():
+        if name.endswith("branch2.3") and isinstance(module, nn.Conv2d):
+            assert module.groups == module.in_channels
+            pairs.append((name, name[:-1] + "0"))
+    assert len(pairs) == 16
+    assert torch.equal(twins(network), literal(network, pairs))
+
+
+def test_resnet_has_none():
+    found = twins(resnet18(num_classes=1))
+    assert len(found) == 4800
+    assert (found == -1).all()
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        nn.Identity(),
+        nn.Sequential(nn.BatchNorm2d(4), nn.ReLU(inplace=True)),
+        nn.Sequential(nn.Hardswish(), nn.BatchNorm2d(4), nn.Dropout(0.2)),
+        nn.PReLU(4),
+        Call(torch.relu),
+        Call(F.relu),
+        Call(F.silu),
+        Call(lambda x: F.leaky_relu(x, 0.2)),
+        Call(lambda x: x.relu_()),
+        Call(lambda x: x.contiguous()),
+    ],
+)
+def test_elements_alone_keep_channels(between):
+    network = Pair(between)
+    assert twins(network).tolist() == [-1] * 4 + [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        nn.ZeroPad2d(1),
+        nn.MaxPool2d(2),
+        nn.AvgPool2d(3, 1, 1),
+        Call(lambda x: F.pad(x, (1, 1, 1, 1))),
+        Call(lambda x: F.max_pool2d(x, 2)),
+        Call(lambda x: F.interpolate(x, scale_factor=2)),
+        Call(lambda x: x + F.relu(x)),
+    ],
+)
+def test_what_mixes_places_or_branches_makes_no_twins(between):
+    assert (twins(Pair(between)) == -1).all()
+
+
+def test_two_channels_of_each_or_groups_of_two_are_no_twins():
+    assert (twins(Pair(nn.ReLU(), factor=2)) == -1).all()
+    grouped = Pair(nn.ReLU())
+    grouped.second = nn.Conv2d(4, 4, 3, groups=2)
+    assert (twins(grouped) == -1).all()
+
+
+def test_one_channel_is_not_depthwise():
+    assert (twins(Pair(nn.ReLU(), width=1)) == -1).all()
+
+
+def test_a_depthwise_convolution_of_another_continues_that_one():
+    class Chain(Pair):
+        def __init__(self):
+            super().__init__(nn.ReLU())
+            self.third = nn.Conv2d(4, 4, 3, padding=1, groups=4)
+
+        def forward(self, x):
+            x = self.third(torch.relu(self.second(self.between(self.first(x)))))
+            return self.fc(x.mean((2, 3)))
+
+    assert twins(Chain()).tolist() == [-1] * 4 + [0, 1, 2, 3] + [4, 5, 6, 7]
+
+
+@torch.no_grad()
+def test_a_twin_sees_nothing_but_the_channel_it_continues():
+    torch.manual_seed(3)
+    network = Pair(nn.Sequential(nn.BatchNorm2d(4), nn.SiLU())).eval()
+    found = twins(network)
+    seen = {}
+    network.second.register_forward_hook(lambda _m, _i, out: seen.update(out=out))
+    image = torch.rand(2, 3, 9, 9)
+    network(image)
+    before = seen["out"]
+    for channel in range(4):
+        handle = network.first.register_forward_hook(
+            lambda _m, _i, out, channel=channel: out.index_fill(1, torch.tensor(channel), 5.0)
+        )
+        network(image)
+        handle.remove()
+        moved = (seen["out"] != before).flatten(2).any(2).all(0)
+        assert found[4:][moved].tolist() == [channel]
