@@ -23,7 +23,8 @@ def channel_tests(labels: NDArray[np.int64], plain: Values, ablated: Values) -> 
     same images, `cliffs_delta` (how far the responses move, -1 to 1), `median`, `median_ablated`.
     Of both kinds, `area` and `area_ablated`, how well the channel alone tells generated from real
     images (area under the ROC curve, 0.5: not at all), `separation_p` and `separation_q` of
-    DeLong's test that both are equal, and `loses`: whether the area comes nearer to 0.5.
+    DeLong's test that both are equal; `area_lost`, by how much the area comes nearer to 0.5, and
+    `loses`, whether it does.
 
     All `q` are adjusted for the number of channels (Benjamini and Hochberg, 1995).
 
@@ -52,8 +53,8 @@ def channel_tests(labels: NDArray[np.int64], plain: Values, ablated: Values) -> 
     for name in ("p_value", "wilcoxon_p", "separation_p"):
         adjusted = {"p_value": "q_value"}.get(name, name.replace("_p", "_q"))
         table[adjusted] = benjamini_hochberg(table[name].to_numpy())
-    nearer = np.abs(table["area_ablated"] - 0.5) < np.abs(table["area"] - 0.5)
-    return table.assign(loses=nearer)
+    lost = np.abs(table["area"] - 0.5) - np.abs(table["area_ablated"] - 0.5)
+    return table.assign(area_lost=lost, loses=lost > 0)
 
 
 def shares(tests: pd.DataFrame, alpha: float) -> dict[str, float]:
