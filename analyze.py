@@ -15,6 +15,7 @@ from tff.command_line import quoted, readable_errors
 def main(cfg: DictConfig) -> None:
     """Run the chosen analyses on a checkpoint, or on several, and write the report."""
     # Imported here, so that a mistyped option is told within a second.
+    from hydra.core.hydra_config import HydraConfig
     from hydra.utils import instantiate
 
     from tff.analyses.base import run
@@ -32,6 +33,7 @@ def main(cfg: DictConfig) -> None:
             one = OmegaConf.merge(cfg, {"ckpt": ckpt})
             data, discovery = partial(instantiate, one.data), partial(instantiate, one.discovery)
             options = {key: one.get(key) for key in ("passes", "detector", "images")}
+            options["files"] = HydraConfig.get().runtime.choices.data != "checkpoint"
             subject = subject_of(ckpt, instantiate(one.subject), data, discovery, **options)
             analyses = instantiate(one.analysis, _convert_="all")
             runs[str(ckpt)] = Run(subject, analyses, run(analyses, subject))

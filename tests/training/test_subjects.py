@@ -76,6 +76,15 @@ def test_of_files_alone(root, tmp_path):
             Detection()(subject)
 
 
+def test_named_files_go_before_kept_passes(root, ckpt, tmp_path):
+    kept = str(tmp_path / "passes")
+    subject_of(ckpt, MAKE, data(root), data(root), passes=kept)
+    subject = subject_of(None, MAKE, data(root), unused, passes=kept, images=1, files=True)
+    assert len(subject.images.test) == 4
+    with pytest.raises(ValueError, match="this analysis needs a detector: pass ckpt="):
+        Detection()(subject)
+
+
 def test_a_named_subject_that_is_not_there(root, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"subject-1\.json: no kept passes there"):
         subject_of(None, MAKE, data(root), unused, passes=str(tmp_path / "subject-1.json"))

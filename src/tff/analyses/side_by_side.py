@@ -51,7 +51,7 @@ def side_by_side(runs: Mapping[str, Run]) -> dict[str, Result]:
     return found
 
 
-def listed(ckpt: str | None | Iterable[str]) -> list[str | None]:
+def listed(ckpt: str | Iterable[str] | None) -> list[str | None]:
     """One checkpoint, none, or several.
 
     Raises:

@@ -23,6 +23,7 @@ def subject_of(
     passes: str,
     detector: Any = None,
     images: int | None = None,
+    files: bool = False,
 ) -> Subject:
     """The subject of one checkpoint, its passes kept; without one, of kept passes or files alone.
 
@@ -35,13 +36,16 @@ def subject_of(
         passes: folder where passes are kept.
         detector: for a checkpoint that does not tell its own.
         images: at most so many of each generator and label.
+        files: whether data was named; without a checkpoint, its files are looked at then, even if
+            passes are kept there.
 
     Raises:
         ValueError, FileNotFoundError: as the parts that do the work.
     """
     if ckpt is None:
         place = Path(passes).expanduser()
-        if place.suffix == ".json" or next(place.rglob("subject-*.json"), None):
+        kept = place.suffix == ".json" or next(place.rglob("subject-*.json"), None)
+        if kept and not files:
             return again(place, make)
         return make(None, data().everything().limited(images))
     known = load(ckpt, detector)
