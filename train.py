@@ -1,45 +1,29 @@
 """Train a universal detector. Start with --help."""
 
 import sys
-from pathlib import Path
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from tff.command_line import quoted, readable_errors
+from tff.runs.outcome import finished
+from tff.runs.ranks import shared
+from tff.runs.resume import continued
 
 
 @hydra.main(config_path="conf", config_name="train", version_base="1.3")
 def main(cfg: DictConfig) -> float | None:
     """Fit the detector; the metric that a sweep maximises."""
+    if cfg.resume and (done := finished(cfg.out)):
+        print(f"Finished already, with {cfg.optimized_metric} {done['objective']}: {cfg.out}")
+        return done["objective"]
     # Imported here, so that a mistyped option is told within a second.
-    import pytorch_lightning as pl
-    from hydra.utils import instantiate
-
-    from tff.training.fit import fit, show
-    from tff.training.interrupt import Interrupt
-    from tff.training.loggers import finish
+    from tff.runs.training import train
 
     with readable_errors():
-        pl.seed_everything(cfg.seed, workers=True, verbose=False)
-        origin = OmegaConf.to_container(cfg.origin, resolve=True)
-        module = instantiate(cfg.module)(instantiate(cfg.detector), origin=origin)
-        data = instantiate(cfg.data)
-        # Plain containers, since OmegaConf would turn objects that are dataclasses into settings.
-        callbacks, loggers = (instantiate(c, _convert_="all") for c in (cfg.callbacks, cfg.logger))
-        trainer = instantiate(
-            cfg.trainer,
-            callbacks=[Interrupt(), *(callback for callback in callbacks.values() if callback)],
-            logger=list(loggers.values()),
-        )
-        try:
-            metrics = fit(trainer, module, data, cfg.ckpt)
-        finally:
-            finish(trainer.loggers)
-        show(metrics, trainer, Path(cfg.out))
-    return metrics.get(cfg.optimized_metric)
+        return train(cfg)
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = quoted(sys.argv[1:])
+    sys.argv[1:] = continued(shared(quoted(sys.argv[1:]), "train"))
     main()

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from hydra.errors import InstantiationException
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException, InstantiationException
+from hydra.types import RunMode
+from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 from rich.console import Console
 from rich.text import Text
+
+from tff.faults import sentence
+
+# Our launchers have the names of the plugins' own. Hydra 1.3 then checks the types of their options
+# by those, which is meant, and warns that later versions will not.
+warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against")
 
 PATHS = (
     "ckpt",
@@ -20,6 +30,8 @@ PATHS = (
     "data.photos",
     "data.cache",
     "discovery.root",
+    "run",
+    "runs",
     "detector.pretrained",
 )
 
@@ -52,13 +64,17 @@ def _quoted(argument: str, keys: tuple[str, ...], sweep: bool) -> str:
     return f'{key}="{escaped}"'
 
 
-_MENDABLE = (
+MENDABLE = (
     ValueError,
-    FileNotFoundError,
+    OSError,
     NotImplementedError,
     InstantiationException,
     MissingMandatoryValue,
 )
+
+
+class JobError(CompactHydraException):
+    """A job of a sweep has failed, which was told; the others go on."""
 
 
 @contextmanager
@@ -66,14 +82,35 @@ def readable_errors() -> Iterator[None]:
     """End with one plain sentence where the user can mend it; HYDRA_FULL_ERROR=1 shows all."""
     try:
         yield
-    except _MENDABLE as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+    except Exception as error:
+        text = _told(error)
+        if text is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        cause = error.__cause__ if isinstance(error, InstantiationException) else error
-        text = str(cause or error).strip()
-        if isinstance(cause, MissingMandatoryValue):
-            text = f"{cause.full_key} is needed: pass {cause.full_key}=..."
+        from tff.tables import visible  # only here, since it takes a second
+
+        text = visible(text, lines=True)  # names of files may hold what a terminal obeys
         console = Console(stderr=True)
         console.print(Text(f"Error: {text}", style="bold red"), soft_wrap=True)
         console.print("(HYDRA_FULL_ERROR=1 shows where it came from.)", style="dim")
-        raise SystemExit(1) from None
+        raise ended(text) from None
+
+
+def ended(reason: str) -> JobError | SystemExit:
+    """What to raise when the user has been told why nothing more is done."""
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        # SystemExit would end the jobs that are still to run. Hydra ends with this at last.
+        return JobError(reason)
+    return SystemExit(1)
+
+
+def _told(error: Exception) -> str | None:
+    """One sentence; None for an error that is not the user's to mend."""
+    cause = error.__cause__ if isinstance(error, InstantiationException) else error
+    # In a test, and before the first job of a sweep, there is no folder yet.
+    hydra = HydraConfig.instance().cfg
+    folder = OmegaConf.select(hydra, "hydra.runtime.output_dir") if hydra else None  # type: ignore[arg-type]
+    if cause is not None and (fault := sentence(cause, folder)):
+        return fault
+    if isinstance(cause, MissingMandatoryValue):
+        return f"{cause.full_key} is needed: pass {cause.full_key}=..."
+    return str(cause or error).strip() if isinstance(error, MENDABLE) else None

@@ -30,7 +30,7 @@ def track(items: Iterable[T], description: str) -> Iterator[T]:
             log.info("%s: %.0f s", description, seconds)
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),

@@ -153,8 +153,10 @@ def test_findings_say_whether_it_is_more_than_chance(subject, result):
     ):
         row = contrast[contrast["generator"] == where].iloc[0]
         assert finding.startswith(f"On {where}: AP ")
-        assert f"cost {row['ap_lower_by']:.3f} ({row['ap_lower_by_low']:.3f} to " in finding
-        assert finding.endswith(": more than chance.") == (row["ap_lower_by_low"] > 0)
+        by, low, high = row[["ap_lower_by", "ap_lower_by_low", "ap_lower_by_high"]]
+        assert f"cost {by:+.3f} AP ({low:+.3f} to {high:+.3f}): " in finding
+        assert finding.endswith(": more than chance.") == (low > 0)
+        assert finding.endswith(": less, and not by chance.") == (high < 0)
     table = result.tables["sensitivity"]
     top = table[(table["dropout"] == "top_k") & ~table["seen"]]
     assert result.scalars["unseen_ap_top_k"] == pytest.approx(top["ap"].mean())

@@ -83,7 +83,7 @@ def test_differences_are_taken_image_by_image(runs, compared):
     assert len(table) == 3 * 2 * 2
     first = next(iter(runs.values())).subject
     for (_, (subject, analyses, _)), name in zip(runs.items(), "abc", strict=True):
-        for words, cue in (("as it is", None), ("without color", analyses["ablation"].ablation)):  # noqa: B007
+        for words, cue in (("as they are", None), ("without color", analyses["ablation"].ablation)):  # noqa: B007
             for generator, at in subject.generators():  # noqa: B007  # named in the query
                 row = table.query(
                     "checkpoint == @name and input == @words and generator == @generator"
@@ -111,13 +111,13 @@ def test_equal_detectors_differ_by_nothing(compared):
 def test_the_comparison_is_told_and_drawn(compared):
     result = compared["comparison"]
     table = result.tables["comparison"]
-    means = table[table["input"] == "as it is"].groupby("checkpoint")["ap"].mean()
+    means = table[table["input"] == "as they are"].groupby("checkpoint")["ap"].mean()
     assert result.findings[0] == (
-        "Mean AP over generators, as it is: "
+        "Mean AP over generators, as they are: "
         f"a {means['a']:.3f}; b {means['b']:.3f}; c {means['c']:.3f}."
     )
-    assert set(result.figures) == {"comparison_as_it_is", "comparison_without_color"}
-    legend = result.figures["comparison_as_it_is"].legends[0].get_texts()
+    assert set(result.figures) == {"comparison_as_they_are", "comparison_without_color"}
+    legend = result.figures["comparison_as_they_are"].legends[0].get_texts()
     assert [text.get_text() for text in legend] == ["a", "b", "c"]
 
 

@@ -139,6 +139,16 @@ def test_validation_loader(divided):
     assert batches[0].image.shape[1:] == (3, 9, 8)
 
 
+def test_too_few_images_for_the_processes(monkeypatch, divided):
+    monkeypatch.setattr("tff.data.shard.place", lambda: (0, 3))
+    monkeypatch.setattr("tff.data.datamodule.place", lambda: (0, 3))
+    with pytest.raises(ValueError, match="6 validation images make 2 batches for 3 processes"):
+        Folder(str(divided), size=8, batch_size=3).val_dataloader()
+    Folder(str(divided), size=8, batch_size=2).val_dataloader()
+    with pytest.raises(ValueError, match=r"12 training images do not fill one batch of 5 on each"):
+        Folder(str(divided), size=8, batch_size=5).train_dataloader()
+
+
 def test_images_smaller_than_the_crops(divided):
     folder = Folder(str(divided), size=9, batch_size=2)
     folder.train_dataloader()

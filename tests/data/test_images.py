@@ -15,8 +15,9 @@ from tff.augmentations.gray import Grayscale
 from tff.augmentations.jpeg import JPEG
 from tff.data.images import Images
 from tff.data.layout import LABELS
+from tff.data.loader import loader
 from tff.data.manifest import index
-from tff.data.shard import EvaluationBatches, TrainingBatches, loader
+from tff.data.shard import EvaluationBatches, TrainingBatches
 from tff.data.source import pixels
 from tff.data.views import View
 

@@ -12,11 +12,12 @@ from tff.detectors.torchvision_model import torchvision_model
 from tff.relevance.lrp import LRP
 
 FAMILIES = [
-    "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_s", "googlenet",
-    "inception_v3", "mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small", "regnet_x_400mf",
-    "regnet_y_400mf", "resnet18", "resnext50_32x4d", "shufflenet_v2_x0_5", "squeezenet1_1",
+    "convnext_tiny", "densenet121", "efficientnet_b0", "googlenet", "inception_v3", "mnasnet0_5",
+    "mobilenet_v2", "mobilenet_v3_small", "regnet_x_400mf", "regnet_y_400mf", "resnet18",
+    "resnext50_32x4d", "shufflenet_v2_x0_5", "squeezenet1_1",
 ]  # fmt: skip
-LARGE = ["alexnet", "vgg11", "vgg11_bn", "wide_resnet50_2"]  # 60 to 130 million weights
+# 60 to 130 million weights, or very deep.
+LARGE = ["alexnet", "vgg11", "vgg11_bn", "wide_resnet50_2", "efficientnet_v2_s"]
 TIMM = [
     "convnext_tiny", "mobilenetv3_large_100", "regnety_008", "resnet50", "resnet50d", "seresnet50",
     "tf_efficientnet_b0",

@@ -125,7 +125,7 @@ def test_two_checkpoints_stand_side_by_side(checkpoints, tmp_path):
     assert list(comparison["checkpoint"]) == ["one"] * 4 + ["two"] * 4  # two generators
     assert list(comparison["ap_more"].isna()) == [True] * 4 + [False] * 4
     for row in comparison.itertuples():
-        column = {"as it is": "ap", "without color": "ap_ablated"}[row.input]
+        column = {"as they are": "ap", "without color": "ap_ablated"}[row.input]
         mine = pd.read_csv(tables / "ablation.csv").set_index(["checkpoint", "generator"])
         assert row.ap == mine.loc[(row.checkpoint, row.generator), column]
     detection = pd.read_csv(tables / "detection.csv")
@@ -145,6 +145,7 @@ def test_one_checkpoint_given_twice_is_told_before_the_work(checkpoints, tmp_pat
     assert not (tmp_path / "both" / "passes").exists()
 
 
+@pytest.mark.slow
 def test_tables_of_another_protocol_come_from_kept_passes_alone(trained, checkpoints, tmp_path):
     folder, _, _ = trained
     images, passes = tmp_path / "images", tmp_path / "passes"
@@ -189,13 +190,14 @@ def test_tables_of_another_protocol_come_from_kept_passes_alone(trained, checkpo
     [
         ("train.py", ["detector=resnet51"], "resnet50"),
         ("train.py", ["data.batchsize=3"], "batchsize"),
-        (
+        pytest.param(
             "train.py",
             ["data=folder", "data.root=/no/such", "detector.pretrained=false"],
             "/no/such",
+            marks=pytest.mark.slow,
         ),
         ("train.py", ["detector.pretrained=/no/such.pth"], "no such file"),
-        ("analyze.py", [], "ckpt"),
+        pytest.param("analyze.py", [], "ckpt", marks=pytest.mark.slow),
         ("analyze.py", ["ckpt=/no/such=file.ckpt"], "/no/such=file.ckpt: no such file"),
     ],
 )

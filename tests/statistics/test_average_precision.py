@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -77,5 +79,5 @@ def test_metric_on_one_class_and_after_reset():
 
 
 def test_metric_without_an_image():
-    with pytest.warns(UserWarning, match="before the ``update``"):
+    with warnings.catch_warnings(action="error"):
         assert AveragePrecision().compute().isnan()

@@ -37,3 +37,17 @@ def test_no_row():
     metric = ExactMean(2)
     metric.update(torch.zeros(0, 2))
     assert metric.compute().isnan().all()
+
+
+def test_sums_beyond_the_range_of_an_integer():
+    """Against Python's own integers, which have no end; negative ones carry too."""
+    scale, rows = 2**44, 3000  # 3000 batches of 400 rows of 1: 2^64
+    values = (0.5 + torch.rand(4, dtype=torch.float64) / 2) * torch.tensor([1.0, 1.0, -1.0, 1e-6])
+    metric = ExactMean(4, scale=scale)
+    whole = [round(value * scale) for value in values.tolist()]
+    batch = values.expand(400, 4)
+    for _ in range(rows):
+        metric.update(batch)
+    for found, units in zip(metric.compute().tolist(), whole, strict=True):
+        assert found == float(units * 400 * rows) / scale / (400 * rows)
+    assert max(abs(units) for units in whole) * 400 * rows > 2**63

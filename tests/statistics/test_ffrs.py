@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -41,7 +43,7 @@ def test_layers_in_order(shares):
 
 def test_few_images(shares):
     metric = FFRS(11)
-    with pytest.warns(UserWarning, match="before the ``update``"):
+    with warnings.catch_warnings(action="error"):
         assert metric.compute().isnan().all()
     metric.update(shares[:0])
     assert metric.report()[0].isnan().all()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-import pytest
+import warnings
+
 import torch
 
 from tff.statistics.rows import Rows
@@ -24,5 +25,5 @@ def test_one_number_a_row():
 
 
 def test_no_row():
-    with pytest.warns(UserWarning, match="before the ``update``"):
+    with warnings.catch_warnings(action="error"):
         assert Rows(width=4).compute().shape == (0, 4)

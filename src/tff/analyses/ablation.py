@@ -97,9 +97,12 @@ class Ablation(Analysis):
                 f"to {drop.high:.3f}){sure}."
             )
         if np.isfinite(median):
+            boxed, suspected = int(table["median_drop"].notna().sum()), table["images_boxed"].sum()
             result.findings.append(
-                f"The median probability of generated images {'falls' if median > 0 else 'rises'} "
-                f"by {100 * abs(median):.0f} percentage points (mean over generators)."
+                f"The median probability of generated images with P of at least "
+                f"{self.suspicious:g} {'falls' if median > 0 else 'rises'} by "
+                f"{100 * abs(median):.0f} percentage points (mean over {boxed} of {len(table)} "
+                f"generators that have such images, {suspected} in all)."
             )
         else:
             result.warnings.append(

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 from tff.analyses.doubts import raise_doubts
+from tff.analyses.observed import TooFewImagesError
 from tff.analyses.subject import Subject
 from tff.types import Result
+
+#: Makes a result of the name of an analysis and its error.
+Failed = Callable[[str, Exception], Result]
 
 
 class Analysis(ABC):
@@ -23,6 +28,8 @@ class Analysis(ABC):
     rests_on_detection: ClassVar[bool] = True
     #: Whether it says itself what is wrong with the files.
     tells_of_files: ClassVar[bool] = False
+    #: Whether it reads reports of earlier runs alone, and needs neither detector nor images.
+    of_reports: ClassVar[bool] = False
 
     def __call__(self, subject: Subject) -> Result:
         """Answer the question; every row of every table says how it was measured."""
@@ -39,16 +46,47 @@ class Analysis(ABC):
         """The result, its tables without the subject's protocol."""
 
 
-def run(analyses: Mapping[str, Analysis], subject: Subject) -> dict[str, Result]:
+def unanswered(name: str, error: Exception) -> Result:
+    """A result that says why there is none, for a detector that recognises too few images.
+
+    Raises:
+        Exception: the error itself, if it is another one.
+    """
+    if not isinstance(error, TooFewImagesError):
+        raise error
+    return Result(f"{name}: not answered", warnings=[f"{name}: {error}"])
+
+
+def run(
+    analyses: Mapping[str, Analysis], subject: Subject, failed: Failed | None = None
+) -> dict[str, Result]:
     """Answer several questions about one subject, in the given order of results.
 
     Those that need most of a pass over the images go first, so that the others share it. What makes
     all of it doubtful stands in the first result.
+
+    Args:
+        failed: makes a result of an error; None: the first error ends all.
     """
+
+    def answer(name: str, question: Callable[[], Result]) -> Result:
+        try:
+            return question()
+        except Exception as error:
+            if failed is None:
+                raise
+            return failed(name, error)
+
     order = sorted(analyses, key=lambda name: not analyses[name].needs_responses)
-    done = {name: analyses[name](subject) for name in order}
+    done = {name: answer(name, partial(analyses[name], subject)) for name in order}
     results = {name: done[name] for name in analyses}
-    if results and not any(analysis.tells_of_files for analysis in analyses.values()):
-        detection = any(analysis.rests_on_detection for analysis in analyses.values())
-        raise_doubts(next(iter(results.values())), subject, detection)
+    looked = [a for a in analyses.values() if not a.of_reports]
+    if looked and not any(analysis.tells_of_files for analysis in looked):
+        detection = any(analysis.rests_on_detection for analysis in looked)
+        try:
+            raise_doubts(next(iter(results.values())), subject, detection)
+        except Exception as error:
+            if failed is None:
+                raise
+            results["doubts"] = failed("doubts", error)
     return results

@@ -21,7 +21,7 @@ from tff.analyses.passes import Passes
 from tff.analyses.passfile import covers, digest, fitting, identity, read, write
 from tff.analyses.records import Activity, Cue, Evaluation, Floats, Relevance, Rows
 from tff.data.images import Images
-from tff.process import agreed, place
+from tff.process import agreed, place, together
 from tff.relevance.ledger import COLUMNS
 from tff.types import Channels
 
@@ -152,17 +152,21 @@ class Kept:
         make: Callable[[], tuple[pd.DataFrame, dict[str, Any]]],
     ) -> tuple[pd.DataFrame, dict[str, Any]]:
         """The table and facts of a pass: read, or made and written."""
-        path = fitting(self.folder, name, key)
-        if agreed(path.exists()):
-            table, kept = read(path)
+        with together():  # a damaged file may be seen by one of them alone
+            path = fitting(self.folder, name, key)
+        path, exists = agreed((path, path.exists()))
+        if exists:
+            with together():
+                table, kept = read(path)
             if not covers(kept.get("key"), key):
                 raise ValueError(
                     f"{path}: holds another pass than its name says; delete it and run again"
                 )
             return table, kept["facts"]
         table, facts = make()
-        if place()[0] == 0:
-            write(path, table, {"key": key, "facts": facts})
+        with together():
+            if place()[0] == 0:
+                write(path, table, {"key": key, "facts": facts})
         return table, facts
 
 

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from tff.analyses.fitting import each, laid_out
 from tff.analyses.records import Activity, Cue, Evaluation, Floats, Relevance, Rows
 from tff.data.images import Images
-from tff.data.shard import EvaluationBatches, loader
+from tff.data.loader import loader
+from tff.data.shard import EvaluationBatches
 from tff.detectors.base import Detector
 from tff.detectors.interventions import Instead, dropped, outputs, recorded
 from tff.process import place
-from tff.progress import track
+from tff.relevance.explanation import Explanation
 from tff.relevance.ledger import COLUMNS
 from tff.relevance.lrp import LRP
 from tff.statistics.exact_mean import ExactMean
 from tff.statistics.ffrs import FFRS
 from tff.statistics.rows import Rows as RowValues
 from tff.types import Batch
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -39,9 +44,11 @@ class Passes:
         lines, kinds = len(lrp.accounts) * len(COLUMNS), ("fake", "real")
         omega = {kind: FFRS(width).to(self.device) for kind in kinds}
         ledger = {kind: ExactMean(lines).to(self.device) for kind in kinds}
-        for batch in self._batches(images, "relevance"):
-            sign = torch.where(batch.label == 1, 1.0, lrp.real_sign)
-            found = lrp.explain(batch.image, sign)
+
+        def explain(batch: Batch) -> Explanation:
+            return lrp.explain(batch.image, torch.where(batch.label == 1, 1.0, lrp.real_sign))
+
+        def keep(batch: Batch, found: Explanation) -> None:
             p = found.logit.sigmoid()
             sure = {
                 "fake": (batch.label == 1) & (p >= confidence),
@@ -50,6 +57,8 @@ class Passes:
             for kind, chosen in sure.items():
                 omega[kind].update(found.shares[chosen])
                 ledger[kind].update(found.ledger[chosen].flatten(1))
+
+        self._each(images, "relevance", explain, keep)
         result = {}
         for kind in kinds:
             mean, error, count = omega[kind].report()
@@ -76,14 +85,22 @@ class Passes:
         name = "logits" if cue is None else f"without {getattr(cue, 'cue', 'the cue')}"
         watched = everything if len(sample) else channels
         with torch.inference_mode(), recorded(self.detector, watched) as responses:
-            for batch in self._batches(images, name):
-                image = batch.image if cue is None else _laid_out(cue(batch.image))
+
+            def look(batch: Batch) -> tuple[Tensor, Tensor | None]:
+                image = batch.image if cue is None else laid_out(cue(batch.image))
                 logits = self.detector(image)[:, None]
                 maxima = [responses.of(channels)] if len(channels) else []
-                rows.update(batch.index, torch.cat([logits, *maxima], dim=1))
                 here = wanted[batch.index]
-                if here.any():
-                    all_of.update(batch.index[here], responses.of(everything).cpu()[here])
+                of_all = responses.of(everything).cpu()[here] if here.any() else None
+                return torch.cat([logits, *maxima], dim=1), of_all
+
+            def keep(batch: Batch, found: tuple[Tensor, Tensor | None]) -> None:
+                values, of_all = found
+                rows.update(batch.index, values)
+                if of_all is not None:
+                    all_of.update(batch.index[wanted[batch.index]], of_all)
+
+            self._each(images, name, look, keep)
         if place()[1] > 1:  # processes on GPUs can exchange only what lies there
             all_of.to(self.device)
         values = rows.compute().cpu().numpy()
@@ -104,17 +121,22 @@ class Passes:
         """
         rows = RowValues(len(choices)).to(self.device)
         layers = list(self.detector.channels.masks(torch.cat(list(choices.values()))))
+
+        def look(batch: Batch) -> Tensor:
+            other: Instead = instead if isinstance(instead, Tensor) else None
+            if isinstance(instead, Images):
+                with outputs(self.detector, layers) as other:
+                    self.detector(self._lenders(instead, batch))
+            columns = []
+            for channels in choices.values():
+                with dropped(self.detector, channels, other):
+                    columns.append(self.detector(batch.image))
+            return torch.stack(columns, dim=1)
+
         with torch.inference_mode():
-            for batch in self._batches(images, "channels dropped"):
-                other: Instead = instead if isinstance(instead, Tensor) else None
-                if isinstance(instead, Images):
-                    with outputs(self.detector, layers) as other:
-                        self.detector(self._lenders(instead, batch))
-                columns = []
-                for channels in choices.values():
-                    with dropped(self.detector, channels, other):
-                        columns.append(self.detector(batch.image))
-                rows.update(batch.index, torch.stack(columns, dim=1))
+            self._each(
+                images, "channels dropped", look, lambda batch, z: rows.update(batch.index, z)
+            )
         return dict(zip(choices, rows.compute().cpu().numpy().T, strict=True))
 
     def activity(self, images: Images) -> Activity:
@@ -123,18 +145,25 @@ class Passes:
         both = ExactMean(len(self.detector.channels)).to(self.device)
         of_fakes = ExactMean(len(self.detector.channels)).to(self.device)
         effects = ExactMean(len(self.detector.channels), 2**40, 2**8).to(self.device)  # are small
+
+        def look(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+            with outputs(self.detector, layers) as found:
+                logits = self.detector(batch.image.clone().requires_grad_())
+            slopes = torch.autograd.grad(logits.sum(), [found[name] for name in layers])
+            maps = {name: y.detach() for name, y in found.items()}
+            pairs = zip(maps.items(), slopes, strict=True)
+            effect = join({name: (y * slope).sum((2, 3)).abs() for (name, y), slope in pairs})
+            response = join({name: y.amax((2, 3)) for name, y in maps.items()})
+            return join({name: y.mean((2, 3)) for name, y in maps.items()}), response, effect
+
+        def keep(batch: Batch, found: tuple[Tensor, Tensor, Tensor]) -> None:
+            mean, response, effect = found
+            both.update(mean)
+            of_fakes.update(response[batch.label == 1])
+            effects.update(effect[batch.label == 1])
+
         with torch.inference_mode(False), torch.enable_grad():
-            for batch in self._batches(images, "activity"):
-                with outputs(self.detector, layers) as found:
-                    logits = self.detector(batch.image.clone().requires_grad_())
-                slopes = torch.autograd.grad(logits.sum(), [found[name] for name in layers])
-                maps = {name: y.detach() for name, y in found.items()}
-                pairs = zip(maps.items(), slopes, strict=True)
-                effect = join({name: (y * slope).sum((2, 3)).abs() for (name, y), slope in pairs})
-                response = join({name: y.amax((2, 3)) for name, y in maps.items()})
-                both.update(join({name: y.mean((2, 3)) for name, y in maps.items()}))
-                of_fakes.update(response[batch.label == 1])
-                effects.update(effect[batch.label == 1])
+            self._each(images, "activity", look, keep)
         output, largest, moved = (m.compute().cpu().numpy() for m in (both, of_fakes, effects))
         return Activity(output, largest, moved, _norms(self.detector))
 
@@ -147,17 +176,17 @@ class Passes:
                 f"({tuple(odd[0][1:])} and {tuple(batch.image.shape[2:])}); pass "
                 "data.crop=center224 discovery.crop=center224, or another crop that all have"
             )
-        return _laid_out(torch.stack(lent).to(self.device).float() / 255)
+        return laid_out(torch.stack(lent).to(self.device).float() / 255)
 
-    def _batches(self, images: Images, description: str) -> Iterator[Batch]:
+    def _each(
+        self,
+        images: Images,
+        name: str,
+        look: Callable[[Batch], T],
+        keep: Callable[[Batch, T], None],
+    ) -> None:
         batches = loader(images, EvaluationBatches(images, self.batch_size), self.workers)
-        for batch in track(batches, description):
-            image = _laid_out(batch.image.to(self.device).float() / 255)
-            yield Batch(image, batch.label.to(self.device), batch.index)
-
-
-def _laid_out(image: Tensor) -> Tensor:
-    return image.contiguous(memory_format=torch.channels_last)
+        each(batches, self.device, name, look, keep)
 
 
 def _norms(detector: Detector) -> Floats:

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pandas as pd
 import pyarrow as pa
@@ -18,6 +17,10 @@ import torch
 from torch import nn
 
 from tff.data.images import Images
+from tff.whole import remove_abandoned, whole
+
+# RecursionError: of JSON that is nested thousands of times.
+_BROKEN = (pa.ArrowException, OSError, KeyError, TypeError, ValueError, RecursionError)
 
 
 def write(path: Path, table: pd.DataFrame, facts: Mapping[str, object]) -> None:
@@ -26,21 +29,9 @@ def write(path: Path, table: pd.DataFrame, facts: Mapping[str, object]) -> None:
     arrow = arrow.replace_schema_metadata(
         {**(arrow.schema.metadata or {}), b"tff": json.dumps(facts).encode()}
     )
-    with whole(path) as beside:
-        pq.write_table(arrow, beside, compression="zstd")
-
-
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A file beside another one, which takes its place when all of it is there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Not by the number of the process: runs in two containers may have the same.
-    beside = path.with_name(f".{path.name}-{uuid4().hex}")
-    try:
-        yield beside
-        beside.rename(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    remove_abandoned(path.parent)
+    with whole(path) as part:
+        pq.write_table(arrow, part, compression="zstd")
 
 
 def read(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -64,7 +55,7 @@ def _facts(path: Path) -> dict[str, Any]:
 def _readable(path: Path) -> Iterator[None]:
     try:
         yield
-    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+    except _BROKEN as error:
         raise ValueError(f"{path}: not a file of tff ({error}); delete it and run again") from None
 
 

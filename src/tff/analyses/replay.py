@@ -13,13 +13,14 @@ import torch
 from tff.analyses.kept import Kept
 from tff.analyses.network import Network
 from tff.analyses.passes import Passes
-from tff.analyses.passfile import digest, digest_of, identity, read, whole, write
+from tff.analyses.passfile import digest, digest_of, identity, read, write
 from tff.analyses.subject import Subject
 from tff.data.images import Images
 from tff.data.splits import Splits
 from tff.data.views import View
-from tff.process import place
+from tff.process import place, together
 from tff.types import Channels
+from tff.whole import write_json
 
 
 def keep(subject: Subject, folder: Path) -> Subject:
@@ -52,12 +53,12 @@ def keep(subject: Subject, folder: Path) -> Subject:
         "protocol": subject.protocol,
         "images": files,
     }
-    if place()[0] == 0:
-        for name, found in sets.items():
-            if not (home / files[name]).exists():
-                write(home / files[name], found.manifest, _facts(found))
-        with whole(home / f"subject-{digest(files)[:12]}.json") as beside:
-            beside.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    with together():
+        if place()[0] == 0:
+            for name, found in sets.items():
+                if not (home / files[name]).exists():
+                    write(home / files[name], found.manifest, _facts(found))
+            write_json(home / f"subject-{digest(files)[:12]}.json", facts)
     return replace(
         subject, passes=Kept(passes, home, detector, network.channels), _done={}, _dropped={}
     )

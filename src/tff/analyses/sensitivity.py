@@ -165,13 +165,17 @@ class Sensitivity(Analysis):
             matched = contrast.query("against == 'matched_k'").set_index("generator")
             columns = ["ap_lower_by", "ap_lower_by_low", "ap_lower_by_high"]
             by, low, high = matched.loc[[WHERE[where]], columns].to_numpy()[0]
-            sure = "more than chance" if low > 0 else "no more than chance can do"
+            sure = (
+                "more than chance" if low > 0
+                else "less, and not by chance" if high < 0
+                else "no more than chance can do"
+            )  # fmt: skip
             result.findings.append(
                 f"On {WHERE[where]}: AP {ap['none']:.3f}; without the top {subject.k} channels "
                 f"{ap['top_k']:.3f}; without {subject.k} random ones {ap['random_k']:.3f}, without "
-                f"matched ones {ap['matched_k']:.3f}; without the lowest {ap['low_k']:.3f}. The "
-                f"top k cost {by:.3f} ({low:.3f} to {high:.3f}) more AP than matched ones, one "
-                f"draw at a time: {sure}."
+                f"matched ones {ap['matched_k']:.3f}; without the lowest {ap['low_k']:.3f}. "
+                f"Against one draw of matched ones at a time, the top k cost {by:+.3f} AP "
+                f"({low:+.3f} to {high:+.3f}): {sure}."
             )
             result.scalars |= {f"{where}_ap_{name}": value for name, value in ap.items()}
         if shortage := self._controls(subject).shortage:

@@ -80,7 +80,7 @@ def compare(runs: Mapping[str, Run]) -> Result:
     rows: list[dict[str, object]] = []
     first: dict[object, Estimate] = {}
     for name, (subject, analyses, _) in runs.items():
-        cues: dict[str, Cue | None] = {"as it is": None}
+        cues: dict[str, Cue | None] = {"as they are": None}
         cues |= {
             f"without {a.ablation.cue}": a.ablation
             for a in analyses.values()
@@ -114,7 +114,7 @@ def compare(runs: Mapping[str, Run]) -> Result:
             part, "generator", "checkpoint", "ap", "ap_low", "ap_high", "average precision",
             reference=0.5,
         )  # fmt: skip
-        result.captions[figure] = f"Average precision, images {seen_as}."
+        result.captions[figure] = f"Average precision of images {seen_as}."
     return result
 
 

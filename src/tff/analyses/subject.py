@@ -37,7 +37,7 @@ class Subject(Observed):
     def of(
         cls,
         detector: Detector | None,
-        images: Splits,
+        images: Splits | None,
         relevance: Callable[[Detector], LRP] = LRP,
         *,
         batch_size: int = 32,
@@ -52,6 +52,7 @@ class Subject(Observed):
 
         Args:
             detector: None for analyses of the files alone.
+            images: None for analyses of reports alone.
             device: `auto` takes a GPU where there is one.
             weights: names the detector's weights in the tables.
             options: see `Options`.
@@ -60,6 +61,8 @@ class Subject(Observed):
             ValueError: an option has an impossible value.
         """
         chosen = Options(scoring=scoring or Protocol(), ranking=ranking or RankingRule(), **options)
+        if images is None:
+            return cls(Splits.none(), NONE, NONE, chosen, {})
         if detector is None:
             return cls(images, NONE, NONE, chosen, seen(images) | {"seed": chosen.seed})
         gpu = device == "auto" and torch.cuda.is_available()
@@ -152,7 +155,9 @@ class Subject(Observed):
 
     def describe(self) -> dict[str, object]:
         """The protocol in full, for a report."""
-        images = {f"images of {n}": found.counts() for n, found in self.images.named.items()}
+        images = {
+            f"images of {n}": found.counts() for n, found in self.images.named.items() if len(found)
+        }
         if self.passes is NONE:
             return {**self.protocol, **images}
         rule = self.options.ranking

@@ -14,10 +14,12 @@ from torch.utils.data import DataLoader
 
 from tff.data.images import Images, Transform
 from tff.data.layout import Layout
+from tff.data.loader import loader
 from tff.data.manifest import ANY, Manifest, manifest
-from tff.data.shard import EvaluationBatches, TrainingBatches, loader
+from tff.data.shard import EvaluationBatches, TrainingBatches
 from tff.data.splits import SPLITS, Splits
 from tff.data.views import View
+from tff.process import place
 from tff.types import Batch
 
 log = logging.getLogger(__name__)
@@ -143,7 +145,13 @@ class Data(LightningDataModule, ABC):
         """Each image once, with the augmentation of validation."""
         images = replace(self.images("val"), transform=self.augmentation.get("validation"))
         self._require_size(images)
-        return loader(images, EvaluationBatches(images, self.batch_size), self.workers)
+        batches = EvaluationBatches(images, self.batch_size)
+        if len(batches.batches) < place()[1]:  # a process without a batch would leave the others
+            raise ValueError(
+                f"{len(images)} validation images make {len(batches.batches)} batches for "
+                f"{place()[1]} processes; lower data.batch_size, or use fewer processes"
+            )
+        return loader(images, batches, self.workers)
 
     def _require_size(self, images: Images) -> None:
         """Find out now, not in the middle of an epoch, whether the smallest image is too small."""

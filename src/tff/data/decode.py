@@ -9,14 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+#: The kinds of files that are read, whatever their names say. Pillow knows forty more, one of which
+#: (PostScript) it hands to an interpreter of programs.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 #: Larger images are refused: a small file may unfold into all of the memory.
 MOST_PIXELS = 100_000_000
 # Pixels as stored, as Pillow and the published code see them: no rotation by EXIF.
 _FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 #: Modes of Pillow that OpenCV, which is faster, turns into the same pixels.
 _ALIKE = {"RGB", "L"}
+_PNG = b"\x89PNG\r\n\x1a\n"
 _HIGH_BYTE = {"I;16", "I;16B", "I;16L", "I"}
-_ERRORS = (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError)
+_PLAIN = (OSError, SyntaxError, ValueError, TypeError, EOFError, cv2.error)
 
 
 def decode(data: bytes, name: str) -> NDArray[np.uint8]:
@@ -34,10 +38,11 @@ def decode(data: bytes, name: str) -> NDArray[np.uint8]:
         ValueError: the image is damaged or too large; the message names it.
     """
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise ValueError(f"{image.width}x{image.height} pixels are more than {MOST_PIXELS}")
             if image.mode in _ALIKE and image.format in ("PNG", "JPEG"):
+                _require_chunks(data)
                 pixels = cv2.imdecode(np.frombuffer(data, np.uint8), _FLAGS)
                 if pixels is None:
                     raise ValueError("damaged")
@@ -50,7 +55,24 @@ def decode(data: bytes, name: str) -> NDArray[np.uint8]:
         raise ValueError(
             f"{name} ({len(data)} bytes): damaged, or no image at all; repair or remove it"
         ) from None
-    except (*_ERRORS, cv2.error) as error:
+    except Exception as error:
         raise ValueError(
-            f"{name} ({len(data)} bytes): damaged image ({error}); repair or remove it"
+            f"{name} ({len(data)} bytes): damaged image ({damage(error)}); repair or remove it"
         ) from error
+
+
+def _require_chunks(data: bytes) -> None:
+    """Of a PNG: OpenCV makes room for all that a chunk says it holds, up to 4 GB, unseen."""
+    at = len(_PNG) if data.startswith(_PNG) else len(data)
+    while at + 8 <= len(data):
+        end = at + 8 + int.from_bytes(data[at : at + 4], "big")
+        if end > len(data):
+            raise ValueError("truncated, or a chunk says that it is longer than the file")
+        if data[at + 4 : at + 8] == b"IEND":
+            return
+        at = end + 4  # behind the check sum
+
+
+def damage(error: Exception) -> str:
+    """In words, over what the readers stumbled; bytes made for it let them raise anything."""
+    return str(error) if isinstance(error, _PLAIN) else repr(error)

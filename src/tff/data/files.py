@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import stat
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +36,9 @@ def files(root: Path, cache: Path | None, pixels: bool = False) -> pd.DataFrame:
         root: the folder; links to folders are followed.
         cache: folder for what was found, None to keep nothing.
         pixels: see `probe`.
+
+    Raises:
+        ValueError: a name is not UTF-8, so that neither the list nor a report could hold it.
 
     Returns:
         Columns `file` (relative to the root, `/` between), `bytes`, `modified` (ns), `checked` and
@@ -67,13 +71,26 @@ def _walk(root: Path) -> Iterator[tuple[str, int, int]]:
         for name in names:
             path = Path(folder) / name
             if path.suffix.lower() in SUFFIXES and not name.startswith("._"):  # macOS leaves these
+                _require_text(path)
                 state = path.stat() if path.exists() else path.lstat()
                 yield path.relative_to(root).as_posix(), state.st_size, state.st_mtime_ns
+
+
+def _require_text(path: Path) -> None:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"image file {str(path)!a}: its name or that of a folder is not UTF-8; rename it"
+        ) from None
 
 
 def _probed(new: pd.DataFrame, root: Path, pixels: bool) -> pd.DataFrame:
     def look(file: str) -> Facts:
         try:
+            # Seen before it is opened: a pipe would wait for ever.
+            if (root / file).exists() and not stat.S_ISREG((root / file).stat().st_mode):
+                return Facts(problem="no regular file")
             with (root / file).open("rb") as stream:
                 return probe(stream, Path(file).suffix, pixels)
         except OSError as error:

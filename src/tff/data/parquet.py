@@ -37,7 +37,8 @@ def rows(root: Path, split: str, cache: Path | None, on_corrupt: str) -> Manifes
     """
     if not root.is_dir():
         raise FileNotFoundError(f"image folder {root}: no such folder")
-    paths = sorted(p for p in root.rglob("*.parquet") if not p.name.startswith("."))
+    found = root.rglob("*.parquet")
+    paths = sorted(p for p in found if p.is_file() and not p.name.startswith("."))
     if not paths:
         raise ValueError(f"image folder {root}: no .parquet files in it")
     table = pd.concat([_known(p, cache) for p in track(paths, "rows")], ignore_index=True)
@@ -83,8 +84,8 @@ def _looked_at(path: Path) -> pd.DataFrame:
 
 
 def _group(path: Path, number: int, group: pd.DataFrame, pool: ThreadPoolExecutor) -> pd.DataFrame:
-    data = encoded(group[COLUMN])
-    facts = pool.map(lambda one: probe(io.BytesIO(one or b""), ""), data)
+    data = encoded(group[COLUMN], str(path))
+    facts = pool.map(lambda one: probe(io.BytesIO(one), ""), data)
     labels = group["label"].astype(str).str.lower()
     if unknown := set(labels) - set(_LABELS):
         raise ValueError(f"{path}: labels {sorted(unknown)}; known: {', '.join(_LABELS)}")
@@ -94,7 +95,7 @@ def _group(path: Path, number: int, group: pd.DataFrame, pool: ThreadPoolExecuto
         path=[f"{path}{MARK}{number}.{row}" for row in range(len(group))],
         label=label.to_numpy(),
         generator=group["model_name"].astype(str).where(label == 1, REAL).to_numpy(),
-        bytes=[len(one or b"") for one in data],
+        bytes=[len(one) for one in data],
         split=parted,
     )
     table["class"] = ""

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from tff.data.decode import FORMATS, MOST_PIXELS, damage
 from tff.data.probe import SUFFIXES
 from tff.data.splits import SPLITS
 
@@ -131,7 +132,8 @@ def image_files(folder: Path) -> list[Path]:
     """All image files below a folder in the order of their names, copies of a file left out."""
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    # Files only: opening a pipe that bears such a name would wait for ever.
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     return list({digest(path): path for path in reversed(found)}.values())[::-1]
 
 
@@ -154,7 +156,9 @@ def _read(file: Path, folder: Path) -> Photograph:
 
 def _pixels(stream: IO[bytes], name: str) -> NDArray[np.uint8]:
     try:
-        with Image.open(stream) as image:
+        with Image.open(stream, formats=FORMATS) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise ValueError(f"{image.width}x{image.height} pixels are more than {MOST_PIXELS}")
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{name} cannot be read as an image: {error}") from error
+    except Exception as error:
+        raise ValueError(f"{name} cannot be read as an image: {damage(error)}") from error

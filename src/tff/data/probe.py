@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from tff.data.decode import MOST_PIXELS
+from tff.data.decode import FORMATS, MOST_PIXELS, damage
 
 #: Endings of image files; what a file is, its content says.
 SUFFIXES = {
@@ -60,7 +60,7 @@ def probe(stream: BinaryIO, suffix: str, pixels: bool = False) -> Facts:
     facts = Facts()
     try:
         stream.seek(0)
-        with Image.open(stream) as image:
+        with Image.open(stream, formats=FORMATS) as image:
             facts = _facts(image, suffix)
             if facts.height * facts.width > MOST_PIXELS:
                 return facts._replace(problem=f"more than {MOST_PIXELS} pixels")
@@ -70,8 +70,8 @@ def probe(stream: BinaryIO, suffix: str, pixels: bool = False) -> Facts:
         return Facts(problem="not an image")
     except Image.DecompressionBombError:
         return Facts(problem=f"more than {MOST_PIXELS} pixels")
-    except (OSError, SyntaxError, ValueError, TypeError, EOFError) as error:
-        return facts._replace(problem=f"damaged ({error})")
+    except Exception as error:
+        return facts._replace(problem=f"damaged ({damage(error)})")
     return facts if _complete(stream, size, facts.format) else facts._replace(problem="truncated")
 
 

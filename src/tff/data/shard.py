@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Sampler
 
 from tff.data.images import Images
 from tff.process import place
-from tff.types import Batch
 
 Keys = list[tuple[int, ...]]  # (epoch, row), or (epoch, row, number of the view)
 
@@ -51,6 +49,8 @@ class TrainingBatches(Sampler[Keys]):
     def __init__(self, rows: int, batch_size: int, seed: int) -> None:
         self.rows, self.batch_size, self.seed = rows, batch_size, seed
         self.epoch = 0
+        #: Number of the first batch of the next epoch that is begun; above 0 to go on within one.
+        self.first = 0
         if len(self) == 0:
             raise ValueError(
                 f"{rows} training images do not fill one batch of {batch_size} on each of "
@@ -61,29 +61,17 @@ class TrainingBatches(Sampler[Keys]):
         """Lightning calls this before each epoch."""
         self.epoch = epoch
 
+    @property
+    def sampler(self) -> TrainingBatches:
+        """Of a batch sampler Lightning tells the epoch only to the sampler within; that is this."""
+        return self
+
     def __len__(self) -> int:
         return self.rows // (self.batch_size * place()[1])
 
     def __iter__(self) -> Iterator[Keys]:
         rank, world = place()
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.rows)
-        for i in range(len(self)):
+        for i in range(self.first, len(self)):
             start = (i * world + rank) * self.batch_size
             yield [(self.epoch, int(row)) for row in order[start : start + self.batch_size]]
-
-
-def loader(images: Images, batches: Sampler[Keys], workers: int) -> DataLoader[Batch]:
-    """Load the given batches of the images."""
-    return DataLoader(
-        images,
-        batch_sampler=batches,
-        collate_fn=stack,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=torch.cuda.is_available(),
-    )
-
-
-def stack(samples: list[Batch]) -> Batch:
-    """Samples of one size -> a batch."""
-    return Batch(*(torch.stack(column) for column in zip(*samples, strict=True)))

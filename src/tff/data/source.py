@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -17,6 +19,8 @@ from tff.data.decode import decode
 MARK = "::"
 #: Column with the bytes of the images, and where they may stand within it.
 COLUMN = "image_data"
+# Of a Parquet file only: `::` may also stand in the names of folders.
+_ROW = re.compile(rf"(?P<file>.+\.parquet){MARK}(?P<group>\d+)\.(?P<row>\d+)", re.DOTALL)
 
 
 def pixels(path: str) -> NDArray[np.uint8]:
@@ -33,13 +37,14 @@ def read(path: str) -> bytes:
     Raises:
         ValueError: the file cannot be read; the message names it.
     """
-    file, mark, place = path.rpartition(MARK)
+    row = _ROW.fullmatch(path)
     try:
-        if not mark:
-            return Path(path).read_bytes()
-        group, _, row = place.partition(".")
-        return _group(file, int(group))[int(row)]
-    except (OSError, IndexError) as error:
+        if row is not None:
+            return _group(row["file"], int(row["group"]))[int(row["row"])]
+        if Path(path).exists() and not Path(path).is_file():
+            raise OSError("no regular file")  # a pipe or a device may have no end
+        return Path(path).read_bytes()
+    except (OSError, IndexError, ValueError, pa.ArrowException) as error:
         raise ValueError(f"{path}: cannot be read ({error})") from error
 
 
@@ -47,9 +52,22 @@ def read(path: str) -> bytes:
 def _group(file: str, group: int) -> list[bytes]:
     """The images of a row group: the smallest piece that can be read at once."""
     column = pq.ParquetFile(file).read_row_group(group, columns=[COLUMN])[COLUMN]
-    return encoded(column.to_pylist())
+    return encoded(column.to_pylist(), file)
 
 
-def encoded(values: Iterable[Any]) -> list[bytes]:
-    """The bytes of images in a column, where they may stand in a field of their own."""
-    return [value["bytes"] if isinstance(value, dict) else value for value in values]
+def encoded(values: Iterable[Any], name: str) -> list[bytes]:
+    """The bytes of images in a column, where they may stand in a field of their own.
+
+    Args:
+        values: of the column; a missing one is no bytes.
+        name: of the file, for messages.
+
+    Raises:
+        ValueError: it holds anything else than bytes.
+    """
+    found = [value.get("bytes") if isinstance(value, dict) else value for value in values]
+    if odd := [type(one).__name__ for one in found if not isinstance(one, bytes | None)]:
+        raise ValueError(
+            f"{name}: the column {COLUMN} holds {odd[0]}, expected the bytes of images"
+        )
+    return [one or b"" for one in found]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import pandas as pd
+
 from tff.data.images import Images
 
 SPLITS = ("train", "val", "test")
@@ -26,6 +28,13 @@ class Splits(NamedTuple):
         """At most so many images of each generator and label in each set."""
         train = self.train and self.train.limited(limit, seed)
         return Splits(self.discovery.limited(limit, seed), self.test.limited(limit, seed), train)
+
+    @classmethod
+    def none(cls) -> Splits:
+        """No images at all, for a look at reports alone."""
+        columns = ["path", "label", "generator", "class", "height", "width"]
+        nothing = Images(pd.DataFrame({column: [] for column in columns}))
+        return cls(nothing, nothing)
 
     @property
     def named(self) -> dict[str, Images]:

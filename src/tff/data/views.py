@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tff.data.decode import MOST_PIXELS
+
 Pixels = NDArray[np.uint8]
 _CROP = re.compile(r"(center|centre|random|five)(\d+)")
 
@@ -70,11 +72,19 @@ class View:
             name: of the image, for messages.
 
         Raises:
-            ValueError: the image is smaller than the crop.
+            ValueError: the image is smaller than the crop, or would be too large to be held: a
+                strip of one pixel by millions fits in memory until it is resized.
         """
         height, width = image.shape[:2]
         if self.resize is not None and min(height, width) != self.resize:
+            was = f"{height}x{width}"
             height, width = self._resized(height, width)
+            if height * width > MOST_PIXELS:
+                raise ValueError(
+                    f"{name}: {was} pixels would become {height}x{width} by "
+                    f"data.resize={self.resize}, more than {MOST_PIXELS}; remove it or leave "
+                    "sizes alone with data.resize=null"
+                )
             small = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
             image = np.asarray(small)
         if self.side is None:

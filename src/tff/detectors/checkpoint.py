@@ -6,15 +6,18 @@ from collections.abc import Mapping
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_type_hints
 
 from tff.detectors.base import Detector
 from tff.detectors.formats import HINT, recognise, state_dict_in
 from tff.detectors.reading import read
 from tff.detectors.weights import fill, fit
+from tff.tables import visible
 
 #: The entry of a checkpoint in which `tff` says how to rebuild its detector and where its data are.
 ORIGIN = "tff"
+
+T = TypeVar("T")
 
 
 def origin(path: Path | str) -> dict[str, Any]:
@@ -50,9 +53,7 @@ def load(path: Path | str, detector: Mapping[str, Any] | None = None) -> Detecto
     weights = state_dict_in(content, path)
     told = detector or _origin(content, path).get("detector")
     settings = told or recognise(weights, path)
-    rebuilt = build(settings, path, "tff.detectors", pretrained=False)
-    if not isinstance(rebuilt, Detector):
-        raise ValueError(f"checkpoint {path}: {settings} is no detector")
+    rebuilt = build(settings, path, "tff.detectors", Detector, pretrained=False)
     found = fit(rebuilt.network, weights)
     if found.head and found.but_head():
         outputs = len(weights[found.head[0]])
@@ -71,13 +72,15 @@ def load(path: Path | str, detector: Mapping[str, Any] | None = None) -> Detecto
     return rebuilt
 
 
-def build(settings: Any, path: Path | str, package: str, **overrides: Any) -> Any:
-    """Make the object that a checkpoint describes.
+def build(settings: Any, path: Path | str, package: str, kind: type[T], **overrides: Any) -> T:
+    """Make the object that a checkpoint describes, and call nothing else.
 
     Args:
         settings: `_target_`, the full name of a class or function, and its arguments.
         path: of the checkpoint, for messages.
         package: where the class or function must be defined.
+        kind: what it must make: a class derived from it, or a function that says (`->`) that it
+            returns it.
         overrides: arguments that the checkpoint has no say in.
 
     Raises:
@@ -90,13 +93,30 @@ def build(settings: Any, path: Path | str, package: str, **overrides: Any) -> An
     module, _, name = str(target).rpartition(".")
     make = None
     if f"{module}.".startswith(f"{package}."):
-        with suppress(ModuleNotFoundError):
+        with suppress(ImportError, RecursionError):  # of a name with thousands of dots
             make = getattr(import_module(module), name, None)
     # What a module merely imported, such as `torch`, is not defined there.
     if not callable(make) or getattr(make, "__module__", None) != module:
-        raise ValueError(f"checkpoint {path}: names {target!r}, not a part of {package}; refused")
+        named = repr(target)[:200]
+        raise ValueError(f"checkpoint {path}: names {named}, not a part of {package}; refused")
+    # Before it is called: a function that does something else may do harm.
+    if not _makes(make, kind):
+        raise ValueError(
+            f"checkpoint {path}: {target} cannot be made: it is no class derived from "
+            f"{kind.__name__} and no function declared with `-> {kind.__name__}`; refused"
+        )
     arguments = {k: v for k, v in settings.items() if k != "_target_"} | overrides
     try:
-        return make(**arguments)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"checkpoint {path}: {target} cannot be made: {error}") from error
+        made: T = make(**arguments)
+    except Exception as error:  # arguments made for it let it stumble over anything
+        told = visible(str(error), lines=True)
+        raise ValueError(f"checkpoint {path}: {target} cannot be made: {told}") from error
+    return made
+
+
+def _makes(make: Any, kind: type) -> bool:
+    makes = make
+    if not isinstance(make, type):
+        with suppress(NameError, TypeError):
+            makes = get_type_hints(make).get("return")
+    return isinstance(makes, type) and issubclass(makes, kind)

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tff.tables import visible
+
 # What trainers put before the names of a network's own tensors.
 _WRAPPERS = ("module.", "_orig_mod.", "detector.", "model.", "network.")
 
@@ -60,7 +62,8 @@ def state_dict_in(content: Mapping[str, Any], path: Path | str) -> dict[str, Ten
     weights = {k: v for k, v in content.items() if isinstance(v, Tensor) and isinstance(k, str)}
     if not weights:
         found = ", ".join(str(key) for key in [*content][:5]) or "nothing"
-        raise ValueError(f"checkpoint {path}: holds no tensors, only: {found}")
+        raise ValueError(f"checkpoint {path}: holds no tensors, only: {visible(found[:300])}")
+    _require_dense(weights, path)
     for wrapper in _WRAPPERS:
         if all(k.startswith(wrapper) for k in weights):
             weights = {k.removeprefix(wrapper): v for k, v in weights.items()}
@@ -69,6 +72,22 @@ def state_dict_in(content: Mapping[str, Any], path: Path | str) -> dict[str, Ten
     # DenseNets were published when a module's name might still hold a dot.
     old = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
     return {old.sub(r"\1\2", k): v for k, v in weights.items()}
+
+
+def _require_dense(weights: Mapping[str, Tensor], path: Path | str) -> None:
+    for name, tensor in weights.items():
+        kind = (
+            "only a shape" if tensor.is_meta
+            else "sparse" if tensor.layout != torch.strided
+            else "quantised" if tensor.is_quantized
+            else "complex" if tensor.is_complex()
+            else ""
+        )  # fmt: skip
+        if kind:
+            raise ValueError(
+                f"checkpoint {path}: its tensor {name[:200]!r} is {kind}; expected real numbers, "
+                "one beside the other"
+            )
 
 
 def _from_efficientnet_pytorch(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -103,7 +122,7 @@ def recognise(weights: Mapping[str, Tensor], path: Path | str) -> dict[str, Any]
     """
     if "conv_stem.weight" in weights:
         return {"_target_": "tff.detectors.efficientnet.efficientnet_b0"}
-    found = f"first tensors: {', '.join([*weights][:3])}"
+    found = f"first tensors: {visible(', '.join([*weights][:3])[:300])}"
     inner = weights.get("layer1.0.conv2.weight")
     if inner is not None and inner.ndim == 4:
         blocks = {m[0] for k in weights if (m := re.match(r"layer[1-4]\.\d+\.", k))}

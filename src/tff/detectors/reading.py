@@ -5,13 +5,18 @@ from __future__ import annotations
 import pickle
 import re
 import string
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 
+from tff.tables import visible
+
 _LFS = b"version https://git-lfs"
+# torch.save does not compress; weights hardly shrink if someone else does.
+_MOST_UNFOLDED = 4
 _PRINTABLE = set(string.printable.encode())
 # Above a safetensors header stands its length in eight bytes, of which the upper four are 0.
 _SAFETENSORS = b"\0\0\0\0{"
@@ -35,6 +40,7 @@ def read(path: Path | str) -> dict[str, Any]:
     with path.open("rb") as file:
         start = file.read(512)
     _refuse_text(start, path)
+    _refuse_bomb(path)
     try:
         if path.suffix == ".safetensors" or start[4:9] == _SAFETENSORS:
             return dict(load_file(path))
@@ -63,6 +69,21 @@ def _refuse_text(start: bytes, path: Path) -> None:
         )
 
 
+def _refuse_bomb(path: Path) -> None:
+    """Refuse a file that unfolds into many times its size, by what its directory says."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            unfolded = sum(member.file_size for member in file.infolist())
+    except Exception:  # another form, or damaged: torch tells more exactly
+        return
+    size = path.stat().st_size
+    if unfolded > _MOST_UNFOLDED * size:
+        raise ValueError(
+            f"checkpoint {path}: refused, because its {size:,} bytes unfold into {unfolded:,}; "
+            "files of weights do not. Ask its author for one that is not compressed"
+        )
+
+
 def _reason(error: Exception, path: Path) -> str:
     """Why a file could not be read, in plain words."""
     named = re.search(r"GLOBAL ([\w.]+)", str(error))
@@ -76,4 +97,4 @@ def _reason(error: Exception, path: Path) -> str:
         first = ""  # torch's text advises to read it with code
     told = ": ".join(text for text in (type(error).__name__, first) if text)
     size = path.stat().st_size
-    return f"not a readable checkpoint, perhaps cut short ({size:,} bytes; {told})"
+    return f"not a readable checkpoint, perhaps cut short ({size:,} bytes; {visible(told)})"

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
+from tff.tables import visible
+
 # Classifiers that only help in the training of GoogLeNet and Inception v3.
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 
@@ -42,7 +44,7 @@ class Fit:
         }
         return ", ".join(
             f"{len(names)} {'tensor' if len(names) == 1 else 'tensors'} {what} "
-            f"({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+            f"({visible(', '.join(names[:3])[:300])}{', ...' if len(names) > 3 else ''})"
             for what, names in told.items()
             if names
         )

@@ -68,9 +68,9 @@ def translated(layers: pd.Series[str], widths: pd.Series[int]) -> pd.Series[str]
         layers: one a row, in any order.
         widths: number of channels of the layer in that row.
     """
-    # The same translation as that of a checkpoint, from weights that take no memory.
+    # The same translation as that of a checkpoint.
     weights = {
-        f"{layer}.weight": torch.empty(int(width), device="meta")
+        f"{layer}.weight": torch.zeros(int(width))
         for layer, width in dict(zip(layers, widths, strict=True)).items()
     }
     ours = [name.removesuffix(".weight") for name in state_dict_in(weights, "ranking")]

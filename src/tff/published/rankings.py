@@ -43,8 +43,9 @@ def read_omega(path: Path | str, channels: Channels) -> NDArray[np.float64]:
     if not path.is_file():
         raise FileNotFoundError(f"ranking {path}: there is no such file; {_EXPECTED}")
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        # Plain text, whatever the name ends with: pandas would unfold `.zip` and `.gz`.
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, compression=None)
+    except (ValueError, OSError) as error:
         raise ValueError(f"ranking {path}: not a CSV file ({error}); {_EXPECTED}") from error
     if {"layer", "channel", "omega"} <= set(table):
         ours = table[["layer", "channel", "omega"]]

@@ -10,6 +10,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from tff.plots.style import DARK, STYLE
+from tff.tables import visible
 
 # The reader's own sans-serif: the fonts that matplotlib names are found on few machines.
 SANS = b"-apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'DejaVu Sans', sans-serif"
@@ -17,7 +18,10 @@ SANS = b"-apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'DejaVu San
 
 def render_svg(figure: Figure) -> bytes:
     """The figure as SVG, its text as text in the reader's font."""
-    return re.sub(rb"'DejaVu Sans'[^;\"]*", SANS, _saved(figure, "svg", "Date"))
+    # XML may not hold control characters, not even escaped ones: a name with one in it would break
+    # the figure.
+    drawn = visible(_saved(figure, "svg", "Date").decode(), lines=True).encode()
+    return re.sub(rb"'DejaVu Sans'[^;\"]*", SANS, drawn)
 
 
 def render_png(figure: Figure) -> bytes:

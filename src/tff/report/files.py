@@ -1,36 +1,32 @@
-"""What programs read: names of files, tables without formulas, values of strict JSON."""
+"""What programs read: names of files, values of strict JSON."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+_LONGEST = 200  # bytes; file systems take 255, with endings and prefixes
+_MOST = 10_000  # names that differ only in what a file name may not hold
 
 
 def file_name(name: str) -> str:
-    """The name without what would lead out of the folder or hide the file."""
-    return re.sub(r"[^\w.-]", "_", name).lstrip(".") or "_"
+    """The name without what would lead out of the folder, hide the file or be too long."""
+    safe = re.sub(r"[^\w.-]", "_", name).lstrip(".") or "_"
+    if len(safe.encode()) <= _LONGEST:
+        return safe
+    short = safe.encode()[:_LONGEST].decode(errors="ignore")
+    return f"{short}-{hashlib.sha256(name.encode(errors='replace')).hexdigest()[:8]}"
 
 
 def free(folder: Path, analysis: str, name: str, ending: str) -> Path:
     """A path not taken yet: where two analyses use one name, the second bears its analysis."""
-    path = folder / f"{file_name(name)}{ending}"
-    return path if not path.exists() else folder / f"{file_name(f'{analysis}-{name}')}{ending}"
-
-
-def without_formulas(table: pd.DataFrame) -> pd.DataFrame:
-    """Text that a spreadsheet would run as a formula gets an apostrophe in front."""
-
-    def guard(cell: object) -> object:
-        return f"'{cell}" if isinstance(cell, str) and cell.startswith(tuple("=+-@\t\r")) else cell
-
-    text = table.select_dtypes(exclude=["number", "bool"]).columns
-    safe = table.assign(**{c: table[c].astype(object).map(guard) for c in text})
-    return safe.rename(columns=guard)
+    names = [name, f"{analysis}-{name}", *(f"{analysis}-{name}-{n}" for n in range(2, _MOST))]
+    paths = (folder / f"{file_name(one)}{ending}" for one in names)
+    return next(path for path in paths if not path.exists())
 
 
 def plain(value: Any) -> Any:

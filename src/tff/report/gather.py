@@ -15,6 +15,7 @@ from tff.plots.matrix import heat_map
 from tff.report.page import write
 from tff.report.terminal import show
 from tff.report.versions import versions
+from tff.tables import read_table
 from tff.types import Result
 
 ABOUT = """
@@ -56,9 +57,9 @@ def cue_matrix(reports: Iterable[Path]) -> Result | None:
     drops, shares = [], []
     for report in reports:
         if (path := report / "tables" / "ablation.csv").exists():
-            drops.append(_read(path))
+            drops.append(read_table(path, KEYS))
         if (path := report / "tables" / "conditional_share.csv").exists():
-            shares.append(_read(path))
+            shares.append(read_table(path, KEYS))
     if not drops:
         return None
     table = pd.concat(drops, ignore_index=True)
@@ -76,16 +77,6 @@ def cue_matrix(reports: Iterable[Path]) -> Result | None:
     for weights, part in table.groupby("weights", sort=False):
         _tell(result, str(weights), part, table["weights"].nunique() > 1)
     return result
-
-
-def _read(path: Path) -> pd.DataFrame:
-    """A table of a report, names as they were before `files.without_formulas` guarded them."""
-    # Names as text: a generator may be called 001 or NA.
-    numbers = {str(c): [""] for c in pd.read_csv(path, nrows=0) if c not in KEYS}
-    text = dict.fromkeys(KEYS, str)
-    table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=numbers)
-    names = {c: table[c].str.replace(r"^'(?=[=+\-@\t\r])", "", regex=True) for c in KEYS}
-    return table.assign(**names)
 
 
 def _tell(result: Result, weights: str, table: pd.DataFrame, several: bool) -> None:

@@ -3,25 +3,44 @@
 from __future__ import annotations
 
 import io
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 
 import pandas as pd
 from PIL import Image
 from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
+from tff.report.artifacts import send, use
 from tff.report.figures import render_png
-from tff.report.files import without_formulas
+from tff.tables import without_formulas
 from tff.types import Result
 
 ROWS_LOGGED = 1000
+_REPORT = ("index.html", "summary.json", "tables")
 
 
 @rank_zero_only
-def log(results: Mapping[str, Result], logger: Logger, step: int | None = None) -> None:
+def log(
+    results: Mapping[str, Result],
+    logger: Logger,
+    step: int | None = None,
+    *,
+    checkpoint: str | None = None,
+    report: Path | None = None,
+) -> None:
     """Sends the scalars to a logger, and to Weights & Biases the figures and tables as well.
 
-    The table named `ranking` becomes an artifact of type "ranking", as CSV.
+    There, the table named `ranking` becomes an artifact of type "ranking", as CSV, and the page
+    and tables of the report one of type "report"; both name the checkpoint.
+
+    Args:
+        results: name of an analysis -> what it found.
+        logger: gets them.
+        step: of the training, at which they were found; None: left to the logger.
+        checkpoint: fingerprint of the checkpoint that was analysed.
+        report: folder of the report, as `tff.report.page.write` leaves it.
     """
     scalars = {f"{a}/{s}": float(v) for a, r in results.items() for s, v in r.scalars.items()}
     logger.log_metrics(scalars, step)
@@ -34,14 +53,30 @@ def log(results: Mapping[str, Result], logger: Logger, step: int | None = None) 
             logger.log_image(f"{name}/{key}", [image], step=step, caption=[caption])
         for key, table in result.tables.items():
             logger.log_table(f"{name}/{key}", dataframe=table.head(ROWS_LOGGED), step=step)
+    _log_artifacts(results, logger, {"step": step, "checkpoint": checkpoint}, report)
+
+
+def _log_artifacts(
+    results: Mapping[str, Result],
+    logger: WandbLogger,
+    origin: Mapping[str, object],
+    report: Path | None,
+) -> None:
+    metadata = {key: value for key, value in origin.items() if value is not None}
+    if "checkpoint" in metadata:
+        use(logger, str(metadata["checkpoint"]))
+    for result in results.values():
         if "ranking" in result.tables:
-            _log_ranking(result.tables["ranking"], logger)
+            _log_ranking(result.tables["ranking"], logger, metadata)
+    if report is not None:
+        files = {name: Path(report) / name for name in _REPORT}
+        send(logger, "report", {n: p for n, p in files.items() if p.exists()}, metadata)
 
 
-def _log_ranking(ranking: pd.DataFrame, logger: WandbLogger) -> None:
-    import wandb  # slow, and needed by this logger only
-
-    artifact = wandb.Artifact(f"ranking-{logger.experiment.id}", type="ranking")
-    with artifact.new_file("ranking.csv", encoding="utf-8") as file:
-        without_formulas(ranking).to_csv(file, index=False)
-    logger.experiment.log_artifact(artifact)
+def _log_ranking(
+    ranking: pd.DataFrame, logger: WandbLogger, metadata: Mapping[str, object]
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "ranking.csv"
+        without_formulas(ranking).to_csv(path, index=False)
+        send(logger, "ranking", {path.name: path}, metadata)

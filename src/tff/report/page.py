@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,9 @@ import jinja2
 
 from tff.report.files import plain
 from tff.report.section import section
+from tff.tables import visible
 from tff.types import Result
+from tff.whole import beside, remove_abandoned
 
 
 def write(results: Mapping[str, Result], folder: Path, context: Mapping[str, object]) -> Path:
@@ -35,7 +36,8 @@ def write(results: Mapping[str, Result], folder: Path, context: Mapping[str, obj
     folder = Path(folder).resolve()
     if folder.exists() and any(folder.iterdir()) and not (folder / "summary.json").exists():
         raise FileExistsError(f"{folder} is neither empty nor an older report; choose another one")
-    new, old = (folder.with_name(f".{folder.name}-{age}-{os.getpid()}") for age in ("new", "old"))
+    remove_abandoned(folder.parent)
+    new, old = beside(folder), beside(folder)
     try:
         _fill(new, results, context)
         if folder.exists():
@@ -69,5 +71,11 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_visible,
     )
     return environment.get_template("page.html")
+
+
+def _visible(value: object) -> object:
+    """Text of others; what a macro has made of it is safe already."""
+    return visible(value, lines=True) if type(value) is str else value

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tff.report.cells import cells, constants_apart, numeric
+from tff.tables import visible
 from tff.types import Result
 
 ROWS_SHOWN, COLUMNS_SHOWN = 15, 7
@@ -21,19 +22,23 @@ def show(results: Mapping[str, Result], page: Path, console: Console | None = No
     console = console or Console()
     for name, result in results.items():
         console.print()
-        # Text, not markup: a name may hold brackets.
-        console.print(Text(result.title or name, style="bold"))
+        console.print(_text(result.title or name, "bold"))
         for finding in result.findings:
-            console.print(Text(f"• {finding}"))
+            console.print(_text(f"• {finding}"))
         for alarm in result.alarms:
-            console.print(Text(f"! {alarm}", style="bold red"))
+            console.print(_text(f"! {alarm}", "bold red"))
         for warning in result.warnings:
-            console.print(Text(f"! {warning}", style="yellow"))
+            console.print(_text(f"! {warning}", "yellow"))
         table = _compact(result)
         if len(table):
             console.print(_grid(table))
     console.print()
-    console.print(Text(f"Report: {page}"), soft_wrap=True)
+    console.print(_text(f"Report: {page}"), soft_wrap=True)
+
+
+def _text(words: str, style: str = "") -> Text:
+    """Not markup, since a name may hold brackets, and nothing that steers the terminal."""
+    return Text(visible(words), style=style)
 
 
 def _compact(result: Result) -> pd.DataFrame:
@@ -48,7 +53,7 @@ def _compact(result: Result) -> pd.DataFrame:
 def _grid(table: pd.DataFrame) -> Table:
     grid = Table(box=None, pad_edge=False, header_style="dim")
     for column, right in zip(table, numeric(table), strict=True):
-        grid.add_column(Text(str(column)), justify="right" if right else "left")
+        grid.add_column(_text(str(column)), justify="right" if right else "left")
     for row in cells(table):
-        grid.add_row(*map(Text, row))
+        grid.add_row(*map(_text, row))
     return grid

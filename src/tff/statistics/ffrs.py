@@ -14,8 +14,8 @@ class FFRS(ExactMean):
     """Forensic feature relevance statistic of Chandrasegaran et al. (ECCV 2022), streamed.
 
     omega(c) is the mean over images of [R_c]+ / sum |R| of the layer; see `relevance.lrp`. Any
-    batches on any number of processes give the same omega to the last bit; there is room for
-    524,288 images.
+    batches on any number of processes give the same omega to the last bit; there is room for 2^59
+    images.
 
     Args:
         n_channels: number of channels; may be left out where every process sees an image.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,13 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
-from tff.analyses.base import Analysis, run
+from tff.analyses.base import Analysis, run, unanswered
 from tff.analyses.observed import TooFewImagesError
 from tff.analyses.subject import Subject
 from tff.report import loggers
 from tff.report.page import write
 from tff.report.versions import versions
+from tff.types import Result
 
 log = logging.getLogger(__name__)
 
@@ -24,15 +26,23 @@ log = logging.getLogger(__name__)
 class AnalyzeCheckpoints(Checkpoint):
     """Run analyses on the detector whenever a checkpoint of it has been saved.
 
-    Stands after `ModelCheckpoint` in the list of callbacks. Scalars go to the logger; tables,
+    Stands after `ModelCheckpoint` in the list of callbacks. Scalars go to the logger, with what it
+    cost (`analysis/seconds`, and `analysis/share` of the time since training began); tables,
     figures and `summary.json` to `DIR/step000300/` beside the checkpoint. The numbers are those of
-    `analyze.py` on that checkpoint with the same options.
+    `analyze.py` on that checkpoint with the same options. Training is the same without it.
 
     Args:
         analyses: name -> analysis.
         subject: `Subject.of` with its options set.
         images: at most so many images of each generator and label; None: all.
         dirpath: folder of the checkpoints.
+        every_n: only every so many steps that were saved, and the last one.
+        on_error: `log`: an analysis that fails is told in log and report, and training goes on;
+            `raise`: it ends the training. Too few images are no error: early checkpoints detect
+            nothing.
+
+    Raises:
+        ValueError: an option has an impossible value.
     """
 
     def __init__(
@@ -41,52 +51,119 @@ class AnalyzeCheckpoints(Checkpoint):
         subject: Callable[..., Subject],
         images: int | None,
         dirpath: str,
+        every_n: int = 1,
+        on_error: str = "log",
     ) -> None:
+        if on_error not in ("log", "raise"):
+            raise ValueError(f"callbacks.analyze.on_error={on_error}: expected log or raise")
+        if every_n < 1:
+            raise ValueError(f"callbacks.analyze.every_n={every_n}: expected 1 or more")
         self.analyses, self.subject = analyses, subject
         self.images, self.dirpath = images, Path(dirpath)
+        self.every_n, self.on_error = every_n, on_error
+        self._saves = 0
         self._saved = self._analysed = -1
+        self._began = time.monotonic()
+        self._spent = 0.0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The time from which the share is taken."""
+        self._began, self._spent = time.monotonic(), 0.0
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Remember that there is something to analyse; may come twice for one step."""
+        self._saves += trainer.global_step != self._saved
         self._saved = trainer.global_step
+        # Not by `state_dict`, which is asked before this save is counted.
+        state = {"saves": self._saves, "step": self._saved}
+        checkpoint.setdefault("callbacks", {})[self.state_key] = state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Count on from there."""
+        self._saves, self._saved = state_dict["saves"], state_dict["step"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Make up for an analysis that was killed, or that a signal has left out.
+
+        Not for a checkpoint of another folder, which may have been analysed there.
+        """
+        here = self.dirpath.resolve() == Path(trainer.ckpt_path or "/").resolve().parent
+        lacks = here and not (self._folder(self._saved) / "summary.json").is_file()
+        if trainer.strategy.broadcast(lacks):
+            self._look(trainer, pl_module)
+        else:
+            self._analysed = self._saved
 
     # Lightning saves at one of these moments; the first one after a save is taken.
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
         """After a step."""
-        self._analyse(trainer, pl_module)
+        self._look(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """After a validation."""
-        self._analyse(trainer, pl_module)
+        self._look(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """After an epoch."""
-        self._analyse(trainer, pl_module)
+        self._look(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """After training."""
-        self._analyse(trainer, pl_module)
+        """After training: the last checkpoint, whatever its number."""
+        self._look(trainer, pl_module, last=True)
 
-    def _analyse(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _look(self, trainer: Trainer, pl_module: LightningModule, last: bool = False) -> None:
         step = self._saved
-        if step == self._analysed or trainer.sanity_checking:
+        due = last or self._saves % self.every_n == 0
+        if step == self._analysed or trainer.sanity_checking or not due:
             return
         self._analysed = step
-        images = trainer.datamodule.splits().limited(self.images)  # type: ignore[attr-defined]
+        began = time.monotonic()
+        gpus = [pl_module.device] if pl_module.device.type == "cuda" else []
         # Validation and test run in inference mode, in which no tensor can be changed later.
-        with torch.inference_mode(False), torch.no_grad():
-            subject = self.subject(
-                pl_module.detector, images, device=str(pl_module.device), weights=f"step {step}"
-            )
+        with (
+            torch.inference_mode(False),
+            torch.no_grad(),
+            torch.random.fork_rng(gpus),
+        ):
             try:
-                results = run(self.analyses, subject)
-            except TooFewImagesError as error:
-                log.warning("checkpoint of step %d is not analysed: %s", step, error)
-                return
+                self._analyse(trainer, pl_module, step, began)
+            except Exception as error:
+                self._failed(f"checkpoint of step {step}", error)
+
+    def _analyse(
+        self, trainer: Trainer, pl_module: LightningModule, step: int, began: float
+    ) -> None:
+        images = trainer.datamodule.splits().limited(self.images)  # type: ignore[attr-defined]
+        subject = self.subject(
+            pl_module.detector, images, device=str(pl_module.device), weights=f"step {step}"
+        )
+        results = run(self.analyses, subject, self._failed)
+        cost = self._cost(began)
         for logger in trainer.loggers:
             loggers.log(results, logger, step)
+            logger.log_metrics(cost, step)
         if trainer.is_global_zero:
-            context = {"step": step, "protocol": subject.protocol, "versions": versions()}
-            write(results, self.dirpath / f"step{step:06d}", context)
+            context = {"step": step, "protocol": subject.protocol, "versions": versions(), **cost}
+            write(results, self._folder(step), context)
+
+    def _folder(self, step: int) -> Path:
+        return self.dirpath / f"step{step:06d}"
+
+    def _cost(self, began: float) -> dict[str, float]:
+        now = time.monotonic()
+        self._spent += now - began
+        share = self._spent / max(now - self._began, self._spent, 1e-9)
+        return {"analysis/seconds": now - began, "analysis/share": share}
+
+    def _failed(self, name: str, error: Exception) -> Result:
+        """What stands in the report in place of an answer."""
+        text = f"{name}: {error}"
+        if isinstance(error, TooFewImagesError):
+            log.warning("not analysed: %s", text)
+            return unanswered(name, error)
+        if self.on_error == "raise":
+            raise error
+        log.error("analysis failed, training goes on: %s", text, exc_info=error)
+        return Result(f"{name} FAILED", alarms=[f"{name} failed ({type(error).__name__}): {error}"])

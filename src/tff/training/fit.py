@@ -8,19 +8,43 @@ from pathlib import Path
 from pytorch_lightning import LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
+from torch.multiprocessing.spawn import ProcessException
 
 from tff.data.datamodule import Data
+from tff.training.interrupt import Interrupt
+from tff.training.stopped import SIGNALS, Stopped
 
 
 def fit(
-    trainer: Trainer, module: LightningModule, data: Data, ckpt: str | None
+    trainer: Trainer,
+    module: LightningModule,
+    data: Data,
+    ckpt: Path | str | None,
+    interrupt: Interrupt | None = None,
 ) -> dict[str, float]:
     """Train; the last values of all metrics, in each process.
 
     Args:
+        trainer: with the callbacks of the training.
+        module: what is trained.
+        data: images.
         ckpt: checkpoint to go on from; None starts anew.
+        interrupt: the one among the callbacks, where it listens already.
+
+    Raises:
+        Stopped: by a signal, after saving.
     """
-    trainer.fit(module, data, ckpt_path=ckpt, weights_only=True)
+    if interrupt:
+        interrupt.launcher = trainer.strategy.launcher
+    try:
+        trainer.fit(module, data, ckpt_path=ckpt, weights_only=True)
+    except ProcessException as error:  # of a process that was started for the training
+        # One that has not begun yet ends as it happens to, and so may the others then.
+        number = interrupt.number if interrupt else 0
+        number = number or getattr(error, "exit_code", 0) - 128
+        if number in SIGNALS:
+            raise Stopped(number) from None
+        raise
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
 

@@ -1,53 +1,103 @@
-"""Ctrl-C ends a training, whatever the program is doing when it comes."""
+"""A training that gets a signal ends after the running step, with a checkpoint to go on from."""
 
 from __future__ import annotations
 
-import signal
-import threading
-from types import FrameType
 from typing import Any
 
+import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+from torch.distributed import ReduceOp, all_reduce
+
+from tff.training.last import Last, validation_follows
+from tff.training.requeue import requeue
+from tff.training.signals import Signals
+from tff.training.stopped import Stopped
 
 
-class Interrupt(Callback):
-    """Raise KeyboardInterrupt once more at the next batch, should the first one have got lost.
+class Interrupt(Signals, Callback):
+    """Note a signal when it comes, and act on it where a training can be taken up again.
 
-    Python drops an exception that is raised in a destructor or in the callback of a weak reference,
-    and some libraries catch every one: training would go on as if no key had been pressed.
+    That is after a step of the optimizer, in a validation (which is then run once more), and after
+    the checkpoint of an epoch's end. All processes agree on the step. A handler that was there
+    before the training is called after saving.
     """
 
     def __init__(self) -> None:
-        self.pressed = False
-        self._previous: Any = None
+        super().__init__()
+        self._before = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Listen, where Python allows it: in the main thread, unless interrupts are ignored."""
-        previous = signal.getsignal(signal.SIGINT)
-        if threading.current_thread() is threading.main_thread() and callable(previous):
-            self._previous = previous
-            signal.signal(signal.SIGINT, self._note)
+        """Listen in this process; look after the checkpoint of each epoch."""
+        self.listen()
+        # Lightning would take SIGTERM, end without a checkpoint, and, since its handler exchanges
+        # something with the other processes, wait for them if they have not got the signal.
+        trainer._signal_connector.register_signal_handlers = _nothing  # type: ignore[method-assign]
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, Last):
+                callback.then = self._after_epoch
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.pressed = True
-        self._previous(number, frame)
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """From here on there is something to save."""
+        self.waits = True
 
-    def _again(self) -> None:
-        if self.pressed:
-            raise KeyboardInterrupt
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        """Remember the step, to see whether this batch completes one."""
+        self._before, self.waits = trainer.global_step, True
 
-    def on_train_batch_start(self, *_: Any) -> None:
-        """Has the interrupt got lost?"""
-        self._again()
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """After a step."""
+        if trainer.global_step != self._before:
+            self._look(trainer)
 
-    def on_validation_batch_start(self, *_: Any) -> None:
-        """Has the interrupt got lost?"""
-        self._again()
+    def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """In a validation; several processes do not ask, since their batches differ in number."""
+        if trainer.world_size == 1 and self.waits and not trainer.sanity_checking:
+            self._look(trainer, validating=True)
+
+    def _after_epoch(self, trainer: Trainer) -> None:
+        self._look(trainer, saved=True)
+        # All is saved: an analysis that follows need not be waited for.
+        self.waits = trainer.world_size > 1
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Nothing is left to save; a signal since the last step still counts."""
+        self._look(trainer, saved=True)
+        self.waits = False
 
     def teardown(self, *_: Any, **__: Any) -> None:
-        """Listen no longer.
+        """Listen no longer, unless there is a context that does."""
+        if not self._entered:
+            self.ignore()
 
-        After an error, which skips this, the handler stays and does as the former did.
-        """
-        if signal.getsignal(signal.SIGINT) == self._note:
-            signal.signal(signal.SIGINT, self._previous)
+    def on_exception(self, *_: Any) -> None:
+        """As `teardown`, which Lightning leaves out then."""
+        self.waits = False
+        self.teardown()
+
+    def _look(self, trainer: Trainer, validating: bool = False, saved: bool = False) -> None:
+        """Has any process got a signal? Then save and end, all of them here."""
+        number = self._agreed(trainer)
+        if not number:
+            return
+        if not saved:
+            again = validating or validation_follows(trainer)
+            for callback in trainer.checkpoint_callbacks:
+                if isinstance(callback, Last):
+                    callback.save(trainer, validation_follows=again)
+        if self.handed_over(number, None):
+            return
+        self.waits = False
+        if trainer.is_global_zero:
+            requeue(number)
+        raise Stopped(number, quiet=not trainer.is_global_zero)
+
+    def _agreed(self, trainer: Trainer) -> int:
+        if trainer.world_size == 1:
+            return self.number
+        number = torch.tensor(self.number, device=trainer.strategy.root_device)
+        all_reduce(number, op=ReduceOp.MAX)
+        return int(number)
+
+
+def _nothing() -> None:
+    """In place of Lightning's handlers."""

@@ -31,6 +31,12 @@ class Plateau(Callback):
         self.monitor, self.patience, self.rise, self.smallest = monitor, patience, rise, smallest
         self.best: float | None = None
         self.waited = self.drops = 0
+        self.ended = False
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A training that this schedule had ended, and that is taken up again, is at its end."""
+        if self.ended:
+            trainer.should_stop = True
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at the metric once per validation."""
@@ -56,13 +62,19 @@ class Plateau(Callback):
         self.best, self.waited, self.drops = None, 0, self.drops + 1
         # 1e-4 / 10 / 10 is not exactly 1e-6.
         if min(rates) < self.smallest * (1 - 1e-9):
-            trainer.should_stop = True
+            self.ended = trainer.should_stop = True
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint."""
-        return {"best": self.best, "waited": self.waited, "drops": self.drops}
+        return {
+            "best": self.best,
+            "waited": self.waited,
+            "drops": self.drops,
+            "ended": self.ended,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """From the checkpoint."""
         self.best, self.waited = state_dict["best"], state_dict["waited"]
         self.drops = state_dict["drops"]
+        self.ended = state_dict.get("ended", False)  # older ones do not say

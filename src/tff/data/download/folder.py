@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from tff.whole import write_json
 
 RECORD = ".tff-download.json"
 LOCK = ".tff-download.lock"
@@ -50,6 +51,4 @@ def recorded(folder: Path) -> dict[str, Any]:
 
 def record(folder: Path, name: str, told: dict[str, Any]) -> None:
     """Add what is known of a file."""
-    draft = folder / f"{RECORD}.draft"
-    draft.write_text(json.dumps(recorded(folder) | {name: told}, indent=2) + "\n")
-    os.replace(draft, folder / RECORD)
+    write_json(folder / RECORD, recorded(folder) | {name: told})

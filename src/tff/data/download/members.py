@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import stat
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -12,6 +13,8 @@ _KINDS = {
     stat.S_IFLNK: "a symbolic link", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
     stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket",
 }  # fmt: skip
+# Marks that let text run from right to left.
+_TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
 class DamagedError(Exception):
@@ -78,6 +81,9 @@ def _place(archive: Path, member: Member) -> PurePosixPath:
         raise _unsafe(archive, member, "has `..` in its path")
     if "\0" in name:
         raise _unsafe(archive, member, "has a zero byte in its path")
+    # They would steer the terminal, or show a name that is another one.
+    if any(unicodedata.category(c) in ("Cc", "Cs") or c in _TURNING for c in name):
+        raise _unsafe(archive, member, "has a control character in its path")
     return PurePosixPath(name)
 
 

@@ -7,13 +7,13 @@ is written first and removed last, so that a process may be killed at any moment
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
 from tff.data.download.server import Remote
+from tff.whole import write_json
 
 
 class Note(NamedTuple):
@@ -67,9 +67,7 @@ class Partial:
     def start(self, url: str, remote: Remote) -> None:
         """Begin anew."""
         self.discard()
-        draft = self._note.with_name(self._note.name + ".draft")
-        draft.write_text(json.dumps({"url": url, **remote._asdict()}))
-        os.replace(draft, self._note)
+        write_json(self._note, {"url": url, **remote._asdict()})
 
     def forget(self) -> None:
         """Remove the note, once what it says is known otherwise."""

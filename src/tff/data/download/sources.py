@@ -113,7 +113,8 @@ def source(name: str, folder: Path = SOURCES) -> Source:
         raise ValueError(f"no set {name!r}; there are {', '.join(names(folder))}")
     path = folder / f"{name}.yaml"
     try:
-        told: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+        # `${oc.env:...}` stays text: a password would go into an address otherwise.
+        told: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
         splits = {key: _split(own) for key, own in told.pop("splits", {}).items()}
         return Source(name, splits=splits, **told)
     except (ValueError, TypeError, AttributeError, KeyError, YAMLError) as error:

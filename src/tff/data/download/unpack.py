@@ -14,6 +14,8 @@ from tff.data.download.sevenzip import SevenZip
 from tff.data.download.space import require
 from tff.data.download.zipped import Zipped
 
+_MOST_UNFOLDED = 100  # times its size; images, compressed already, hardly shrink
+_LITTLE = 1 << 30  # bytes that may come of an archive in any case
 MARK = ".tff-unpacked.json"  # file in a folder that was unpacked, so that it is known again
 
 
@@ -34,7 +36,8 @@ def unpack(
 
     Raises:
         ValueError: the archive is damaged or truncated, a member would lie outside the folder or
-            is a link or device, there is no folder `holds`, or the disk is full.
+            is a link or device, it would unfold into far more than images do, there is no folder
+            `holds`, or the disk is full.
     """
     draft = target.with_name(f".{target.name}.draft")
     if draft.exists():
@@ -69,12 +72,21 @@ def _write(paths: Sequence[Path], kind: str, draft: Path) -> None:
         if not where:
             raise DamagedError("no file in it")
         total = sum(member.size for member in members)
+        _refuse_bomb(archive, sum(path.stat().st_size for path in paths), total)
         require(draft, total, f"unpacking {archive.name}")
         with counted(f"unpack {archive.name}", total) as advance:
             maker = _Maker(draft, where, advance)
             opened.unpack(maker)
     if missing := set(where.values()) - maker.made:
         raise DamagedError(f"{len(missing)} files are missing, such as {min(missing)}")
+
+
+def _refuse_bomb(archive: Path, packed: int, total: int) -> None:
+    if total > max(_LITTLE, _MOST_UNFOLDED * packed):
+        raise ValueError(
+            f"{archive}: its {packed:,} bytes would unfold into {total:,}, which images do not. "
+            "Nothing was unpacked; remove it and get it from the place that published it"
+        )
 
 
 class _Maker:

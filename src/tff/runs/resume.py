@@ -1,0 +1,127 @@
+"""`resume=auto` without a folder: which former run is meant. Starts in an instant."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml  # type: ignore[import-untyped]
+
+from tff.runs.outcome import finished
+from tff.runs.writable import require_writable
+
+RUNS, ANALYSES, SWEEPS = (Path("outputs") / name for name in ("train", "analyze", "multirun"))
+
+
+@dataclass(frozen=True)
+class Script:
+    """Where the runs of a script are, and what they leave there.
+
+    Args:
+        runs: folder of their folders.
+        options: file of a run with the options that it was started with.
+        done: whether the run in a folder is finished.
+    """
+
+    runs: Path
+    options: Path
+    done: Callable[[Path], bool]
+
+
+SCRIPTS = {
+    "train": Script(RUNS, Path(".hydra/overrides.yaml"), lambda run: finished(run) is not None),
+    # Nothing is written after the report, which comes whole.
+    "analyze": Script(
+        ANALYSES,
+        Path(".hydra-analyze/overrides.yaml"),
+        lambda run: (run / "report" / "summary.json").is_file(),
+    ),
+}
+
+
+def continued(
+    arguments: Iterable[str], environ: Mapping[str, str] = os.environ, script: str = "train"
+) -> list[str]:
+    """Add the folder of the run that the same options have begun, newest first.
+
+    Runs that are finished are left alone; of a sweep, what is finished is not run again. A job that
+    SLURM starts once more goes on by itself. An analysis finds its finished passes in its folder.
+
+    Args:
+        arguments: of the command line, quoted.
+        environ: tells whether SLURM has started the job before.
+        script: `train` or `analyze`.
+
+    Raises:
+        SystemExit: the folder of the run cannot be written to.
+    """
+    found = _continued(list(arguments), environ, script)
+    require_writable(found)
+    return found
+
+
+def _continued(arguments: list[str], environ: Mapping[str, str], script: str) -> list[str]:
+    asked = [a.partition("=")[2] for a in arguments if a.startswith("resume=")]
+    if not asked and int(environ.get("SLURM_RESTART_COUNT") or 0) > 0:
+        asked = ["auto"]
+        arguments.append("resume=auto")
+    if not asked or asked[-1].lower() not in ("auto", "true"):
+        return arguments
+    sweep = bool({"-m", "--multirun"} & set(arguments))
+    key = "hydra.sweep.dir" if sweep else "hydra.run.dir"
+    if any(argument.startswith(f"{key}=") for argument in arguments):
+        return arguments
+    found = _sweep(arguments, script) if sweep else _run(arguments, SCRIPTS[script])
+    return [*arguments, f'{key}="{found}"'] if found else arguments
+
+
+def _run(arguments: list[str], script: Script) -> Path | None:
+    mine = _task(arguments)
+    for folder in _newest(script.runs):
+        theirs = _listed(folder / script.options)
+        if theirs is not None and _task(theirs) == mine and not script.done(folder):
+            return folder
+    return None
+
+
+def _sweep(arguments: list[str], script: str) -> Path | None:
+    mine = _task(arguments)
+    for folder in _newest(SWEEPS):
+        path = folder / "multirun.yaml"
+        theirs = _listed(path, "hydra", "overrides", "task")
+        same = theirs is not None and _task(theirs) == mine
+        if same and _found(path, "hydra", "job", "name") == script:
+            return folder
+    return None
+
+
+def _newest(parent: Path) -> list[Path]:
+    """Folders, whose names begin with the time at which they were made."""
+    return sorted((p for p in parent.glob("*") if p.is_dir()), reverse=True)
+
+
+def _task(arguments: Iterable[str]) -> list[str]:
+    """The options that make a run what it is, in an order of their own."""
+    return sorted(
+        argument
+        for argument in arguments
+        if not argument.startswith(("-", "hydra.", "hydra/", "resume="))
+    )
+
+
+def _listed(path: Path, *keys: str) -> list[str] | None:
+    """A list of options in a YAML file of Hydra's; None where there is none."""
+    found = _found(path, *keys)
+    return [str(item) for item in found] if isinstance(found, list) else None
+
+
+def _found(path: Path, *keys: str) -> object:
+    try:
+        found = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return None
+    for key in keys:
+        found = found.get(key) if isinstance(found, dict) else None
+    return found

@@ -1,0 +1,119 @@
+"""Which checkpoint a training goes on from, and whether it can."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from packaging.version import Version
+
+from tff.detectors.checkpoint import ORIGIN
+from tff.detectors.reading import read
+
+log = logging.getLogger(__name__)
+NEEDED = ("state_dict", "loops", "callbacks", "optimizer_states", "lr_schedulers")
+#: Settings that leave the training as it is. Images may lie elsewhere; `same_images` compares them.
+HARMLESS = {
+    "detector.pretrained", "data.root", "data.photos", "data.cache", "data.workers", "data.pixels",
+    "data.on_corrupt",
+}  # fmt: skip
+
+
+def newest(folder: Path) -> Path | None:
+    """The checkpoint with the most steps that is whole: `last.ckpt`, else another one.
+
+    None where there is none; what cannot be used is told in a warning.
+    """
+    last = folder / "last.ckpt"
+    others = sorted(path for path in folder.glob("*.ckpt") if path != last)
+    if last.exists() and _step(last) is not None:
+        return last
+    steps = {path: step for path in others if (step := _step(path)) is not None}
+    if not steps:
+        return None
+    found = max(steps, key=lambda path: steps[path])
+    log.warning("goes on from %s (step %d)", found, steps[found])
+    return found
+
+
+def _step(path: Path) -> int | None:
+    try:
+        content = read(path)
+        complete(content, path)
+    except ValueError as error:
+        log.warning("cannot be gone on from: %s", error)
+        return None
+    return int(content.get("global_step", 0))
+
+
+def complete(content: Mapping[str, Any], path: Path) -> None:
+    """Refuse a checkpoint that holds weights and not the rest of a training.
+
+    Raises:
+        ValueError: with what is missing.
+    """
+    if missing := [name for name in NEEDED if name not in content]:
+        raise ValueError(
+            f"checkpoint {path}: holds no {', '.join(missing)}, so no training goes on from it. To "
+            f"start a new one from its weights: detector.pretrained={path}"
+        )
+
+
+def check(path: Path, module: torch.nn.Module, origin: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint of another version, another detector or other settings.
+
+    Args:
+        path: of the checkpoint.
+        module: that goes on.
+        origin: settings of detector and data now, as they go into checkpoints.
+
+    Raises:
+        FileNotFoundError, ValueError: with what was found and what was expected.
+    """
+    content = read(path)
+    complete(content, path)
+    theirs = str(content.get("pytorch-lightning_version", "0"))
+    ours = version("pytorch-lightning")
+    if Version(theirs).release[:2] > Version(ours).release[:2]:
+        raise ValueError(
+            f"checkpoint {path}: was written by pytorch-lightning {theirs}, and {ours} "
+            "is installed; install the newer one to go on"
+        )
+    then, now = _flat(content.get(ORIGIN) or {}), _flat(origin)
+    differ = [k for k in now if k in then and then[k] != now[k] and k not in HARMLESS]
+    if differ:
+        told = "; ".join(f"{key}={then[key]} then, {now[key]} now" for key in differ[:5])
+        raise ValueError(
+            f"checkpoint {path}: was trained with other settings: {told}. Go on with the same, or "
+            "train anew in another folder (hydra.run.dir=DIR)"
+        )
+    _fits(content["state_dict"], module, path)
+
+
+def _fits(weights: Mapping[str, Any], module: torch.nn.Module, path: Path) -> None:
+    mine = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    found = {name: tuple(getattr(value, "shape", ())) for name, value in weights.items()}
+    wrong = sorted(name for name in mine.keys() | found.keys() if mine.get(name) != found.get(name))
+    if wrong:
+        name = wrong[0]
+        raise ValueError(
+            f"checkpoint {path}: is of another detector: {len(wrong)} of {len(mine)} tensors do "
+            f"not fit; {name}: expected {mine.get(name, 'none')}, found {found.get(name, 'none')}. "
+            "Name the detector that it was trained as (detector=...)"
+        )
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(_leaves(settings, ""))
+
+
+def _leaves(settings: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

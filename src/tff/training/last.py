@@ -1,0 +1,136 @@
+"""The newest checkpoint, from which a training goes on as if it had never stopped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint
+
+from tff.training.same_images import check, fingerprint
+
+#: Our entry of a checkpoint about the training, beside the origin of the detector.
+PROGRESS = "tff_progress"
+
+
+class Last(Checkpoint):
+    """Write `last.ckpt` at the end of each epoch, and every so often within one.
+
+    A checkpoint within an epoch is written after a step of the optimizer; a validation that follows
+    that step is run when the training goes on. All metrics are kept, so that a schedule, the best
+    checkpoint and the summary know the last validation. Stands after `best` in the list of
+    callbacks: what that one knows of the epoch then goes into the file.
+
+    Args:
+        dirpath: folder of the checkpoints.
+        minutes: of training after which to write again; None: no matter how long an epoch takes.
+        steps: of the optimizer after which to write again; None: no matter how many.
+
+    Raises:
+        ValueError: not above 0; or training images that differ from those of the checkpoint.
+    """
+
+    def __init__(self, dirpath: str, minutes: float | None = 30, steps: int | None = None) -> None:
+        for name, value in {"minutes": minutes, "steps": steps}.items():
+            if value is not None and value <= 0:
+                raise ValueError(f"callbacks.last.{name}={value}: must be above 0, or null")
+        self.path = Path(dirpath) / "last.ckpt"
+        self.minutes, self.steps = minutes, steps
+        #: Called with the trainer after the checkpoint of an epoch's end.
+        self.then: Callable[[Trainer], None] | None = None
+        self._before = 0
+        self._when = time.monotonic()
+        self._validation_follows = False
+        self._metrics: dict[str, float] = {}
+        self._images: dict[str, Any] | None = None
+
+    def save(self, trainer: Trainer, validation_follows: bool = False) -> None:
+        """Write the checkpoint, on all processes together."""
+        self._validation_follows = validation_follows
+        trainer.save_checkpoint(self.path, weights_only=False)
+        self._validation_follows, self._when = False, time.monotonic()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The clock starts; the loader goes on where it was, too.
+
+        Lightning forgets that where a schedule has asked for the number of steps.
+        """
+        self._when = time.monotonic()
+        trainer.fit_loop._load_combined_loader_states()
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        """Remember the step, to see whether this batch completes one."""
+        self._before = trainer.global_step
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Write if it is time, and gradients are not being summed up."""
+        step = trainer.global_step
+        if step != self._before and self._due(trainer, step):
+            self.save(trainer, validation_follows(trainer))
+
+    def _due(self, trainer: Trainer, step: int) -> bool:
+        if self.steps and step % self.steps == 0:
+            return True
+        if self.minutes is None:
+            return False
+        late = time.monotonic() - self._when >= 60 * self.minutes
+        return trainer.strategy.reduce_boolean_decision(late, all=False)  # clocks differ
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write after the validation, if there was one, and after the best checkpoint."""
+        self.save(trainer)
+        if self.then:
+            self.then(trainer)
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add what Lightning leaves out."""
+        if self._images is None:
+            self._images = fingerprint(trainer)
+        checkpoint[PROGRESS] = {
+            "metrics": {name: float(value) for name, value in trainer.callback_metrics.items()},
+            "images": self._images,
+        }
+        if self._validation_follows:
+            validate_first(checkpoint["loops"]["fit_loop"])
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Take it out again."""
+        progress = checkpoint.get(PROGRESS, {})
+        self._metrics = progress.get("metrics", {})
+        check(progress.get("images"), trainer)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """What was known of the last validation is known again."""
+        known = {name: torch.tensor(value) for name, value in self._metrics.items()}
+        trainer.callback_metrics.update(known)
+
+
+def validation_follows(trainer: Trainer) -> bool:
+    """Whether the validation is run between this step and the next."""
+    loop = trainer.fit_loop
+    return loop.epoch_loop._should_check_val_fx(loop._data_fetcher)  # type: ignore[arg-type]
+
+
+def validate_first(loops: dict[str, Any]) -> None:
+    """Make Lightning's progress that of a training which was stopped as its validation began.
+
+    Of the state after a step it believes that the validation has been run, and would go on without:
+    no schedule and no best checkpoint would hear of that epoch.
+    """
+    batches = loops["epoch_loop.batch_progress"]
+    for part in ("total", "current"):
+        batches[part]["completed"] = batches[part]["processed"]
+    nothing = {"ready": 0, "started": 0, "processed": 0, "completed": 0}
+    loops["epoch_loop.val_loop.batch_progress"] = {
+        "total": {**nothing, "ready": 1, "started": 1},
+        "current": nothing,
+        "is_last_batch": False,
+    }

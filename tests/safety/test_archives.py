@@ -1,0 +1,139 @@
+"""Archives made for harm: bombs, names that steer a terminal, tapes with links; sets that lie.
+
+Members outside, links, devices and members of one place are in `tests/data/test_unpack.py`.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tff.data.download.members import Member, places
+from tff.data.download.sources import source
+from tff.data.download.unpack import unpack
+
+
+def zipped(path: Path, names: list[str], content: bytes = b"1") -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name in names:
+            info = zipfile.ZipInfo("x")
+            info.filename, info.compress_type = name, zipfile.ZIP_DEFLATED
+            file.writestr(info, content)
+    return path
+
+
+def refused(archive: Path, match: str, kind: str = "zip") -> None:
+    with pytest.raises(ValueError, match=match) as caught:
+        unpack([archive], kind, archive.with_name("out"))
+    assert str(caught.value).startswith(f"{archive}: ")
+    assert list(archive.parent.iterdir()) == [archive]
+
+
+ODD = ["a\x1b[2J.png", "a\nb.png", "a\rb.png", "a\tb", "\x7f", "\x9b31m", "a/\u202egnp.exe", "\x01"]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_names_that_steer_a_terminal(name, inside):
+    refused(zipped(inside / "x", ["good.png", name]), "has a control character in its path")
+
+
+def test_half_a_character_in_a_name_of_a_7z():
+    with pytest.raises(ValueError, match="a control character in its path"):
+        places(Path("x.7z"), [Member("a\ud800.png", 1, False, 0)])
+
+
+def test_names_of_other_languages_are_kept(inside):
+    names = ["émile.png", "猫/犬.png", "ネコ.png", "تفاحة.png", "👩‍🔬.png"]
+    unpack([zipped(inside / "x", names)], "zip", inside / "out")
+    assert {p.relative_to(inside / "out").as_posix() for p in (inside / "out").rglob("*.png")} == {
+        *names
+    }
+
+
+def said(archive: Path, size: int, entry: int = 0) -> None:
+    """Let the directory of a zip say another size for its members."""
+    raw = bytearray(archive.read_bytes())
+    at = raw.index(b"PK\1\2")
+    while at >= 0:
+        struct.pack_into("<I", raw, at + 24, size)
+        at = raw.find(b"PK\1\2", at + 1)
+    archive.write_bytes(raw)
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_a_bomb(members, inside):
+    archive = zipped(inside / "x", [f"{n}.png" for n in range(members)])
+    said(archive, 1_200_000_000)
+    size, total = archive.stat().st_size, members * 1_200_000_000
+    refused(archive, f"its {size} bytes would unfold into {total:,}, which images do not")
+
+
+def test_a_bomb_that_says_it_is_small(inside):
+    """No more is written than the directory says, and the difference is found."""
+    archive = zipped(inside / "x", ["a.png"], bytes(50_000_000))
+    said(archive, 1000)
+    refused(archive, "damaged, or no zip archive")
+
+
+def test_members_that_share_their_bytes(inside):
+    """The zip bomb of Fifield (2019): a directory of a thousand names for one piece of data."""
+    archive = zipped(inside / "x", ["a"], bytes(3_000_000))
+    raw = archive.read_bytes()
+    at, end = raw.index(b"PK\1\2"), raw.index(b"PK\5\6")
+    entry = raw[at:end]
+    names = [bytes([97 + n // 26, 97 + n % 26]) for n in range(400)]
+    longer = [entry[:28] + struct.pack("<H", 2) + entry[30:46] + name for name in names]
+    directory = b"".join(longer)
+    tail = raw[end : end + 8] + struct.pack("<HHII", 400, 400, len(directory), at) + b"\0\0"
+    archive.write_bytes(raw[:at] + directory + tail)
+    refused(archive, r"would unfold into 1,200,000,000|damaged, or no zip")
+
+
+@pytest.mark.parametrize("kind", ["zip", "7z"])
+def test_tapes_are_not_unpacked_whatever_they_hold(kind, inside):
+    archive = inside / "x"
+    with tarfile.open(archive, "w") as file:
+        for name, what, link in (
+            ("../evil", tarfile.REGTYPE, ""), ("/tmp/evil", tarfile.REGTYPE, ""),
+            ("a", tarfile.SYMTYPE, "/"), ("b", tarfile.LNKTYPE, "/etc/passwd"),
+            ("c", tarfile.CHRTYPE, ""), ("d", tarfile.FIFOTYPE, ""),
+        ):  # fmt: skip
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = what, link
+            file.addfile(member, io.BytesIO())
+    refused(archive, f"damaged, or no {kind} archive", kind)
+
+
+SET = "page: https://x\nlicence: none\nsplits:\n  val:\n    into: val\n    files: [{}]\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "page: !!python/object/apply:os.system ['touch {witness}']",
+        "page: !!python/object/new:os.system ['touch {witness}']",
+        "splits: !!python/name:os.system",
+        "page: !!python/module:antigravity",
+        SET.format("{url: 'https://x/${{oc.env:HOME}}', gigabytes: 1}"),
+        SET.format("{url: 'https://x/..', gigabytes: 1}"),
+        SET.format("{url: 'https://x/%2e%2e%2fx', gigabytes: 1}"),
+        SET.format("{url: 'file:///etc/passwd', gigabytes: 1}"),
+        SET.replace("into: val", "into: ../val").format("{url: 'https://x/a.zip', gigabytes: 1}"),
+    ],
+)
+def test_a_set_that_is_told_by_a_stranger(text, tmp_path, witness):
+    text = text.replace("{witness}", str(witness)).replace("${{", "${").replace("}}", "}")
+    (tmp_path / "evil.yaml").write_text(text)
+    with pytest.raises(ValueError, match=r"evil\.yaml: "):
+        source("evil", tmp_path)
+
+
+def test_addresses_take_nothing_from_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("SECRET", "password")
+    (tmp_path / "evil.yaml").write_text("page: 'https://x/${oc.env:SECRET}'\n")
+    assert source("evil", tmp_path).page == "https://x/${oc.env:SECRET}"

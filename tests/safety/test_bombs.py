@@ -1,0 +1,75 @@
+"""Images that would fill the memory are refused before they are unfolded."""
+
+from __future__ import annotations
+
+import io
+import zlib
+
+import numpy as np
+import pytest
+from safety.forged import PIXELS, bmp, chunk, gif, jpeg, png, tiff
+
+from tff.data.decode import decode
+from tff.data.photographs import from_folder
+from tff.data.probe import probe
+from tff.data.views import View
+
+
+@pytest.mark.parametrize("make", [png, jpeg, gif, bmp, tiff], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("sides", [(60_000, 60_000), (10_001, 10_000), (65_000, 1_540)])
+def test_bombs_are_refused_by_their_headers(make, sides, little_memory):
+    data = make(*sides)
+    assert len(data) < 10_000
+    assert "more than 100000000 pixels" in probe(io.BytesIO(data), ".png").problem
+    with pytest.raises(ValueError, match=r"^b\.png .*(are more than|exceeds limit)"):
+        decode(data, "b.png")
+
+
+def test_a_bomb_among_photographs(tmp_path, little_memory):
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(
+            png(10_001, 10_000, chunk(b"teXt", b"%d" % number))
+        )
+    with pytest.raises(ValueError, match=r"\d\.png cannot be read .* are more than"):
+        from_folder(tmp_path, 0, 1)
+
+
+SPOOL = zlib.compress(bytes(900_000_000), 9)
+
+
+@pytest.mark.parametrize("kind", [b"zTXt", b"iTXt", b"iCCP"])
+@pytest.mark.parametrize("behind", [False, True])
+def test_a_long_text_in_a_png(kind, behind, little_memory):
+    """900 MB of zeros in one chunk, before the pixels or behind them."""
+    head = b"Comment\0\1\0\0\0" if kind == b"iTXt" else b"Comment\0\0"
+    bomb = chunk(kind, head + SPOOL)
+    data = png(31, 24, behind=bomb) if behind else png(31, 24, bomb)
+    for look in (lambda: probe(io.BytesIO(data), ".png"), lambda: decode(data, "b.png")):
+        try:
+            look()  # read without the text, or refused: never unfolded
+        except ValueError as error:
+            assert str(error).startswith("b.png ")
+            assert "MemoryError" not in str(error)
+
+
+@pytest.mark.parametrize("at", [33, None])
+def test_a_chunk_that_says_it_is_4_gigabytes(at, little_memory):
+    data = png(31, 24)
+    if at is None:  # the one behind the pixels
+        at = data.index(b"IEND") - 4
+    data = data[:at] + b"\xff\xff\xff\xf0" + data[at + 4 :]
+    with pytest.raises(ValueError, match=r"^b\.png .*: damaged image \(.*longer than the file"):
+        decode(data, "b.png")
+
+
+def test_a_strip_does_not_become_a_bomb_by_resizing(little_memory):
+    strip = np.zeros((1, 1_000_000, 3), np.uint8)
+    with pytest.raises(
+        ValueError, match=r"^s\.png: 1x1000000 pixels would become 256x256000000 by"
+    ):
+        View(resize=256).apply(strip, 0, 0, "s.png")
+
+
+def test_a_size_that_a_checkpoint_asks_for(little_memory):
+    with pytest.raises(ValueError, match=r"^s\.png: .* by data\.resize=60000"):
+        View(resize=60_000).apply(PIXELS, 0, 0, "s.png")

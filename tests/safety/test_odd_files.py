@@ -1,0 +1,83 @@
+"""What lies among images and is no image: pipes, devices, odd names, rows of Parquet files."""
+
+from __future__ import annotations
+
+import os
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from safety.forged import EPS, encoded, jpeg, png
+from tiny import tree
+
+from tff.data.folder import Folder
+from tff.data.parquet import rows
+from tff.data.photographs import from_folder
+from tff.data.source import read
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tree(tmp_path / "images")
+
+
+def test_pipes_and_devices_are_not_opened(root):
+    """A pipe would wait for ever, and a device may have no end."""
+    os.mkfifo(root / "seen/1_fake/pipe.png")
+    (root / "seen/1_fake/zero.png").symlink_to("/dev/zero")
+    (root / "seen/1_fake/gone.png").symlink_to("nothing")
+    with pytest.raises(ValueError, match=r"3 of 27 images cannot be used") as caught:
+        Folder(root=str(root)).splits()
+    assert str(caught.value).count("no regular file") == 2
+    for name in ("pipe.png", "zero.png"):
+        with pytest.raises(ValueError, match=rf"{name}: cannot be read \(no regular file\)"):
+            read(str(root / "seen/1_fake" / name))
+    os.mkfifo(root / "rows.parquet")
+    with pytest.raises(ValueError, match=r"no \.parquet files in it"):
+        rows(root, "train", None, "error")
+
+
+def test_photographs_are_files(root):
+    os.mkfifo(root / "pipe.png")
+    (root / "folder.png").mkdir()
+    found = from_folder(root, 0, 1)
+    assert sum(map(len, found.values())) == 24
+
+
+def test_a_name_that_is_no_text(root, tmp_path):
+    bad = os.fsencode(root) + b"/seen/1_fake/caf\xe9.png"
+    os.rename(root / "seen/1_fake/0.png", bad)
+    with pytest.raises(ValueError, match=r"caf\\udce9\.png': its name .* is not UTF-8; rename it"):
+        Folder(root=str(root), cache=str(tmp_path / "cache")).splits()
+
+
+def test_names_that_look_like_rows_of_parquet_files(root):
+    (root / "seen").rename(root / "x.parquet::1")
+    images = Folder(root=str(root)).splits().test
+    assert len(images) == 24
+    assert all(images[0, row].image.shape == (3, 32, 32) for row in range(24))
+
+
+def parquet(path, images, kind=None):
+    table = {"image_data": pa.array(images, kind), "label": [0, 1], "model_name": ["a", "b"]}
+    pq.write_table(pa.table(table), path)
+
+
+@pytest.mark.parametrize(
+    ("images", "problem"),
+    [
+        ([png(60_000, 60_000), encoded("PNG")], "more than 100000000 pixels"),
+        ([jpeg(60_000, 60_000), encoded("PNG")], "more than 100000000 pixels"),
+        ([EPS, encoded("PNG")], "not an image"),
+        ([b"", encoded("PNG")], "empty file"),
+        ([None, encoded("PNG")], "empty file"),
+        ([{"bytes": None, "path": "/etc/passwd"}, {"bytes": encoded("PNG"), "path": ""}], "empty"),
+        ([5, 6], "holds int, expected the bytes of images"),
+        (["/etc/passwd", "x"], "holds str, expected the bytes of images"),
+        ([[1], [2]], "holds ndarray, expected the bytes of images"),
+    ],
+)
+def test_rows_of_parquet_files(images, problem, tmp_path, little_memory):
+    parquet(tmp_path / "train.parquet", images)
+    with pytest.raises(ValueError, match=rf"train\.parquet.*{problem}"):
+        rows(tmp_path, "train", None, "error")

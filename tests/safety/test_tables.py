@@ -1,0 +1,84 @@
+"""Tables run no formula in any spreadsheet and come back as they were; bad ones are named."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import zipfile
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tff.published.rankings import read_omega
+from tff.tables import read_table, visible, without_formulas
+from tff.types import Channels
+
+TEXT = st.text(st.sampled_from(list("=+-@\t\r\n;,'\"a ＝＠")) | st.characters(codec="utf-8"))
+
+
+def cells(text: str, separator: str) -> list[str]:
+    """What a spreadsheet that cuts there finds; quotes in the middle of a cell mean nothing."""
+    return [cell for row in csv.reader(io.StringIO(text), delimiter=separator) for cell in row]
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return tmp_path_factory.mktemp("tables") / "t.csv"
+
+
+@given(text=TEXT)
+def test_text_comes_back_as_it_is_shown(text, path):
+    without_formulas(pd.DataFrame({"name": [text], "ap": 1.0})).to_csv(path, index=False)
+    assert read_table(path, ["name"])["name"].tolist() == [visible(text)]
+
+
+@given(st.lists(TEXT, min_size=1, max_size=3))
+def test_no_cell_begins_with_a_sign_of_a_formula_wherever_it_is_cut(names):
+    table = pd.DataFrame({"n": range(len(names)), "name": names, "=head": 1})
+    text = without_formulas(table).to_csv(index=False)
+    for separator in ",;\t":
+        for cell in cells(text, separator):
+            assert not cell.startswith(tuple("=+-@＝＋－＠")), (separator, cell)
+
+
+def test_every_hostile_name(hostile, tmp_path):
+    table = pd.DataFrame({"generator": hostile, "ap": -0.5})
+    without_formulas(table).to_csv(tmp_path / "t.csv", index=False)
+    assert read_table(tmp_path / "t.csv", ["generator"])["generator"].tolist() == [
+        *map(visible, hostile)
+    ]
+    assert len((tmp_path / "t.csv").read_bytes().splitlines()) == 1 + len(hostile)
+    assert "-0.5" in (tmp_path / "t.csv").read_text()  # numbers stay numbers
+
+
+@pytest.mark.parametrize("ending", [".csv.gz", ".csv.zip"])
+def test_packed_tables_are_not_unfolded(ending, tmp_path, little_memory):
+    path = tmp_path / f"ranking{ending}"
+    bomb = b"layer,channel,omega\n" + bytes(1_000_000)
+    if ending.endswith("gz"):
+        path.write_bytes(gzip.compress(bomb))
+    else:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+            file.writestr("ranking.csv", bomb)
+    with pytest.raises(ValueError, match=rf"ranking {path}: "):
+        read_omega(path, Channels({"a": 1}))
+    with pytest.raises(ValueError, match=rf"^{path}: cannot be read as a table"):
+        read_table(path, ["layer"])
+
+
+@given(st.text())
+def test_visible_text_holds_nothing_that_is_obeyed(text):
+    shown = visible(text)
+    assert all(c.isprintable() or c == "\t" or ord(c) > 0x9F for c in shown)
+    assert not set(shown) & set("\x1b\r\n\x07\x08\x7f\x9b\x9d\u202e\u2066\u2028")
+    shown.encode()  # no half characters
+
+
+def test_what_is_visible_stays():
+    text = "émile 猫 تفاحة 👩‍🔬 [red]x[/red] <b>\t$x^2$"
+    assert visible(text) == text
+    assert visible("a\n\x1b[2J\u202eb\rc") == r"a\n\x1b[2J\u202eb\rc"
+    assert visible("a\nb", lines=True) == "a\nb"

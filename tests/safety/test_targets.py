@@ -1,0 +1,136 @@
+"""What a checkpoint names is made only if it is a detector or data of ours; else nothing is called.
+
+Names of other packages, and those reached through a module of ours, are in
+`tests/detectors/test_checkpoint.py`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from pkgutil import walk_packages
+from typing import Any
+
+import pytest
+import torch
+
+import tff.data
+import tff.detectors
+from tff.data.datamodule import Data
+from tff.detectors.base import Detector
+from tff.detectors.checkpoint import _makes, build, load
+from tff.training.restore import data_of
+
+CRASHING = [
+    "tff.detectors.base\0.Detector", "tff.detectors..os.system", "tff.detectors.\n.x",
+    "tff.detectors.\udcff.x", "tff.detectors." + "a." * 5000 + "b", "tff.detectors.", "", ".", 5,
+    None, ["os.system"], {"_target_": "os.system"}, "tff.detectorsX.y", "tff.detectors/../../x",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("target", CRASHING, ids=lambda target: repr(target)[:30])
+def test_odd_names_are_refused(target):
+    with pytest.raises(ValueError, match=r"^checkpoint x\.ckpt: names .* refused$") as caught:
+        build({"_target_": target}, "x.ckpt", "tff.detectors", Detector)
+    assert len(str(caught.value)) < 300
+
+
+def callables(package: Any) -> dict[str, Any]:
+    """Every class and function that modules of a package define."""
+    return {
+        f"{module.name}.{name}": value
+        for module in walk_packages(package.__path__, package.__name__ + ".")
+        for name, value in vars(import_module(module.name)).items()
+        if callable(value) and getattr(value, "__module__", None) == module.name
+    }
+
+
+@pytest.mark.parametrize(
+    ("package", "kind", "few"),
+    [
+        # `load` takes no `pretrained`, which is passed to each, so that it is never entered.
+        (tff.detectors, Detector, "Detector efficientnet_b0 load timm_model torchvision_model"),
+        (tff.data, Data, "AutoGAN Data Folder Planted"),
+    ],
+)
+def test_few_can_be_called_at_all(package, kind, few):
+    """Downloads, deletions and writings of ours are out of reach of a checkpoint too."""
+    names = callables(package)
+    assert len(names) > 30
+    called = {name for name, value in names.items() if _makes(value, kind)}
+    assert sorted(name.rpartition(".")[2] for name in called) == sorted(few.split())
+    for name in set(names) - called:
+        with pytest.raises(ValueError, match=r"refused$"):
+            build({"_target_": name}, "x.ckpt", package.__name__, kind)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"_target_": "tff.data.download.__main__.main", "arguments": ["cifake", "to={inside}"]},
+        {"_target_": "tff.data.files.save", "table": 1, "store": "{inside}/x"},
+        {"_target_": "tff.data.tree.write", "images": [], "folder": "{inside}/x"},
+        {"_target_": "tff.data.folder.Folder", "root": {"_target_": "os.mkdir", "path": "x"}},
+        {"_target_": "tff.data.folder.Folder", "root": "x", "layout": {"train": 3}},
+        {"_target_": "tff.data.folder.Folder", "root": "x", "layout": {"train": {"folders":
+         ["{{class*}}/{{class*}}"]}}},
+        {"_target_": "tff.data.folder.Folder", "root": "x", "fractions": ["a", "b"]},
+        {"_target_": "tff.data.folder.Folder", "root": "x", "resize": -(10**30)},
+        {"_target_": "tff.data.folder.Folder", "root": "x", "cache": "/nowhere/of/mine"},
+        {"_target_": "tff.data.folder.Folder", "root": "x", "cache": "~nobody_of_that_name/x"},
+        {"_target_": "tff.data.folder.Folder", "root": "x", "cache": "a\0b"},
+        {"_target_": "tff.data.folder.Folder", "root": "x", "cache": {"a": 1}},
+        {"_target_": "tff.data.autogan.AutoGAN", "cache": "{inside}/../beside"},
+        {"_target_": "tff.data.planted.Planted", "cache": "{inside}", "counts": {"train": 10**12}},
+    ],
+)  # fmt: skip
+def test_data_of_a_stranger(settings, inside, monkeypatch):
+    def filled(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {key: filled(value) for key, value in node.items()}
+        if isinstance(node, list):
+            return [filled(value) for value in node]
+        return node.format(inside=inside) if isinstance(node, str) else node
+
+    path = inside / "evil.ckpt"
+    torch.save({"state_dict": {}, "tff": {"data": filled(settings)}}, path)
+    monkeypatch.chdir(inside)
+    with pytest.raises(ValueError, match=r"^checkpoint .*evil\.ckpt: "):
+        data_of(str(path))
+    assert list(inside.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_cache_that_is_there_or_lies_below_the_working_folder_is_used(there, inside, monkeypatch):
+    cache = inside / "cache"
+    if there:
+        cache.mkdir()
+    monkeypatch.chdir("/" if there else inside)
+    settings = {"_target_": "tff.data.folder.Folder", "root": "x", "cache": str(cache)}
+    torch.save({"tff": {"data": settings}}, inside / "own.ckpt")
+    assert data_of(str(inside / "own.ckpt")).files == cache / "files"
+
+
+def test_no_size_can_be_asked_for(tmp_path):
+    """The networks have the sizes that their libraries give them; no argument makes them larger."""
+    target = "tff.detectors.torchvision_model.torchvision_model"
+    for more in ({"width_per_group": 10**9}, {"num_classes": 10**12}, {"layers": [10**6] * 4}):
+        said = {"detector": {"_target_": target, "name": "resnet50", **more}}
+        torch.save({"state_dict": {"a": torch.zeros(1)}, "tff": said}, tmp_path / "evil.ckpt")
+        with pytest.raises(ValueError, match=r"evil\.ckpt: .* unexpected keyword argument"):
+            load(tmp_path / "evil.ckpt")
+
+
+def test_an_own_function_that_does_not_say_what_it_makes(tmp_path, monkeypatch):
+    def mine(pretrained=True):
+        return Detector(torch.nn.Linear(1, 1))
+
+    mine.__module__ = "tff.detectors.efficientnet"
+    monkeypatch.setattr("tff.detectors.efficientnet.mine", mine, raising=False)
+    with pytest.raises(ValueError, match=r"no function declared with `-> Detector`; refused"):
+        build("tff.detectors.efficientnet.mine", Path("x.ckpt"), "tff.detectors", Detector)
+    mine.__annotations__["return"] = "Detector"
+    mine.__globals__["Detector"] = Detector
+    assert isinstance(
+        build("tff.detectors.efficientnet.mine", "x.ckpt", "tff.detectors", Detector), Detector
+    )

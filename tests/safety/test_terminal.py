@@ -1,0 +1,76 @@
+"""Names of strangers in the terminal: in reports, in errors and in progress."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pandas as pd
+import pytest
+import torch
+from rich.console import Console
+from tiny import tree
+
+from tff.data.folder import Folder
+from tff.detectors.checkpoint import load
+from tff.report.terminal import show
+from tff.tables import visible
+from tff.types import Result
+
+#: What rich itself writes for colors; nothing else may begin with an escape character.
+COLOR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@pytest.mark.parametrize("color", [None, "truecolor"])
+def test_reports_steer_no_terminal(color, hostile, tmp_path):
+    table = pd.DataFrame({"generator": hostile[:14], hostile[9]: hostile[4:], "ap": 0.5})
+    results = {
+        hostile[9]: Result(hostile[9], findings=hostile, alarms=hostile, warnings=hostile),
+        "b": Result("", tables={"t": table}),
+        hostile[12]: Result("", scalars=dict.fromkeys(hostile, 1.0)),
+    }
+    file = io.StringIO()
+    console = Console(file=file, width=250, color_system=color, force_terminal=bool(color))
+    show(results, tmp_path / "a\x1b[2Jb" / "index.html", console)
+    text = COLOR.sub("", file.getvalue()) if color else file.getvalue()
+    assert not re.search("[\0-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", text)
+    assert ("\x1b[" in file.getvalue()) == bool(color)
+    for name in hostile:
+        for mark in "•!":
+            assert f"{mark} {visible(name)}" in text
+    # No name begins a line of its own, as a finding of ours would.
+    assert not re.search(r"^(two|overwritten)", text, re.MULTILINE)
+
+
+def test_errors_of_images_name_odd_files(hostile, tmp_path):
+    """The message is that of a file, whatever its name; `command_line` prints it."""
+    root = tree(tmp_path / "images")
+    names = [name for name in hostile if "/" not in name]
+    for name in names:
+        (root / "seen/1_fake" / f"{name}.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=rf"{len(names)} of {24 + len(names)} images cannot be"):
+        Folder(root=str(root)).splits()
+
+
+def test_generators_may_have_any_name(hostile, tmp_path):
+    names = [name for name in hostile if "/" not in name]
+    root = tree(tmp_path / "images", generators=names, images=1)
+    images = Folder(root=str(root), cache=str(tmp_path / "cache")).splits().test
+    assert images.generators == sorted(names)
+    again = Folder(root=str(root), cache=str(tmp_path / "cache")).splits().test
+    pd.testing.assert_frame_equal(images.manifest, again.manifest)
+
+
+@pytest.mark.parametrize("place", ["key", "setting", "target"])
+def test_errors_of_checkpoints_steer_no_terminal(place, hostile, tmp_path):
+    for name in hostile:
+        content = {"state_dict": {name if place == "key" else "a": torch.zeros(1)}}
+        if place != "key":
+            target = "tff.detectors.torchvision_model.torchvision_model"
+            said = {"_target_": name if place == "target" else target, "name": name}
+            content["tff"] = {"detector": said}
+        torch.save(content, tmp_path / "evil.ckpt")
+        with pytest.raises(ValueError, match=r"evil\.ckpt") as caught:
+            load(tmp_path / "evil.ckpt")
+        text = str(caught.value)
+        assert not re.search("[\0-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e]", text), repr(text)

@@ -1,0 +1,70 @@
+"""analyze.py killed between two passes, and started again."""
+
+import os
+import signal
+from pathlib import Path
+
+import faulty
+import pandas as pd
+import pytest
+import tiny
+
+#: Whole scripts, some of them several times.
+pytestmark = pytest.mark.slow
+
+CHOSEN = "analysis=[detection,ranking,ablation,median_test]"
+
+
+@pytest.fixture(scope="module")
+def ckpt(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    tiny.tree(folder / "images", ("seen", "unseen"), images=12, size=32)
+    process = faulty.start(
+        "train.py", *faulty.TRAIN, f"data.root={folder / 'images'}", "data.workers=0",
+        "trainer.max_epochs=1", f"hydra.run.dir={folder / 'out'}",
+    )  # fmt: skip
+    code, text = faulty.ended(process)
+    assert code == 0, text[-4000:]
+    return folder / "out" / "checkpoints" / "best.ckpt"
+
+
+def start(ckpt, cwd, *options):
+    return faulty.start("analyze.py", f"ckpt={ckpt}", CHOSEN, *faulty.ANALYZE, *options, cwd=cwd)
+
+
+def passes(cwd):
+    return [
+        path
+        for kind in ("relevance", "evaluate")
+        for path in Path(cwd).glob(f"outputs/analyze/*/passes/*/{kind}-*.parquet")
+    ]
+
+
+def tables(run):
+    return {p.name: pd.read_csv(p) for p in (run / "report" / "tables").glob("*.csv")}
+
+
+def test_a_killed_analysis_goes_on_behind_its_last_pass(ckpt, tmp_path):
+    process = start(ckpt, tmp_path)
+    faulty.until(lambda: len(passes(tmp_path)) >= 2, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    (run,) = (tmp_path / "outputs" / "analyze").iterdir()
+    assert not (run / "report").exists()
+    before = {path: path.stat().st_mtime_ns for path in passes(tmp_path)}
+
+    code, text = faulty.ended(start(ckpt, tmp_path, "resume=auto"))
+    assert code == 0, text[-4000:]
+    assert list((tmp_path / "outputs" / "analyze").iterdir()) == [run]
+    after = {path: path.stat().st_mtime_ns for path in passes(tmp_path)}
+    assert before.items() < after.items()
+
+    # It is finished, so that the same command now starts another one: uninterrupted.
+    code, text = faulty.ended(start(ckpt, tmp_path, "resume=auto"))
+    assert code == 0, text[-4000:]
+    (whole,) = set((tmp_path / "outputs" / "analyze").iterdir()) - {run}
+    assert len(passes(tmp_path)) == 2 * len(after)
+    mine, theirs = tables(run), tables(whole)
+    assert mine.keys() == theirs.keys() and len(mine) > 4
+    for name in mine:
+        pd.testing.assert_frame_equal(mine[name], theirs[name], check_exact=True)
