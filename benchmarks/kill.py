@@ -1,0 +1,144 @@
+"""Kill trainings at random moments, start them again, and compare with one that was left alone.
+
+python benchmarks/kill.py [--times 20] [--workers 0] [--seed 0] [OPTION=VALUE...]
+
+A small network with dropout learns tiny images twice: once to the end, and once killed (SIGKILL) at
+moments drawn over its whole life, start and end included, each time started again with the same
+command and `resume=auto`. The weights, the state of the optimizer and the best checkpoint must be
+equal bit for bit, and no file may be left that looks complete and is not. Exits with 1 if not.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+
+
+def tree(root, images=40, size=32):
+    """A few images of two kinds."""
+    rng = np.random.default_rng(0)
+    for kind, low in (("0_real", 0), ("1_fake", 90)):
+        folder = root / "seen" / kind
+        folder.mkdir(parents=True)
+        for number in range(images):
+            pixels = rng.integers(low, 256, (size, size, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{number}.png")
+    return root
+
+
+def start(images, out, args, log):
+    """`train.py` with `resume=auto`, in a process group of its own."""
+    command = [
+        sys.executable, str(ROOT / "train.py"), "detector=timm", "detector.name=efficientnet_lite0",
+        "detector.pretrained=false", "aug=none", "data=folder", f"data.root={images}",
+        "data.size=32", "data.batch_size=4", f"data.workers={args.workers}", "logger=csv",
+        "data.cache=null", "trainer.accelerator=cpu", f"trainer.max_epochs={args.epochs}",
+        "callbacks.last.steps=2", "callbacks.analyze.images=2",
+        "callbacks.analyze.subject.draws=20", f"hydra.run.dir={out}", "resume=auto",
+        *args.options,
+    ]  # fmt: skip
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True, env=env
+    )
+
+
+def newest(out):
+    """Steps in the last checkpoint; None without one."""
+    try:
+        path = out / "checkpoints" / "last.ckpt"
+        return torch.load(path, map_location="cpu", weights_only=True)["global_step"]
+    except FileNotFoundError:
+        return None
+
+
+def differing(one, other, where=""):
+    """Names of what differs in two nested containers of tensors."""
+    if isinstance(one, dict) and one.keys() == other.keys():
+        return [n for k in one for n in differing(one[k], other[k], f"{where}.{k}")]
+    if isinstance(one, list) and len(one) == len(other):
+        return [n for i in range(len(one)) for n in differing(one[i], other[i], f"{where}.{i}")]
+    if isinstance(one, torch.Tensor):
+        return [] if torch.equal(one, other) else [where]
+    return [] if one == other else [where]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--times", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("options", nargs="*", help="more options of train.py")
+    args = parser.parse_args()
+    rng = random.Random(args.seed)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        images, whole, out = tree(folder / "images"), folder / "whole", folder / "killed"
+        with (folder / "log.txt").open("w") as log:
+            began = time.monotonic()
+            if start(images, whole, args, log).wait():
+                sys.exit((folder / "log.txt").read_text()[-3000:])
+            life = time.monotonic() - began
+            print(f"left alone: {life:.1f} s, {newest(whole)} steps", flush=True)
+            print("kill   after (s)   last.ckpt (step)   finished", flush=True)
+            killed, lives, anew = 0, 1, True
+            while killed < args.times:
+                began, wait = time.monotonic(), rng.uniform(0, life)
+                process = start(images, out, args, log)
+                try:
+                    process.wait(wait)
+                except subprocess.TimeoutExpired:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
+                done = (out / "finished.json").is_file()
+                if process.returncode == 0 and anew:  # other work on the machine has ended
+                    life = min(life, time.monotonic() - began)
+                killed += process.returncode == -signal.SIGKILL
+                if process.returncode not in (0, -signal.SIGKILL):
+                    sys.exit((folder / "log.txt").read_text()[-3000:])
+                print(f"{killed:4}   {wait:9.1f}   {newest(out)!s:>16}   {done}", flush=True)
+                anew = done
+                if done:  # its life is over; another one begins, and counts on
+                    if differs := compare(whole, out):
+                        sys.exit(f"different: {differs[:5]}")
+                    lives += 1
+                    out = folder / f"killed-{lives}"
+            if start(images, out, args, log).wait():
+                sys.exit((folder / "log.txt").read_text()[-3000:])
+        differs = compare(whole, out)
+        left = [str(p) for p in folder.rglob("*.part")]
+        print(f"{killed} kills in {lives} trainings; differing: {differs[:5] or 'nothing'}")
+        print(f"left over: {left or 'nothing'}")
+        sys.exit(1 if differs or left else 0)
+
+
+def compare(whole, out):
+    """What differs between two finished runs: both checkpoints, and the last metrics."""
+    found = []
+    for name in ("last", "best"):
+        one, other = (
+            torch.load(run / "checkpoints" / f"{name}.ckpt", map_location="cpu", weights_only=True)
+            for run in (whole, out)
+        )
+        for part in ("state_dict", "optimizer_states", "global_step", "epoch"):
+            found += differing(one[part], other[part], f"{name}.{part}")
+    one, other = (json.loads((run / "finished.json").read_text()) for run in (whole, out))
+    names = [n for n in one["metrics"] if n.startswith("val/")]
+    return found + [n for n in names if one["metrics"][n] != other["metrics"].get(n)]
+
+
+if __name__ == "__main__":
+    main()
