@@ -5,8 +5,9 @@ python benchmarks/planted.py [--cues none chroma checkerboard highfreq] [--out o
 A detector is trained where OUT/planted-CUE holds none (some minutes), and analysed: its report is
 in OUT/planted-CUE/truth, with the passes, so that a second call computes tables only. The figures
 are of test images with the cue that was trained on, and of `none`, where nothing may be found. One
-control is one look; how often it errs is counted with its labels dealt anew. The claims of
-docs/planted.md are judged from these figures: which of them hold is written down nowhere.
+control is one look; how often it errs is counted with its labels dealt anew, and with channels that
+were drawn at random in place of the top k. The claims of docs/planted.md are judged from these
+figures: which of them hold is written down nowhere.
 """
 
 import argparse
@@ -20,14 +21,18 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from tff.ablations.grayscale import Grayscale
-from tff.analyses.replay import again
+from tff.analyses.controls import Controls
+from tff.analyses.replay import again, keep
 from tff.analyses.sensitivity import Sensitivity
 from tff.analyses.subject import Subject
 from tff.data.cues import CUES
+from tff.detectors.checkpoint import load
 from tff.statistics.average_precision import average_precision
-from tff.statistics.bootstrap import interval, resamples
+from tff.statistics.bootstrap import evaluated, resamples
 from tff.statistics.corrections import benjamini_hochberg
 from tff.statistics.correlated_areas import correlated_areas
+from tff.statistics.estimate import Estimate, below
+from tff.training.restore import data_of
 
 ROOT = Path(__file__).resolve().parent.parent
 ANALYSES = "analysis=[detection,ranking,sensitivity,ablation,median_test]"
@@ -126,6 +131,21 @@ def show(rows):
         print(f"| {' | '.join([*first, ap, without, *shares, *changes, more])} |")
 
 
+def ap(labels, scores, rows):
+    """AP of scores, with its resamples."""
+
+    def of(at):
+        return average_precision(labels[at], scores[at])
+
+    return Estimate(float(average_precision(labels, scores)), evaluated(of, rows))
+
+
+def called(difference):
+    """Whether a difference is called more, or less, than chance."""
+    low, high = difference.ends
+    return low > 0 or high < 0
+
+
 def false_alarms(passes, alpha, draws, deals):
     """In how many deals of the control's labels something is found, by each test.
 
@@ -148,14 +168,27 @@ def false_alarms(passes, alpha, draws, deals):
         loses = np.abs(of.area_b - 0.5) < np.abs(of.area_a - 0.5)
         found[0] += ((benjamini_hochberg(of.p) <= alpha) & loses).any()
         dealt = rng.permutation(labels)
-
-        def more(rows, dealt=dealt):
-            ap = [average_precision(dealt[rows], of[rows]) for of in (*matched, top)]
-            return np.mean(ap[:-1], axis=0) - ap[-1]
-
-        low, high = interval(more, resamples(dealt, draws, deal))
-        found[1] += low > 0 or high < 0
+        rows = resamples(dealt, draws, deal)
+        of_matched = [ap(dealt, one, rows) for one in matched]
+        found[1] += called(below(ap(dealt, top, rows), of_matched))
     return {"separates worse": found[0], "AP difference": found[1]}
+
+
+def random_tops(ckpt, cue, passes, draws, sets):
+    """How often channels drawn at random are called special, each set held against the next five.
+
+    They lie in the layers of the top k, and matter to the detector, since it has learned its cue.
+    """
+    splits = data_of(str(ckpt)).splits()
+    subject = keep(Subject.of(load(ckpt), splits, confidence=CONFIDENCE, draws=draws), passes)
+    controls = Controls(subject.channels, subject.ranking, subject.k, subject.seed + 1)
+    drawn = {str(i): channels for i, channels in enumerate(controls.matched(sets))}
+    at = subject.images.test.rows_of(cue)
+    labels = subject.labels[at]
+    rows = resamples(labels, draws, subject.seed)
+    aps = [ap(labels, of[at], rows) for of in subject.evaluate_dropped(drawn).values()]
+    ring = aps + aps[:5]
+    return sum(called(below(ring[i], ring[i + 1 : i + 6])) for i in range(sets))
 
 
 def verdicts(rows):
@@ -207,6 +240,7 @@ def main():
     parser.add_argument("--out", type=Path, default=Path("outputs"))
     parser.add_argument("--draws", type=int, default=1000, help="resamples behind each interval")
     parser.add_argument("--deals", type=int, default=200, help="of the control's labels")
+    parser.add_argument("--sets", type=int, default=20, help="of random channels, for each cue")
     parser.add_argument("--train", nargs="*", default=[], help="options of train.py, as seed=1")
     args = parser.parse_args()
     out, rows = args.out.expanduser().resolve(), {}
@@ -225,6 +259,14 @@ def main():
             fits = binomtest(int(count), args.deals, alpha, alternative="greater").pvalue > 0.01
             found = [(f"{count} of {args.deals} deals, stated {alpha:g}", fits)]
             tell(f"control, labels dealt anew: something is found by chance only, {test}", found)
+    if args.sets:
+        found = []
+        for cue in [cue for cue in args.cues if cue != CONTROL]:
+            ckpt, passes = trained(cue, out, []), out / f"planted-{cue}" / "truth" / "passes"
+            count = random_tops(ckpt, cue, passes, args.draws, args.sets)
+            fits = binomtest(count, args.sets, 0.05, alternative="greater").pvalue > 0.01
+            found.append((f"{cue}: {count} of {args.sets} sets, stated 0.05", fits))
+        tell("random channels in place of the top k are special by chance only", found)
 
 
 if __name__ == "__main__":

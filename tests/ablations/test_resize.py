@@ -49,3 +49,13 @@ def test_the_finest_stripes_go_and_flat_areas_stay():
 def test_factor_one_takes_nothing():
     for name in FILTERS:
         torch.testing.assert_close(Resize(1, name)(pale(9, 8)), pale(9, 8), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", FILTERS)
+@pytest.mark.parametrize(
+    ("size", "factor"), [((9, 2), 2), ((3, 1), 2), ((11, 4), 3.3), ((64, 90), 64)]
+)
+def test_the_layout_in_memory_changes_nothing(name, size, factor):
+    cue, image = Resize(factor, name), pale(*size)
+    found = cue(image.to(memory_format=torch.channels_last))
+    torch.testing.assert_close(found, cue(image.double()).float(), rtol=0, atol=1e-5)

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from literal import ends
+from scipy.stats import t
 from sklearn.metrics import average_precision_score
 
 from tff.analyses.criteria import CRITERIA
@@ -17,7 +19,7 @@ from tff.detectors.interventions import dropped
 from tff.statistics.bootstrap import resamples
 
 SHARES, KS = (10, 25, 50), (0, 1, 3, 6)  # of 12 channels
-ORDERS = 2
+ORDERS = 3
 
 
 @pytest.fixture(scope="module")
@@ -67,22 +69,27 @@ def aps(subject, at, score):
     return np.array([average_precision_score(labels[r], score[at][r]) for r in every])
 
 
-@cache
 def curve(subject, where, by, context=dropped):
     """(len(KS), 1 + draws): means over generators of a kind, and over random orders."""
+    return each_order(subject, where, by, context).mean(0)
+
+
+@cache
+def each_order(subject, where, by, context=dropped):
+    """(orders, len(KS), 1 + draws): means over generators of a kind."""
     at_of = [at for name, at in subject.generators() if (name in subject.seen) == (where == "seen")]
     return np.array(
         [
-            np.mean([[aps(subject, at, logits(subject, order[:k], context)) for at in at_of]
-                     for order in orders(subject, by)], axis=(0, 1))
-            for k in KS
+            [np.mean([aps(subject, at, logits(subject, order[:k], context)) for at in at_of], 0)
+             for k in KS]
+            for order in orders(subject, by)
         ]
     )  # fmt: skip
 
 
 def check(row, name, literal, tolerance=1e-6):
     """Value and interval of a column against (1 + draws,) numbers."""
-    expected = [literal[0], *np.quantile(literal[1:], [0.025, 0.975])]
+    expected = [literal[0], *ends(literal[0], literal[1:])]
     found = row[[name, f"{name}_low", f"{name}_high"]].astype(float)
     np.testing.assert_allclose(found, expected, atol=tolerance)
 
@@ -103,12 +110,17 @@ def test_every_point_and_area_equals_a_loop(subject, result, by):
         area = np.trapezoid(heights, x, axis=0) / 0.5
         row = areas.iloc[0]
         check(row, "area", area)
-        chance = np.trapezoid(curve(subject, where, "random"), x, axis=0) / 0.5
-        check(row, "below_random", chance - area)
-        assert row["below_random_low"] <= row["below_random_high"]
         assert row["up_to_share"] == 0.5
+        found = row[["below_random", "below_random_low", "below_random_high"]].astype(float)
         if by == "random":
-            assert str(row["below_random"]) == "0.0"
+            assert found.isna().all()
+            continue
+        drawn = np.trapezoid(each_order(subject, where, "random"), x, axis=1) / 0.5
+        chance = drawn.mean(0) - area
+        reach = t.ppf(0.975, ORDERS - 1) * drawn[:, 0].std(ddof=1) * np.sqrt(1 + 1 / ORDERS)
+        low, high = (np.hypot(end - chance[0], reach) for end in ends(chance[0], chance[1:]))
+        expected = [chance[0], chance[0] - low, chance[0] + high]
+        np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_the_sweep_meets_something(subject, result):
@@ -118,7 +130,7 @@ def test_the_sweep_meets_something(subject, result):
     assert random.nunique() > 2
     areas = result.tables["k_sweep_area"].set_index(["where", "ranking"])
     # The detector's one channel that sees red is what omega names first.
-    assert areas.loc[("unseen", "omega"), "below_random_low"] > 0
+    assert areas.loc[("unseen", "omega"), "below_random"] > 0
 
 
 def test_nothing_dropped_is_the_ap_of_the_detector(subject, result):
@@ -211,7 +223,7 @@ def test_findings_name_the_ranking_with_the_least_area(result):
         in (result.findings[0])
     )
     sure = "more than chance" if seen.loc["omega", "below_random_low"] > 0 else "no more than"
-    assert f"below the random order: {sure}" in result.findings[0]
+    assert f"): {sure}" in result.findings[0].split(" below random orders ")[1]
 
 
 @pytest.mark.parametrize(

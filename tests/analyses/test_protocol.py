@@ -20,6 +20,15 @@ def test_scores():
     assert len(set(found[-3:])) == 1  # saturated: a tie that logits do not have
 
 
+def test_a_threshold_of_published_evaluations_cuts_float32():
+    logits = np.array([-3.0, 0.5, 17.0, 20.0, 40.0])
+    exact = 1 / (1 + np.exp(-logits))
+    np.testing.assert_allclose(Protocol().probability(logits), exact, rtol=1e-14)
+    found = Protocol(scores="probabilities").probability(logits)
+    np.testing.assert_array_equal(found, exact.astype(np.float32).astype(np.float64))
+    assert found[-2] == found[-1] == 1
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -6,6 +6,7 @@ from tff.ablations.grayscale import Grayscale
 from tff.analyses import published
 from tff.analyses.ablation import Ablation
 from tff.analyses.passes import Passes
+from tff.analyses.protocol import Protocol
 from tff.analyses.published import Published
 from tff.analyses.sensitivity import Sensitivity
 from tff.published.tables import cells
@@ -47,8 +48,9 @@ def one(table, what, metric, generator="Style-GAN2", source="sensitivity"):
     return found.iloc[0]
 
 
-def test_ours_are_the_numbers_of_the_other_analyses(subject, known):
-    table = rows(subject)
+def test_ours_are_the_numbers_of_the_other_analyses(subject, root, known):
+    table = rows(subject)  # of float32 probabilities, whatever the protocol
+    subject = tiny.subject(root, scoring=Protocol(scores="probabilities"))
     sensitivity = Sensitivity()(subject).tables["sensitivity"]
     sensitivity = sensitivity[sensitivity["generator"] == "Style-GAN2"].set_index("dropout")
     for what in ("baseline", "top_k", "random_k", "low_k"):

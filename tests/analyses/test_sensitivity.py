@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import tiny
 import told
+from literal import ends
+from scipy.stats import t
 from sklearn.metrics import average_precision_score
 
 from tff.analyses.protocol import Protocol
@@ -51,10 +53,6 @@ def aps_of(subject, at, score):
     return average_precision_score(labels, score[at]), np.array(draws)
 
 
-def ends(draws):
-    return np.quantile(draws, [0.025, 0.975])
-
-
 def test_ap_its_interval_and_its_drop_equal_a_loop(subject, result):
     table, (scores, single) = result.tables["sensitivity"], scores_of(subject)
     assert len(table) == 3 * 5
@@ -64,14 +62,14 @@ def test_ap_its_interval_and_its_drop_equal_a_loop(subject, result):
             row = table[(table["generator"] == generator) & (table["dropout"] == name)].iloc[0]
             value, draws = aps_of(subject, at, score)
             assert row["ap"] == pytest.approx(value)
-            np.testing.assert_allclose(row[["ap_low", "ap_high"]].astype(float), ends(draws))
+            np.testing.assert_allclose(row[["ap_low", "ap_high"]].astype(float), ends(value, draws))
             assert row["k"] == (0 if name == "none" else 3)
             if name == "none":
                 assert np.isnan(row["ap_drop"])
                 continue
             assert row["ap_drop"] == pytest.approx(plain[0] - value)
             drop = row[["ap_drop_low", "ap_drop_high"]].astype(float)
-            np.testing.assert_allclose(drop, ends(plain[1] - draws), atol=1e-12)
+            np.testing.assert_allclose(drop, ends(plain[0] - value, plain[1] - draws), atol=1e-12)
             alone = [average_precision_score(subject.labels[at], p[at])
                      for p in single.get(name, [])]  # fmt: skip
             told_of = row[["ap_draws_mean", "ap_draws_sd", "ap_draws_min", "ap_draws_max"]]
@@ -80,29 +78,68 @@ def test_ap_its_interval_and_its_drop_equal_a_loop(subject, result):
             np.testing.assert_allclose(told_of.astype(float), literal)
 
 
-def test_differences_from_controls_are_paired(subject, result):
+def test_differences_from_controls_are_paired_and_hold_the_chance_of_the_draws(subject, result):
     # Against the mean AP of single draws: the mean of their probabilities does better than any.
     table, (scores, single) = result.tables["sensitivity_against_matched"], scores_of(subject)
     by_generator = dict(subject.generators())
     for control in ("random_k", "matched_k", "low_k"):
-        found = {}
+        sets, found = single.get(control, [scores[control]]), {}
         for generator, at in by_generator.items():
-            with_top, top_draws = aps_of(subject, at, scores["top_k"])
-            alone = [aps_of(subject, at, score) for score in single.get(control, [scores[control]])]
-            value, draws = np.mean([a for a, _ in alone]), np.mean([d for _, d in alone], axis=0)
-            found[generator] = value - with_top, draws - top_draws
-        unseen = [found["other"], found["third"]]
+            top = aps_of(subject, at, scores["top_k"])
+            found[generator] = [
+                (value - top[0], draws - top[1])
+                for value, draws in (aps_of(subject, at, score) for score in sets)
+            ]
         found["the seen generator"] = found["seen"]
-        found["generators never seen (mean)"] = (
-            np.mean([u[0] for u in unseen]), np.mean([u[1] for u in unseen], axis=0)
-        )  # fmt: skip
+        found["generators never seen (mean)"] = [
+            (np.mean([a[0], b[0]]), np.mean([a[1], b[1]], axis=0))
+            for a, b in zip(found["other"], found["third"], strict=True)
+        ]
         part = table[table["against"] == control].set_index("generator")
         assert set(part.index) == set(found)
-        for generator, (value, draws) in found.items():
-            row = part.loc[generator]
+        for generator, several in found.items():
+            row, values = part.loc[generator], [value for value, _ in several]
+            value, of_images = np.mean(values), np.mean([draws for _, draws in several], axis=0)
             assert row["ap_lower_by"] == pytest.approx(value)
+            reach = t.ppf(0.975, 2) * np.std(values, ddof=1) * np.sqrt(1 + 1 / 3) if sets[1:] else 0
+            low, high = ends(value, of_images)
+            expected = [value - np.hypot(value - low, reach), value + np.hypot(high - value, reach)]
             interval = row[["ap_lower_by_low", "ap_lower_by_high"]].astype(float)
-            np.testing.assert_allclose(interval, ends(draws), atol=1e-12)
+            np.testing.assert_allclose(interval, expected, atol=1e-12)
+
+
+def test_a_single_draw_knows_no_chance(subject):
+    result = Sensitivity(random_draws=1)(subject)
+    table = result.tables["sensitivity_against_matched"].set_index("against")
+    assert table.loc["matched_k", ["ap_lower_by_low", "ap_lower_by_high"]].isna().all(axis=None)
+    assert table.loc["low_k", "ap_lower_by_low"].notna().all()
+    assert all("of a single draw nobody knows" in finding for finding in result.findings)
+
+
+@pytest.mark.parametrize("scores", ["logits", "probabilities"])
+@pytest.mark.parametrize("shift", [20, 40])
+def test_equal_logits_are_judged_alike_whatever_was_dropped(root, scores, shift):
+    """Probabilities of such logits saturate: what is drawn may do no better for that, nor worse."""
+    subject = told.subject(root, {"scoring": Protocol(scores=scores)})
+    plain = subject.evaluate().logits + shift
+    for pass_ in subject._done.values():
+        pass_.logits[:] = plain
+    subject.passes.evaluate_dropped = lambda images, choices, instead: dict.fromkeys(choices, plain)
+    result = Sensitivity()(subject)
+    table = result.tables["sensitivity"]
+    assert table.groupby("generator")["ap"].nunique().eq(1).all()
+    assert table.groupby("generator")["fake_accuracy"].nunique().eq(1).all()
+    assert (result.tables["sensitivity_against_matched"]["ap_lower_by"].abs() < 1e-12).all()
+
+
+def test_accuracies_fall_by_the_difference(result):
+    table = result.tables["sensitivity"].set_index(["generator", "dropout"])
+    for generator in GENERATORS:
+        plain, top = table.loc[(generator, "none")], table.loc[(generator, "top_k")]
+        for name in ("real_accuracy", "fake_accuracy"):
+            assert top[f"{name}_drop"] == pytest.approx(plain[name] - top[name])
+            assert top[f"{name}_drop_low"] <= top[f"{name}_drop"] <= top[f"{name}_drop_high"]
+            assert np.isnan(plain[f"{name}_drop"])
 
 
 def wilson(right, total, z=1.959963984540054):

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from literal import ends
 from omegaconf import OmegaConf
 from scipy.stats import spearmanr
 
@@ -200,10 +201,11 @@ def test_what_goes_together(sweep):
             rows = np.random.default_rng(5).integers(0, n, (400, n))
             pairs = part[["unseen_ap", share]].to_numpy()
             drawn = [spearmanr(*pairs[r].T).statistic for r in rows if len(set(r)) > 1]
-            ends = np.quantile(drawn, [0.025, 0.975])
+            expected = ends(rho, drawn)
             if abs(rho) > 1 - 1e-9:  # all resamples are in the same order
-                ends = [np.nan, np.nan]
-            np.testing.assert_allclose(row[["spearman_low", "spearman_high"]].to_list(), ends)
+                expected = [np.nan, np.nan]
+            found = row[["spearman_low", "spearman_high"]].to_list()
+            np.testing.assert_allclose(found, expected)
     again = answer(folder, draws=400, seed=5).tables["sweep_association"]
     pd.testing.assert_frame_equal(table.reset_index(), again)
 
@@ -320,11 +322,16 @@ def test_unfinished_and_not_analysed_jobs_are_told(sweep):
     assert result.alarms == []
 
 
+SHARES = "generator,seen,k,share\nx,True,21,0.5"
 DAMAGES = {
     "finished.json": ("finished.json", "not json", "cannot be read"),
     "a list": ("finished.json", "[1]", "expected an object"),
-    "settings": (".hydra/config.yaml", "a: [", "cannot be read as settings"),
-    "table": ("report/tables/detection.csv", "generator,seen\nx,True", "has no column images"),
+    "settings": (".hydra/config.yaml", "a: [\n", "cannot be read as settings"),
+    "a reference": (".hydra/config.yaml", "a: ${b\n", "cannot be read as settings"),
+    "cut settings": (".hydra/config.yaml", "a: 1\nb: 2", "its last line has no end"),
+    "table": ("report/tables/detection.csv", "generator,seen\nx,True\n", "has no column images"),
+    "cut table": ("report/tables/conditional_share.csv", SHARES, "its last line has no end"),
+    "no k": ("report/tables/conditional_share.csv", f"{SHARES}\ny,True,,0.5\n", "k is missing"),
     "cut off": ("report/tables/conditional_share.csv", "generator,seen,k,share\n", "no rows"),
 }
 
@@ -344,6 +351,60 @@ def test_a_damaged_job_hides_no_other(sweep, damage):
     assert place.rpartition("/")[2] in alarm
     assert "11 finished" in result.findings[0]
     assert "data" not in table  # the one that tells nothing makes no option differ
+
+
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [
+        *(("detection", c) for c in ("seen", "images", "ap", "ap_low")),
+        *(("ablation", c) for c in ("ap_high", "ap_ablated")),
+        ("ablation_summary", "ap_drop"),
+        *(("conditional_share", c) for c in ("k", "share", "share_separating")),
+    ],
+)
+@pytest.mark.parametrize("every", [True, False])
+def test_text_where_numbers_belong(sweep, name, column, every):
+    folder, _ = sweep
+    path = folder / "3" / "report" / "tables" / f"{name}.csv"
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    table.loc[slice(None) if every else 0, column] = "much"
+    table.to_csv(path, index=False)
+    table = answer(folder).tables["sweep"].set_index("run")
+    assert table.loc["3", "state"] == "damaged"
+    assert f"{name}.csv: {column} should be" in table.loc["3", "error"]
+    assert (table["state"] == "finished").sum() == 11
+
+
+def asked(folder, *task, sweeper="hydra._internal.core_plugins.basic_sweeper.BasicSweeper"):
+    hydra = {"sweeper": {"_target_": sweeper, "params": None}, "overrides": {"task": [*task]}}
+    OmegaConf.save({"hydra": hydra}, folder / "multirun.yaml")
+
+
+def missing(runs):
+    return [w for w in answer(runs).warnings if "have no folder" in w]
+
+
+def test_jobs_that_never_began_are_counted(sweep):
+    folder, _ = sweep
+    grid = ("detector=resnet18,resnet50", "aug=none,blur", "data.root='a,b'")
+    asked(folder, *grid, "seed=1,2,3")
+    assert missing(folder) == []
+    asked(folder, *grid, "seed=range(1,6)", "tags=[a],[b]")  # tags are no part of a job
+    (told,) = missing(folder)
+    assert told.startswith(f"8 of 20 jobs of {folder} have no folder: ")
+    assert missing(folder.parent) == [told]
+    assert missing(folder / "1*") == []  # who asks for some wants no others
+
+
+@pytest.mark.parametrize(
+    "how",
+    [("x=glob(*)", None), ("x=interval(0, 1)", None), ("x=1,2", "optuna.Sweeper"), ("'", None)],
+)
+def test_jobs_that_cannot_be_counted(sweep, how):
+    folder, _ = sweep
+    option, sweeper = how
+    asked(folder, option, "seed=range(100)", **({"sweeper": sweeper} if sweeper else {}))
+    assert missing(folder) == []
 
 
 def test_a_report_of_several_checkpoints_is_refused(sweep):

@@ -65,8 +65,11 @@ def test_smallest_equals_brute_force_on_falling_curves(total, seed, below):
     random = np.random.default_rng(seed)
     curve = Curve(np.sort(random.random(total + 1))[::-1])
     half = max(1, total // 2)
-    found = [k for k in range(1, half + 1) if curve.values[k] < below]
-    if found:
+    found = [k for k in range(half + 1) if curve.values[k] < below]
+    if found[:1] == [0]:
+        with pytest.raises(ValueError, match=f"{curve.values[0]:.3f} with nothing dropped"):
+            top.smallest(curve, below, total)
+    elif found:
         assert top.smallest(curve, below, total) == found[0]
     else:
         with pytest.raises(
@@ -74,7 +77,7 @@ def test_smallest_equals_brute_force_on_falling_curves(total, seed, below):
         ):
             top.smallest(curve, below, total)
     assert len(curve.readings) <= 1 + np.log2(half + 1)
-    assert all(1 <= k <= half for ks in curve.readings for k in ks)
+    assert all(0 <= k <= half for ks in curve.readings for k in ks)
     assert all(len(set(ks)) == len(ks) for ks in curve.readings)
 
 
@@ -86,7 +89,7 @@ def test_on_any_curve_the_k_found_is_below_and_the_one_before_it_is_not(values):
         k = top.smallest(curve, 0.5, len(values) - 1)
     except ValueError:
         powers = [2**i for i in range(20) if 2**i <= half]
-        assert all(curve.values[k] >= 0.5 for k in [*powers, half])
+        assert values[0] < 0.5 or all(curve.values[k] >= 0.5 for k in [*powers, half])
         return
     assert curve.values[k] < 0.5
     assert k == 1 or curve.values[k - 1] >= 0.5

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from literal import ends
 
-from tff.statistics.bootstrap import counts, evaluated, interval, percentiles, resamples
+from tff.statistics.bootstrap import bias_corrected, counts, evaluated, resamples
 
 LABELS = np.array([0, 1, 1, 0, 0, 0, 1])
 
@@ -35,32 +36,30 @@ def test_resamples_of_nothing():
     assert resamples(np.zeros(0, np.int64), 4, seed=0).shape == (4, 0)
 
 
-def test_interval_is_that_of_the_percentiles():
-    values = np.random.default_rng(2).normal(size=30)
-    rows = resamples(np.zeros(30, np.int64), 500, seed=0)
-    means = sorted(values[row].mean() for row in rows)
-    low, high = interval(lambda at: values[at].mean(1), rows, level=0.9)
-    assert low == pytest.approx(np.percentile(means, 5), abs=1e-12)
-    assert high == pytest.approx(np.percentile(means, 95), abs=1e-12)
+@pytest.mark.parametrize("share", [0, 0.02, 0.3, 0.5, 0.97, 1])
+def test_interval_equals_its_definition(share):
+    draws = np.random.default_rng().normal(size=301).round(2)  # with ties
+    draws[::50] = np.nan
+    value = np.nanquantile(draws, share)
+    assert bias_corrected(value, draws) == pytest.approx(ends(value, draws), abs=1e-12)
 
 
-@pytest.mark.parametrize("chunk", [1, 30, 77, 10**6])
-def test_interval_does_not_depend_on_the_chunk(chunk):
-    values = np.random.default_rng(2).normal(size=30)
-    rows = resamples(np.zeros(30, np.int64), 101, seed=0)
-
-    def mean(at):
-        assert at.size <= max(chunk, 30)
-        return values[at].mean(1)
-
-    assert interval(mean, rows, chunk=chunk) == interval(lambda at: values[at].mean(1), rows)
+def test_interval_without_bias_is_that_of_the_percentiles():
+    draws = np.arange(2001.0)
+    expected = np.percentile(draws, [5, 95])
+    assert bias_corrected(1000, draws, level=0.9) == pytest.approx(tuple(expected), abs=0.5)
 
 
-def test_interval_leaves_out_undefined_draws():
-    rows = np.arange(10)[:, None]
-    low, high = interval(lambda at: np.where(at[:, 0] < 5, np.nan, at[:, 0]), rows, level=1.0)
-    assert (low, high) == (5, 9)
-    assert np.isnan(interval(lambda at: np.full(len(at), np.nan), rows)).all()
+def test_interval_holds_the_value():
+    draws = np.array([0.3, 0.4, 0.5])
+    assert bias_corrected(0.9, draws)[1] == 0.9
+    assert bias_corrected(0.1, draws)[0] == 0.1
+    assert bias_corrected(1.0, np.ones(20)) == (1, 1)
+
+
+@pytest.mark.parametrize(("value", "draws"), [(np.nan, [1, 2]), (1, []), (1, [np.nan, np.nan])])
+def test_interval_of_the_undefined(value, draws):
+    assert np.isnan(bias_corrected(value, np.array(draws, float))).all()
 
 
 def test_interval_covers_a_known_mean():
@@ -69,7 +68,7 @@ def test_interval_covers_a_known_mean():
     covered = []
     for _ in range(200):
         sample = generator.normal(3, 2, 40)
-        low, high = interval(lambda at, s=sample: s[at].mean(1), rows)
+        low, high = bias_corrected(sample.mean(), sample[rows].mean(1))
         covered.append(low <= 3 <= high)
     assert 0.88 <= np.mean(covered) <= 0.99
 
@@ -78,19 +77,18 @@ def test_interval_covers_a_known_mean():
 def test_values_of_all_resamples(chunk):
     values = np.random.default_rng().normal(size=(30, 3))
     rows = resamples(np.zeros(30, np.int64), 11, seed=0)
-    found = evaluated(lambda at: values[at].mean(1), rows, chunk)
+
+    def mean(at):
+        assert at.size <= max(chunk, 30)
+        return values[at].mean(1)
+
+    found = evaluated(mean, rows, chunk)
     np.testing.assert_array_equal(found, [values[row].mean(0) for row in rows])
 
 
 def test_no_resample():
     rows = resamples(LABELS, 0, seed=0)
     assert evaluated(lambda at: np.zeros((len(at), 2)), rows).shape == (0, 2)
-    assert np.isnan(interval(lambda at: at.mean(1), rows)).all()
-
-
-def test_percentiles_leave_out_what_is_undefined():
-    assert percentiles(np.array([np.nan, 4.0, 1.0, np.nan, 3.0, 2.0, 5.0]), 0.5) == (2, 4)
-    assert np.isnan(percentiles(np.zeros(0))).all()
 
 
 @pytest.mark.parametrize(("draws", "size"), [(6, 7), (1, 7), (0, 7), (4, 0)])

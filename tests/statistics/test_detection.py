@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from literal import ends
 from sklearn.metrics import (
     average_precision_score,
     balanced_accuracy_score,
@@ -65,7 +66,7 @@ def test_detection_against_scikit_learn():
     assert set(found) == {f"{s}{end}" for s in statistics for end in ("", "_low", "_high")}
     for name, statistic in statistics.items():
         assert found[name] == pytest.approx(statistic(np.arange(60)), abs=1e-12)
-        low, high = np.percentile([statistic(row) for row in rows], [2.5, 97.5])
+        low, high = ends(statistic(np.arange(60)), [statistic(row) for row in rows])
         assert found[f"{name}_low"] == pytest.approx(low, abs=1e-12)
         assert found[f"{name}_high"] == pytest.approx(high, abs=1e-12)
         assert low <= found[name] <= high

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from literal import ends
+from scipy.stats import t
 
-from tff.statistics.bootstrap import interval, resamples
-from tff.statistics.estimate import Estimate, area, mean, worst
+from tff.statistics.bootstrap import resamples
+from tff.statistics.detection import measures
+from tff.statistics.estimate import Estimate, area, below, mean, worst
 
 UNDEFINED = Estimate(np.nan, np.full(50, np.nan))
 
@@ -23,15 +26,15 @@ def test_interval_is_that_of_the_bootstrap():
     values = np.random.default_rng().normal(size=30)
     rows = resamples(np.zeros(30, np.int64), 400, seed=0)
     found = Estimate(values.mean(), values[rows].mean(1))
-    assert (found.low, found.high) == interval(lambda at: values[at].mean(1), rows)
-    expected = [values.mean(), *np.percentile(found.draws, [2.5, 97.5])]
+    assert (found.low, found.high) == found.ends
+    expected = [values.mean(), *ends(values.mean(), found.draws)]
     columns = found.columns("ap")
     assert list(columns) == ["ap", "ap_low", "ap_high"]
     assert list(columns.values()) == pytest.approx(expected, abs=1e-12)
 
 
 def test_undefined_draws_are_left_out_of_the_interval():
-    found = Estimate(0.0, np.array([np.nan, *np.arange(41.0), np.nan]))
+    found = Estimate(20.0, np.array([np.nan, *np.arange(41.0), np.nan]))
     assert [found.low, found.high] == pytest.approx([1, 39])
 
 
@@ -141,3 +144,63 @@ def test_paired_interval_is_narrower_and_covers():
         narrower.append(gain.high - gain.low < (first.high - first.low) / 2)
     assert 0.88 <= np.mean(covered) <= 0.99
     assert all(narrower)
+
+
+def test_below_adds_the_chance_of_the_drawing():
+    generator = np.random.default_rng()
+    drawn = [Estimate(v, v + generator.normal(0, 0.1, 99)) for v in generator.normal(size=5)]
+    one = Estimate(-1.0, generator.normal(-1, 0.1, 99))
+    found, values = below(one, drawn), [other.value for other in drawn]
+    assert found.value == pytest.approx(np.mean(values) + 1)
+    images = ends(found.value, np.mean([other.draws for other in drawn], axis=0) - one.draws)
+    spread = t.ppf(0.975, 4) * np.std(values, ddof=1) * np.sqrt(1 + 1 / 5)
+    for end, of_images in zip(found.ends, images, strict=True):
+        reach = np.sqrt((of_images - found.value) ** 2 + spread**2)
+        assert abs(end - found.value) == pytest.approx(reach)
+    assert found.low < found.value < found.high
+
+
+def test_below_of_a_single_draw_knows_no_interval(three):
+    found = below(three[0], three[1:2])
+    assert found.value == pytest.approx(three[1].value - three[0].value)
+    assert np.isnan(found.ends).all()
+    assert is_undefined(below(UNDEFINED, three))
+
+
+def test_nothing_is_computed_from_what_varies_beyond_the_images(three):
+    held = below(three[0], three[1:])
+    for combine in (lambda: held - three[0], lambda: mean([held]), lambda: worst([held])):
+        with pytest.raises(ValueError, match="hold against draws last"):
+            combine()
+
+
+@pytest.mark.parametrize("images", [0.0, 0.3])
+def test_one_that_is_nothing_special_is_seldom_called_so(images):
+    """Whether the numbers vary by their drawing alone, or by their images too."""
+    generator, called = np.random.default_rng(1), []
+    for _ in range(400):
+        shared = images * generator.normal(size=(6, 60))
+        rows = generator.integers(0, 60, (80, 60))
+        numbers = [Estimate(v + noise.mean(), v + noise[rows].mean(1))
+                   for v, noise in zip(generator.normal(size=6), shared, strict=True)]  # fmt: skip
+        low, high = below(numbers[0], numbers[1:]).ends
+        called.append(low > 0 or high < 0)
+    assert 0.01 < np.mean(called) < 0.09
+
+
+@pytest.mark.parametrize("apart", [0.0, 1.5])
+def test_intervals_of_ap_hold_with_thirty_images_of_a_kind(apart):
+    generator = np.random.default_rng(2)
+    labels = np.repeat([0, 1], 30)
+
+    def scores(times):
+        return generator.normal(size=len(labels) * times) + apart * np.tile(labels, times)
+
+    many = np.tile(labels, 4000)
+    truth = measures(many, scores(4000), many > 0, np.full(len(many), np.nan), many[None])
+    held = []
+    for seed in range(150):
+        rows, none = resamples(labels, 300, seed), np.full(60, np.nan)
+        found = measures(labels, scores(1), labels > 0, none, rows)["ap"]
+        held.append(found.low <= truth["ap"].value <= found.high)
+    assert 0.86 <= np.mean(held) <= 0.99

@@ -40,5 +40,7 @@ class Resize:
         """(B, 3, H, W) in [0, 1] -> the same, coarser."""
         height, width = image.shape[-2:]
         small = (max(1, round(height / self.factor)), max(1, round(width / self.factor)))
-        down = interpolate(image, small, mode=self.filter, antialias=True)
+        # In channels-last, PyTorch 2.15 is wrong where the small width is 1 or 2.
+        image = image.contiguous()
+        down = interpolate(image, small, mode=self.filter, antialias=True).contiguous()
         return interpolate(down, (height, width), mode=self.filter, antialias=True).clamp(0, 1)

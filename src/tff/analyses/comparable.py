@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from tff.analyses.ablation import Ablation
 from tff.analyses.sensitivity import Sensitivity
 from tff.analyses.subject import Subject
 from tff.published.matching import Ours
-from tff.statistics.bootstrap import Floats, Rows, interval, resamples
+from tff.statistics.bootstrap import Floats, Rows, evaluated, resamples
+from tff.statistics.estimate import Estimate
 
 #: (what, generator, metric) -> our numbers: several if measured in several ways.
 Numbers = dict[tuple[str, str, str], list[Ours]]
@@ -28,9 +30,13 @@ _SENSITIVITY = {
 def numbers_of(subject: Subject) -> Numbers:
     """From the analyses whose tables were published, and from the passes that they share.
 
-    Accuracies over all images, as Wang et al. print them, are at P > 0.5.
+    AP and thresholds are of float32 probabilities, as in all of these, whatever the protocol of the
+    subject. Accuracies over all images, as Wang et al. print them, are at P > 0.5.
     """
     numbers: Numbers = {}
+    subject = copy.copy(subject)  # which shares its passes, and knows what was computed so far
+    scoring = replace(subject.options.scoring, scores="probabilities")
+    subject.options = replace(subject.options, scoring=scoring)
     sensitivity = Sensitivity()(subject).tables
     for name, metrics in _SENSITIVITY.items():
         for row in sensitivity[name].to_dict("records"):
@@ -49,9 +55,9 @@ def numbers_of(subject: Subject) -> Numbers:
     for generator, at in subject.generators():
         labels = subject.labels[at]
         right = (logits[at] > 0) == (labels == 1)
-        drawn = resamples(labels, subject.draws, subject.seed)
-        ends = interval(_Share(right), drawn)
-        half = Ours(float(right.mean()), *ends, threshold="half")
+        drawn = evaluated(_Share(right), resamples(labels, subject.draws, subject.seed))
+        share = Estimate(float(right.mean()), drawn)
+        half = Ours(share.value, share.low, share.high, threshold="half")
         numbers["baseline", generator, "accuracy"] = [half]
     return numbers
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,6 +12,7 @@ from tff.analyses.base import Analysis
 from tff.analyses.judge import WHERE, Scores, judges, over_generators
 from tff.analyses.subject import Subject
 from tff.plots import comparison
+from tff.statistics.estimate import Estimate, mean, worst
 from tff.types import Result
 
 ABOUT = """
@@ -23,6 +25,7 @@ The mean over generators hides the one that the detector fails on, so the worst 
 it. Whiskers are 95 % bootstrap intervals over images, not over trainings.
 """
 ERRORS = ("ece", "brier")  # of these less is better
+WORDS = WHERE | {"all": "all generators (mean)", "all_worst": "the worst of all"}
 
 
 @dataclass(frozen=True)
@@ -46,22 +49,20 @@ class Detection(Analysis):
         ]
         names = list(next(iter(found.values()))[1])
         overall = {
-            measure: over_generators(
-                subject, {g: of[measure] for g, (_, of) in found.items()}, measure not in ERRORS
-            )
+            measure: _overall(subject, {g: of[measure] for g, (_, of) in found.items()}, measure)
             for measure in names
         }
         for where in overall["ap"]:
             of_where = {m: overall[m][where] for m in names}
             columns = {c: v for m, e in of_where.items() for c, v in e.columns(m).items()}
-            rows.append({"generator": WHERE[where], "seen": where == "seen", **columns})
+            rows.append({"generator": WORDS[where], "seen": where == "seen", **columns})
         table = pd.DataFrame(rows)
         result = Result("How well the detector does", ABOUT)
         result.tables = {"detection": table}
         for where, ap in overall["ap"].items():
             caught = overall["tpr_at_1"][where]
             result.findings.append(
-                f"On {WHERE[where]}: AP {ap.value:.3f} ({ap.low:.3f} to {ap.high:.3f}); at 1 % "
+                f"On {WORDS[where]}: AP {ap.value:.3f} ({ap.low:.3f} to {ap.high:.3f}); at 1 % "
                 f"false alarms it catches {100 * caught.value:.0f} % ({100 * caught.low:.0f} to "
                 f"{100 * caught.high:.0f})."
             )
@@ -90,3 +91,15 @@ class Detection(Analysis):
                 "Accuracies use a threshold chosen on the test images themselves: optimistic."
             )
         return result
+
+
+def _overall(
+    subject: Subject, estimates: Mapping[str, Estimate], measure: str
+) -> dict[str, Estimate]:
+    """Mean over the generators seen, those never seen and all, and the worst of the latter two."""
+    smallest = measure not in ERRORS
+    found = over_generators(subject, estimates, smallest)
+    if len(estimates) > 1:
+        everyone = list(estimates.values())
+        found |= {"all": mean(everyone), "all_worst": worst(everyone, smallest)}
+    return found

@@ -9,6 +9,10 @@ from tff.analyses.subject import Subject
 from tff.statistics.separability import area
 from tff.types import Result
 
+#: Images of a kind, from which on 95 % intervals of AP hold in 90 % or more of the cases
+#: (tests/statistics/test_estimate.py).
+FEW = 30
+
 
 def raise_doubts(result: Result, subject: Subject, detection: bool) -> None:
     """Add to a result what a reader must know of files and detector before anything else.
@@ -20,7 +24,22 @@ def raise_doubts(result: Result, subject: Subject, detection: bool) -> None:
     result.alarms += formats.alarms(formats.bias(images, subject.seed))
     if detection:
         result.alarms += chance(subject)
+        result.warnings[:0] = few(subject)
     result.warnings[:0] = formats.warnings(images)
+
+
+def few(subject: Subject) -> list[str]:
+    """Whether there are too few images of a kind for intervals that hold what they promise."""
+    counts = {
+        name: int(np.bincount(subject.labels[at], minlength=2).min())
+        for name, at in subject.generators()
+    }
+    if not (names := [name for name, count in counts.items() if count < FEW]):
+        return []
+    return [
+        f"Fewer than {FEW} real or generated images of {', '.join(names)}: 95 % intervals of so "
+        "few are too narrow, and hold in some 85 % of the cases only."
+    ]
 
 
 def chance(subject: Subject) -> list[str]:

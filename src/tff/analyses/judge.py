@@ -9,7 +9,7 @@ from functools import cached_property
 from tff.analyses.records import Floats, Rows
 from tff.analyses.subject import Subject
 from tff.statistics.bootstrap import resamples
-from tff.statistics.detection import measures, sigmoid
+from tff.statistics.detection import measures
 from tff.statistics.estimate import Estimate, mean, worst
 from tff.statistics.threshold import ThresholdRule
 
@@ -31,7 +31,8 @@ class Scores:
     @classmethod
     def of(cls, subject: Subject, logits: Floats) -> Scores:
         """Of logits, by the protocol of the subject."""
-        return cls(subject.options.scoring.score(logits), sigmoid(logits))
+        scoring = subject.options.scoring
+        return cls(scoring.score(logits), scoring.probability(logits))
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from tff.analyses.base import Analysis
+from tff.analyses.contrast import verdict
 from tff.analyses.criteria import CRITERIA
 from tff.analyses.judge import WHERE, Scores, judges, over_generators
 from tff.analyses.subject import Subject
 from tff.analyses.top import ladder
 from tff.data.images import Images
 from tff.plots import curves
-from tff.statistics.estimate import Estimate, area, mean
+from tff.statistics.estimate import Estimate, area, below, mean
 from tff.types import Result
 
 ABOUT = """
@@ -23,7 +24,9 @@ A ranking is right if the detector needs the channels that it names first. Chann
 the order of several rankings, more and more of them, and AP is measured each time: the sooner it
 falls, the better a ranking knows what the detector looks for. The mean height of each curve between
 nothing and the largest share is one number for a ranking (area); less is better, and the random
-order is what a ranking must beat. Differences from it are taken image by image.
+order is what a ranking must beat. Differences from it are taken image by image; their intervals
+hold the chance of the orders as well as that of the images, so that one more random order would be
+called better or worse in one case of twenty.
 
 Omega is the paper's; lift is omega times the width of the layer, so that narrow layers have no
 advantage; gradient x activation is the change of the logit to first order; mean response and norm
@@ -54,7 +57,7 @@ class KSweep(Analysis):
     rankings: tuple[str, ...] = tuple(CRITERIA)
     shares: tuple[float, ...] = (0.1, 0.2, 0.43, 1, 2, 5, 10)
     instead: tuple[str, ...] = ("zero",)
-    random_orders: int = 3
+    random_orders: int = 5
 
     def __post_init__(self) -> None:
         for option, values, known in (
@@ -88,26 +91,24 @@ class KSweep(Analysis):
         """Tables `k_sweep`, a point of a curve a row, and `k_sweep_area`, a curve a row."""
         total = len(subject.channels)
         ks = ladder(self.shares, total)
+        xs = [k / total for k in (0, *ks)]
         points: list[dict[str, object]] = []
         areas: list[dict[str, object]] = []
         for instead in self.instead:
-            found = self._measured(subject, ks, instead)
-            for where in found[0, self.rankings[0]]:
-                curve = {by: [found[k, by][where] for k in (0, *ks)] for by in self.rankings}
-                height = {by: area([k / total for k in (0, *ks)], c) for by, c in curve.items()}
-                for by, aps in curve.items():
+            for where, curve in self._measured(subject, ks, instead).items():
+                heights = {by: [area(xs, aps) for aps in orders] for by, orders in curve.items()}
+                for by, orders in curve.items():
                     first = {"where": where, "ranking": by, "instead": instead}
                     points += [
-                        {**first, "k": k, "share": k / total, **ap.columns("ap")}
-                        for k, ap in zip((0, *ks), aps, strict=True)
+                        # The mean AP: the mean of the probabilities would do better than any order.
+                        {**first, "k": k, "share": x, **mean(aps).columns("ap")}
+                        for k, x, aps in zip((0, *ks), xs, zip(*orders, strict=True), strict=True)
                     ]
-                    below = {}
-                    if "random" in height:
-                        below = (height["random"] - height[by]).columns("below_random")
-                    areas.append(
-                        {**first, "up_to_share": ks[-1] / total, **height[by].columns("area")}
-                        | below
-                    )
+                    height = mean(heights[by])
+                    under = {}
+                    if by != "random" and "random" in heights:
+                        under = below(height, heights["random"]).columns("below_random")
+                    areas.append({**first, "up_to_share": xs[-1], **height.columns("area")} | under)
         table, by_area = pd.DataFrame(points), pd.DataFrame(areas)
         result = Result("Does the ranking find the channels that matter?", ABOUT)
         result.tables = {"k_sweep_area": by_area, "k_sweep": table}
@@ -128,8 +129,8 @@ class KSweep(Analysis):
 
     def _measured(
         self, subject: Subject, ks: list[int], instead: str
-    ) -> dict[tuple[int, str], dict[str, Estimate]]:
-        """AP over the seen and unseen generators for each k (0: nothing) and ranking."""
+    ) -> dict[str, dict[str, list[list[Estimate]]]]:
+        """Where (seen, unseen) -> ranking -> of each of its orders AP for each k (0 first)."""
         orders = {
             (by, i): subject.order(by, seed=subject.seed + i)
             for by in self.rankings
@@ -139,20 +140,19 @@ class KSweep(Analysis):
         logits = subject.evaluate_dropped(choices, self._instead(subject, instead))
         whole = Scores.of(subject, subject.evaluate().logits)
         scores = {name: Scores.of(subject, of_choice) for name, of_choice in logits.items()}
-        found: dict[tuple[int, str], dict[str, Estimate]] = {}
-        for judge in judges(subject):
-            undisturbed = judge(whole)["ap"]
-            for by in self.rankings:
-                found.setdefault((0, by), {})[judge.name] = undisturbed
-                for k in ks:
-                    # The mean AP: the mean of the probabilities would do better than any order.
-                    aps = [judge(scores[f"{b} {i} {k}"])["ap"] for b, i in orders if b == by]
-                    found.setdefault((k, by), {})[judge.name] = mean(aps)
-        over = {key: over_generators(subject, aps) for key, aps in found.items()}
-        return {
-            key: {where: e for where, e in parts.items() if where != "unseen_worst"}
-            for key, parts in over.items()
-        }
+        judged = {judge.name: judge for judge in judges(subject)}
+        undisturbed = {name: judge(whole)["ap"] for name, judge in judged.items()}
+        found: dict[str, dict[str, list[list[Estimate]]]] = {}
+        for by, i in orders:
+            curve = [undisturbed] + [
+                {name: judge(scores[f"{by} {i} {k}"])["ap"] for name, judge in judged.items()}
+                for k in ks
+            ]
+            points = [over_generators(subject, aps) for aps in curve]
+            for where in [w for w in points[0] if w != "unseen_worst"]:
+                aps = [point[where] for point in points]
+                found.setdefault(where, {}).setdefault(by, []).append(aps)
+        return found
 
     @staticmethod
     def _instead(subject: Subject, instead: str) -> Tensor | Images | None:
@@ -171,10 +171,10 @@ class KSweep(Analysis):
             omega = part[part["ranking"] == "omega"]
             if len(omega) and "below_random" in part:
                 low, high = omega[["below_random_low", "below_random_high"]].to_numpy()[0]
-                sure = "more than chance" if low > 0 else "no more than chance can do"
+                by = omega["below_random"].iloc[0]
                 text += (
-                    f"; by omega it is {omega['area'].iloc[0]:.3f}, {low:.3f} to {high:.3f} below "
-                    f"the random order: {sure}"
+                    f"; by omega it is {omega['area'].iloc[0]:.3f}, {by:+.3f} below random orders "
+                    f"({low:+.3f} to {high:+.3f}): {verdict(low, high)}"
                 )
             result.findings.append(f"{text} (in place of a channel: {INSTEAD[str(instead)]}).")
         names = areas[["where", "ranking", "instead"]].agg("_area_".join, axis=1)

@@ -28,10 +28,12 @@ with Benjamini and Hochberg's correction) has neither. But both ask only whether
 Nearly every filter responds to {cue} a little, in a detector that has learned nothing too; the
 share among all channels shows it.
 
-What matters to the decision is whether a channel tells generated from real images worse without
-{cue}. DeLong's test on the area under its ROC curve, with and without {cue}, asks that: a channel
-that does not separate the two kinds cannot lose anything, so a detector that has learned nothing
-gets at most {percent:g} % false discoveries.
+A stricter question is whether a channel tells generated from real images worse without {cue}.
+DeLong's test on the area under its ROC curve, with and without {cue}, asks that. Where the images
+of both kinds differ in nothing, no channel has anything to lose, and in at most {percent:g} % of
+such cases any is found. It tells what a channel holds, not what the decision uses: where the images
+differ in {cue}, filters that were never trained lose by it too. So look at the share among all
+channels, and at AP without {cue}, beside it.
 """
 
 

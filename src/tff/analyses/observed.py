@@ -29,6 +29,20 @@ class TooFewImagesError(ValueError):
     """A statistic has no images to be computed from."""
 
 
+def require_numbers(logits: Floats, images: Images, how: str) -> None:
+    """Refuse logits that are NaN: no statistic of them means anything.
+
+    Raises:
+        ValueError: with how many there are, and of which image.
+    """
+    if len(rows := np.flatnonzero(np.isnan(logits))):
+        raise ValueError(
+            f"the detector gives no number (NaN) for {len(rows)} of {len(logits)} images {how}, "
+            f"such as {images.manifest['path'].iloc[rows[0]]}: its training has diverged, or its "
+            "activations overflow"
+        )
+
+
 @dataclass(eq=False)
 class Observed:
     """What does not depend on how channels are ranked; `Subject` is the whole.
@@ -110,6 +124,8 @@ class Observed:
             sample = np.empty(0, np.int64) if channels is None else self.sample
             none = torch.empty(0, dtype=torch.int64)
             done = self.passes.evaluate(images, cue, none if channels is None else channels, sample)
+            how = "as they are" if cue is None else f"without {getattr(cue, 'cue', 'the cue')}"
+            require_numbers(done.logits, images, how)
             self._done[which, cue] = done
         return done
 
@@ -121,12 +137,14 @@ class Observed:
         Kept for whoever asks for the same, unless something stands in place of the channels.
         """
         key = tuple((name, tuple(channels.tolist())) for name, channels in choices.items())
-        if instead is not None:
-            return self.passes.evaluate_dropped(self.images.test, choices, instead)
-        if key not in self._dropped:
-            found = self.passes.evaluate_dropped(self.images.test, choices, None)
+        if instead is None and key in self._dropped:
+            return dict(self._dropped[key])
+        found = self.passes.evaluate_dropped(self.images.test, choices, instead)
+        for name, logits in found.items():
+            require_numbers(logits, self.images.test, f"with channels dropped ({name})")
+        if instead is None:
             self._dropped[key] = found
-        return dict(self._dropped[key])
+        return dict(found)
 
     @cached_property
     def sample(self) -> Rows:

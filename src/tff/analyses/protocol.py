@@ -23,8 +23,8 @@ class Protocol:
         name: by which tables and messages call it.
         threshold: where "generated" begins: `half` (0.5), `validation` (chosen on the validation
             images of the seen generator) or `oracle` (chosen on the test images themselves).
-        scores: what average precision is taken of: `logits`, or float32 `probabilities`, which
-            saturate and so make ties, as in the published evaluations.
+        scores: what average precision is taken of: `logits`, or `probabilities`. These are float32
+            then, for thresholds too: they saturate and make ties, as in published evaluations.
         crop: of the test images, which the pass must have had; None: any.
         resize: length of the shorter side, likewise; `none`: not resized.
 
@@ -48,12 +48,17 @@ class Protocol:
                     f"report.protocol.{option}={value}: expected {', '.join(map(str, known))}"
                 )
 
+    def probability(self, logits: Floats) -> Floats:
+        """(...,) logits -> probability of "generated", which a threshold cuts."""
+        exact = sigmoid(logits)
+        if self.scores == "logits":
+            return exact
+        saturated: Floats = exact.astype("float32").astype("float64")
+        return saturated
+
     def score(self, logits: Floats) -> Floats:
         """(...,) logits -> what average precision is taken of."""
-        if self.scores == "logits":
-            return logits
-        saturated: Floats = sigmoid(logits).astype("float32").astype("float64")
-        return saturated
+        return logits if self.scores == "logits" else self.probability(logits)
 
     def check(self, view: View) -> None:
         """Refuse images that were seen otherwise than this protocol sees them.

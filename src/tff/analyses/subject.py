@@ -25,7 +25,6 @@ from tff.data.splits import Splits
 from tff.detectors.base import Detector
 from tff.relevance.lrp import LRP
 from tff.statistics.average_precision import average_precision
-from tff.statistics.detection import sigmoid
 from tff.statistics.threshold import ThresholdRule, best_threshold
 
 
@@ -141,7 +140,9 @@ class Subject(Observed):
         """Where "generated" begins for images with these labels and logits, by a rule."""
         if rule == "validation":
             of, logits = labels_of(self.images.discovery), self._evaluate("discovery", None).logits
-        return 0.5 if rule == "half" else best_threshold(of, sigmoid(logits))
+        return (
+            0.5 if rule == "half" else best_threshold(of, self.options.scoring.probability(logits))
+        )
 
     @cached_property
     def seen(self) -> set[str]:

@@ -13,7 +13,8 @@ from tff.analyses.sweep_job import DAMAGED, DONE, FAILURE, job
 from tff.analyses.sweep_report import PROTOCOL
 from tff.analyses.sweep_settings import Settings, swept
 from tff.statistics.agreement import Floats, spearman
-from tff.statistics.bootstrap import Rows, interval, resamples
+from tff.statistics.bootstrap import Rows, evaluated, resamples
+from tff.statistics.estimate import Estimate
 
 #: Numbers of a job of which a group has mean and spread.
 MEASURES = (
@@ -113,7 +114,7 @@ def association(table: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
     """Spearman between AP on unseen generators and each conditional share, with intervals.
 
     Over `jobs`, and over `group means`, since the jobs of one group are no independent looks. The
-    intervals are percentiles over resamples of the jobs (or groups); NaN where all are in one
+    intervals are of resamples of the jobs (or groups); NaN where all are in one
     order, since a resample knows no other. All is NaN below `LEAST` of them.
     """
     done = compared(table)
@@ -139,4 +140,6 @@ def _spearman(pairs: Floats, draws: int, seed: int) -> tuple[float, float, float
     rows = resamples(np.zeros(len(pairs), np.int64), draws, seed)
     found = float(statistic(everything)[0])
     # Resamples of a perfect order are all perfect: that is no sign of certainty.
-    return found, *((np.nan, np.nan) if abs(found) > 1 - 1e-9 else interval(statistic, rows))
+    if abs(found) > 1 - 1e-9:
+        return found, np.nan, np.nan
+    return found, *Estimate(found, evaluated(statistic, rows)).ends

@@ -41,16 +41,21 @@ def parsed(k: int | str | None, total: int, fraction: float) -> int | None:
 def smallest(drop: Drop, below: float, total: int) -> int:
     """The smallest k whose top k, dropped, take AP below a value.
 
-    Powers of two and half of all channels first, in one reading of the images; then the gap is
-    halved. As AP need not fall evenly, a smaller k that an even fall would not suggest may have
-    been passed over.
+    Nothing, powers of two and half of all channels first, in one reading of the images; then the
+    gap is halved. As AP need not fall evenly, a smaller k that an even fall would not suggest may
+    have been passed over.
 
     Raises:
-        ValueError: not even half of all channels do.
+        ValueError: not even half of all channels do, or AP is below the value as it is.
     """
     half = max(1, total // 2)
-    tried = sorted({2**i for i in range(half.bit_length())} | {half})
+    tried = sorted({0, half} | {2**i for i in range(half.bit_length())})
     found = drop(tried)
+    if found[0] < below:
+        raise ValueError(
+            f"subject.k=auto: AP on the seen generator is {found[0]:.3f} with nothing dropped, "
+            f"below subject.k_below={below:g} already; lower that, or give k as a number"
+        )
     reached = np.flatnonzero(found < below)
     if not len(reached):
         raise ValueError(
@@ -59,8 +64,7 @@ def smallest(drop: Drop, below: float, total: int) -> int:
             "or give k as a number"
         )
     first = int(reached[0])
-    high = tried[first]
-    low = tried[first - 1] if first else 0  # known to leave AP where it was
+    low, high = tried[first - 1], tried[first]
     while high - low > 1:
         middle = (low + high) // 2
         if float(drop([middle])[0]) < below:

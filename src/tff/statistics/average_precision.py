@@ -22,7 +22,7 @@ def average_precision(labels: NDArray[np.int64], scores: Floats) -> Floats:
             saturate and make ties.
 
     Returns:
-        (...,) float64; NaN where there is no generated image.
+        (...,) float64; NaN where there is no generated image, or a score is NaN.
     """
     if labels.shape[-1] == 0:
         return np.full(labels.shape[:-1], np.nan)
@@ -39,7 +39,7 @@ def average_precision(labels: NDArray[np.int64], scores: Floats) -> Floats:
     total = hits[..., -1]
     with np.errstate(invalid="ignore"):
         area: Floats = (precision * gained).sum(-1) / np.where(total > 0, total, np.nan)
-    return area
+    return np.where(np.isnan(scores).any(-1), np.nan, area)
 
 
 class AveragePrecision(Rows):
@@ -58,9 +58,9 @@ class AveragePrecision(Rows):
         super().update(torch.zeros(len(pairs)), pairs)
 
     def compute(self) -> Tensor:
-        """Scalar float32; NaN without a generated image."""
+        """Scalar float32; NaN without a generated image, or of a network that gives NaN."""
         # In any order: images of equal logits count as one step of the curve.
         logits, labels = joined(self.values).reshape(-1, 2).cpu().numpy().T
-        if not labels.any():
+        if not labels.any() or np.isnan(logits).any():
             return torch.tensor(torch.nan)
         return torch.tensor(average_precision_score(labels, logits), dtype=torch.float32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,17 @@ def sigmoid(logits: Floats) -> Floats:
     """Probability of "generated" from logits, without overflow."""
     p: Floats = np.exp(-np.logaddexp(0, -logits))
     return p
+
+
+def mean_logit(logits: Sequence[Floats]) -> Floats:
+    """The logit of the mean probability of several detectors, (N,) each, where it saturates too."""
+
+    def log_of_sum(exponents: Floats) -> Floats:
+        total: Floats = np.logaddexp.reduce(exponents)
+        return total
+
+    z = np.stack(logits)
+    return log_of_sum(-np.logaddexp(0, -z)) - log_of_sum(-np.logaddexp(0, z))
 
 
 def detection(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
-from tff.statistics.bootstrap import percentiles
+from tff.statistics.bootstrap import bias_corrected
 
 Floats = NDArray[np.float64]
 
@@ -24,20 +26,33 @@ class Estimate:
     Args:
         value: of the images themselves; NaN where it is undefined.
         draws: (D,) of their resamples; NaN where it is undefined.
+        beyond: half of the 95 % interval that the value would have on endless images, from another
+            chance than theirs; NaN where that is unknown. Nothing more can be computed from such
+            an estimate.
     """
 
     value: float
     draws: Floats
+    beyond: float = 0.0
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The 95 % interval, of both kinds of chance together; NaN where it is unknown."""
+        low, high = bias_corrected(self.value, self.draws)
+        return (
+            self.value - math.hypot(self.value - low, self.beyond),
+            self.value + math.hypot(high - self.value, self.beyond),
+        )
 
     @property
     def low(self) -> float:
-        """Lower end of the 95 % percentile interval, undefined draws left out; NaN without any."""
-        return percentiles(self.draws)[0]
+        """Lower end of the interval."""
+        return self.ends[0]
 
     @property
     def high(self) -> float:
         """Upper end of the interval."""
-        return percentiles(self.draws)[1]
+        return self.ends[1]
 
     def __sub__(self, other: Estimate) -> Estimate:
         """The difference in each resample: what varies in both alike drops out.
@@ -45,7 +60,7 @@ class Estimate:
         Undefined where one of them is undefined on the images themselves.
 
         Raises:
-            ValueError: the numbers of draws differ.
+            ValueError: the numbers of draws differ, or one varies beyond the images.
         """
         if np.isnan([self.value, other.value]).any():
             return _undefined(max(len(self.draws), len(other.draws)))
@@ -54,8 +69,30 @@ class Estimate:
 
     def columns(self, name: str) -> dict[str, float]:
         """Columns of a table: `name`, `name_low` and `name_high`."""
-        low, high = percentiles(self.draws)
+        low, high = self.ends
         return {name: self.value, f"{name}_low": low, f"{name}_high": high}
+
+
+def below(one: Estimate, others: Sequence[Estimate]) -> Estimate:
+    """By how much a number lies below the mean of others that were drawn at random.
+
+    The interval holds the chance of the images and that of the drawing: if `one` had been drawn
+    like the m others, whose standard deviation is s, the difference would be t(m - 1) s
+    sqrt(1 + 1/m). So it excludes zero in 5 % of the cases in which `one` is nothing special.
+
+    Args:
+        one: of a choice that was made, such as AP without the top channels.
+        others: of choices that were drawn; of a single one nobody knows how much they vary.
+
+    Raises:
+        ValueError: the numbers of draws differ.
+    """
+    difference = mean(others) - one
+    values, number = np.array([other.value for other in others]), len(others)
+    if number < 2:
+        return replace(difference, beyond=np.nan)
+    reach = float(stdtrit(number - 1, 0.975)) * math.sqrt(1 + 1 / number)
+    return replace(difference, beyond=reach * float(values.std(ddof=1)))
 
 
 def mean(estimates: Sequence[Estimate]) -> Estimate:
@@ -125,6 +162,10 @@ def area(xs: Sequence[float], estimates: Sequence[Estimate]) -> Estimate:
 
 def _together(estimates: Sequence[Estimate]) -> Floats:
     """The draws of all, (n, D)."""
+    if any(estimate.beyond != 0 for estimate in estimates):
+        raise ValueError(
+            "estimates that vary beyond the images: combine first, and hold against draws last"
+        )
     numbers = {len(estimate.draws) for estimate in estimates}
     if len(numbers) > 1:
         raise ValueError(
