@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import count
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from torch.distributed import (
     all_gather_object,
@@ -19,7 +18,6 @@ from torch.distributed import (
 )
 
 T = TypeVar("T")
-_blocks = count()
 
 
 class OtherProcessError(RuntimeError):
@@ -38,9 +36,15 @@ def place() -> tuple[int, int]:
 
 
 def agreed(value: T) -> T:
-    """What the first process has, on all of them: a file may appear between two looks at it."""
+    """What the first process has, on all of them: a file may appear between two looks at it.
+
+    Raises:
+        OtherProcessError: another process has failed before, within `all_or_none`.
+    """
     if place()[1] == 1:
         return value
+    with together():
+        pass  # one that failed on its way here has said so
     answer = [value]
     broadcast_object_list(answer)
     return answer[0]
@@ -61,30 +65,88 @@ def together() -> Iterator[Callable[[], None]]:
     if world == 1:
         yield lambda: None
         return
-    # The store is not public; without it processes would learn of an error at the end of a pass
-    # only, which may be hours away.
-    store, key = distributed_c10d._get_default_store(), f"tff/failed/{next(_blocks)}"
-    looked = time.monotonic()
-
-    def look() -> None:
-        nonlocal looked
-        if time.monotonic() - looked > 0.5:
-            looked = time.monotonic()
-            if store.check([key]):
-                raise _LeaveError
-
+    block = _Block()
     error: Exception | None = None
     try:
-        yield look
+        yield block.look
     except _LeaveError:
         pass
     except Exception as raised:
         error = raised
-        store.set(key, "")
-    told = [""] * world
-    all_gather_object(told, "" if error is None else str(error) or repr(error))
-    failed = [number for number, text in enumerate(told) if text]
-    if error is not None and failed[0] == rank:
+    told = block.leave(error)
+    if error is not None and not any(one.error for one in told[:rank]):
         raise error
-    if failed:
-        raise OtherProcessError(f"process {failed[0]} of {world}: {told[failed[0]]}") from error
+    _raise_first(told, error)
+
+
+@contextmanager
+def all_or_none() -> Iterator[None]:
+    """Either all processes get through it or none, wherever in it one of them fails.
+
+    All must enter it, and may meet in `together` and `agreed` within, but not in another one of
+    this. A process that fails on its own goes to the end of it, and there tells the others: those
+    that are in a `together` still take it for that one, fail as well, and come after. So all meet
+    at the end, and exchange as often on the way. Where several fail, each keeps its own error.
+
+    An error while tensors are being exchanged is beyond this: the others wait for them.
+
+    Raises:
+        OtherProcessError: another process has failed.
+    """
+    if place()[1] == 1:
+        yield
+        return
+    error: Exception | None = None
+    try:
+        yield
+    except Exception as raised:
+        error = raised
+    told = _Block().leave(error, ended=True)
+    while not all(one.ended for one in told):
+        told = _Block().leave(error, ended=True)
+    if error is not None:
+        raise error
+    _raise_first(told)
+
+
+class _Told(NamedTuple):
+    """What a process says when it leaves a block."""
+
+    error: str  # empty: all went well
+    ended: bool  # whether it is at the end of `all_or_none`
+
+
+class _Block:
+    """What all processes leave together. Each counts its own, and all come to the same number."""
+
+    def __init__(self) -> None:
+        self.rank, self.world = place()
+        # The store is not public; without it processes would learn of an error at the end of a
+        # pass only, which may be hours away.
+        self.store = distributed_c10d._get_default_store()
+        # Counted there and not here: the first process of a sweep lives on from job to job, while
+        # the others, and the store, are new.
+        self.key = f"tff/failed/{self.store.add(f'tff/blocks/{self.rank}', 1)}"
+        self.looked = time.monotonic()
+
+    def look(self) -> None:
+        """Leave early if another process has failed; asks twice a second at most."""
+        if time.monotonic() - self.looked > 0.5:
+            self.looked = time.monotonic()
+            if self.store.check([self.key]):
+                raise _LeaveError
+
+    def leave(self, error: Exception | None, ended: bool = False) -> list[_Told]:
+        """Wait for the others; what each of them says."""
+        if error is not None:
+            self.store.set(self.key, "")
+        told = [_Told("", False)] * self.world
+        text = "" if error is None else str(error) or repr(error)
+        all_gather_object(told, _Told(text, ended))
+        return told
+
+
+def _raise_first(told: Sequence[_Told], cause: Exception | None = None) -> None:
+    for number, one in enumerate(told):
+        if one.error:
+            raise OtherProcessError(f"process {number} of {len(told)}: {one.error}") from cause

@@ -17,44 +17,19 @@ from tff.analyses.detection import Detection
 from tff.analyses.observed import TooFewImagesError
 from tff.analyses.subject import Subject
 from tff.data.folder import Folder
-from tff.process import place
 from tff.report.page import write
 from tff.training.callback import AnalyzeCheckpoints
 from tff.training.module import UniversalDetector
-from tff.types import Result
 
 
 @dataclass(frozen=True)
 class Failing(Analysis):
     error: type[Exception] = RuntimeError
-    rank: int | None = None
 
     def answer(self, subject):
         subject.evaluate()
         torch.rand(3)  # must not reach the training
-        if self.rank in (None, place()[0]):
-            raise self.error("no such luck")
-        return Result("lucky")
-
-
-@dataclass(frozen=True)
-class Odd:
-    """A cue that fails in one process, in the middle of a pass."""
-
-    cue = "luck"
-    rank: int = 1
-
-    def __call__(self, image):
-        if place()[0] == self.rank:
-            raise OSError(f"process {self.rank} lost a file")
-        return image
-
-
-@dataclass(frozen=True)
-class WithoutLuck(Analysis):
-    def answer(self, subject):
-        subject.evaluate(Odd())
-        return Result("unreachable")
+        raise self.error("no such luck")
 
 
 @pytest.fixture(scope="module")
@@ -62,13 +37,15 @@ def root(tmp_path_factory):
     return tiny.tree(tmp_path_factory.mktemp("images"), images=20, size=32)  # 80: 20 steps of 4
 
 
-def fit(root, out, analyses, checkpoint=None, ckpt=None, options=None, **trainer):
+def fit(
+    root, out, analyses, checkpoint=None, ckpt=None, options=None, subject=Subject.of, **trainer
+):  # fmt: skip
     pl.seed_everything(1, verbose=False)
     data = Folder(root=str(root), batch_size=4, size=32, workers=0)
     module = UniversalDetector(tiny.detector(), partial(torch.optim.Adam, lr=1e-3))
     folder = out / "checkpoints"
     last = ModelCheckpoint(folder, "last", enable_version_counter=False, **(checkpoint or {}))
-    subject = partial(Subject.of, draws=10, confidence=0.5, batch_size=4)
+    subject = partial(subject, draws=10, confidence=0.5, batch_size=4)
     callback = AnalyzeCheckpoints(analyses, subject, 4, str(folder), **(options or {}))
     settings = {"accelerator": "cpu", "devices": 1, "max_epochs": 1, "logger": False}
     trainer = pl.Trainer(
@@ -203,13 +180,32 @@ def test_the_cost_is_logged_and_written(root, tmp_path):
     assert 0 < share < 1
 
 
-def test_errors_of_two_processes_and_of_one_leave_training(root, tmp_path):
-    analyses = {"bad": Failing(rank=None), "lost": WithoutLuck()}
-    fit(root, tmp_path, analyses, strategy="ddp_spawn", devices=2)
+def lost(*_, **__):
+    raise OSError("an image is lost")
+
+
+def test_a_subject_that_cannot_be_made_stands_in_the_report(root, tmp_path, caplog):
+    logger = pl.loggers.CSVLogger(tmp_path, name="logs", version="train")
+    fit(root, tmp_path, ONE, subject=lost, logger=logger)
+    assert "training goes on: checkpoint of step" in caplog.text
     (report,) = (tmp_path / "checkpoints").glob("step*")
     page = (report / "index.html").read_text()
-    assert "process 1 of 2: process 1 lost a file" in page
-    assert "bad" in page
+    assert "FAILED" in page
+    assert "failed (OSError): an image is lost" in page
+    assert json.loads((report / "summary.json").read_text())["analysis/seconds"] > 0
+
+
+def test_what_was_found_is_written_where_no_logger_takes_it(root, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("tff.training.callback.loggers.log", lost)
+    fit(root, tmp_path, ONE, logger=pl.loggers.CSVLogger(tmp_path))
+    assert "training goes on: report of step" in caplog.text
+    (report,) = (tmp_path / "checkpoints").glob("step*")
+    assert (report / "tables" / "detection.csv").is_file()
+
+
+def test_checkpoints_that_no_callback_is_told_of_are_refused(root, tmp_path):
+    with pytest.raises(ValueError, match=r"pass callbacks\.best\.save_weights_only=false"):
+        fit(root, tmp_path, ONE, {"save_weights_only": True})
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import time
 import pytest
 import pytorch_lightning as pl
 import tiny
+from pytorch_lightning.callbacks import Checkpoint
 from resuming import same, train
 
 from tff.detectors.reading import read
@@ -21,6 +22,7 @@ class Send(pl.Callback):
 
     def __init__(self, hook, count, number, swallow=False):
         self.count, self.number, self.swallow = count, number, swallow
+        self.went_on = False
         setattr(self, hook, self.send)
 
     def send(self, *_):
@@ -29,9 +31,14 @@ class Send(pl.Callback):
             try:
                 os.kill(os.getpid(), self.number)
                 time.sleep(0.05)
+                self.went_on = True
             except BaseException:  # as a destructor does
                 if not self.swallow:
                     raise
+
+
+class SendLater(Send, Checkpoint):
+    """Stands after the checkpoints, where an analysis does."""
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +79,26 @@ def test_saves_where_it_can_go_on(root, whole, tmp_path, number, hook, count, st
     last = tmp_path / "checkpoints" / "last.ckpt"
     assert read(last)["global_step"] in (step, step + 1)
     train(root, tmp_path, str(last), steps=None)
+    same(tmp_path, whole)
+
+
+@pytest.mark.parametrize(
+    ("hook", "count", "step"),
+    [
+        ("on_train_batch_end", 2, 2), ("on_train_batch_end", 6, 6), ("on_validation_start", 1, 6),
+        ("on_validation_batch_start", 2, 6), ("on_validation_end", 1, 6),
+        ("on_train_epoch_end", 1, 6), ("on_train_start", 1, None),
+    ],
+)  # fmt: skip
+def test_ends_at_once_where_all_is_saved(root, whole, tmp_path, hook, count, step):
+    """Whatever follows a checkpoint, such as its analysis, may take long."""
+    send = SendLater(hook, count, signal.SIGUSR1)
+    with pytest.raises(Stopped), Interrupt() as interrupt:
+        train(root, tmp_path, steps=1, interrupt=interrupt, kill=send)
+    assert not send.went_on
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    assert (read(last)["global_step"] if last.is_file() else None) == step
+    train(root, tmp_path, str(last) if step else None, steps=None)
     same(tmp_path, whole)
 
 

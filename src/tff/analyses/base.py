@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from tff.analyses.doubts import raise_doubts
 from tff.analyses.observed import TooFewImagesError
 from tff.analyses.subject import Subject
+from tff.process import all_or_none
 from tff.types import Result
 
 #: Makes a result of the name of an analysis and its error.
@@ -58,20 +59,28 @@ def unanswered(name: str, error: Exception) -> Result:
 
 
 def run(
-    analyses: Mapping[str, Analysis], subject: Subject, failed: Failed | None = None
+    analyses: Mapping[str, Analysis],
+    subject: Subject,
+    failed: Failed | None = None,
+    before: Callable[[], None] | None = None,
 ) -> dict[str, Result]:
     """Answer several questions about one subject, in the given order of results.
 
     Those that need most of a pass over the images go first, so that the others share it. What makes
-    all of it doubtful stands in the first result.
+    all of it doubtful stands in the first result. Of several processes, all answer a question or
+    none does.
 
     Args:
         failed: makes a result of an error; None: the first error ends all.
+        before: called before each question, on all processes; its errors end all.
     """
 
     def answer(name: str, question: Callable[[], Result]) -> Result:
+        if before:
+            before()
         try:
-            return question()
+            with all_or_none():
+                return question()
         except Exception as error:
             if failed is None:
                 raise
@@ -84,7 +93,8 @@ def run(
     if looked and not any(analysis.tells_of_files for analysis in looked):
         detection = any(analysis.rests_on_detection for analysis in looked)
         try:
-            raise_doubts(next(iter(results.values())), subject, detection)
+            with all_or_none():
+                raise_doubts(next(iter(results.values())), subject, detection)
         except Exception as error:
             if failed is None:
                 raise

@@ -16,7 +16,7 @@ from tff.data.loader import loader
 from tff.data.shard import EvaluationBatches
 from tff.detectors.base import Detector
 from tff.detectors.interventions import Instead, dropped, outputs, recorded
-from tff.process import place
+from tff.process import place, together
 from tff.relevance.explanation import Explanation
 from tff.relevance.ledger import COLUMNS
 from tff.relevance.lrp import LRP
@@ -101,8 +101,9 @@ class Passes:
                     all_of.update(batch.index[wanted[batch.index]], of_all)
 
             self._each(images, name, look, keep)
-        if place()[1] > 1:  # processes on GPUs can exchange only what lies there
-            all_of.to(self.device)
+        if place()[1] > 1:
+            with together():  # one GPU may have no room for it
+                all_of.to(self.device)  # since processes on GPUs can exchange only what lies there
         values = rows.compute().cpu().numpy()
         return Evaluation(
             values[:, 0],

@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 
 from tff.analyses.base import Analysis, run, unanswered
 from tff.analyses.observed import TooFewImagesError
 from tff.analyses.subject import Subject
+from tff.process import all_or_none
 from tff.report import loggers
 from tff.report.page import write
 from tff.report.versions import versions
@@ -61,10 +63,26 @@ class AnalyzeCheckpoints(Checkpoint):
         self.analyses, self.subject = analyses, subject
         self.images, self.dirpath = images, Path(dirpath)
         self.every_n, self.on_error = every_n, on_error
+        #: Called with the trainer before each analysis, on all processes; may end the training.
+        self.between: Callable[[Trainer], None] = _nothing
         self._saves = 0
         self._saved = self._analysed = -1
         self._began = time.monotonic()
         self._spent = 0.0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse checkpoints of which no callback would be told.
+
+        Raises:
+            ValueError: a checkpoint is to hold the weights only.
+        """
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.save_weights_only:
+                raise ValueError(
+                    f"{callback.filename or 'a checkpoint'} has save_weights_only=true: Lightning "
+                    "tells no callback of it, and it would not be analysed; pass "
+                    "callbacks.best.save_weights_only=false, or callbacks.analyze=null"
+                )
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The time from which the share is taken."""
@@ -127,26 +145,33 @@ class AnalyzeCheckpoints(Checkpoint):
             torch.no_grad(),
             torch.random.fork_rng(gpus),
         ):
-            try:
-                self._analyse(trainer, pl_module, step, began)
-            except Exception as error:
-                self._failed(f"checkpoint of step {step}", error)
+            self._analyse(trainer, pl_module, step, began)
 
     def _analyse(
         self, trainer: Trainer, pl_module: LightningModule, step: int, began: float
     ) -> None:
-        images = trainer.datamodule.splits().limited(self.images)  # type: ignore[attr-defined]
-        subject = self.subject(
-            pl_module.detector, images, device=str(pl_module.device), weights=f"step {step}"
-        )
-        results = run(self.analyses, subject, self._failed)
+        protocol: dict[str, object] = {}
+        try:
+            with all_or_none():
+                images = trainer.datamodule.splits().limited(self.images)  # type: ignore[attr-defined]
+                device, weights = str(pl_module.device), f"step {step}"
+                subject = self.subject(pl_module.detector, images, device=device, weights=weights)
+        except Exception as error:
+            results = {"analysis": self._failed(f"checkpoint of step {step}", error)}
+        else:
+            results = run(self.analyses, subject, self._failed, partial(self.between, trainer))
+            protocol = subject.protocol
         cost = self._cost(began)
-        for logger in trainer.loggers:
-            loggers.log(results, logger, step)
-            logger.log_metrics(cost, step)
-        if trainer.is_global_zero:
-            context = {"step": step, "protocol": subject.protocol, "versions": versions(), **cost}
-            write(results, self._folder(step), context)
+        try:
+            with all_or_none():
+                if trainer.is_global_zero:
+                    told = {"step": step, "protocol": protocol, "versions": versions(), **cost}
+                    write(results, self._folder(step), told)
+                for logger in trainer.loggers:
+                    loggers.log(results, logger, step)
+                    logger.log_metrics(cost, step)
+        except Exception as error:
+            self._failed(f"report of step {step}", error)
 
     def _folder(self, step: int) -> Path:
         return self.dirpath / f"step{step:06d}"
@@ -167,3 +192,7 @@ class AnalyzeCheckpoints(Checkpoint):
             raise error
         log.error("analysis failed, training goes on: %s", text, exc_info=error)
         return Result(f"{name} FAILED", alarms=[f"{name} failed ({type(error).__name__}): {error}"])
+
+
+def _nothing(trainer: Trainer) -> None:
+    """Where nobody wants to look between analyses."""

@@ -8,6 +8,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch.distributed import ReduceOp, all_reduce
 
+from tff.training.callback import AnalyzeCheckpoints
 from tff.training.last import Last, validation_follows
 from tff.training.requeue import requeue
 from tff.training.signals import Signals
@@ -17,32 +18,37 @@ from tff.training.stopped import Stopped
 class Interrupt(Signals, Callback):
     """Note a signal when it comes, and act on it where a training can be taken up again.
 
-    That is after a step of the optimizer, in a validation (which is then run once more), and after
-    the checkpoint of an epoch's end. All processes agree on the step. A handler that was there
+    That is after a step of the optimizer, in a validation (which is then run once more), between
+    analyses, and wherever all is saved. All processes agree on the moment. A handler that was there
     before the training is called after saving.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._before = 0
+        #: Whether the checkpoint to go on from holds all that was trained.
+        self._saved = True
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Listen in this process; look after the checkpoint of each epoch."""
+        """Listen in this process; look after each checkpoint, and between analyses."""
         self.listen()
         # Lightning would take SIGTERM, end without a checkpoint, and, since its handler exchanges
         # something with the other processes, wait for them if they have not got the signal.
         trainer._signal_connector.register_signal_handlers = _nothing  # type: ignore[method-assign]
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, Last):
-                callback.then = self._after_epoch
+                callback.then = self._after_saving
+            elif isinstance(callback, AnalyzeCheckpoints):
+                callback.between = self._between_analyses
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """From here on there is something to save."""
-        self.waits = True
+        """From here on processes wait for each other; there is nothing to save yet."""
+        self._saved, self.waits = True, trainer.world_size > 1
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
-        """Remember the step, to see whether this batch completes one."""
-        self._before, self.waits = trainer.global_step, True
+        """Remember the step, to see whether this batch completes one; it will be to be saved."""
+        self._before = trainer.global_step
+        self._saved, self.waits = False, True
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         """After a step."""
@@ -54,14 +60,21 @@ class Interrupt(Signals, Callback):
         if trainer.world_size == 1 and self.waits and not trainer.sanity_checking:
             self._look(trainer, validating=True)
 
-    def _after_epoch(self, trainer: Trainer) -> None:
-        self._look(trainer, saved=True)
-        # All is saved: an analysis that follows need not be waited for.
+    def _after_saving(self, trainer: Trainer) -> None:
+        self._saved = True
+        self._look(trainer)
+        # Until the next step begins, neither an analysis nor a validation need be waited for.
         self.waits = trainer.world_size > 1
+
+    def _between_analyses(self, trainer: Trainer) -> None:
+        """Not after a validation that is in no checkpoint: run again, it would count twice."""
+        if self._saved or not trainer.validating:
+            self._look(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Nothing is left to save; a signal since the last step still counts."""
-        self._look(trainer, saved=True)
+        self._saved = True
+        self._look(trainer)
         self.waits = False
 
     def teardown(self, *_: Any, **__: Any) -> None:
@@ -74,12 +87,12 @@ class Interrupt(Signals, Callback):
         self.waits = False
         self.teardown()
 
-    def _look(self, trainer: Trainer, validating: bool = False, saved: bool = False) -> None:
-        """Has any process got a signal? Then save and end, all of them here."""
+    def _look(self, trainer: Trainer, validating: bool = False) -> None:
+        """Has any process got a signal? Then save what is not, and end, all of them here."""
         number = self._agreed(trainer)
         if not number:
             return
-        if not saved:
+        if not self._saved:
             again = validating or validation_follows(trainer)
             for callback in trainer.checkpoint_callbacks:
                 if isinstance(callback, Last):

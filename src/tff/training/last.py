@@ -40,7 +40,7 @@ class Last(Checkpoint):
                 raise ValueError(f"callbacks.last.{name}={value}: must be above 0, or null")
         self.path = Path(dirpath) / "last.ckpt"
         self.minutes, self.steps = minutes, steps
-        #: Called with the trainer after the checkpoint of an epoch's end.
+        #: Called with the trainer after each checkpoint that was due, when all is saved.
         self.then: Callable[[Trainer], None] | None = None
         self._before = 0
         self._when = time.monotonic()
@@ -71,6 +71,7 @@ class Last(Checkpoint):
         step = trainer.global_step
         if step != self._before and self._due(trainer, step):
             self.save(trainer, validation_follows(trainer))
+            self._tell(trainer)
 
     def _due(self, trainer: Trainer, step: int) -> bool:
         if self.steps and step % self.steps == 0:
@@ -83,6 +84,9 @@ class Last(Checkpoint):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write after the validation, if there was one, and after the best checkpoint."""
         self.save(trainer)
+        self._tell(trainer)
+
+    def _tell(self, trainer: Trainer) -> None:
         if self.then:
             self.then(trainer)
 
