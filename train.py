@@ -6,7 +6,8 @@ import hydra
 from omegaconf import DictConfig
 
 from tff.command_line import quoted, readable_errors
-from tff.runs.outcome import finished
+from tff.runs.asked import answer
+from tff.runs.lock import kept
 from tff.runs.ranks import shared
 from tff.runs.resume import continued
 
@@ -14,13 +15,13 @@ from tff.runs.resume import continued
 @hydra.main(config_path="conf", config_name="train", version_base="1.3")
 def main(cfg: DictConfig) -> float | None:
     """Fit the detector; the metric that a sweep maximises."""
-    if cfg.resume and (done := finished(cfg.out)):
-        print(f"Finished already, with {cfg.optimized_metric} {done['objective']}: {cfg.out}")
-        return done["objective"]
-    # Imported here, so that a mistyped option is told within a second.
-    from tff.runs.training import train
+    with readable_errors(), kept(cfg.out):
+        if cfg.resume and (done := answer(cfg)):
+            print(f"Finished already, with {cfg.optimized_metric} {done['objective']}: {cfg.out}")
+            return done["objective"]
+        # Imported here, so that a mistyped option is told within a second.
+        from tff.runs.training import train
 
-    with readable_errors():
         return train(cfg)
 
 

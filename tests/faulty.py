@@ -19,6 +19,8 @@ TRAIN = (
     "data=folder", "data.size=32", "data.batch_size=4", "trainer.accelerator=cpu",
     "callbacks.progress=null", "callbacks.analyze=null", "callbacks.schedule=null",
 )  # fmt: skip
+#: Hidden files that a run leaves.
+KEPT = (".hydra", ".hydra-analyze", ".lock")
 ANALYZE = ("images=6", "subject.confidence=0", "subject.draws=20", "trainer.accelerator=cpu")
 
 
@@ -83,4 +85,4 @@ def disk(folder, options):
 
 def unfinished(folder):
     """Files that a writer has begun, anywhere below."""
-    return [p for p in folder.rglob(".*") if p.name not in (".hydra", ".hydra-analyze")]
+    return [p for p in folder.rglob(".*") if p.name not in KEPT]

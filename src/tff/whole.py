@@ -1,19 +1,25 @@
-"""Files and folders that are there whole or not at all: written beside, then renamed."""
+"""Files and folders that are there whole or not at all, and that one process has to itself."""
 
 from __future__ import annotations
 
+import fcntl
 import json
+import logging
 import os
 import re
 import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
+from io import BufferedIOBase
 from pathlib import Path
 from uuid import uuid4
+from weakref import ref
 
 from tff.faults import writing
 
+log = logging.getLogger(__name__)
 _PART = re.compile(r"^\..+-[0-9a-f]{32}\.part$")
 _ABANDONED = 3600  # seconds
 
@@ -74,6 +80,47 @@ def remove_abandoned(folder: Path, seconds: float = _ABANDONED) -> None:
                     shutil.rmtree(part)
                 else:
                     part.unlink()
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[bool]:
+    """Lock a file, which is made where it is missing; False: another process has locked it.
+
+    The lock ends with the block, and with this process however it ends. Where the file system knows
+    no locks, nobody is kept out.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab") as file:
+        ours = _lock(file, fcntl.LOCK_EX)
+        if ours:
+            # A process that is forked from this one (it may load images) outlives it for a while,
+            # and would keep the lock. Those that begin another program close the file anyway.
+            os.register_at_fork(after_in_child=partial(_close, ref(file)))
+        yield ours
+
+
+def taken(path: Path) -> bool:
+    """Whether a process has locked a file, as `alone` does."""
+    try:
+        with open(path, "rb") as file:
+            return not _lock(file, fcntl.LOCK_SH)
+    except OSError:  # not there
+        return False
+
+
+def _lock(file: BufferedIOBase, how: int) -> bool:
+    try:
+        fcntl.flock(file.fileno(), how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        log.debug("goes on without a lock: %s", error)
+    return True
+
+
+def _close(file: ref[BufferedIOBase]) -> None:
+    if (still := file()) is not None:
+        still.close()
 
 
 def _to_disk(path: Path) -> None:

@@ -1,13 +1,19 @@
 """Which folder a run takes, and what it leaves there."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 import yaml
+from hydra import compose, initialize_config_dir
 
-from tff.runs.names import folder_name
+from tff.runs.lock import kept
+from tff.runs.names import folder_name, job_folder
 from tff.runs.outcome import fail, finish, finished, forget
-from tff.runs.resume import continued
+from tff.runs.resume import RUNS, SWEEPS, continued
+
+CONF = Path(__file__).parents[2] / "conf"
 
 
 @pytest.mark.parametrize(
@@ -47,6 +53,28 @@ def test_of_many_options_what_differs_is_seen():
         assert len(name) <= 120
 
 
+NO_PART = (
+    "resume=true", "tags=[a,b]", "logger=wandb", "logger.csv.version=other", "analyze=false",
+    "+logger.wandb.notes=n", 'analyze_options=["images=4"]', "callbacks.analyze=null",
+    "callbacks.analyze.images=4", "analysis@callbacks.analyze.analyses=[ranking]",
+)  # fmt: skip
+
+
+def test_what_is_no_part_of_a_job_is_not_in_its_name():
+    own = ["seed=1", "data.root=/a,b", "+trainer.limit_val_batches=1"]
+    name = job_folder(own)
+    assert name == folder_name(",".join(sorted(own)))
+    assert job_folder([*NO_PART, *reversed(own)]) == name
+    assert job_folder(["logger_of_mine=1"]) != job_folder([])
+
+
+def test_the_settings_name_jobs_so():
+    job = ["detector=resnet18", "seed=1", "logger=csv", "tags=[x]", "callbacks.analyze.images=4"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", [*job, "hydra.sweep.dir=x"], return_hydra_config=True)
+    assert cfg.hydra.sweep.subdir == "detector-resnet18+seed-1"
+
+
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -75,6 +103,34 @@ def test_the_newest_unfinished_run_with_the_same_options(runs):
     assert continued(given, {}) == given
 
 
+def test_the_newest_is_the_one_that_was_started_last_whatever_its_name(runs, tmp_path):
+    for age, name in enumerate(["2026-02", "2026-01", "torchrun-7", "srun-31"]):
+        runs(name, "seed=1")
+        path = tmp_path / "outputs" / "train" / name / ".hydra" / "overrides.yaml"
+        os.utime(path, (1e9 - age, 1e9 - age))
+    assert continued(["seed=1", "resume=auto"], {})[-1].endswith('2026-02"')
+
+
+def test_a_run_that_is_still_going_is_passed_over(runs, tmp_path, capsys):
+    runs("2026-01", "seed=1")
+    runs("2026-02", "seed=1")
+    given = ["seed=1", "resume=auto"]
+    with kept(tmp_path / "outputs/train/2026-02"):
+        assert continued(given, {})[-1].endswith('2026-01"')
+        assert "still going: outputs/train/2026-02" in capsys.readouterr().err
+        with kept(tmp_path / "outputs/train/2026-01"):
+            assert continued(given, {}) == given
+    assert continued(given, {})[-1].endswith('2026-02"')
+
+
+@pytest.mark.parametrize("option", NO_PART)
+def test_what_is_no_part_of_a_run_may_differ(runs, option):
+    runs("2026-01", "seed=1", "analyze=true")
+    runs("2026-02", "seed=1", "callbacks.last=null")
+    found = continued(["seed=1", "resume=auto", option], {})
+    assert found[-1].endswith('2026-01"')
+
+
 def test_a_job_that_slurm_starts_again_goes_on(runs):
     runs("2026-01", "seed=1")
     found = continued(["seed=1"], {"SLURM_RESTART_COUNT": "1"})
@@ -99,6 +155,10 @@ def test_a_sweep_is_found_by_its_script_and_options(tmp_path, monkeypatch):
     given = ["-m", *seeds, "resume=true"]
     assert continued(given, {})[-1] == 'hydra.sweep.dir="outputs/multirun/2"'
     assert continued(given, {}, "analyze")[-1] == 'hydra.sweep.dir="outputs/multirun/4"'
+    for option in NO_PART:
+        assert continued([*given, option], {})[-1] == 'hydra.sweep.dir="outputs/multirun/2"'
+    os.utime("outputs/multirun/1/multirun.yaml")
+    assert continued(given, {})[-1] == 'hydra.sweep.dir="outputs/multirun/1"'
 
 
 def test_damaged_files_of_former_runs_do_no_harm(runs, tmp_path):
@@ -127,10 +187,6 @@ def test_an_outcome_is_whole_or_none(tmp_path):
 
 
 def test_the_folders_are_those_of_the_settings():
-    from pathlib import Path
-
-    from tff.runs.resume import RUNS, SWEEPS
-
-    conf = yaml.safe_load((Path(__file__).parents[2] / "conf" / "train.yaml").read_text())["hydra"]
+    conf = yaml.safe_load((CONF / "train.yaml").read_text())["hydra"]
     for folder, setting in ((RUNS, conf["run"]["dir"]), (SWEEPS, conf["sweep"]["dir"])):
         assert setting.startswith(f"{folder}/${{now:%Y-%m-%d")

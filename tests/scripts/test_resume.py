@@ -210,3 +210,75 @@ def test_an_error_is_left_in_the_folder(images, tmp_path):
     code, text = ended(start(images / "nowhere", f"hydra.run.dir={tmp_path}"))
     assert code == 1, text
     assert "nowhere" in json.loads((tmp_path / "failed.json").read_text())["error"]
+
+
+def test_a_training_that_is_going_on_is_left_alone(images, tmp_path):
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    given = ("trainer.max_epochs=10000", "data.workers=1")
+    one = start(images, *given, cwd=tmp_path)
+    (last,) = until(lambda: list(tmp_path.glob("outputs/train/*/checkpoints/last.ckpt")), one)
+    out = last.parents[1]
+    typed = out / ".hydra" / "overrides.yaml"
+    before = typed.read_bytes()
+
+    code, text = ended(start(images, *given, "seed=7", f"hydra.run.dir={out}", cwd=tmp_path))
+    assert code == 1, text[-4000:]
+    assert text.count("Error: ") == 1
+    assert f"{out}: another training is going on in this folder" in text
+    assert "Traceback" not in text
+    assert typed.read_bytes() == before
+    assert not (out / "failed.json").exists()
+
+    two = start(images, *given, "resume=auto", cwd=tmp_path)
+    until(lambda: len(list(tmp_path.glob("outputs/train/*/checkpoints/last.ckpt"))) == 2, two)
+    two.send_signal(signal.SIGTERM)
+    code, text = ended(two)
+    assert code == 143, text[-4000:]
+    assert f"still going: {out.relative_to(tmp_path)}" in text
+
+    step = read(last)["global_step"]
+    until(lambda: read(last)["global_step"] > step, one)  # nothing has happened to it
+    one.send_signal(signal.SIGKILL)
+    one.wait()
+    # At once: the process that loads its images may still be there.
+    three = start(images, *given, f"hydra.run.dir={out}", "resume=auto", cwd=tmp_path)
+    step = read(last)["global_step"]
+    until(lambda: read(last)["global_step"] > step, three)
+    three.send_signal(signal.SIGTERM)
+    code, text = ended(three)
+    assert code == 143, text[-4000:]
+    assert "goes on from" in text
+    one.communicate()
+
+
+@pytest.mark.parametrize("options", [(), (SPAWN, DDP)], ids=["one", "two"])
+def test_a_finished_run_answers_for_its_own_options_only(images, tmp_path, options):
+    given = (f"hydra.run.dir={tmp_path}", "trainer.max_epochs=1", *options)
+    code, text = ended(start(images, *given))
+    assert code == 0, text[-4000:]
+    done = (tmp_path / "finished.json").read_bytes()
+    typed = (tmp_path / ".hydra" / "overrides.yaml").read_bytes()
+    weights = (tmp_path / "checkpoints" / "best.ckpt").read_bytes()
+
+    # An option that is given twice counts as it was given last.
+    other = (*given, "trainer.max_epochs=2", "seed=7", "resume=auto")
+    code, text = ended(start(images / "nowhere", *other))
+    assert code == 1, text[-4000:]
+    assert text.count("Error: ") == 1
+    for told in ("trainer.max_epochs: 1 then, 2 now", "seed: not given then, 7", "data.root: "):
+        assert told in text
+    assert (tmp_path / "finished.json").read_bytes() == done
+    assert (tmp_path / ".hydra" / "overrides.yaml").read_bytes() == typed
+
+    analysed = 'analyze_options=["subject.draws=20","subject.confidence=0","images=6"]'
+    again = (*given, "resume=auto", "analyze=true", analysed)
+    code, text = ended(start(images, *again))
+    assert code == 0, text[-4000:]
+    assert (tmp_path / "report" / "summary.json").is_file()
+    assert (tmp_path / "checkpoints" / "best.ckpt").read_bytes() == weights
+    now = json.loads((tmp_path / "finished.json").read_text())
+    assert {k: now[k] for k in ("objective", "metrics")} == {
+        k: json.loads(done)[k] for k in ("objective", "metrics")
+    }
+    code, text = ended(start(images, *again, "logger=csv"))
+    assert code == 0 and "Finished already" in text, text[-4000:]

@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from tff.analyses.runs_of import STARTED
 
 #: Columns of their own, or what says where a training went on or wrote to.
-NOT_SWEPT = ("seed", "detector", "detector.name", "aug", "out", "tags", "ckpt")
+NOT_SWEPT = ("seed", "detector", "detector.name", "aug", "out", "ckpt")
+#: Options that are no part of a training, with all that is below them: its weights are the same
+#: without. Resuming and the names of a sweep's folders go by it too.
+NO_PART = ("resume", "tags", "logger", "analyze", "analyze_options", "callbacks.analyze")
+
+
+def part(option: str) -> bool:
+    """Whether an option, as typed or its key alone, makes a training what it is.
+
+    False for `logger=wandb`, `+logger.wandb.notes=new`, `analysis@callbacks.analyze.analyses=...`.
+    """
+    group, _, package = option.partition("=")[0].lstrip("+~").partition("@")
+    key = package or group
+    return not any(key == one or key.startswith(f"{one}.") for one in NO_PART)
 
 
 @dataclass(frozen=True)
@@ -83,21 +100,52 @@ class Settings:
 
 
 def swept(settings: Sequence[Settings]) -> list[str]:
-    """Options that somebody set and that differ between trainings, but for `NOT_SWEPT`.
+    """Options that somebody set and that differ between trainings.
 
-    Trainings that tell nothing of their settings are passed over.
+    But for `NOT_SWEPT` and what is no part of a training. Trainings that tell nothing of their
+    settings are passed over.
     """
     known = [one for one in settings if one.config or one.overrides]
     keys = dict.fromkeys(key for one in known for key in one.overrides)
-    return [k for k in keys if k not in NOT_SWEPT and len({one.value(k) for one in known}) > 1]
+    own = [key for key in keys if key not in NOT_SWEPT and part(key)]
+    return [key for key in own if len({one.value(key) for one in known}) > 1]
+
+
+def asked_for(sweep: Path) -> int | None:
+    """How many folders of jobs the command of a sweep asked for; None where that cannot be told.
+
+    Args:
+        sweep: its folder, in which Hydra keeps the command.
+    """
+    try:
+        kept = _mapping(_mapping(_read(sweep / "multirun.yaml")).get("hydra"))
+    except ValueError:
+        return None
+    sweeper = _mapping(kept.get("sweeper"))
+    if not str(sweeper.get("_target_")).endswith(".BasicSweeper"):  # Optuna chooses as it goes
+        return None
+    options = [f"{key}={value}" for key, value in _mapping(sweeper.get("params")).items()]
+    options += _mapping(kept.get("overrides")).get("task") or []
+    try:
+        values = {
+            one.get_key_element(): len(list(one.sweep_string_iterator()))
+            for one in OverridesParser.create().parse_overrides(options)
+            if one.is_sweep_override() and part(one.get_key_element())
+        }
+    except HydraException:  # such as glob(*), which needs the settings to choose from
+        return None
+    return math.prod(values.values())
 
 
 def _read(path: Path) -> Any:
     if not path.is_file():
         return None
     try:
+        if not path.read_bytes().endswith(b"\n"):
+            raise ValueError("its last line has no end, so it is cut off")
         return OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    except (YAMLError, OSError, ValueError) as error:  # UnicodeDecodeError is a ValueError
+    # UnicodeDecodeError is a ValueError; a reference that is cut off is none.
+    except (YAMLError, OmegaConfBaseException, OSError, ValueError) as error:
         raise ValueError(f"{path}: cannot be read as settings ({error})") from None
 
 

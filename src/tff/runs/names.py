@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 
 from omegaconf import OmegaConf
 
+from tff.analyses.sweep_settings import part
+
 LONGEST = 120
 _PLAIN = re.compile(r"[A-Za-z][\w.]*=[\w.-]+", re.A)
+
+
+def job_folder(options: Iterable[str]) -> str:
+    """Name of the folder of a job with these options, without those that are no part of it."""
+    return folder_name(",".join(sorted(option for option in options if part(option))))
 
 
 def folder_name(overrides: str) -> str:
@@ -18,7 +26,7 @@ def folder_name(overrides: str) -> str:
     values of options are cut short, and a digest keeps different options apart.
 
     Args:
-        overrides: Hydra's `override_dirname`, sorted.
+        overrides: sorted, with commas between.
     """
     if not overrides:
         return "defaults"
@@ -46,4 +54,4 @@ def _short(item: str) -> str:
 
 # A launcher that starts processes sends them the settings unresolved; train.py names this module,
 # so it is there before they are needed.
-OmegaConf.register_new_resolver("tff.folder", folder_name, replace=True)
+OmegaConf.register_new_resolver("tff.folder", job_folder, replace=True)

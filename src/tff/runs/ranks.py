@@ -13,6 +13,14 @@ LAUNCHERS = {
     "several nodes": ("NODE_RANK", "", ""),
 }
 
+#: A process where one of them is above zero is not the first of a training.
+RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+
+
+def first(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether this process is the first one of its job, or the only one."""
+    return not any(int(environ.get(rank, 0)) for rank in RANKS)
+
 
 def shared(
     arguments: Iterable[str], script: str, environ: Mapping[str, str] = os.environ

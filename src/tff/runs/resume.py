@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml  # type: ignore[import-untyped]
 
+from tff.analyses.sweep_settings import part
+from tff.runs.lock import running
 from tff.runs.outcome import finished
 from tff.runs.writable import require_writable
 
@@ -46,8 +50,9 @@ def continued(
 ) -> list[str]:
     """Add the folder of the run that the same options have begun, newest first.
 
-    Runs that are finished are left alone; of a sweep, what is finished is not run again. A job that
-    SLURM starts once more goes on by itself. An analysis finds its finished passes in its folder.
+    Runs that are finished or still going are left alone; of a sweep, what is finished is not run
+    again. A job that SLURM starts once more goes on by itself. An analysis finds its finished
+    passes in its folder.
 
     Args:
         arguments: of the command line, quoted.
@@ -79,27 +84,36 @@ def _continued(arguments: list[str], environ: Mapping[str, str], script: str) ->
 
 def _run(arguments: list[str], script: Script) -> Path | None:
     mine = _task(arguments)
-    for folder in _newest(script.runs):
-        theirs = _listed(folder / script.options)
-        if theirs is not None and _task(theirs) == mine and not script.done(folder):
+    for path in _newest(script.runs, script.options):
+        folder, theirs = script.runs / path.relative_to(script.runs).parts[0], _listed(path)
+        if theirs is None or _task(theirs) != mine or script.done(folder):
+            continue
+        if not running(folder):
             return folder
+        print(f"Passed over, since it is still going: {folder}", file=sys.stderr)
     return None
 
 
 def _sweep(arguments: list[str], script: str) -> Path | None:
     mine = _task(arguments)
-    for folder in _newest(SWEEPS):
-        path = folder / "multirun.yaml"
+    for path in _newest(SWEEPS, Path("multirun.yaml")):
         theirs = _listed(path, "hydra", "overrides", "task")
         same = theirs is not None and _task(theirs) == mine
         if same and _found(path, "hydra", "job", "name") == script:
-            return folder
+            return path.parent
     return None
 
 
-def _newest(parent: Path) -> list[Path]:
-    """Folders, whose names begin with the time at which they were made."""
-    return sorted((p for p in parent.glob("*") if p.is_dir()), reverse=True)
+def _newest(parent: Path, options: Path) -> list[Path]:
+    """The files with the options of the runs in a folder, by the time of their last start.
+
+    Not by the names of their folders: those are not always a date.
+    """
+    found = []
+    for path in parent.glob(f"*/{options}"):
+        with suppress(OSError):  # removed just now
+            found.append((path.stat().st_mtime_ns, path))
+    return [path for _, path in sorted(found, reverse=True)]
 
 
 def _task(arguments: Iterable[str]) -> list[str]:
@@ -107,7 +121,7 @@ def _task(arguments: Iterable[str]) -> list[str]:
     return sorted(
         argument
         for argument in arguments
-        if not argument.startswith(("-", "hydra.", "hydra/", "resume="))
+        if not argument.startswith(("-", "hydra.", "hydra/")) and part(argument)
     )
 
 

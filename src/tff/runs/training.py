@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import shlex
 import shutil
@@ -20,8 +19,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from tff.process import agreed
-from tff.runs.afterwards import analyse_best, wanted
+from tff.runs.afterwards import analyse_best, following
 from tff.runs.outcome import fail, finish, forget
+from tff.runs.ranks import first
 from tff.runs.started import processes
 from tff.training.checkpoint_file import CheckpointFile
 from tff.training.draws import Draws
@@ -35,9 +35,6 @@ from tff.whole import remove_abandoned
 
 log = logging.getLogger(__name__)
 
-#: A process where one of them is above zero is not the first of a training.
-RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
-
 
 def train(cfg: DictConfig) -> float | None:
     """Fit the detector; the metric that a sweep maximises.
@@ -47,8 +44,8 @@ def train(cfg: DictConfig) -> float | None:
         Stopped: by a signal, after saving.
     """
     started, out = time.monotonic(), Path(cfg.out)
-    analysed = wanted(cfg.analyze)
     with Interrupt() as interrupt, _told(out, cfg), processes():
+        analysis = following(cfg)
         pl.seed_everything(cfg.seed, workers=True, verbose=False)
         origin: Any = OmegaConf.to_container(cfg.origin, resolve=True)
         module = instantiate(cfg.module)(instantiate(cfg.detector), origin=origin)
@@ -70,8 +67,8 @@ def train(cfg: DictConfig) -> float | None:
             finish_loggers(trainer.loggers)
         show(metrics, trainer, out)
         objective = metrics.get(cfg.optimized_metric)
-        if agreed(analysed):  # a process that Lightning has started knows of no sweep
-            analyse_best(out, cfg.analyze_options)
+        if agreed(bool(analysis)):
+            analyse_best(out, analysis, cfg.analyze_options)
         if trainer.is_global_zero:
             overrides = list(HydraConfig.get().overrides.task)
             finish(out, objective, metrics, time.monotonic() - started, overrides)
@@ -95,7 +92,7 @@ def begin(out: Path, resume: bool | str | None, ckpt: str | None) -> Path | None
         raise ValueError(f"resume={resume}: expected auto, true or null")
     folder = out / "checkpoints"
     found = newest(folder) if resume or requeued() else None
-    if not any(int(os.environ.get(rank, 0)) for rank in RANKS):
+    if first():
         forget(out)
         for place in (out, folder):
             remove_abandoned(place, 0)

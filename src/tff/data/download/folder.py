@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from tff.whole import write_json
+from tff.whole import alone, write_json
 
 RECORD = ".tff-download.json"
 LOCK = ".tff-download.lock"
@@ -22,21 +21,18 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         ValueError: another process downloads into it, or it cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder / LOCK, "ab")  # noqa: SIM115
-    except OSError as error:
-        raise ValueError(
-            f"to={folder}: cannot be written ({error.strerror}); choose another folder"
-        ) from error
-    with lock:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            ours = stack.enter_context(alone(folder / LOCK))
+        except OSError as error:
+            raise ValueError(
+                f"to={folder}: cannot be written ({error.strerror}); choose another folder"
+            ) from error
+        if not ours:
             raise ValueError(
                 f"to={folder}: another process downloads into this folder; wait for its end, or "
                 "choose another folder"
-            ) from None
+            )
         yield
 
 

@@ -1,0 +1,33 @@
+"""Which options make groups of trainings."""
+
+import pytest
+
+from tff.analyses.sweep_settings import Settings, part, swept
+
+
+def settings(*overrides, **config):
+    pairs = (option.lstrip("+~").partition("=") for option in overrides)
+    return Settings(config, {}, {key: value for key, _, value in pairs})
+
+
+def test_trainings_that_differ_in_what_is_no_part_of_them_are_one_group():
+    runs = [
+        settings("seed=1"),
+        settings("seed=2", "resume=auto", "tags=[x]", "analyze=true", 'analyze_options=["k=1"]'),
+        settings("seed=3", "logger=wandb", "+logger.wandb.notes=n", "callbacks.analyze=null"),
+        settings("seed=4", "callbacks.analyze.images=4", "ckpt=x"),
+    ]
+    assert swept(runs) == []
+    assert swept([*runs, settings("seed=1", "data.size=64")]) == ["data.size"]
+
+
+@pytest.mark.parametrize(
+    "option", ["seed=1", "analysis=[ranking]", "callbacks.analyzer=1", "loggers=x", "~callbacks"]
+)
+def test_what_is_part_of_a_training(option):
+    assert part(option)
+
+
+@pytest.mark.parametrize("option", ["~callbacks.analyze", "++logger.csv.name=x", "resume", "tags="])
+def test_what_is_not(option):
+    assert not part(option)
