@@ -15,6 +15,7 @@ from omegaconf.errors import MissingMandatoryValue
 from rich.console import Console
 from rich.text import Text
 
+from tff.causes import itself, only_gone
 from tff.faults import sentence
 
 # Our launchers have the names of the plugins' own. Hydra 1.3 then checks the types of their options
@@ -105,12 +106,18 @@ def ended(reason: str) -> JobError | SystemExit:
 
 def _told(error: Exception) -> str | None:
     """One sentence; None for an error that is not the user's to mend."""
-    cause = error.__cause__ if isinstance(error, InstantiationException) else error
+    cause = itself(error)
+    if only_gone(cause):
+        # `tff.runs.outcome.fail` notes what the other process has left word of.
+        if reason := "; ".join(getattr(error, "__notes__", ())):
+            return f"another process failed: {reason}"
+        return "another process failed, was killed or is out of reach; what it printed tells why"
     # In a test, and before the first job of a sweep, there is no folder yet.
     hydra = HydraConfig.instance().cfg
     folder = OmegaConf.select(hydra, "hydra.runtime.output_dir") if hydra else None  # type: ignore[arg-type]
-    if cause is not None and (fault := sentence(cause, folder)):
+    if fault := sentence(cause, folder):
         return fault
-    if isinstance(cause, MissingMandatoryValue):
+    if isinstance(cause, MissingMandatoryValue) and cause.full_key:
         return f"{cause.full_key} is needed: pass {cause.full_key}=..."
-    return str(cause or error).strip() if isinstance(error, MENDABLE) else None
+    mendable = isinstance(error, MENDABLE) or isinstance(cause, MENDABLE)
+    return str(cause).strip() if mendable else None

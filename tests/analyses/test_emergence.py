@@ -251,7 +251,7 @@ def test_one_checkpoint_works_and_says_so(tmp_path):
     write({"emergence": result}, tmp_path / "report", {})
 
 
-def spoil_text(path, text="rank,layer\n1"):
+def spoil_text(path, text="rank,layer\n1\n"):
     path.write_text(text)
 
 
@@ -275,10 +275,19 @@ DAMAGES = {
         "has no rows",
     ),
     "cut off": (
-        lambda path: spoil_text(path, path.read_text().splitlines()[0] + "\n5,a,1,0.1"),
+        lambda path: spoil_text(path, path.read_text().splitlines()[0] + "\n5,a,1,0.1\n"),
         "its ranks are not 1, 2, 3",
     ),
+    "cut within a number": (
+        lambda path: spoil_text(path, path.read_text()[:-2]),
+        "its last line has no end, so it is cut off",
+    ),
+    "fewer channels": (
+        lambda path: spoil_text(path, "".join(path.read_text().splitlines(True)[:41])),
+        "its ranking holds 40 of the channels that another one holds, so it is cut off",
+    ),
     "text": (lambda path: spoil_columns(path, omega="much"), "omega should be numbers"),
+    "half a channel": (lambda path: spoil_columns(path, channel="1.5"), "no whole numbers"),
     "no omega": (lambda path: spoil_columns(path, omega=""), "omega is missing"),
     "twice": (double_a_channel, "a channel stands there twice"),
 }
@@ -294,7 +303,17 @@ def test_a_damaged_step_is_left_out_and_named(history, damage):
     (told,) = [w for w in result.warnings if "left out" in w]
     assert told.startswith("The checkpoint of step 100 is left out: ")
     assert words in told
-    assert "step000100" in told
+    assert ("step000100" in told) == (damage != "fewer channels")  # which the step itself names
+
+
+def test_a_shortened_ranking_of_the_last_step_ends_no_history(history):
+    folder, written = history
+    path = folder / "checkpoints" / "step002000" / "tables" / "ranking.csv"
+    path.write_text("".join(path.read_text().splitlines(True)[:-1]))
+    result = answer(folder)
+    assert set(result.tables["emergence"]["step"]) == set(written) - {2000}
+    (told,) = [w for w in result.warnings if "left out" in w]
+    assert told.startswith("The checkpoint of step 2,000 is left out: its ranking holds 59 of")
 
 
 def test_no_step_that_can_be_read(history):

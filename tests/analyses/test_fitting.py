@@ -21,10 +21,16 @@ def out_of(kind):
         "gpu": torch.OutOfMemoryError("CUDA out of memory"),
         "python": MemoryError(),
         "cpu": RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate"),
+        "cuda": RuntimeError("CUDA error: out of memory"),
+        "cublas": RuntimeError(
+            "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"
+        ),
+        "cudnn": RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        "cudnn 9": RuntimeError("CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
     }[kind]
 
 
-@pytest.mark.parametrize("kind", ["gpu", "python", "cpu"])
+@pytest.mark.parametrize("kind", ["gpu", "python", "cpu", "cuda", "cublas", "cudnn", "cudnn 9"])
 @pytest.mark.parametrize("room", [1, 2, 3, 5, 8, 100])
 def test_each_image_once_in_order(kind, room, caplog):
     asked = []
@@ -58,14 +64,15 @@ def test_a_single_image_that_does_not_fit_is_an_error():
         list(Fitting(work, "logits")(batch(4)))
 
 
-def test_other_errors_are_not_of_memory():
+@pytest.mark.parametrize("text", ["shapes do not match", "CUDNN_STATUS_EXECUTION_FAILED"])
+def test_other_errors_are_not_of_memory(text):
     calls = []
 
     def work(part):
         calls.append(1)
-        raise RuntimeError("shapes do not match")
+        raise RuntimeError(text)
 
-    with pytest.raises(RuntimeError, match="shapes"):
+    with pytest.raises(RuntimeError, match=text):
         list(Fitting(work, "logits")(batch(4)))
     assert len(calls) == 1
 

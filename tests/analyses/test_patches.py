@@ -75,6 +75,29 @@ def test_equal_a_loop_over_images(root, label, labels, batch_size):
         assert [row.top, row.bottom, row.left, row.right] == list(box)
 
 
+def test_where_memory_runs_out_pairs_are_explained_in_parts(root, monkeypatch, caplog):
+    def of(subject):
+        return Patches(channels=3, images=5, label="all")(subject).tables["patches"]
+
+    whole, asked = of(tiny.subject(root, batch_size=8)), []
+    explain = LRP.explain_maximum
+
+    def short(self, images, layer, channel):
+        asked.append(len(images))
+        if len(images) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return explain(self, images, layer, channel)
+
+    monkeypatch.setattr(LRP, "explain_maximum", short)
+    table = of(tiny.subject(root, batch_size=8))
+    kept = ["maximum", "top", "bottom", "left", "right"]  # all else is not of the batch
+    pd.testing.assert_frame_equal(table.drop(columns=kept), whole.drop(columns=kept))
+    np.testing.assert_allclose(table["maximum"], whole["maximum"], rtol=1e-5)
+    assert sum(size for size in asked if size <= 2) == len(table)
+    assert len([size for size in asked if size > 2]) <= 2  # what did not fit is not tried again
+    assert "patches: " in caplog.text
+
+
 def test_the_released_box_ends_one_pixel_earlier(root):
     ours, theirs = (
         Patches(channels=2, box=box)(tiny.subject(root)).tables["patches"]

@@ -16,6 +16,8 @@ from tff.analyses.judge import WHERE
 from tff.analyses.runs_of import runs_of
 from tff.analyses.subject import Subject
 from tff.analyses.sweep import Sweep
+from tff.analyses.sweep_doubts import tell_missing
+from tff.analyses.sweep_tables import jobs_table
 from tff.report.page import write
 from tff.types import Result
 
@@ -369,10 +371,9 @@ def test_text_where_numbers_belong(sweep, name, column, every):
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     table.loc[slice(None) if every else 0, column] = "much"
     table.to_csv(path, index=False)
-    table = answer(folder).tables["sweep"].set_index("run")
-    assert table.loc["3", "state"] == "damaged"
-    assert f"{name}.csv: {column} should be" in table.loc["3", "error"]
-    assert (table["state"] == "finished").sum() == 11
+    table, _ = jobs_table([folder / "2", folder / "3"])
+    assert table["state"].tolist() == ["finished", "damaged"]
+    assert f"{name}.csv: {column} should be" in table.loc[1, "error"]
 
 
 def asked(folder, *task, sweeper="hydra._internal.core_plugins.basic_sweeper.BasicSweeper"):
@@ -381,7 +382,9 @@ def asked(folder, *task, sweeper="hydra._internal.core_plugins.basic_sweeper.Bas
 
 
 def missing(runs):
-    return [w for w in answer(runs).warnings if "have no folder" in w]
+    result = Result("sweep")
+    tell_missing(result, runs_of(str(runs)))
+    return result.warnings
 
 
 def test_jobs_that_never_began_are_counted(sweep):
@@ -392,6 +395,7 @@ def test_jobs_that_never_began_are_counted(sweep):
     asked(folder, *grid, "seed=range(1,6)", "tags=[a],[b]")  # tags are no part of a job
     (told,) = missing(folder)
     assert told.startswith(f"8 of 20 jobs of {folder} have no folder: ")
+    assert told in answer(folder).warnings
     assert missing(folder.parent) == [told]
     assert missing(folder / "1*") == []  # who asks for some wants no others
 

@@ -21,6 +21,7 @@ from tff.data.folder import Folder
 from tff.data.images import Images
 from tff.data.layout import Layout
 from tff.data.manifest import index, manifest
+from tff.whole import beside
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -255,6 +256,20 @@ def test_a_damaged_or_forbidden_cache_costs_time_only(tmp_path, probed, caplog):
     (tmp_path / "file").touch()
     assert index(root, cache=tmp_path / "file").equals(table)
     assert "nothing is kept" in caplog.text
+
+
+def test_what_a_killed_writer_left_in_the_cache_is_removed(tmp_path):
+    root, cache = tmp_path / "images", tmp_path / "cache"
+    put(root, "g/0_real/0.png", "g/1_fake/0.png")
+    cache.mkdir()
+    for age in (0, 7200):
+        part = beside(cache / "images.parquet")
+        part.touch()
+        os.utime(part, (time.time() - age,) * 2)
+    index(root, cache=cache)
+    left = [p for p in cache.iterdir() if p.suffix == ".part"]
+    assert len(left) == 1  # another one may be at it
+    assert left[0].stat().st_mtime > time.time() - 3600
 
 
 def test_links_to_folders_are_followed_once(tmp_path):

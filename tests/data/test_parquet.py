@@ -59,6 +59,27 @@ def test_rows(tmp_path, struct, words):
     assert again.manifest("test").equals(test.manifest)
 
 
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "another table"])
+def test_a_damaged_cache_is_made_anew(tmp_path, damage, caplog):
+    root, cache = tmp_path / "set", tmp_path / "cache"
+    root.mkdir()
+    write(root / "a.parquet", 12, split=["test"] * 12)
+    options = {"layout": LAYOUT, "cache": str(cache)}
+    first = Folder(str(root), **options).manifest("test")
+    (store,) = cache.rglob("rows-*.parquet")
+    whole = store.read_bytes()
+    if damage == "another table":
+        pq.write_table(pa.table({"path": ["x"]}), store)
+    else:
+        at = whole.index(b"flux") + 1  # a letter of a name: its bytes have a checksum
+        flipped = whole[:at] + b"L" + whole[at + 1 :]
+        store.write_bytes({"cut": whole[:-20], "flipped": flipped, "empty": b""}[damage])
+    assert Folder(str(root), **options).manifest("test").equals(first)
+    assert "not readable" in caplog.text
+    assert store.read_bytes() == whole
+    assert list(store.parent.iterdir()) == [store]
+
+
 def test_files_of_a_set_by_their_names(tmp_path):
     write(tmp_path / "train-0.parquet", 40, split=None)
     write(tmp_path / "test-0.parquet", 6, split=None)

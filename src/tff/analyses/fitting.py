@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
@@ -15,6 +16,10 @@ from tff.types import Batch
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
+#: What has no error of its own: memory of the CPU, of cuBLAS and cuDNN, and of CUDA beside torch.
+_MEMORY = re.compile(
+    r"allocate memory|CU(?:BLAS|DNN)_STATUS_\w*ALLOC(?:ATION)?_FAILED|CUDA error: out of memory"
+)
 
 
 def each(
@@ -100,6 +105,5 @@ class Fitting(Generic[T]):
 
 
 def _is_of_memory(error: Exception) -> bool:
-    """Memory of a GPU, of Python, or of torch on the CPU, which has no error of its own."""
     known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return known or "allocate memory" in str(error)
+    return known or _MEMORY.search(str(error)) is not None

@@ -9,7 +9,7 @@ from typing import ClassVar
 from tff.analyses.base import Analysis
 from tff.analyses.runs_of import runs_of
 from tff.analyses.subject import Subject
-from tff.analyses.sweep_doubts import tell_doubts, tell_lost
+from tff.analyses.sweep_doubts import tell_doubts, tell_lost, tell_missing
 from tff.analyses.sweep_job import DONE
 from tff.analyses.sweep_tables import association, jobs_table, summary
 from tff.analyses.sweep_told import tell_association, tell_groups
@@ -50,7 +50,8 @@ class Sweep(Analysis):
 
     def answer(self, subject: Subject) -> Result:
         """Tables `sweep` (a row a job), `sweep_summary` (a group) and `sweep_association`."""
-        table, options = jobs_table(runs_of(self.runs))
+        runs = runs_of(self.runs)
+        table, options = jobs_table(runs)
         groups = summary(table, options)
         together = association(table, subject.draws, subject.seed)
         result = Result("Trainings side by side", ABOUT)
@@ -68,6 +69,7 @@ class Sweep(Analysis):
             result.warnings.append("No job finished and was analysed, so there is nothing to set "
                                    "side by side yet.")  # fmt: skip
         tell_lost(result, table)
+        tell_missing(result, runs)
         tell_groups(result, table, groups)
         tell_association(result, table, together)
         tell_doubts(result, table, groups)

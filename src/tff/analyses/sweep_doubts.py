@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import pandas as pd
 
+from tff.analyses.runs_of import runs_of
 from tff.analyses.sweep_job import DAMAGED, FAILURE, NOT_ANALYSED, UNFINISHED
 from tff.analyses.sweep_report import PROTOCOL
+from tff.analyses.sweep_settings import asked_for
 from tff.analyses.sweep_tables import compared
 from tff.analyses.sweep_told import names
 from tff.types import Result
@@ -35,6 +40,20 @@ def tell_lost(result: Result, table: pd.DataFrame) -> None:
             f"{_jobs(waiting)} finished, but the folder has no report with the tables `detection` "
             "or `ablation`: python analyze.py ckpt=RUN/checkpoints/best.ckpt hydra.run.dir=RUN"
         )
+
+
+def tell_missing(result: Result, runs: Sequence[Path]) -> None:
+    """Jobs that never began have no folder, and so no row; the sweep knows how many were meant."""
+    for sweep in dict.fromkeys(run.parent for run in runs):
+        there, meant = runs_of(str(sweep)), asked_for(sweep)
+        # Who names some of its jobs wants no more of them.
+        some = len(there) > sum(run.parent == sweep for run in runs)
+        if meant is not None and len(there) < meant and not some:
+            result.warnings.append(
+                f"{meant - len(there)} of {meant} jobs of {sweep} have no folder: the sweep ended "
+                "before they began, or they still wait. The same command with resume=auto runs "
+                "them."
+            )
 
 
 def tell_doubts(result: Result, table: pd.DataFrame, groups: pd.DataFrame) -> None:

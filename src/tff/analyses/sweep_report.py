@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tff.analyses.emergence_steps import NAMES
+from tff.analyses.emergence_steps import checked
 from tff.analyses.judge import WHERE
-from tff.tables import read_table
 
 #: What tells how a report was made; a table of several reports should have one value of each.
 PROTOCOL = ("protocol", "crop", "resize", "relevance", "analysis_seed", "cue", "generators")
@@ -82,17 +81,15 @@ def _ap(table: pd.DataFrame) -> dict[str, object]:
 def _table(path: Path) -> pd.DataFrame | None:
     if not path.is_file():
         return None
-    table = read_table(path, [*NAMES, "checkpoint", "where"])
     needed = {
         "detection": ("generator", "seen", "images", "ap", "ap_low", "ap_high"),
         "ablation": ("generator", "seen", "images", "ap", "ap_low", "ap_high", "ap_ablated"),
         "ablation_summary": ("where", "ap_drop", "ap_drop_low", "ap_drop_high"),
         "conditional_share": ("generator", "seen", "k", "share"),
     }[path.stem]
-    if missing := [c for c in needed if c not in table]:
-        raise ValueError(f"{path}: has no column {', '.join(missing)}; the file is damaged")
-    if table.empty or ("seen" in needed and table["seen"].dtype != bool):
-        raise ValueError(f"{path}: has no rows, or is cut off; the file is damaged")
+    table = checked(path, needed, ["share_separating"])
+    if "k" in needed and not np.isfinite(table["k"]).all():
+        raise ValueError(f"{path}: k is missing; the file is damaged")
     if "checkpoint" in table and table["checkpoint"].nunique() > 1:
         raise ValueError(
             f"{path}: is of several checkpoints; analyse one training into its own folder"

@@ -9,13 +9,13 @@ import stat
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
 
 from tff.data.probe import SUFFIXES, Facts, probe
 from tff.progress import track
+from tff.whole import remove_abandoned, whole
 
 log = logging.getLogger(__name__)
 
@@ -104,29 +104,33 @@ def _probed(new: pd.DataFrame, root: Path, pixels: bool) -> pd.DataFrame:
 
 def _read(store: Path | None) -> pd.DataFrame:
     columns = [*_STAMP, "checked", *Facts._fields]
-    if store is not None and store.is_file():
-        try:
-            return pd.read_parquet(store)[columns]
-        except (OSError, ValueError, KeyError) as error:  # damaged, or of an older version
-            log.warning("%s: not readable (%s); the files are looked at anew", store, error)
+    if (known := kept(store, columns)) is not None:
+        return known
     kinds = {column: "int64" if column in _NUMBERS else "str" for column in columns}
     return pd.DataFrame({column: pd.Series(dtype=kind) for column, kind in kinds.items()})
 
 
+def kept(store: Path | None, columns: list[str]) -> pd.DataFrame | None:
+    """What `save` has written; None where there is nothing, or nothing that can be used."""
+    if store is None or not store.is_file():
+        return None
+    try:  # all that pandas and pyarrow were seen to raise at damaged bytes
+        return pd.read_parquet(store, page_checksum_verification=True)[columns]
+    except (OSError, ValueError, LookupError, TypeError, NotImplementedError) as error:
+        log.warning("%s: not readable (%s); the files are looked at anew", store, error)
+        return None
+
+
 def save(table: pd.DataFrame, store: Path | None) -> None:
-    """Write what was found beside, then rename; a folder that cannot be written costs time only."""
+    """Keep what was found; a folder that cannot be written costs time only."""
     if store is None:
         return
-    draft = store.with_name(f".{store.name}-{os.getpid()}")
     try:
-        store.parent.mkdir(parents=True, exist_ok=True)
-        table.to_parquet(draft, index=False)
-        draft.replace(store)
+        remove_abandoned(store.parent)
+        with whole(store) as part:
+            table.to_parquet(part, index=False, write_page_checksum=True)
     except OSError as error:
         log.warning("%s: cannot be written (%s); nothing is kept for next time", store, error)
-    finally:
-        with suppress(OSError):
-            draft.unlink()
 
 
 def _digest(root: Path) -> str:

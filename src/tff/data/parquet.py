@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tff.data.files import save
+from tff.data.files import kept, save
 from tff.data.manifest import Manifest, usable
 from tff.data.probe import Facts, probe
 from tff.data.source import COLUMN, MARK, encoded
@@ -19,6 +19,8 @@ from tff.progress import track
 
 #: What the label column may hold.
 _LABELS = {"0": 0, "1": 1, "real": 0, "fake": 1, "false": 0, "true": 1, "generated": 1}
+#: Of the table that is kept of each file.
+_COLUMNS = [*Facts._fields, "path", "label", "generator", "bytes", "split", "class"]
 #: The `generator` of all real images.
 REAL = "real"
 
@@ -59,8 +61,8 @@ def _known(path: Path, cache: Path | None) -> pd.DataFrame:
     state = path.stat()
     key = f"{path.resolve()} {state.st_size} {state.st_mtime_ns}"
     store = cache and cache / f"rows-{hashlib.sha256(key.encode()).hexdigest()[:16]}.parquet"
-    if store is not None and store.is_file():
-        return pd.read_parquet(store)
+    if (known := kept(store, _COLUMNS)) is not None:
+        return known
     table = _looked_at(path)
     save(table, store)
     return table

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-# `main` of train.py, which a launcher may send to another process, names this module, and the
+# `main` of train.py, which a launcher may send to another process, needs this module, and the
 # folder of a job is resolved there.
 import tff.runs.names  # noqa: F401
+from tff.causes import itself, only_gone
 from tff.whole import write_json
 
 FINISHED, FAILED = "finished.json", "failed.json"
+#: What is said of a process that has told its reason to the terminal only.
+_ENDED = re.compile(r"ended with code \S+; its log tells why$")
 
 
 def finished(folder: Path | str) -> dict[str, Any] | None:
@@ -56,10 +60,19 @@ def finish(
 def fail(folder: Path | str, error: BaseException) -> None:
     """Say why a run ended before it was done.
 
+    Several processes may say so. One that tells of no reason of its own, only that another one is
+    gone, does not write over what that one has said; it is noted with the error instead.
+
     Where even that cannot be written, the error itself matters more.
     """
+    path, cause = Path(folder) / FAILED, itself(error)
     with suppress(OSError):
-        write_json(Path(folder) / FAILED, {"type": type(error).__name__, "error": str(error)})
+        if (only_gone(cause) or _ENDED.match(str(cause))) and path.is_file():
+            with suppress(ValueError, KeyError, TypeError):
+                told = json.loads(path.read_text(encoding="utf-8"))
+                error.add_note(f"{told['type']}: {told['error']}")
+            return
+        write_json(path, {"type": type(cause).__name__, "error": str(cause)})
 
 
 def forget(folder: Path | str) -> None:

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from torch.distributed import is_available, is_initialized
 from torch.multiprocessing.spawn import ProcessExitedException
 
+from tff.causes import only_gone
 from tff.command_line import MENDABLE, ended, readable_errors
 from tff.process import OtherProcessError, place
 
@@ -62,15 +63,19 @@ def _called(
     with readable_errors():
         try:
             return work(str(fabric.device), *arguments)
-        except OtherProcessError:
+        except OtherProcessError as error:  # which names it and its reason
             time.sleep(PATIENCE)  # whoever starts processes ends all when the first one ends
-            raise ended("another process failed") from None
+            raise ended(str(error)) from None
         except MENDABLE:
             if rank > 0:  # most errors are met by all processes, and the first one tells of them
                 time.sleep(PATIENCE)
                 if os.getppid() != parent:
                     raise SystemExit(1) from None
                 print(f"Process {rank}:", file=sys.stderr)
+            raise
+        except RuntimeError as error:
+            if only_gone(error):
+                time.sleep(PATIENCE)  # the one that is gone tells why, or whoever started it
             raise
 
 

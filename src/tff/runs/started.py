@@ -17,6 +17,7 @@ from lightning_fabric.strategies.launchers import subprocess_script as fabric_sc
 from pytorch_lightning.strategies.launchers import subprocess_script as trainer_script
 from torch.distributed import destroy_process_group, is_available, is_initialized
 
+from tff.causes import itself, only_gone
 from tff.runs.ports import free_port
 
 #: What Lightning leaves in the environment of a process that has started others.
@@ -42,18 +43,22 @@ def processes() -> Iterator[None]:
         script._hydra_subprocess_cmd = _command
         script._launch_process_observer = observe
     any_port, lightning.find_free_network_port = lightning.find_free_network_port, free_port
-    patience = 0.0  # an error has to be told to no one: the others wait for this process
+    patience = GOODBYE
     try:
         yield
-        patience = GOODBYE
+    except BaseException as error:
+        # It has to be told to no one: the others wait for this process. But where one of them is
+        # gone, that one may be about to say why.
+        patience = GRACE if only_gone(itself(error)) else 0.0
+        _end(started, patience)  # before the group: NCCL might wait for them to leave it
+        raise
     finally:
         for script, (command, observer) in zip(scripts, originals, strict=True):
             script._hydra_subprocess_cmd, script._launch_process_observer = command, observer
         lightning.find_free_network_port = any_port
         if is_available() and is_initialized():
             destroy_process_group()
-        for children in started:
-            _end(children, patience)
+        _end(started, patience)
         for key, value in before.items():
             if value is None:
                 os.environ.pop(key, None)
@@ -73,10 +78,11 @@ class _Observer(fabric_script._ChildProcessObserver):
             super()._terminate_all()
 
 
-def _end(children: list[subprocess.Popen[bytes]], patience: float) -> None:
+def _end(started: list[list[subprocess.Popen[bytes]]], patience: float) -> None:
     """Wait for processes, then kill them."""
-    ending = list(children)
-    children.clear()  # the observer then has nothing left to look at
+    ending = [child for children in started for child in children]
+    for children in started:
+        children.clear()  # the observer then has nothing left to look at
     until = time.monotonic() + patience
     for child in ending:
         try:
