@@ -58,7 +58,9 @@ def forgets(root):
 kept = []
 
 
-@pytest.mark.parametrize("manner", [leaves, fails, pytest.param(forgets, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "manner", [fails, *(pytest.param(one, marks=pytest.mark.slow) for one in (leaves, forgets))]
+)
 def test_a_process_with_workers_ends(tmp_path, manner):
     root = tiny.tree(tmp_path, ("seen",), images=20, size=32)
     process = multiprocessing.get_context("spawn").Process(target=manner, args=(str(root),))

@@ -175,6 +175,7 @@ def test_a_worker_is_killed_in_an_analysis(trained, tmp_path):
     assert not (out / "report").exists()
 
 
+@pytest.mark.slow
 def test_a_worker_names_the_image_that_it_cannot_read(images, tmp_path):
     root = tmp_path / "images"
     shutil.copytree(images, root)

@@ -13,7 +13,6 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.slow
 def test_two_kills_change_nothing(tmp_path):
     command = [sys.executable, str(ROOT / "benchmarks" / "kill.py"), "--times", "2", "--epochs=2"]
     environ = {**os.environ, "TMPDIR": str(tmp_path)}

@@ -133,7 +133,8 @@ def test_or_the_error_of_one_ends_all(root, tmp_path):
     assert not pages(tmp_path)
 
 
-@pytest.mark.parametrize(("every", "step"), [(None, 3), pytest.param(2, 2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("every", "step"), [(None, 3), (2, 2)])
 def test_a_signal_to_one_of_them_ends_all_before_the_next_analysis(every, step, root, tmp_path):
     """Whether all is saved already, or only for the analysis."""
     analyses = {"first": Interrupted(), "second": Unwanted()}

@@ -194,14 +194,8 @@ def test_nothing_is_asked_in_a_terminal(tmp_path, more):
     assert values(tmp_path) == [0, 0.5, 1]
 
 
-@pytest.mark.parametrize(
-    "address",
-    [
-        "3-1-unix-/nowhere/socket",
-        pytest.param("3-1-tcp-localhost-9", marks=pytest.mark.slow),
-        pytest.param("nonsense", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("address", ["3-1-unix-/nowhere/socket", "3-1-tcp-localhost-9", "nonsense"])
 def test_the_service_of_a_process_that_has_ended_is_left_alone(tmp_path, address):
     text, _ = job(tmp_path, WANDB_SERVICE=address)
     assert "another service is started" in text
