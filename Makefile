@@ -26,7 +26,7 @@ demo: .venv/.demo ## Train a detector on embedded images and discover its T-FF, 
 	$(BIN)/python train.py experiment=demo
 	$(BIN)/python analyze.py ckpt=outputs/demo/checkpoints/best.ckpt hydra.run.dir=outputs/demo
 
-test: .venv/.dev ## The tests (some 10 minutes on 2 cores)
+test: .venv/.dev ## The tests (some 13 minutes on 2 cores)
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-full: .venv/.dev ## All tests, the slow ones too

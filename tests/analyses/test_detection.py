@@ -120,6 +120,17 @@ def test_of_the_seen_generator_alone_there_is_no_mean(tmp_path):
     assert list(table["generator"]) == ["seen", "the seen generator"]
 
 
+def test_means_and_worst_are_told_once(tmp_path, monkeypatch):
+    subject = told.subject(tiny.tree(tmp_path, ("one", "seen"), images=6, size=16))
+    for seen, rows in (
+        ({"one", "seen"}, ["the seen generator", "the worst of all"]),
+        (set(), ["generators never seen (mean)", "the worst of them"]),
+    ):
+        monkeypatch.setitem(vars(subject), "seen", seen)
+        table = Detection()(subject).tables["detection"]
+        assert list(table["generator"])[2:] == rows
+
+
 def test_probabilities_saturate_and_a_threshold_of_the_test_images_is_told(root):
     protocol = Protocol(threshold="oracle", scores="probabilities")
     subject = told.subject(root, {"scoring": protocol}, signal={"": 400.0})

@@ -223,7 +223,7 @@ def test_findings_name_the_ranking_with_the_least_area(result):
         in (result.findings[0])
     )
     sure = "more than chance" if seen.loc["omega", "below_random_low"] > 0 else "no more than"
-    assert f"): {sure}" in result.findings[0].split(" below random orders ")[1]
+    assert f"): {sure}" in result.findings[0].split(", below random orders by ")[1]
 
 
 @pytest.mark.parametrize(

@@ -96,10 +96,11 @@ class Detection(Analysis):
 def _overall(
     subject: Subject, estimates: Mapping[str, Estimate], measure: str
 ) -> dict[str, Estimate]:
-    """Mean over the generators seen, those never seen and all, and the worst of the latter two."""
-    smallest = measure not in ERRORS
+    """Mean over the generators seen, those never seen and all, and the worst, each told once."""
+    smallest, everyone = measure not in ERRORS, list(estimates.values())
     found = over_generators(subject, estimates, smallest)
-    if len(estimates) > 1:
-        everyone = list(estimates.values())
-        found |= {"all": mean(everyone), "all_worst": worst(everyone, smallest)}
+    if {"seen", "unseen"} <= set(found):
+        found["all"] = mean(everyone)
+    if "seen" in found and len(everyone) > 1:
+        found["all_worst"] = worst(everyone, smallest)
     return found

@@ -171,9 +171,9 @@ class KSweep(Analysis):
             omega = part[part["ranking"] == "omega"]
             if len(omega) and "below_random" in part:
                 low, high = omega[["below_random_low", "below_random_high"]].to_numpy()[0]
-                by = omega["below_random"].iloc[0]
+                own, by = omega[["area", "below_random"]].to_numpy()[0]
                 text += (
-                    f"; by omega it is {omega['area'].iloc[0]:.3f}, {by:+.3f} below random orders "
+                    f"; by omega it is {own:.3f}, below random orders by {by:+.3f} "
                     f"({low:+.3f} to {high:+.3f}): {verdict(low, high)}"
                 )
             result.findings.append(f"{text} (in place of a channel: {INSTEAD[str(instead)]}).")
