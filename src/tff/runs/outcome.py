@@ -12,10 +12,10 @@ from typing import Any
 # `main` of train.py, which a launcher may send to another process, needs this module, and the
 # folder of a job is resolved there.
 import tff.runs.names  # noqa: F401
+from tff.analyses.runs_of import FAILED, FINISHED
 from tff.causes import itself, only_gone
 from tff.whole import write_json
 
-FINISHED, FAILED = "finished.json", "failed.json"
 #: What is said of a process that has told its reason to the terminal only.
 _ENDED = re.compile(r"ended with code \S+; its log tells why$")
 
