@@ -10,8 +10,9 @@ from tff.command_line import readable_errors
 from tff.data.folder import Folder
 from tff.data.loader import loader
 from tff.data.shard import EvaluationBatches
-from tff.faults import sentence, writing
+from tff.faults import sentence
 from tff.runs.writable import require_writable
+from tff.whole import writing
 
 
 def test_the_file_is_named():

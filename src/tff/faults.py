@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 _ROOM = "make room there, or write to another disk (hydra.run.dir=DIR), and start with resume=auto"
@@ -50,19 +48,3 @@ def sentence(error: BaseException, folder: Path | str | None = None) -> str | No
     if error.errno not in WORDS or path is None:
         return str(error)
     return f"{os.fsdecode(path) if isinstance(path, bytes) else path}: {WORDS[error.errno]}"
-
-
-@contextmanager
-def writing(path: Path | str) -> Iterator[None]:
-    """Errors of writing within name the file, as those of opening one do.
-
-    Raises:
-        OSError: with `filename`; also where torch has hidden it behind a RuntimeError of its own.
-    """
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        cause = error if isinstance(error, OSError) else error.__context__
-        if not isinstance(cause, OSError) or cause.errno is None:
-            raise
-        raise OSError(cause.errno, os.strerror(cause.errno), str(path)) from error

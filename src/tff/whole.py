@@ -17,8 +17,6 @@ from pathlib import Path
 from uuid import uuid4
 from weakref import ref
 
-from tff.faults import writing
-
 log = logging.getLogger(__name__)
 _PART = re.compile(r"^\..+-[0-9a-f]{32}\.part$")
 _ABANDONED = 3600  # seconds
@@ -30,6 +28,22 @@ def beside(path: Path) -> Path:
     Not by the number of the process: those of two containers may be the same.
     """
     return path.with_name(f".{path.name}-{uuid4().hex}.part")
+
+
+@contextmanager
+def writing(path: Path | str) -> Iterator[None]:
+    """Errors of writing within name the file, as those of opening one do.
+
+    Raises:
+        OSError: with `filename`; also where torch has hidden it behind a RuntimeError of its own.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError) or cause.errno is None:
+            raise
+        raise OSError(cause.errno, os.strerror(cause.errno), str(path)) from error
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tff.relevance.rule import stabilised
 from tff.relevance.weighted import Epsilon, Products, Weighted, ZPlus, quotient
 
 
@@ -63,6 +64,23 @@ class Flat(WSquare):
 
     def importance(self) -> Tensor:
         return torch.ones_like(self.weight)
+
+
+class Box(Weighted):
+    """c = a w - low [w]+ - high [w]-, for inputs in [low, high] (z-beta, Montavon et al. 2017).
+
+    Zeros around the image bring nothing, neither to a nor to the bounds.
+    """
+
+    def __init__(self, *args: Any, low: float, high: float, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.low, self.high = low, high
+
+    def share(self, relevance: Tensor, a: Tensor) -> Tensor:
+        low, high = torch.full_like(a, -self.low), torch.full_like(a, -self.high)
+        padded = [self.layer.pad(x) for x in (a, low, high)]
+        products = list(zip(padded, (self.weight, self.positive, self.negative), strict=True))
+        return self.back(relevance / stabilised(self.sum(products)), products)
 
 
 #: The rules that convolutions can have, by their names in `relevance.rule`.

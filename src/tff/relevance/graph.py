@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 import tff.relevance.mixtures
 import tff.relevance.rules  # noqa: F401  # the rules that come with tff
 from tff.detectors.feature_maps import PARTING, flow, parted, sources
 from tff.detectors.trace import BATCH_NORM, Trace, trace
+from tff.relevance.alternatives import Box
 from tff.relevance.fuse import fuse
 from tff.relevance.rule import RULES, Rule
 from tff.relevance.weighted import Epsilon, Linear, Weighted
@@ -151,3 +152,23 @@ def _name(traced: Trace, node: fx.Node) -> str:
     if node in traced.modules or not traced.names.get(node):
         return traced.names.get(node) or node.name
     return f"{traced.names[node]}.{node.name}"
+
+
+def boxes(
+    steps: list[Step], mean: Tensor | Sequence[float], std: Tensor | Sequence[float]
+) -> dict[int, Rule]:
+    """The z-beta rule for each convolution that reads the image itself, by its position.
+
+    Args:
+        steps: the operations in order of execution.
+        mean: (3,) taken from pixels in [0, 1] ...
+        std: (3,) ... by which they are divided then.
+    """
+    shift, scale = (torch.as_tensor(x, dtype=torch.float32).flatten().cpu() for x in (mean, std))
+    # One range for all three colors and in single precision, as released.
+    low, high = float(((0 - shift) / scale).min()), float(((1 - shift) / scale).max())
+    return {
+        i: Box(rule.operation, rule.module, rule.nonnegative, low=low, high=high)
+        for i, step in enumerate(steps)
+        if step.carriers == [-1] and isinstance(rule := step.rule, Weighted)
+    }

@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from tff.detectors.base import IMAGENET_MEAN, IMAGENET_STD, Detector
 from tff.detectors.feature_maps import feature_maps
 from tff.relevance.alternatives import CONVOLUTIONS
-from tff.relevance.box import boxes
 from tff.relevance.compiled import Compiled
 from tff.relevance.explanation import Explanation, Maximum
-from tff.relevance.graph import canonize
+from tff.relevance.graph import boxes, canonize
 from tff.relevance.precision import PRECISIONS, named, tensor_cores
 from tff.relevance.walk import Walk
 
