@@ -6,7 +6,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from tff.command_line import quoted, readable_errors
+from tff.errors import quoted, readable_errors
 from tff.runs.ranks import shared
 from tff.runs.resume import continued
 

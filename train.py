@@ -5,7 +5,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from tff.command_line import quoted, readable_errors
+from tff.errors import quoted, readable_errors
 from tff.runs.asked import answer
 from tff.runs.lock import kept
 from tff.runs.ranks import shared

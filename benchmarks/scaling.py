@@ -26,7 +26,7 @@ from tff.data.loader import loader
 from tff.data.shard import EvaluationBatches
 from tff.data.splits import Splits
 from tff.detectors.base import Detector
-from tff.process import place
+from tff.distributed import place
 from tff.runs.processes import launch
 
 SETS = {"ForenSynths": 90_329, "1 million": 10**6, "100 million": 10**8}

@@ -7,8 +7,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from torch.multiprocessing.spawn import ProcessRaisedException
 
-from tff.causes import itself, only_gone
-from tff.command_line import readable_errors
+from tff.errors import itself, only_gone, readable_errors
 
 
 def of_a_process(error, number=0):

@@ -1,7 +1,7 @@
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from tff.command_line import quoted, readable_errors
+from tff.errors import quoted, readable_errors
 
 NASTY = [
     "runs/epoch=3-step=10.ckpt", "a (1).ckpt", "[x].ckpt", "a,b.ckpt", "it's.ckpt", "{x}.ckpt",

@@ -6,13 +6,12 @@ from pathlib import Path
 import pytest
 import tiny
 
-from tff.command_line import readable_errors
+from tff.atomic import writing
 from tff.data.folder import Folder
 from tff.data.loader import loader
 from tff.data.shard import EvaluationBatches
-from tff.faults import sentence
+from tff.errors import readable_errors, sentence
 from tff.runs.writable import require_writable
-from tff.whole import writing
 
 
 def test_the_file_is_named():

@@ -9,7 +9,7 @@ import torch
 import torch.multiprocessing as mp
 from torch import distributed
 
-from tff.process import OtherProcessError, agreed, all_or_none, together
+from tff.distributed import OtherProcessError, agreed, all_or_none, together
 
 HANGS = timedelta(seconds=50)  # then a process that waits in vain fails
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tff.whole import beside, remove_abandoned, whole, write_json
+from tff.atomic import beside, remove_abandoned, whole, write_json
 
 
 @pytest.mark.parametrize("lasting", [False, True])

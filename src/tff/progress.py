@@ -11,7 +11,7 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from tff.process import place
+from tff.distributed import place
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)

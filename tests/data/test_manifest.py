@@ -16,12 +16,12 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from PIL import Image
 
+from tff.atomic import beside
 from tff.data import files as listing
 from tff.data.folder import Folder
 from tff.data.images import Images
 from tff.data.layout import Layout
 from tff.data.manifest import index, manifest
-from tff.whole import beside
 
 CONF = Path(__file__).parents[2] / "conf"
 

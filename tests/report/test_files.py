@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tff.tables import without_formulas
+from tff.safe_text import without_formulas
 
 
 def test_csv_keeps_every_bit_and_runs_no_formula(tmp_path: Path) -> None:

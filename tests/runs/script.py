@@ -18,7 +18,7 @@ from tff.analyses.detection import Detection
 from tff.analyses.median_test import MedianTest
 from tff.analyses.ranking import Ranking
 from tff.analyses.sensitivity import Sensitivity
-from tff.process import place
+from tff.distributed import place
 from tff.report.page import write
 from tff.runs.processes import launch
 from tff.runs.started import processes

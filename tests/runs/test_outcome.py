@@ -7,7 +7,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from tff.analyses.sweep_job import job
-from tff.command_line import readable_errors
+from tff.errors import readable_errors
 from tff.runs.outcome import FAILED, fail
 
 GONE = "[gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:1. GLHF!"

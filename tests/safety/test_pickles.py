@@ -25,7 +25,7 @@ from tff.detectors.efficientnet import efficientnet_b0
 from tff.detectors.timm_model import timm_model
 from tff.detectors.torchvision_model import torchvision_model
 from tff.published.rankings import read_omega
-from tff.tables import read_table
+from tff.safe_text import read_table
 from tff.training.restore import data_of
 from tff.types import Channels
 

@@ -19,7 +19,7 @@ from tff.plots.distributions import boxes
 from tff.plots.matrix import heat_map
 from tff.report.files import file_name, free
 from tff.report.page import write
-from tff.tables import visible
+from tff.safe_text import visible
 from tff.types import Result
 
 CHROMIUM = Path("/usr/bin/chromium")

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tff.published.rankings import read_omega
-from tff.tables import read_table, visible, without_formulas
+from tff.safe_text import read_table, visible, without_formulas
 from tff.types import Channels
 
 TEXT = st.text(st.sampled_from(list("=+-@\t\r\n;,'\"a ＝＠")) | st.characters(codec="utf-8"))

@@ -14,7 +14,7 @@ from tiny import tree
 from tff.data.folder import Folder
 from tff.detectors.checkpoint import load
 from tff.report.terminal import show
-from tff.tables import visible
+from tff.safe_text import visible
 from tff.types import Result
 
 #: What rich itself writes for colors; nothing else may begin with an escape character.

@@ -10,7 +10,7 @@ import torch
 import torch.multiprocessing as mp
 from torch import distributed
 
-from tff.process import place
+from tff.distributed import place
 from tff.statistics.average_precision import AveragePrecision
 from tff.statistics.ffrs import FFRS
 from tff.statistics.rows import Rows

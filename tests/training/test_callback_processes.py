@@ -18,7 +18,7 @@ from tff.analyses.detection import Detection
 from tff.analyses.subject import Subject
 from tff.data.folder import Folder
 from tff.detectors.reading import read
-from tff.process import place
+from tff.distributed import place
 from tff.training.callback import AnalyzeCheckpoints
 from tff.training.fit import fit
 from tff.training.interrupt import Interrupt

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from tff.analyses.doubts import raise_doubts
 from tff.analyses.observed import TooFewImagesError
 from tff.analyses.subject import Subject
-from tff.process import all_or_none
+from tff.distributed import all_or_none
 from tff.types import Result
 
 #: Makes a result of the name of an analysis and its error.

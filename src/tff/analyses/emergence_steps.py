@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tff.tables import read_table
+from tff.safe_text import read_table
 
 #: Columns of text in the tables that are read here.
 NAMES = (

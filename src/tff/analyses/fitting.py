@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from tff.process import together
+from tff.distributed import together
 from tff.progress import track
 from tff.types import Batch
 

@@ -16,7 +16,7 @@ from tff.data.loader import loader
 from tff.data.shard import EvaluationBatches
 from tff.detectors.base import Detector
 from tff.detectors.interventions import Instead, dropped, outputs, recorded
-from tff.process import place, together
+from tff.distributed import place, together
 from tff.relevance.explanation import Explanation
 from tff.relevance.ledger import COLUMNS
 from tff.relevance.lrp import LRP

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import torch
 from torch import nn
 
+from tff.atomic import remove_abandoned, whole
 from tff.data.images import Images
-from tff.whole import remove_abandoned, whole
 
 # RecursionError: of JSON that is nested thousands of times.
 _BROKEN = (pa.ArrowException, OSError, KeyError, TypeError, ValueError, RecursionError)

@@ -15,12 +15,12 @@ from tff.analyses.network import Network
 from tff.analyses.passes import Passes
 from tff.analyses.passfile import digest, digest_of, identity, read, write
 from tff.analyses.subject import Subject
+from tff.atomic import write_json
 from tff.data.images import Images
 from tff.data.splits import Splits
 from tff.data.views import View
-from tff.process import place, together
+from tff.distributed import place, together
 from tff.types import Channels
-from tff.whole import write_json
 
 
 def keep(subject: Subject, folder: Path) -> Subject:

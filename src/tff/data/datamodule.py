@@ -19,7 +19,7 @@ from tff.data.manifest import ANY, Manifest, manifest
 from tff.data.shard import EvaluationBatches, TrainingBatches
 from tff.data.splits import SPLITS, Splits
 from tff.data.views import View
-from tff.process import place
+from tff.distributed import place
 from tff.types import Batch
 
 log = logging.getLogger(__name__)

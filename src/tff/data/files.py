@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from tff.atomic import remove_abandoned, whole
 from tff.data.probe import SUFFIXES, Facts, probe
 from tff.progress import track
-from tff.whole import remove_abandoned, whole
 
 log = logging.getLogger(__name__)
 

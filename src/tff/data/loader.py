@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Sampler
 from tff.data.images import Images
 from tff.data.shard import Keys, TrainingBatches
 from tff.data.workers import deaf, end, end_with_process
-from tff.process import place
+from tff.distributed import place
 from tff.types import Batch
 
 # What torch makes of the message of an error in a worker.

@@ -8,7 +8,7 @@ import numpy as np
 from torch.utils.data import Sampler
 
 from tff.data.images import Images
-from tff.process import place
+from tff.distributed import place
 
 Keys = list[tuple[int, ...]]  # (epoch, row), or (epoch, row, number of the view)
 

@@ -12,7 +12,7 @@ from tff.detectors.base import Detector
 from tff.detectors.formats import HINT, recognise, state_dict_in
 from tff.detectors.reading import read
 from tff.detectors.weights import fill, fit
-from tff.tables import visible
+from tff.safe_text import visible
 
 #: The entry of a checkpoint in which `tff` says how to rebuild its detector and where its data are.
 ORIGIN = "tff"

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tff.tables import visible
+from tff.safe_text import visible
 
 # What trainers put before the names of a network's own tensors.
 _WRAPPERS = ("module.", "_orig_mod.", "detector.", "model.", "network.")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from tff.tables import visible
+from tff.safe_text import visible
 
 _LFS = b"version https://git-lfs"
 # torch.save does not compress; weights hardly shrink if someone else does.

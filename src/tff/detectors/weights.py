@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from tff.tables import visible
+from tff.safe_text import visible
 
 # Classifiers that only help in the training of GoogLeNet and Inception v3.
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")

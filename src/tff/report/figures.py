@@ -10,7 +10,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from tff.plots.style import DARK, STYLE
-from tff.tables import visible
+from tff.safe_text import visible
 
 # The reader's own sans-serif: the fonts that matplotlib names are found on few machines.
 SANS = b"-apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'DejaVu Sans', sans-serif"

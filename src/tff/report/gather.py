@@ -15,7 +15,7 @@ from tff.plots.matrix import heat_map
 from tff.report.page import write
 from tff.report.terminal import show
 from tff.report.versions import versions
-from tff.tables import read_table
+from tff.safe_text import read_table
 from tff.types import Result
 
 ABOUT = """

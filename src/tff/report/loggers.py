@@ -14,7 +14,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from tff.report.artifacts import send, use
 from tff.report.figures import render_png
-from tff.tables import without_formulas
+from tff.safe_text import without_formulas
 from tff.types import Result
 
 ROWS_LOGGED = 1000

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import jinja2
 
+from tff.atomic import beside, remove_abandoned
 from tff.report.files import plain
 from tff.report.section import section
-from tff.tables import visible
+from tff.safe_text import visible
 from tff.types import Result
-from tff.whole import beside, remove_abandoned
 
 
 def write(results: Mapping[str, Result], folder: Path, context: Mapping[str, object]) -> Path:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from tff.report.cells import cells, constants_apart, numeric
 from tff.report.figures import darken, data_uri, render_png, render_svg
 from tff.report.files import file_name, free
-from tff.tables import without_formulas
+from tff.safe_text import without_formulas
 from tff.types import Result
 
 ROWS_SHOWN = 25

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tff.report.cells import cells, constants_apart, numeric
-from tff.tables import visible
+from tff.safe_text import visible
 from tff.types import Result
 
 ROWS_SHOWN, COLUMNS_SHOWN = 15, 7

@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from tff.analyses.base import unanswered
-from tff.process import agreed
+from tff.distributed import agreed
 from tff.runs.analysis import analyse, settled
 from tff.runs.asked import wanted
 from tff.runs.processes import launch

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tff.analyses.base import Failed, run
 from tff.analyses.side_by_side import Run, listed, protocol, side_by_side
-from tff.process import place, together
+from tff.distributed import place, together
 from tff.report.loggers import log
 from tff.report.page import write
 from tff.report.terminal import show

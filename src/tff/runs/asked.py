@@ -12,7 +12,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from tff.analyses.sweep_settings import part
-from tff.command_line import readable_errors
+from tff.errors import readable_errors
 from tff.runs.lock import busy, running
 from tff.runs.outcome import finished
 from tff.runs.ranks import first

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tff.atomic import alone, taken
 from tff.runs.ranks import first
-from tff.whole import alone, taken
 
 LOCK = ".lock"
 

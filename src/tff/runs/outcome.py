@@ -13,8 +13,8 @@ from typing import Any
 # folder of a job is resolved there.
 import tff.runs.names  # noqa: F401
 from tff.analyses.runs_of import FAILED, FINISHED
-from tff.causes import itself, only_gone
-from tff.whole import write_json
+from tff.atomic import write_json
+from tff.errors import itself, only_gone
 
 #: What is said of a process that has told its reason to the terminal only.
 _ENDED = re.compile(r"ended with code \S+; its log tells why$")

@@ -16,9 +16,8 @@ from omegaconf import OmegaConf
 from torch.distributed import is_available, is_initialized
 from torch.multiprocessing.spawn import ProcessExitedException
 
-from tff.causes import only_gone
-from tff.command_line import MENDABLE, ended, readable_errors
-from tff.process import OtherProcessError, place
+from tff.distributed import OtherProcessError, place
+from tff.errors import MENDABLE, ended, only_gone, readable_errors
 
 T = TypeVar("T")
 PATIENCE = 5.0  # seconds in which the process that failed tells why

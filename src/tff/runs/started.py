@@ -17,7 +17,7 @@ from lightning_fabric.strategies.launchers import subprocess_script as fabric_sc
 from pytorch_lightning.strategies.launchers import subprocess_script as trainer_script
 from torch.distributed import destroy_process_group, is_available, is_initialized
 
-from tff.causes import itself, only_gone
+from tff.errors import itself, only_gone
 from tff.runs.ports import free_port
 
 #: What Lightning leaves in the environment of a process that has started others.

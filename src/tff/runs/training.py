@@ -18,7 +18,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from tff.process import agreed
+from tff.atomic import remove_abandoned
+from tff.distributed import agreed
 from tff.runs.afterwards import analyse_best, following
 from tff.runs.outcome import fail, finish, forget
 from tff.runs.ranks import first
@@ -31,7 +32,6 @@ from tff.training.interrupt import Interrupt
 from tff.training.loggers import finish as finish_loggers
 from tff.training.requeue import requeued
 from tff.training.stopped import Stopped
-from tff.whole import remove_abandoned
 
 log = logging.getLogger(__name__)
 

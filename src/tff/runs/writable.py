@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from tff.faults import sentence
+from tff.errors import sentence
 
 FOLDERS = ("hydra.run.dir", "hydra.sweep.dir")
 _SWEEP = ("-m", "--multirun")
@@ -48,6 +48,6 @@ def require_writable(arguments: Iterable[str]) -> None:
         # The name within is one that nobody knows; and /proc calls missing what it does not permit.
         number = errno.EACCES if error.errno == errno.ENOENT else error.errno
         reason = sentence(OSError(number, error.strerror, str(there)))
-        from tff.tables import visible  # only here, since it takes a second
+        from tff.safe_text import visible  # only here, since it takes a second
 
         sys.exit(visible(f"Error: no run can be kept in {folder}. {reason}", lines=True))

@@ -16,7 +16,7 @@ from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from tff.analyses.base import Analysis, run, unanswered
 from tff.analyses.observed import TooFewImagesError
 from tff.analyses.subject import Subject
-from tff.process import all_or_none
+from tff.distributed import all_or_none
 from tff.report import loggers
 from tff.report.page import write
 from tff.report.versions import versions

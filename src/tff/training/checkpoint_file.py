@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 
+from tff.atomic import whole
 from tff.detectors.reading import read
-from tff.whole import whole
 
 
 class CheckpointFile(TorchCheckpointIO):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from tff.whole import write_json
+from tff.atomic import write_json
 
 NAME = "wandb-run.json"
 

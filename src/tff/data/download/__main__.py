@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tff.command_line import readable_errors
 from tff.data.download.fetch import fetch
 from tff.data.download.sources import SOURCES, Source, names, source
+from tff.errors import readable_errors
 
 _HELP = """\
 python -m tff.data.download SET split=NAME to=DIR [keep_archives=true] [mirror=URL]

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from tff.whole import alone, write_json
+from tff.atomic import alone, write_json
 
 RECORD = ".tff-download.json"
 LOCK = ".tff-download.lock"

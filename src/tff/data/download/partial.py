@@ -12,8 +12,8 @@ from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
+from tff.atomic import write_json
 from tff.data.download.server import Remote
-from tff.whole import write_json
 
 
 class Note(NamedTuple):

@@ -1,4 +1,4 @@
-"""Foreign text in CSV files and terminals: shown, and never obeyed."""
+"""Foreign text in CSV files and terminals: shown, and never run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all, and that one process has to itself."""
+"""Files and folders that are complete or absent, and locks on them."""
 
 from __future__ import annotations
 

@@ -1,11 +1,15 @@
-"""The command line as people use it: paths as they write them, errors as they can read them."""
+"""One readable line instead of a stack trace."""
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException, InstantiationException
@@ -15,8 +19,89 @@ from omegaconf.errors import MissingMandatoryValue
 from rich.console import Console
 from rich.text import Text
 
-from tff.causes import itself, only_gone
-from tff.faults import sentence
+_ROOM = "make room there, or write to another disk (hydra.run.dir=DIR), and start with resume=auto"
+#: What is wrong and what to do, by the number of the error.
+WORDS = {
+    errno.ENOSPC: f"the disk is full; {_ROOM}",
+    errno.EDQUOT: f"your share of the disk is used up; {_ROOM}",
+    errno.EFBIG: f"larger files are not allowed here (`ulimit -f` shows the limit); {_ROOM}",
+    errno.EROFS: "the disk is read-only; write to another one (hydra.run.dir=DIR)",
+    errno.EACCES: "not permitted; ask for the right to it, or name another place",
+    errno.EPERM: "not permitted; ask for the right to it, or name another place",
+    errno.ENOTDIR: "a file stands where a folder is needed; name another place",
+    errno.EEXIST: "a file stands where a folder is needed; name another place",
+    errno.EISDIR: "a folder stands where a file is needed; name another place",
+    errno.ENOENT: "no such file or folder",
+}
+#: Errors of writing, which often do not tell of which file.
+_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+_KILLED = re.compile(r"DataLoader worker \(pid.*?(?:signal: (?P<signal>[\w ]+)|unexpectedly)", re.S)
+
+
+def sentence(error: BaseException, folder: Path | str | None = None) -> str | None:
+    """What happened and what to do about it; None where the machine is not to blame.
+
+    Args:
+        error: of any kind.
+        folder: to which files are written, for an error that does not say to which one.
+    """
+    if isinstance(error, RuntimeError) and (worker := _KILLED.search(str(error))):
+        by = f" ({worker['signal'].strip()})" if worker["signal"] else ""
+        return (
+            f"a process that loads images was killed{by}, perhaps for want of memory; use fewer "
+            "(data.workers=N in a training, subject.workers=N in an analysis; 0: none), or smaller "
+            "batches (data.batch_size=N, subject.batch_size=N), and start with resume=auto"
+        )
+    if not isinstance(error, OSError):
+        return None
+    path = error.filename
+    if path is None and error.errno in _WRITING:
+        path = folder
+    if error.errno not in WORDS or path is None:
+        return str(error)
+    return f"{os.fsdecode(path) if isinstance(path, bytes) else path}: {WORDS[error.errno]}"
+
+
+#: What gloo, NCCL and torch's store say when a process at the other end is gone.
+_GONE = re.compile(
+    r"connection (?:was likely )?(?:closed|reset)|broken pipe|remote process exit"
+    r"|NCCL communicator was aborted",
+    re.IGNORECASE,
+)
+
+
+def itself(error: BaseException) -> BaseException:
+    """What went wrong: the error of a call within Hydra's, that of a process within torch's."""
+    if isinstance(error, InstantiationException) and error.__cause__ is not None:
+        return itself(error.__cause__)
+    # By its name: to import torch takes seconds.
+    if type(error).__name__ == "ProcessRaisedException":
+        return _of_process(str(error)) or error
+    return error
+
+
+def only_gone(error: BaseException) -> bool:
+    """Whether all it tells is that another process is gone, which knew the reason, if anyone."""
+    return isinstance(error, RuntimeError) and bool(_GONE.search(str(error)))
+
+
+def _of_process(text: str) -> Exception | None:
+    """From what would be printed: frames, which are indented, then the kind and what it says."""
+    lines = text.rstrip().splitlines()
+    last = max((i for i, line in enumerate(lines) if line.startswith('  File "')), default=-1)
+    told = next((i for i in range(last + 1, len(lines)) if not lines[i].startswith(" ")), None)
+    if last < 0 or told is None:
+        return None
+    name, _, words = "\n".join(lines[told:]).partition(": ")
+    module, _, kind = name.rpartition(".")
+    known = getattr(sys.modules.get(module or "builtins"), kind, None)
+    if isinstance(known, type) and issubclass(known, Exception):
+        try:
+            return known(words)
+        except TypeError:  # it is not made of words alone
+            pass
+    return RuntimeError(f"{name}: {words}" if words else name)
+
 
 # Our launchers have the names of the plugins' own. Hydra 1.3 then checks the types of their options
 # by those, which is meant, and warns that later versions will not.
@@ -87,7 +172,7 @@ def readable_errors() -> Iterator[None]:
         text = _told(error)
         if text is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        from tff.tables import visible  # only here, since it takes a second
+        from tff.safe_text import visible  # only here, since it takes a second
 
         text = visible(text, lines=True)  # names of files may hold what a terminal obeys
         console = Console(stderr=True)

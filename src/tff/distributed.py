@@ -1,4 +1,4 @@
-"""Which of several processes this one is, and how they agree."""
+"""Several processes as one: ranks, agreement, and errors that are raised on all."""
 
 from __future__ import annotations
 
