@@ -27,8 +27,8 @@ from tff.analyses.passes import Passes
 from tff.analyses.ranking import Ranking
 from tff.analyses.sensitivity import Sensitivity
 from tff.analyses.subject import Subject
+from tff.data.datamodule import Splits
 from tff.data.folder import Folder
-from tff.data.splits import Splits
 from tff.detectors.base import Detector
 
 LIMIT = 30

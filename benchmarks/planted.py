@@ -25,7 +25,7 @@ from tff.analyses.controls import Controls
 from tff.analyses.replay import again, keep
 from tff.analyses.sensitivity import Sensitivity
 from tff.analyses.subject import Subject
-from tff.data.cues import CUES
+from tff.data.synthetic.planted_cues import CUES
 from tff.detectors.checkpoint import load
 from tff.statistics.average_precision import average_precision
 from tff.statistics.bootstrap import evaluated, resamples

@@ -14,8 +14,8 @@ import torch
 from networks import network
 from scipy.stats import spearmanr
 
+from tff.data.dataset import pixels
 from tff.data.manifest import index
-from tff.data.source import pixels
 from tff.detectors.base import Detector
 from tff.detectors.checkpoint import load
 from tff.relevance.lrp import LRP

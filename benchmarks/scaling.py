@@ -21,10 +21,9 @@ from torch import distributed
 
 from tff.ablations.grayscale import Grayscale
 from tff.analyses.subject import Subject
+from tff.data.datamodule import Splits
 from tff.data.folder import Folder
-from tff.data.loader import loader
-from tff.data.shard import EvaluationBatches
-from tff.data.splits import Splits
+from tff.data.loaders import EvaluationBatches, loader
 from tff.detectors.base import Detector
 from tff.distributed import place
 from tff.runs.processes import launch

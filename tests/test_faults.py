@@ -8,8 +8,7 @@ import tiny
 
 from tff.atomic import writing
 from tff.data.folder import Folder
-from tff.data.loader import loader
-from tff.data.shard import EvaluationBatches
+from tff.data.loaders import EvaluationBatches, loader
 from tff.errors import readable_errors, sentence
 from tff.runs.writable import require_writable
 

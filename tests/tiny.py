@@ -8,8 +8,8 @@ from PIL import Image
 from torch import nn
 
 from tff.analyses.subject import Subject
+from tff.data.datamodule import Splits
 from tff.data.folder import Folder
-from tff.data.splits import Splits
 from tff.detectors.base import Detector
 
 

@@ -11,8 +11,8 @@ from tff.analyses.base import run
 from tff.analyses.examples import Examples
 from tff.analyses.ranking import Ranking
 from tff.analyses.subject import Subject
+from tff.data.datamodule import Splits
 from tff.data.folder import Folder
-from tff.data.splits import Splits
 
 
 def put(root: Path, real: str, fake: str, count=40, size=(16, 16), fake_size=(16, 16)) -> Path:

@@ -18,7 +18,7 @@ from tff.analyses.kept import Kept
 from tff.analyses.passes import Passes
 from tff.analyses.passfile import digest, digest_of, identity, read, write
 from tff.analyses.which import drawn, evenly
-from tff.data.views import View
+from tff.data.dataset import View
 from tff.relevance.lrp import LRP
 
 NOTHING, NO_ROWS = torch.empty(0, dtype=torch.int64), np.empty(0, np.int64)

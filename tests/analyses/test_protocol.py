@@ -3,7 +3,7 @@ import pytest
 import tiny
 
 from tff.analyses.protocol import Protocol, seen
-from tff.data.views import View
+from tff.data.dataset import View
 
 TFF2022 = {"name": "tff2022", "threshold": "oracle", "scores": "probabilities", "crop": "none",
            "resize": "none"}  # fmt: skip

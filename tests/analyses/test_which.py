@@ -5,8 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tff.analyses.which import drawn, evenly, labels_of
-from tff.data.images import Images
-from tff.data.views import View
+from tff.data.dataset import Images, View
 
 
 def images(generators, labels, **options):

@@ -12,10 +12,18 @@ import pytest
 import torch
 from PIL import Image
 
-from tff.data import counterfeits, photographs
-from tff.data.autoencoder import MARGIN, UPSAMPLERS, Autoencoder, reconstruct, train
-from tff.data.counterfeits import Settings, build, cached
-from tff.data.patches import patches
+from tff.data.synthetic import autogan, photographs
+from tff.data.synthetic.autogan import (
+    MARGIN,
+    UPSAMPLERS,
+    Autoencoder,
+    Settings,
+    build,
+    cached,
+    reconstruct,
+    train,
+)
+from tff.data.synthetic.photographs import patches
 
 SMALL: dict[str, Any] = {
     "size": 32,
@@ -101,7 +109,7 @@ def test_generators_learn_from_training_photographs_only(
         seen_by_generators.extend(photo.name for photo in photos)
         return train(name, photos, *rest)
 
-    monkeypatch.setattr(counterfeits, "train", spy)
+    monkeypatch.setattr(autogan, "train", spy)
     build(tmp_path / "set", Settings(**SMALL))
     assert set(seen_by_generators) == {"astronaut", "flower", "rocket", "china"}
 
@@ -142,7 +150,7 @@ def test_nothing_is_left_of_a_build_that_failed(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(counterfeits, "reconstruct", fail)
+        patched.setattr(autogan, "reconstruct", fail)
         with pytest.raises(KeyboardInterrupt):
             cached(tmp_path, **SMALL)
     assert list(tmp_path.iterdir()) == []
@@ -154,12 +162,12 @@ def test_the_slower_of_two_builds_discards_its_own(
 ) -> None:
     def overtaken(name: str, *rest: Any) -> Autoencoder:
         if name == "nearest":
-            monkeypatch.setattr(counterfeits, "train", train)
+            monkeypatch.setattr(autogan, "train", train)
             build(tmp_path / "set", Settings(**SMALL))
             (tmp_path / "set" / "first").touch()
         return train(name, *rest)
 
-    monkeypatch.setattr(counterfeits, "train", overtaken)
+    monkeypatch.setattr(autogan, "train", overtaken)
     build(tmp_path / "set", Settings(**SMALL))
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
     assert (tmp_path / "set" / "first").exists()
@@ -170,7 +178,7 @@ def test_cache_is_built_once_for_each_choice_of_settings(
 ) -> None:
     first = cached(tmp_path, **SMALL)
     other = cached(tmp_path, **SMALL | {"steps": 4})
-    monkeypatch.setattr(counterfeits, "build", lambda *args: pytest.fail("was built again"))
+    monkeypatch.setattr(autogan, "build", lambda *args: pytest.fail("was built again"))
     assert cached(tmp_path, **SMALL) == first != other
 
 

@@ -11,9 +11,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from tff.data import photographs
-from tff.data.cues import CUES, REAL, luma
-from tff.data.patches import patches
+from tff.data.synthetic import photographs
+from tff.data.synthetic.photographs import patches
+from tff.data.synthetic.planted_cues import CUES, REAL, luma
 
 SIZE = 64
 

@@ -19,14 +19,13 @@ from urllib.request import Request
 
 import pytest
 
+from tff.data.download import extract
+from tff.data.download import fetch as asking
 from tff.data.download import fetch as fetching
-from tff.data.download import server as asking
-from tff.data.download import space
 from tff.data.download.__main__ import main
-from tff.data.download.folder import RECORD, locked
+from tff.data.download.extract import MARK
+from tff.data.download.fetch import RECORD, TRIES, locked, transfer
 from tff.data.download.sources import names, source
-from tff.data.download.transfer import TRIES, transfer
-from tff.data.download.unpack import MARK
 
 BYTES = bytes(range(256)) * 400
 SHA = hashlib.sha256(BYTES).hexdigest()
@@ -308,7 +307,7 @@ def test_part_from_another_address_is_not_continued(server, get, tmp_path):
 
 def test_full_disk(server, get, monkeypatch, tmp_path):
     usage = namedtuple("usage", "free")
-    monkeypatch.setattr(space.shutil, "disk_usage", lambda _: usage(50_000_000))
+    monkeypatch.setattr(extract.shutil, "disk_usage", lambda _: usage(50_000_000))
     server.plan = [{"lie": 10**9}]
     with pytest.raises(ValueError, match=r"a\.bin needs 1\.00 GB, and 0\.05 GB are free"):
         get()
@@ -342,7 +341,7 @@ def val(server, tmp_path):
 def small(monkeypatch):
     """The announced sizes of the real set would not fit on every machine that runs the tests."""
     usage = namedtuple("usage", "free")
-    monkeypatch.setattr(space.shutil, "disk_usage", lambda _: usage(10**12))
+    monkeypatch.setattr(extract.shutil, "disk_usage", lambda _: usage(10**12))
 
 
 def complete(folder):
@@ -415,8 +414,8 @@ def train(server, tmp_path):
 def start(arguments, before="pass"):
     """The command in a process of its own, with room on the disk."""
     code = (
-        "import sys, collections; from tff.data.download import space;"
-        "space.shutil.disk_usage = lambda _: collections.namedtuple('u', 'free')(10**12);"
+        "import sys, collections; from tff.data.download import extract;"
+        "extract.shutil.disk_usage = lambda _: collections.namedtuple('u', 'free')(10**12);"
         f"from tff.data.download.__main__ import main; {before}; sys.exit(main(sys.argv[1:]))"
     )
     return subprocess.Popen(
@@ -449,10 +448,10 @@ def test_killed_while_it_downloads(val, server, tmp_path):
 
 
 STEPS = {
-    "before it has its name": ("tff.data.download.transfer", "verify"),
+    "before it has its name": ("tff.data.download.fetch", "verify"),
     "before it is recorded": ("tff.data.download.fetch", "record"),
-    "before it is unpacked": ("tff.data.download.unpack", "_write"),
-    "before the folder has its name": ("tff.data.download.unpack", "_top"),
+    "before it is unpacked": ("tff.data.download.extract", "_write"),
+    "before the folder has its name": ("tff.data.download.extract", "_top"),
     "before the archive is removed": ("tff.data.download.fetch", "_remove"),
 }
 
@@ -514,7 +513,7 @@ def test_two_at_once(val, tmp_path, capsys):
 
 def test_no_room_for_the_archive_and_the_images(val, server, capsys, monkeypatch):
     usage = namedtuple("usage", "free")
-    monkeypatch.setattr(space.shutil, "disk_usage", lambda _: usage(10**9))
+    monkeypatch.setattr(extract.shutil, "disk_usage", lambda _: usage(10**9))
     error = error_of(val, capsys)
     assert "val with its archives needs 1.66 GB, and 1.00 GB are free" in error
     assert server.asked == []

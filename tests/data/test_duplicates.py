@@ -3,9 +3,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tff.data.duplicates import duplicates
-from tff.data.images import Images
-from tff.data.manifest import index
+from tff.data.dataset import Images
+from tff.data.manifest import duplicates, index
 
 
 def put(path: Path, seed: int) -> None:

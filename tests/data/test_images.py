@@ -13,13 +13,10 @@ from PIL import Image
 from tff.augmentations.blur import GaussianBlur
 from tff.augmentations.gray import Grayscale
 from tff.augmentations.jpeg import JPEG
-from tff.data.images import Images
+from tff.data.dataset import Images, View, pixels
 from tff.data.layout import LABELS
-from tff.data.loader import loader
+from tff.data.loaders import EvaluationBatches, TrainingBatches, loader
 from tff.data.manifest import index
-from tff.data.shard import EvaluationBatches, TrainingBatches
-from tff.data.source import pixels
-from tff.data.views import View
 
 NOISE = np.random.default_rng(0).integers(0, 256, (24, 30, 3), dtype=np.uint8)
 

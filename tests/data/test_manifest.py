@@ -17,9 +17,9 @@ from hydra.utils import instantiate
 from PIL import Image
 
 from tff.atomic import beside
-from tff.data import files as listing
+from tff.data import manifest as listing
+from tff.data.dataset import Images
 from tff.data.folder import Folder
-from tff.data.images import Images
 from tff.data.layout import Layout
 from tff.data.manifest import index, manifest
 
@@ -283,7 +283,7 @@ def test_links_to_folders_are_followed_once(tmp_path):
 KILLED = """
 import sys, time
 from pathlib import Path
-from tff.data import files
+from tff.data import manifest as files
 files._PORTION, files._SAVING = 5, 0
 true = files.probe
 files.probe = lambda *a: (time.sleep(0.02), true(*a))[1]

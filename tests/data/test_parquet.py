@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from tff.data.dataset import read
 from tff.data.folder import Folder
-from tff.data.source import read
 
 LAYOUT = {"train": {"parquet": True}, "test": {"parquet": True}}
 

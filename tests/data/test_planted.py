@@ -17,9 +17,9 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from tff.data import planted
-from tff.data.cues import CUES
-from tff.data.planted import Planted, Settings, build
+from tff.data.synthetic import planted
+from tff.data.synthetic.planted import Planted, Settings, build
+from tff.data.synthetic.planted_cues import CUES
 
 SIZE, COUNTS = 32, {"train": 6, "val": 4, "test": 200}
 LABELS = np.repeat([0, 1], COUNTS["test"])

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tff.data import decode as decoding
-from tff.data import probe as probing
-from tff.data.decode import decode
-from tff.data.probe import probe, quality_of
+from tff.data import dataset as decoding
+from tff.data import manifest as probing
+from tff.data.dataset import decode
+from tff.data.manifest import probe, quality_of
 
 NOISE = np.random.default_rng().integers(0, 256, (37, 51, 3), dtype=np.uint8)
 SMOOTH = np.asarray(Image.fromarray(NOISE[:4, :5]).resize((64, 48), Image.Resampling.BICUBIC))

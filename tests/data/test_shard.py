@@ -7,9 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tff.data.images import Images
-from tff.data.shard import EvaluationBatches, TrainingBatches
-from tff.data.views import View
+from tff.data.dataset import Images, View
+from tff.data.loaders import EvaluationBatches, TrainingBatches
 
 SIZES = np.random.default_rng(0).integers(8, 11, (47, 2))
 
@@ -23,7 +22,7 @@ def images() -> Images:
 @pytest.fixture
 def process(monkeypatch):
     def become(rank: int, world: int) -> None:
-        monkeypatch.setattr("tff.data.shard.place", lambda: (rank, world))
+        monkeypatch.setattr("tff.data.loaders.place", lambda: (rank, world))
 
     return become
 

@@ -11,11 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tff.data.download import space
-from tff.data.download.members import Member, places
-from tff.data.download.sevenzip import Volumes
-from tff.data.download.unpack import MARK, unpack
-from tff.data.download.zipped import Zipped
+from tff.data.download import extract
+from tff.data.download.extract import MARK, Member, Volumes, Zipped, places, unpack
 
 FILES = {
     "top/a/0_real/1.png": b"1" * 5000,
@@ -232,7 +229,7 @@ def test_encrypted(inside):
 @pytest.mark.parametrize("kind", MAKERS)
 def test_full_disk(inside, kind, monkeypatch):
     usage = namedtuple("usage", "free")
-    monkeypatch.setattr(space.shutil, "disk_usage", lambda _: usage(5_000_000))
+    monkeypatch.setattr(extract.shutil, "disk_usage", lambda _: usage(5_000_000))
     archive = MAKERS[kind](inside / "x.a", {"a": bytes(10_000_000)})
     with pytest.raises(ValueError, match=r"x\.a needs 0\.01 GB, and 0\.01 GB are free"):
         unpack([archive], kind, inside / "out")

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from torchvision.transforms import functional as F
 
-from tff.data.views import View
+from tff.data.dataset import View
 
 IMAGE = np.random.default_rng().integers(0, 256, (31, 44, 3), dtype=np.uint8)
 

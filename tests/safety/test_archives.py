@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tff.data.download.members import Member, places
+from tff.data.download.extract import Member, places, unpack
 from tff.data.download.sources import source
-from tff.data.download.unpack import unpack
 
 
 def zipped(path: Path, names: list[str], content: bytes = b"1") -> Path:

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from safety.forged import PIXELS, bmp, chunk, gif, jpeg, png, tiff
 
-from tff.data.decode import decode
-from tff.data.photographs import from_folder
-from tff.data.probe import probe
-from tff.data.views import View
+from tff.data.dataset import View, decode
+from tff.data.manifest import probe
+from tff.data.synthetic.photographs import from_folder
 
 
 @pytest.mark.parametrize("make", [png, jpeg, gif, bmp, tiff], ids=lambda make: make.__name__)

@@ -11,10 +11,10 @@ from PIL import EpsImagePlugin, Image
 from safety.forged import EPS, PIXELS, encoded
 from tiny import tree
 
-from tff.data.decode import FORMATS, decode
+from tff.data.dataset import FORMATS, decode
 from tff.data.folder import Folder
-from tff.data.photographs import from_folder
-from tff.data.probe import SUFFIXES, probe
+from tff.data.manifest import SUFFIXES, probe
+from tff.data.synthetic.photographs import from_folder
 
 OTHERS = {
     "postscript": EPS,

@@ -10,10 +10,9 @@ import pytest
 from safety.forged import EPS, encoded, jpeg, png
 from tiny import tree
 
-from tff.data.folder import Folder
-from tff.data.parquet import rows
-from tff.data.photographs import from_folder
-from tff.data.source import read
+from tff.data.dataset import read
+from tff.data.folder import Folder, rows
+from tff.data.synthetic.photographs import from_folder
 
 
 @pytest.fixture

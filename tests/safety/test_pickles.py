@@ -18,8 +18,8 @@ from torch import nn
 
 from tff.analyses import passfile
 from tff.analyses.replay import again
-from tff.data.decode import decode
-from tff.data.source import read as read_image
+from tff.data.dataset import decode
+from tff.data.dataset import read as read_image
 from tff.detectors.checkpoint import load, origin
 from tff.detectors.efficientnet import efficientnet_b0
 from tff.detectors.timm_model import timm_model

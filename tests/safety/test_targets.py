@@ -68,8 +68,8 @@ def test_few_can_be_called_at_all(package, kind, few):
     "settings",
     [
         {"_target_": "tff.data.download.__main__.main", "arguments": ["cifake", "to={inside}"]},
-        {"_target_": "tff.data.files.save", "table": 1, "store": "{inside}/x"},
-        {"_target_": "tff.data.tree.write", "images": [], "folder": "{inside}/x"},
+        {"_target_": "tff.data.manifest.save", "table": 1, "store": "{inside}/x"},
+        {"_target_": "tff.data.synthetic.image_tree.write", "images": [], "folder": "{inside}/x"},
         {"_target_": "tff.data.folder.Folder", "root": {"_target_": "os.mkdir", "path": "x"}},
         {"_target_": "tff.data.folder.Folder", "root": "x", "layout": {"train": 3}},
         {"_target_": "tff.data.folder.Folder", "root": "x", "layout": {"train": {"folders":
@@ -80,8 +80,9 @@ def test_few_can_be_called_at_all(package, kind, few):
         {"_target_": "tff.data.folder.Folder", "root": "x", "cache": "~nobody_of_that_name/x"},
         {"_target_": "tff.data.folder.Folder", "root": "x", "cache": "a\0b"},
         {"_target_": "tff.data.folder.Folder", "root": "x", "cache": {"a": 1}},
-        {"_target_": "tff.data.autogan.AutoGAN", "cache": "{inside}/../beside"},
-        {"_target_": "tff.data.planted.Planted", "cache": "{inside}", "counts": {"train": 10**12}},
+        {"_target_": "tff.data.synthetic.autogan.AutoGAN", "cache": "{inside}/../beside"},
+        {"_target_": "tff.data.synthetic.planted.Planted", "cache": "{inside}", "counts":
+         {"train": 10**12}},
     ],
 )  # fmt: skip
 def test_data_of_a_stranger(settings, inside, monkeypatch):

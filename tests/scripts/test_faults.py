@@ -155,8 +155,8 @@ def die(images, key):
     os.kill(os.getpid(), signal.SIGKILL)
 
 def forked():
-    if "tff.data.images" in sys.modules:
-        sys.modules["tff.data.images"].Images.__getitem__ = die
+    if "tff.data.dataset" in sys.modules:
+        sys.modules["tff.data.dataset"].Images.__getitem__ = die
 
 os.register_at_fork(after_in_child=forked)
 """

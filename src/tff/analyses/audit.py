@@ -10,7 +10,7 @@ import pandas as pd
 from tff.analyses import formats
 from tff.analyses.base import Analysis
 from tff.analyses.subject import Subject
-from tff.data.duplicates import duplicates
+from tff.data.manifest import duplicates
 from tff.plots import comparison
 from tff.types import Result
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from tff.data.images import Images
+from tff.data.dataset import Images
 from tff.statistics.separability import separability
 
 #: What a detector could learn instead of "generated": seen in the file's header alone.

@@ -14,7 +14,7 @@ from tff.analyses.criteria import CRITERIA
 from tff.analyses.judge import WHERE, Scores, judges, over_generators
 from tff.analyses.subject import Subject
 from tff.analyses.top import ladder
-from tff.data.images import Images
+from tff.data.dataset import Images
 from tff.plots import curves
 from tff.statistics.estimate import Estimate, area, below, mean
 from tff.types import Result

@@ -20,7 +20,7 @@ from torch import Tensor
 from tff.analyses.passes import Passes
 from tff.analyses.passfile import covers, digest, fitting, identity, read, write
 from tff.analyses.records import Activity, Cue, Evaluation, Floats, Relevance, Rows
-from tff.data.images import Images
+from tff.data.dataset import Images
 from tff.distributed import agreed, place, together
 from tff.relevance.ledger import COLUMNS
 from tff.types import Channels

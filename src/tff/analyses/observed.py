@@ -18,8 +18,8 @@ from tff.analyses.passes import Passes
 from tff.analyses.passfile import identity
 from tff.analyses.records import Activity, Cue, Evaluation, Floats, Relevance, Rows
 from tff.analyses.which import drawn, evenly, labels_of
-from tff.data.images import Images
-from tff.data.splits import Splits
+from tff.data.datamodule import Splits
+from tff.data.dataset import Images
 from tff.detectors.base import Detector
 from tff.relevance.lrp import LRP
 from tff.types import Channels

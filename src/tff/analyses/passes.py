@@ -11,9 +11,8 @@ from torch import Tensor
 
 from tff.analyses.fitting import each, laid_out
 from tff.analyses.records import Activity, Cue, Evaluation, Floats, Relevance, Rows
-from tff.data.images import Images
-from tff.data.loader import loader
-from tff.data.shard import EvaluationBatches
+from tff.data.dataset import Images
+from tff.data.loaders import EvaluationBatches, loader
 from tff.detectors.base import Detector
 from tff.detectors.interventions import Instead, dropped, outputs, recorded
 from tff.distributed import place, together

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from tff.atomic import remove_abandoned, whole
-from tff.data.images import Images
+from tff.data.dataset import Images
 
 # RecursionError: of JSON that is nested thousands of times.
 _BROKEN = (pa.ArrowException, OSError, KeyError, TypeError, ValueError, RecursionError)

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from tff.analyses.records import Floats
-from tff.data.images import MATCHED_QUALITY
-from tff.data.splits import Splits
-from tff.data.views import View
+from tff.data.datamodule import Splits
+from tff.data.dataset import MATCHED_QUALITY, View
 from tff.statistics.detection import sigmoid
 from tff.statistics.threshold import ThresholdRule
 

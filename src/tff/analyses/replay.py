@@ -16,9 +16,8 @@ from tff.analyses.passes import Passes
 from tff.analyses.passfile import digest, digest_of, identity, read, write
 from tff.analyses.subject import Subject
 from tff.atomic import write_json
-from tff.data.images import Images
-from tff.data.splits import Splits
-from tff.data.views import View
+from tff.data.datamodule import Splits
+from tff.data.dataset import Images, View
 from tff.distributed import place, together
 from tff.types import Channels
 

@@ -11,8 +11,7 @@ import pandas as pd
 from torch import Tensor
 
 from tff.analyses.subject import Subject
-from tff.data.images import Images
-from tff.data.source import MARK
+from tff.data.dataset import MARK, Images
 
 _KINDS = {0: "real", 1: "generated"}
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tff.analyses.records import Rows
-from tff.data.images import Images
+from tff.data.dataset import Images
 
 
 def labels_of(images: Images) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""Images for training, validation and test, and for the analyses that follow."""
+"""A set of images as Lightning takes it: training, validation and test."""
 
 from __future__ import annotations
 
@@ -7,20 +7,55 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from tff.data.images import Images, Transform
+from tff.data.dataset import Images, Transform, View
 from tff.data.layout import Layout
-from tff.data.loader import loader
+from tff.data.loaders import EvaluationBatches, TrainingBatches, loader
 from tff.data.manifest import ANY, Manifest, manifest
-from tff.data.shard import EvaluationBatches, TrainingBatches
-from tff.data.splits import SPLITS, Splits
-from tff.data.views import View
 from tff.distributed import place
 from tff.types import Batch
+
+SPLITS = ("train", "val", "test")
+
+
+class Splits(NamedTuple):
+    """The images of an analysis.
+
+    Attributes:
+        discovery: validation images of the seen generator; channels are ranked on these.
+        test: images on which the ranked channels are put to the test, of every generator.
+        train: images that a detector learns from, where they are looked at too.
+    """
+
+    discovery: Images
+    test: Images
+    train: Images | None = None
+
+    def limited(self, limit: int | None, seed: int = 0) -> Splits:
+        """At most so many images of each generator and label in each set."""
+        train = self.train and self.train.limited(limit, seed)
+        return Splits(self.discovery.limited(limit, seed), self.test.limited(limit, seed), train)
+
+    @classmethod
+    def none(cls) -> Splits:
+        """No images at all, for a look at reports alone."""
+        columns = ["path", "label", "generator", "class", "height", "width"]
+        nothing = Images(pd.DataFrame({column: [] for column in columns}))
+        return cls(nothing, nothing)
+
+    @property
+    def named(self) -> dict[str, Images]:
+        """The sets by the names that a reader knows them by; one that stands for both, once."""
+        sets = {} if self.train is None else {"train": self.train}
+        if not self.discovery.manifest.equals(self.test.manifest):
+            sets["discovery"] = self.discovery
+        return sets | {"test": self.test}
+
 
 log = logging.getLogger(__name__)
 

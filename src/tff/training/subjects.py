@@ -8,8 +8,7 @@ from typing import Any
 
 from tff.analyses.replay import again, keep
 from tff.analyses.subject import Subject
-from tff.data.datamodule import Data
-from tff.data.splits import Splits
+from tff.data.datamodule import Data, Splits
 from tff.detectors.checkpoint import load
 from tff.training.restore import fingerprint
 

@@ -1,4 +1,4 @@
-"""Planted cues: each changes one property of images, and nothing else."""
+"""Cues that `Planted` puts into photographs."""
 
 from __future__ import annotations
 

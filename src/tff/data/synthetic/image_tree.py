@@ -1,4 +1,4 @@
-"""Trees of PNG files that are made on first use: there completely, or not at all."""
+"""A tree of generated images, written once and found again."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tff.data.photographs import Split
-from tff.data.splits import SPLITS
+from tff.data.datamodule import SPLITS
+from tff.data.synthetic.photographs import Split
 
 MANIFEST = "manifest.json"  # the last file to be written
 

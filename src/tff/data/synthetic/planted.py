@@ -1,4 +1,4 @@
-"""Data with known truth: counterfeits are photographs with one planted cue, and nothing else."""
+"""Planted: photographs, and copies of them that differ by one known cue."""
 
 from __future__ import annotations
 
@@ -10,13 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from tff.data import tree
-from tff.data.cues import BLOCK, CUES, REAL, Cue, Pixels
-from tff.data.datamodule import Data
+from tff.data.datamodule import SPLITS, Data
 from tff.data.manifest import Manifest
-from tff.data.patches import patches
-from tff.data.photographs import Split, digest, embedded, from_folder, image_files
-from tff.data.splits import SPLITS
+from tff.data.synthetic import image_tree
+from tff.data.synthetic.photographs import (
+    Split,
+    digest,
+    embedded,
+    from_folder,
+    image_files,
+    patches,
+)
+from tff.data.synthetic.planted_cues import BLOCK, CUES, REAL, Cue, Pixels
 
 RECIPE = 1  # part of a cached folder's name: raise it with every change that changes the images
 MARGIN = 2 * BLOCK  # pixels cut off at last, where blur and filters meet the border; whole blocks
@@ -54,7 +59,7 @@ class Settings:
             raise ValueError(f"data.strength={self.strength}: must be above 0; 1 is the usual one")
         if self.size % BLOCK or self.size < 2 * BLOCK:
             raise ValueError(f"data.size={self.size}: must be a multiple of {BLOCK}, at least 16")
-        tree.require_counts(self.counts)
+        image_tree.require_counts(self.counts)
 
     def photographs(self) -> Split:
         """Reads the photographs.
@@ -121,8 +126,8 @@ class Planted(Data):
 
     def folder(self) -> Path:
         """Where the images are."""
-        folder = tree.named(self.folders, "planted", RECIPE, self.settings.plain())
-        return folder if tree.complete(folder) else build(folder, self.settings)
+        folder = image_tree.named(self.folders, "planted", RECIPE, self.settings.plain())
+        return folder if image_tree.complete(folder) else build(folder, self.settings)
 
     def listed(self, split: str) -> Manifest:
         """All images of a set."""
@@ -132,15 +137,15 @@ class Planted(Data):
 def build(folder: Path, settings: Settings) -> Path:
     """Write the data set as a tree of PNG files, and return its folder."""
     split = settings.photographs()
-    with tree.drafted(folder) as draft:
+    with image_tree.drafted(folder) as draft:
         for part in SPLITS:
             for cue in CUES if part == "test" else [settings.cue]:
                 for kind, change in (("0_real", REAL[cue]), ("1_fake", CUES[cue])):
-                    rng = tree.stream(settings.seed, part, cue, kind)
+                    rng = image_tree.stream(settings.seed, part, cue, kind)
                     side = settings.size + 2 * MARGIN
                     crops = patches(split[part], settings.counts[part], side, rng)
-                    tree.write(_changed(crops, change, settings, rng), draft / part / cue / kind)
-        tree.describe(draft, settings.plain(), split)
+                    image_tree.write(_changed(crops, change, settings, rng), draft / part / cue / kind)
+        image_tree.describe(draft, settings.plain(), split)
     return folder
 
 

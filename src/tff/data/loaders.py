@@ -1,0 +1,230 @@
+"""Batches of images for any number of processes, each image once."""
+
+from __future__ import annotations
+
+import atexit
+import re
+import signal
+from collections.abc import Iterator
+from multiprocessing.util import Finalize
+from typing import Any
+from weakref import WeakSet, ref
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from tff.data.dataset import Images
+from tff.distributed import place
+from tff.types import Batch
+
+Keys = list[tuple[int, ...]]  # (epoch, row), or (epoch, row, number of the view)
+
+
+class EvaluationBatches(Sampler[Keys]):
+    """Each view of each row once, in batches of one size; every process takes each n-th batch.
+
+    Because whole batches are dealt out, each is composed as in one process, and a score does not
+    depend on the number of processes in its last bit.
+    """
+
+    def __init__(self, images: Images, batch_size: int) -> None:
+        views = images.view.count if images.transform is None else 1
+        sizes = np.repeat(images.sizes(), views, axis=0)
+        order = np.lexsort((np.arange(len(sizes)), sizes[:, 1], sizes[:, 0]))
+        cuts = np.flatnonzero(np.any(np.diff(sizes[order], axis=0), axis=1)) + 1
+        self.batches: list[Keys] = [
+            [(0, *divmod(int(i), views)) for i in group[start : start + batch_size]]
+            for group in np.split(order, cuts)
+            for start in range(0, len(group), batch_size)
+        ]
+
+    def __iter__(self) -> Iterator[Keys]:
+        rank, world = place()
+        return iter(self.batches[rank::world])
+
+    def __len__(self) -> int:
+        rank, world = place()
+        return len(self.batches[rank::world])
+
+
+class TrainingBatches(Sampler[Keys]):
+    """A new order each epoch, drawn from (seed, epoch); rows that fill no batch sit out.
+
+    All processes get the same number of batches: a gradient needs every one of them.
+    """
+
+    def __init__(self, rows: int, batch_size: int, seed: int) -> None:
+        self.rows, self.batch_size, self.seed = rows, batch_size, seed
+        self.epoch = 0
+        #: Number of the first batch of the next epoch that is begun; above 0 to go on within one.
+        self.first = 0
+        if len(self) == 0:
+            raise ValueError(
+                f"{rows} training images do not fill one batch of {batch_size} on each of "
+                f"{place()[1]} processes; lower data.batch_size"
+            )
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this before each epoch."""
+        self.epoch = epoch
+
+    @property
+    def sampler(self) -> TrainingBatches:
+        """Of a batch sampler Lightning tells the epoch only to the sampler within; that is this."""
+        return self
+
+    def __len__(self) -> int:
+        return self.rows // (self.batch_size * place()[1])
+
+    def __iter__(self) -> Iterator[Keys]:
+        rank, world = place()
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.rows)
+        for i in range(self.first, len(self)):
+            start = (i * world + rank) * self.batch_size
+            yield [(self.epoch, int(row)) for row in order[start : start + self.batch_size]]
+
+
+def deaf(worker: int) -> None:
+    """Ignore signals: clusters and terminals send them to workers too, whose end breaks a step."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def end_with_process(batches: Any) -> None:
+    """Have the workers behind an iterator of a loader ended in their own way with this process.
+
+    Python would send them SIGTERM, to which they are deaf, and wait for them for ever. The loader
+    may be gone by then: whoever holds the iterator, or an error that came out of it, holds them.
+
+    A process that multiprocessing has started ends by its finalizers, any other one by atexit,
+    where this comes before PyTorch declares that nothing can be ended any more.
+    """
+    if batches in _known or not hasattr(batches, "_shutdown_workers"):
+        return
+    _known.add(batches)
+    for worker in batches._workers:
+        # What multiprocessing and PyTorch end those with that do not end otherwise.
+        worker._popen.terminate = worker._popen.kill
+    # Before queues are closed (10), by which workers are told.
+    Finalize(batches, _end, (ref(batches),), exitpriority=100)
+    atexit.register(_end, ref(batches))
+
+
+_known: WeakSet[Any] = WeakSet()
+
+
+def end(batches: Any) -> None:
+    """End the workers behind an iterator of a loader, if it has any."""
+    if hasattr(batches, "_shutdown_workers"):
+        batches._shutdown_workers()
+
+
+def _end(batches: ref[Any]) -> None:
+    if (running := batches()) is not None:
+        end(running)
+
+
+# What torch makes of the message of an error in a worker.
+_IN_WORKER = re.compile(
+    r"Caught (?P<kind>\w+) in DataLoader worker process \d+\.\n(?P<traceback>.*)", re.S
+)
+
+
+class Loader(DataLoader[Batch]):
+    """Loads batches; what fails in a worker is told as if it had failed here."""
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        batches = super().__iter__()
+        end_with_process(batches)
+        try:
+            yield from batches
+        except Exception as error:
+            # At once: whoever holds the error holds the workers, and where both are collected as a
+            # cycle, the queues by which workers are told to end go first.
+            end(batches)
+            self._iterator = None
+            if not isinstance(error, ValueError | OSError):
+                raise
+            raise (_unwrapped(error) or error) from None
+
+
+class TrainingLoader(Loader):
+    """Loads training batches, and goes on within an epoch where a checkpoint was written.
+
+    Lightning keeps the state in each checkpoint. What workers have prepared ahead does not count.
+    """
+
+    def __init__(self, images: Images, batches: TrainingBatches, **options: Any) -> None:
+        super().__init__(images, batch_sampler=batches, **options)
+        self._batches = batches
+        self._delivered, self._interrupted = 0, -1
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        # Nothing is begun before the first batch is asked for: Lightning makes the iterator of a
+        # resumed training before it says which epoch that is, and workers would load epoch 0.
+        if self._batches.epoch != self._interrupted:
+            self._delivered = 0
+        self._batches.first, self._interrupted = self._delivered, -1
+        for batch in super().__iter__():
+            self._delivered += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """How far the epoch is, and in what units."""
+        return {
+            "epoch": self._batches.epoch,
+            "delivered": self._delivered,
+            "rows": self._batches.rows,
+            "batch_size": self._batches.batch_size,
+            "processes": place()[1],
+        }
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Skip what was delivered of the epoch that the checkpoint interrupted.
+
+        Raises:
+            ValueError: batches are composed otherwise now, so there is no way to tell them apart.
+        """
+        for name, now in self.state_dict().items():
+            if name in _UNITS and state[name] != now:
+                raise ValueError(
+                    f"the checkpoint was written in an epoch of {state[name]:,} {_UNITS[name]}, "
+                    f"and there are {now:,} now. Go on as it was, or from best.ckpt (ckpt=FILE)"
+                )
+        self._interrupted, self._delivered = state["epoch"], state["delivered"]
+
+
+_UNITS = {
+    "rows": "training images",
+    "batch_size": "images in a batch (data.batch_size)",
+    "processes": "processes (trainer.devices)",
+}
+
+
+def loader(images: Images, batches: Sampler[Keys], workers: int) -> DataLoader[Batch]:
+    """Load the given batches of the images."""
+    options: dict[str, Any] = {
+        "collate_fn": stack,
+        "num_workers": workers,
+        "persistent_workers": workers > 0,
+        "pin_memory": torch.cuda.is_available(),
+        "worker_init_fn": deaf,
+    }
+    if isinstance(batches, TrainingBatches):
+        return TrainingLoader(images, batches, **options)
+    return Loader(images, batch_sampler=batches, **options)
+
+
+def _unwrapped(error: ValueError | OSError) -> Exception | None:
+    """The error that a worker met, without the traceback that torch puts into its message."""
+    wrapped = _IN_WORKER.match(str(error))
+    if wrapped is None:
+        return None
+    own = wrapped["traceback"].rpartition(f"\n{wrapped['kind']}: ")[2]
+    return (ValueError if isinstance(error, ValueError) else OSError)(own.strip())
+
+
+def stack(samples: list[Batch]) -> Batch:
+    """Samples of one size -> a batch."""
+    return Batch(*(torch.stack(column) for column in zip(*samples, strict=True)))

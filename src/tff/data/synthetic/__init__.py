@@ -1,0 +1,1 @@
+"""Sets of images that are made from photographs."""
