@@ -26,9 +26,9 @@ from sklearn.datasets import load_sample_images
 from torchvision import transforms
 
 from tff.augmentations.blur import GaussianBlur
-from tff.augmentations.gray import Grayscale
+from tff.augmentations.color import Grayscale
+from tff.augmentations.compose import Pipeline
 from tff.augmentations.jpeg import JPEG
-from tff.augmentations.pipeline import Pipeline
 from tff.augmentations.resize import Resize
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tff.augmentations.gray import Grayscale
+from tff.augmentations.color import Grayscale
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from tff.augmentations.blur import GaussianBlur
-from tff.augmentations.gray import Grayscale
+from tff.augmentations.color import Grayscale
+from tff.augmentations.compose import Pipeline
 from tff.augmentations.jpeg import JPEG
-from tff.augmentations.pipeline import Pipeline
 from tff.augmentations.resize import Resize
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8)

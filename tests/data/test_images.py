@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from tff.augmentations.blur import GaussianBlur
-from tff.augmentations.gray import Grayscale
+from tff.augmentations.color import Grayscale
 from tff.augmentations.jpeg import JPEG
 from tff.data.dataset import Images, View, pixels
 from tff.data.layout import LABELS

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tff.augmentations.options import checked_probability, checked_range
+from tff.augmentations.compose import checked_probability, checked_range
 
 
 class JPEG(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentations has no types

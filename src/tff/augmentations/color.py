@@ -1,4 +1,4 @@
-"""Random grayscale: the augmentation of color-robust detectors."""
+"""Random grayscale."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tff.augmentations.options import checked_probability
+from tff.augmentations.compose import checked_probability
 
 #: Pillow's luma: (19595 R + 38470 G + 7471 B + 32768) >> 16. Each sum is a whole number below
 #: 2^24, which float32 holds exactly.

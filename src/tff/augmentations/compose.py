@@ -1,9 +1,13 @@
-"""Options of augmentations, checked before the first image."""
+"""Transforms with independent random draws, and checks of their options."""
 
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Sequence
+
+import albumentations as A
+import numpy as np
 
 
 def checked_range(
@@ -41,3 +45,20 @@ def checked_probability(name: str, p: float) -> float:
     if not 0 <= p <= 1:
         raise ValueError(f"{name}={p}: a probability is between 0 and 1")
     return p
+
+
+class Pipeline(A.Compose):  # type: ignore[misc]  # albumentations has no types
+    """`albumentations.Compose` whose transforms are independent of each other.
+
+    albumentations 2.0.8 gives each transform of a `Compose` its own generator with the same seed.
+    Seeded for each image, they all see the same first number: with p = 0.5 an image would be
+    blurred, compressed and flipped, or none of it. Here they draw from one generator in turn. A
+    pipeline of a single transform draws as `Compose` does.
+    """
+
+    def set_random_seed(self, seed: int | None) -> None:
+        """Start the draws of all transforms anew."""
+        generator = np.random.default_rng(seed)
+        self.set_random_state(generator, random.Random(seed))
+        # The pipeline's own, which it draws from before the transforms do.
+        self.seed, self.py_random = seed, random.Random(seed)
