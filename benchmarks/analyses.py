@@ -19,7 +19,7 @@ import torch
 from networks import network
 from PIL import Image
 
-from tff.ablations.grayscale import Grayscale
+from tff.ablations.color import Grayscale
 from tff.analyses.ablation import Ablation
 from tff.analyses.base import run
 from tff.analyses.median_test import MedianTest

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from tff.ablations.grayscale import Grayscale
+from tff.ablations.color import Grayscale
 from tff.analyses.controls import Controls
 from tff.analyses.replay import again, keep
 from tff.analyses.sensitivity import Sensitivity

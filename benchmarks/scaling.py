@@ -19,7 +19,7 @@ from networks import network
 from PIL import Image
 from torch import distributed
 
-from tff.ablations.grayscale import Grayscale
+from tff.ablations.color import Grayscale
 from tff.analyses.subject import Subject
 from tff.data.datamodule import Splits
 from tff.data.folder import Folder

@@ -8,12 +8,8 @@ import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from tff.ablations.chroma_swap import ChromaSwap
-from tff.ablations.grayscale import Grayscale
-from tff.ablations.hue import Hue
-from tff.ablations.luma import apart, luma, together
-from tff.ablations.luminance_blur import LuminanceBlur
-from tff.ablations.saturation import Saturation
+from tff.ablations.color import ChromaSwap, Grayscale, Hue, Saturation, apart, luma, together
+from tff.ablations.frequency import LuminanceBlur
 
 BYTES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, 3, 19, 24)))
 VIVID = BYTES.double() / 255

@@ -6,9 +6,7 @@ import sys
 import pytest
 import torch
 
-from tff.ablations.draws import normal
-from tff.ablations.noise import Noise
-from tff.ablations.phase import Phase
+from tff.ablations.noise import Noise, Phase, normal
 
 GRAYS = torch.arange(100, 104).reshape(4, 1, 1, 1).expand(4, 3, 64, 96) / 255
 SIZES = [(24, 32), (15, 20), (20, 15), (9, 7), (1, 8), (5, 1), (1, 1), (2, 2)]
@@ -44,7 +42,7 @@ def test_a_last_bit_changes_nothing_and_a_level_everything():
 
 def test_another_process_draws_the_same():
     code = (
-        "import torch; from tff.ablations.draws import normal; torch.manual_seed(5);"
+        "import torch; from tff.ablations.noise import normal; torch.manual_seed(5);"
         "print(normal(torch.full((1, 3, 4, 4), 0.2), (3,), 7).tolist())"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

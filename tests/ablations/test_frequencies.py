@@ -6,11 +6,7 @@ import torch
 from scipy.fft import dctn
 from scipy.ndimage import gaussian_filter
 
-from tff.ablations.bandstop import Bandstop
-from tff.ablations.blur import Blur
-from tff.ablations.highpass import Highpass
-from tff.ablations.lowpass import Lowpass
-from tff.ablations.spectrum import filtered
+from tff.ablations.frequency import Bandstop, Blur, Highpass, Lowpass, filtered
 
 SIZES = [(40, 40), (33, 20), (1, 31), (18, 1)]
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tff.ablations.grayscale import Grayscale
+from tff.ablations.color import Grayscale
 
 GENERATOR = np.random.default_rng(0)
 PIXELS = {

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from scipy.fft import dctn
 
-from tff.ablations.jpeg import JPEG
+from tff.ablations.compression import JPEG
 
 SMOOTH = np.random.default_rng(0).normal(0, 0.4, (2, 3, 40, 48)).cumsum(-1).cumsum(-2)
 BYTES = (128 + 40 * np.tanh(SMOOTH / 4)).astype(np.uint8)

@@ -3,17 +3,10 @@ from math import inf, nan
 
 import pytest
 
-from tff.ablations.bandstop import Bandstop
-from tff.ablations.blur import Blur
-from tff.ablations.highpass import Highpass
-from tff.ablations.hue import Hue
-from tff.ablations.jpeg import JPEG
-from tff.ablations.lowpass import Lowpass
-from tff.ablations.luminance_blur import LuminanceBlur
-from tff.ablations.noise import Noise
-from tff.ablations.phase import Phase
-from tff.ablations.resize import Resize
-from tff.ablations.saturation import Saturation
+from tff.ablations.color import Hue, Saturation
+from tff.ablations.compression import JPEG, Resize
+from tff.ablations.frequency import Bandstop, Blur, Highpass, Lowpass, LuminanceBlur
+from tff.ablations.noise import Noise, Phase
 
 BAD = [
     (Bandstop, {"low": 0}, "ablation.low=0: must be positive, at most 0.707107"),

@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tff.ablations.resize import Resize
+from tff.ablations.compression import Resize
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 

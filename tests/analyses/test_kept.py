@@ -13,7 +13,7 @@ import pytest
 import tiny
 import torch
 
-from tff.ablations.grayscale import Grayscale
+from tff.ablations.color import Grayscale
 from tff.analyses.kept import Kept
 from tff.analyses.passes import Passes
 from tff.analyses.passfile import digest, digest_of, identity, read, write

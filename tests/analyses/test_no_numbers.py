@@ -8,7 +8,7 @@ import tiny
 import told
 import torch
 
-from tff.ablations.grayscale import Grayscale
+from tff.ablations.color import Grayscale
 from tff.analyses.ablation import Ablation
 from tff.analyses.detection import Detection
 from tff.analyses.doubts import few

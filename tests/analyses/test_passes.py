@@ -6,7 +6,7 @@ import tiny
 import torch
 from PIL import Image
 
-from tff.ablations.grayscale import Grayscale
+from tff.ablations.color import Grayscale
 from tff.analyses.passes import Passes
 from tff.analyses.which import drawn, evenly
 from tff.relevance.lrp import LRP

@@ -9,7 +9,7 @@ import tiny
 import torch
 from PIL import Image
 
-from tff.ablations.grayscale import Grayscale
+from tff.ablations.color import Grayscale
 from tff.analyses.base import run
 from tff.analyses.median_test import MedianTest
 from tff.analyses.passes import Passes

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tiny
 
-from tff.ablations.grayscale import Grayscale
+from tff.ablations.color import Grayscale
 from tff.analyses import published
 from tff.analyses.ablation import Ablation
 from tff.analyses.passes import Passes

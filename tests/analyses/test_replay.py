@@ -10,7 +10,7 @@ import pytest
 import tiny
 import torch
 
-from tff.ablations.grayscale import Grayscale
+from tff.ablations.color import Grayscale
 from tff.analyses.ablation import Ablation
 from tff.analyses.base import run
 from tff.analyses.detection import Detection

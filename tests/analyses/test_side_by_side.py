@@ -8,7 +8,7 @@ import told
 from literal import ends
 from sklearn.metrics import average_precision_score
 
-from tff.ablations.grayscale import Grayscale
+from tff.ablations.color import Grayscale
 from tff.analyses.ablation import Ablation
 from tff.analyses.base import run
 from tff.analyses.detection import Detection

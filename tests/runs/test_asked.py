@@ -148,11 +148,11 @@ def test_the_analysis_follows_the_training_in_single_values_too(tmp_path, compos
     )  # fmt: skip
     assert (one.relevance.rule, one.relevance.alpha) == ("epsilon", 2)
     assert (one.trainer.strategy, one.trainer.devices) == ("ddp", 4)
-    assert (one.ablation["_target_"], one.ablation.sigma) == ("tff.ablations.blur.Blur", 5)
+    assert (one.ablation["_target_"], one.ablation.sigma) == ("tff.ablations.frequency.Blur", 5)
     assert one.out == str(tmp_path / "out")
     # The former training of a sweep leaves nothing behind.
     one = analysis(composed("analyze=true"), tmp_path)
-    assert one.ablation == {"_target_": "tff.ablations.grayscale.Grayscale"}
+    assert one.ablation == {"_target_": "tff.ablations.color.Grayscale"}
     assert (one.relevance.rule, one.trainer.devices) == ("zplus", 1)
 
 

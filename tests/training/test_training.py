@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from sklearn.metrics import average_precision_score
 
-from tff.ablations.grayscale import Grayscale
+from tff.ablations.color import Grayscale
 from tff.analyses.ablation import Ablation
 from tff.analyses.base import run
 from tff.analyses.ranking import Ranking
