@@ -29,7 +29,7 @@ from tff.analyses.sensitivity import Sensitivity
 from tff.analyses.subject import Subject
 from tff.data.datamodule import Splits
 from tff.data.folder import Folder
-from tff.detectors.base import Detector
+from tff.detectors.detector import Detector
 
 LIMIT = 30
 

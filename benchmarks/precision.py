@@ -16,8 +16,8 @@ from scipy.stats import spearmanr
 
 from tff.data.dataset import pixels
 from tff.data.manifest import index
-from tff.detectors.base import Detector
 from tff.detectors.checkpoint import load
+from tff.detectors.detector import Detector
 from tff.relevance.lrp import LRP
 from tff.statistics.ffrs import FFRS
 

@@ -24,7 +24,7 @@ from tff.analyses.subject import Subject
 from tff.data.datamodule import Splits
 from tff.data.folder import Folder
 from tff.data.loaders import EvaluationBatches, loader
-from tff.detectors.base import Detector
+from tff.detectors.detector import Detector
 from tff.distributed import place
 from tff.runs.processes import launch
 

@@ -32,8 +32,8 @@ from torchvision import transforms
 from tff.augmentations.blur import GaussianBlur
 from tff.augmentations.jpeg import JPEG
 from tff.data.folder import Folder
-from tff.detectors.base import IMAGENET_MEAN, IMAGENET_STD
-from tff.detectors.torchvision_model import torchvision_model
+from tff.detectors.detector import IMAGENET_MEAN, IMAGENET_STD
+from tff.detectors.torchvision_models import torchvision_model
 from tff.training.module import UniversalDetector
 from tff.types import Batch
 

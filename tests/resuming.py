@@ -10,8 +10,8 @@ from torch import nn
 from torch.multiprocessing.spawn import ProcessExitedException
 
 from tff.data.folder import Folder
-from tff.detectors.base import Detector
-from tff.detectors.reading import read
+from tff.detectors.detector import Detector
+from tff.detectors.safe_load import read
 from tff.training.checkpoint_file import CheckpointFile
 from tff.training.draws import Draws
 from tff.training.fit import fit

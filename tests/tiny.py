@@ -10,7 +10,7 @@ from torch import nn
 from tff.analyses.subject import Subject
 from tff.data.datamodule import Splits
 from tff.data.folder import Folder
-from tff.detectors.base import Detector
+from tff.detectors.detector import Detector
 
 
 def tree(root: Path, generators=("seen", "unseen"), images=6, size=32, seed=0) -> Path:

@@ -18,7 +18,7 @@ from tff.analyses.observed import TooFewImagesError
 from tff.analyses.passes import Passes
 from tff.analyses.ranking import Ranking, from_published, published_format
 from tff.analyses.sensitivity import Sensitivity
-from tff.detectors.interventions import dropped
+from tff.detectors.hooks import dropped
 from tff.relevance.lrp import channel_relevance
 from tff.statistics.bootstrap import resamples
 

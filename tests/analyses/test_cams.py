@@ -14,9 +14,9 @@ from torch import nn
 
 from tff.analyses.activation_maps import METHODS, ActivationMaps
 from tff.analyses.cams import CAMs
-from tff.detectors.activations import beside_relu
-from tff.detectors.base import Detector
-from tff.detectors.last_map import last_map
+from tff.detectors.detector import Detector
+from tff.detectors.feature_maps import beside_relu
+from tff.detectors.hooks import last_map
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import tiny
 import torch
 
 from tff.analyses.fitting import Fitting
-from tff.detectors.base import Detector
+from tff.detectors.detector import Detector
 from tff.types import Batch
 
 

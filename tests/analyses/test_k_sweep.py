@@ -15,7 +15,7 @@ from sklearn.metrics import average_precision_score
 from tff.analyses.criteria import CRITERIA
 from tff.analyses.k_sweep import KSweep
 from tff.analyses.sensitivity import Sensitivity
-from tff.detectors.interventions import dropped
+from tff.detectors.hooks import dropped
 from tff.statistics.bootstrap import resamples
 
 SHARES, KS = (10, 25, 50), (0, 1, 3, 6)  # of 12 channels

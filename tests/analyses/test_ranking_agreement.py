@@ -8,7 +8,7 @@ import tiny
 
 from tff.analyses.ranking import Ranking
 from tff.analyses.ranking_agreement import RankingAgreement
-from tff.detectors.torchvision_model import torchvision_model
+from tff.detectors.torchvision_models import torchvision_model
 from tff.published.rankings import published_omega
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
 from tff.analyses import top
-from tff.detectors.interventions import dropped
+from tff.detectors.hooks import dropped
 
 
 @pytest.mark.parametrize(

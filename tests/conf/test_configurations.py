@@ -9,7 +9,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from tff.analyses.base import Analysis
-from tff.detectors.base import Detector
+from tff.detectors.detector import Detector
 
 CONF = Path(__file__).parents[2] / "conf"
 

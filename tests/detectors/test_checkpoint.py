@@ -7,11 +7,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tff.detectors.base import Detector
 from tff.detectors.checkpoint import load, origin
-from tff.detectors.torchvision_model import torchvision_model
+from tff.detectors.detector import Detector
+from tff.detectors.torchvision_models import torchvision_model
 
-TARGET = "tff.detectors.torchvision_model.torchvision_model"
+TARGET = "tff.detectors.torchvision_models.torchvision_model"
 SETTINGS = {"_target_": TARGET, "name": "resnet18", "pretrained": True}
 
 
@@ -92,8 +92,8 @@ def test_no_tensors(content, tmp_path):
         SETTINGS | {"name": {"_target_": "os.system", "command": "touch {}"}},
         SETTINGS | {"name": [{"_target_": "os.system", "command": "touch {}"}]},
         # Of other packages, though reached through a module of ours.
-        {"_target_": "tff.detectors.base.torch.save", "obj": 1, "f": "{}"},
-        SETTINGS | {"name": {"_target_": "tff.detectors.base.torch.save", "obj": 1, "f": "{}"}},
+        {"_target_": "tff.detectors.detector.torch.save", "obj": 1, "f": "{}"},
+        SETTINGS | {"name": {"_target_": "tff.detectors.detector.torch.save", "obj": 1, "f": "{}"}},
     ],
 )
 def test_foreign_parts_are_refused(settings, tmp_path):
@@ -187,7 +187,7 @@ def test_what_was_told_goes_before_what_the_file_says(weights, detector, tmp_pat
     )
     with pytest.raises(ValueError, match=r"does not fit .*'mobilenet_v2'"):
         load(path)
-    timm_s = {"_target_": "tff.detectors.timm_model.timm_model", "name": "resnet18"}
+    timm_s = {"_target_": "tff.detectors.timm_models.timm_model", "name": "resnet18"}
     image = torch.rand(1, 3, 40, 40)
     with torch.no_grad():
         torch.testing.assert_close(load(path, timm_s)(image), detector(image))
@@ -204,7 +204,7 @@ def test_what_was_told_goes_before_what_the_file_says(weights, detector, tmp_pat
         ({"_target_": TARGET}, "cannot be made: .*name"),
         ({"_target_": "os.system", "command": "true"}, "not a part of tff.detectors"),
         ({"name": "resnet18"}, "names None, not a part"),
-        ({"_target_": "tff.detectors.reading.read"}, "cannot be made"),
+        ({"_target_": "tff.detectors.safe_load.read"}, "cannot be made"),
     ],
 )
 def test_told_wrongly(told, message, weights, tmp_path):

@@ -8,9 +8,9 @@ import torch
 import torchvision
 from torch import nn
 
-from tff.detectors.base import IMAGENET_MEAN, IMAGENET_STD, Detector
-from tff.detectors.efficientnet import efficientnet_b0
-from tff.detectors.torchvision_model import torchvision_model
+from tff.detectors.detector import IMAGENET_MEAN, IMAGENET_STD, Detector
+from tff.detectors.timm_models import efficientnet_b0
+from tff.detectors.torchvision_models import torchvision_model
 from tff.relevance.lrp import LRP
 
 MAKERS = {

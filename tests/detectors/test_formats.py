@@ -10,8 +10,8 @@ from tests.golden import formula
 from torch import Tensor
 
 from tff.detectors.checkpoint import load
-from tff.detectors.efficientnet import efficientnet_b0
-from tff.detectors.formats import recognise, state_dict_in
+from tff.detectors.timm_models import efficientnet_b0
+from tff.detectors.weights import recognise, state_dict_in
 
 RESNETS = [n for n in torchvision.models.list_models(module=torchvision.models) if "resne" in n]
 
@@ -100,7 +100,7 @@ def test_larger_efficientnets(tmp_path):
     torch.save({"model": theirs}, tmp_path / "b3.pth")
     with pytest.raises(ValueError, match=r"does not fit .*efficientnet_b0.*load"):
         load(tmp_path / "b3.pth")
-    told = {"_target_": "tff.detectors.timm_model.timm_model", "name": "tf_efficientnet_b3"}
+    told = {"_target_": "tff.detectors.timm_models.timm_model", "name": "tf_efficientnet_b3"}
     found = load(tmp_path / "b3.pth", told).network.state_dict()
     assert all(torch.equal(found[key], value) for key, value in own.items())
 

@@ -5,8 +5,8 @@ import torch
 from tests import replicas
 from torch import Tensor, nn
 
-from tff.detectors.base import Detector
-from tff.detectors.interventions import dropped, outputs, recorded
+from tff.detectors.detector import Detector
+from tff.detectors.hooks import dropped, outputs, recorded
 
 
 @pytest.fixture

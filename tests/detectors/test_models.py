@@ -12,9 +12,9 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from tff.detectors.base import IMAGENET_MEAN, IMAGENET_STD, Detector
-from tff.detectors.timm_model import timm_model
-from tff.detectors.torchvision_model import torchvision_model
+from tff.detectors.detector import IMAGENET_MEAN, IMAGENET_STD, Detector
+from tff.detectors.timm_models import timm_model
+from tff.detectors.torchvision_models import torchvision_model
 
 TORCHVISION = (
     "resnet18", "resnext50_32x4d", "efficientnet_b0", "efficientnet_v2_s", "vgg11", "vgg11_bn",

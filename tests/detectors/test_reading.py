@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from tff.detectors.checkpoint import load
-from tff.detectors.reading import read
-from tff.detectors.torchvision_model import torchvision_model
+from tff.detectors.safe_load import read
+from tff.detectors.torchvision_models import torchvision_model
 
 CONTENT = {"model": {"a": torch.arange(20_000.0), "b": torch.zeros(3, 4)}, "total_steps": 7}
 

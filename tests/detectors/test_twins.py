@@ -6,8 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.models import efficientnet_b0, mobilenet_v2, resnet18, shufflenet_v2_x0_5
 
-from tff.detectors.feature_maps import feature_maps
-from tff.detectors.twins import twins
+from tff.detectors.feature_maps import feature_maps, twins
 
 
 class Pair(nn.Module):

@@ -24,7 +24,7 @@ from tests.golden import formula
 from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck, ResNet
 
-from tff.detectors.base import Detector
+from tff.detectors.detector import Detector
 from tff.relevance.lrp import LRP, Explanation
 
 FOLDER = Path(__file__).parent

@@ -7,7 +7,7 @@ import torch
 from tests.golden import formula
 from tests.golden.cases import difference, distance
 
-from tff.detectors.interventions import dropped, recorded
+from tff.detectors.hooks import dropped, recorded
 
 
 def test_network_is_the_one_of_the_file(case):

@@ -5,10 +5,9 @@ import pytest
 import timm
 from torch import nn
 
-from tff.detectors.base import Detector
-from tff.detectors.efficientnet import efficientnet_b0
-from tff.detectors.timm_model import timm_model
-from tff.detectors.torchvision_model import torchvision_model
+from tff.detectors.detector import Detector
+from tff.detectors.timm_models import efficientnet_b0, timm_model
+from tff.detectors.torchvision_models import torchvision_model
 from tff.published.architecture import architecture, ranking, translated
 from tff.published.tables import FOLDER
 

@@ -33,7 +33,7 @@ def test_more_columns_do_no_harm(tmp_path):
 
 
 def test_authors_file_in_their_names(tmp_path):
-    from tff.detectors.efficientnet import efficientnet_b0
+    from tff.detectors.timm_models import efficientnet_b0
 
     channels = efficientnet_b0(False).channels
     theirs = pd.read_parquet(FOLDER / "omega_efficientnet_b0.parquet")

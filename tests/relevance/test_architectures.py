@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from tff.detectors.base import Detector
-from tff.detectors.timm_model import timm_model
-from tff.detectors.torchvision_model import torchvision_model
+from tff.detectors.detector import Detector
+from tff.detectors.timm_models import timm_model
+from tff.detectors.torchvision_models import torchvision_model
 from tff.relevance.lrp import LRP
 
 FAMILIES = [

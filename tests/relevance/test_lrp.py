@@ -6,7 +6,7 @@ import torch
 from tests import replicas
 from torch import Tensor, nn
 
-from tff.detectors.base import Detector
+from tff.detectors.detector import Detector
 from tff.relevance.lrp import LRP, channel_relevance
 from tff.relevance.sums import Sums
 

@@ -21,9 +21,8 @@ from tff.analyses.replay import again
 from tff.data.dataset import decode
 from tff.data.dataset import read as read_image
 from tff.detectors.checkpoint import load, origin
-from tff.detectors.efficientnet import efficientnet_b0
-from tff.detectors.timm_model import timm_model
-from tff.detectors.torchvision_model import torchvision_model
+from tff.detectors.timm_models import efficientnet_b0, timm_model
+from tff.detectors.torchvision_models import torchvision_model
 from tff.published.rankings import read_omega
 from tff.safe_text import read_table
 from tff.training.restore import data_of

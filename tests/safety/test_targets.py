@@ -17,12 +17,12 @@ import torch
 import tff.data
 import tff.detectors
 from tff.data.datamodule import Data
-from tff.detectors.base import Detector
 from tff.detectors.checkpoint import _makes, build, load
+from tff.detectors.detector import Detector
 from tff.training.restore import data_of
 
 CRASHING = [
-    "tff.detectors.base\0.Detector", "tff.detectors..os.system", "tff.detectors.\n.x",
+    "tff.detectors.detector\0.Detector", "tff.detectors..os.system", "tff.detectors.\n.x",
     "tff.detectors.\udcff.x", "tff.detectors." + "a." * 5000 + "b", "tff.detectors.", "", ".", 5,
     None, ["os.system"], {"_target_": "os.system"}, "tff.detectorsX.y", "tff.detectors/../../x",
 ]  # fmt: skip
@@ -114,7 +114,7 @@ def test_a_cache_that_is_there_or_lies_below_the_working_folder_is_used(there, i
 
 def test_no_size_can_be_asked_for(tmp_path):
     """The networks have the sizes that their libraries give them; no argument makes them larger."""
-    target = "tff.detectors.torchvision_model.torchvision_model"
+    target = "tff.detectors.torchvision_models.torchvision_model"
     for more in ({"width_per_group": 10**9}, {"num_classes": 10**12}, {"layers": [10**6] * 4}):
         said = {"detector": {"_target_": target, "name": "resnet50", **more}}
         torch.save({"state_dict": {"a": torch.zeros(1)}, "tff": said}, tmp_path / "evil.ckpt")
@@ -126,12 +126,12 @@ def test_an_own_function_that_does_not_say_what_it_makes(tmp_path, monkeypatch):
     def mine(pretrained=True):
         return Detector(torch.nn.Linear(1, 1))
 
-    mine.__module__ = "tff.detectors.efficientnet"
-    monkeypatch.setattr("tff.detectors.efficientnet.mine", mine, raising=False)
+    mine.__module__ = "tff.detectors.timm_models"
+    monkeypatch.setattr("tff.detectors.timm_models.mine", mine, raising=False)
     with pytest.raises(ValueError, match=r"no function declared with `-> Detector`; refused"):
-        build("tff.detectors.efficientnet.mine", Path("x.ckpt"), "tff.detectors", Detector)
+        build("tff.detectors.timm_models.mine", Path("x.ckpt"), "tff.detectors", Detector)
     mine.__annotations__["return"] = "Detector"
     mine.__globals__["Detector"] = Detector
     assert isinstance(
-        build("tff.detectors.efficientnet.mine", "x.ckpt", "tff.detectors", Detector), Detector
+        build("tff.detectors.timm_models.mine", "x.ckpt", "tff.detectors", Detector), Detector
     )

@@ -66,7 +66,7 @@ def test_errors_of_checkpoints_steer_no_terminal(place, hostile, tmp_path):
     for name in hostile:
         content = {"state_dict": {name if place == "key" else "a": torch.zeros(1)}}
         if place != "key":
-            target = "tff.detectors.torchvision_model.torchvision_model"
+            target = "tff.detectors.torchvision_models.torchvision_model"
             said = {"_target_": name if place == "target" else target, "name": name}
             content["tff"] = {"detector": said}
         torch.save(content, tmp_path / "evil.ckpt")

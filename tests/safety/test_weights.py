@@ -13,8 +13,8 @@ import torch
 import torchvision
 
 from tff.detectors.checkpoint import load
-from tff.detectors.reading import read
-from tff.detectors.torchvision_model import torchvision_model
+from tff.detectors.safe_load import read
+from tff.detectors.torchvision_models import torchvision_model
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import faulty
 import pytest
 import tiny
 
-from tff.detectors.reading import read
+from tff.detectors.safe_load import read
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import pytest
 import tiny
 from faulty import ended, until
 
-from tff.detectors.reading import read
+from tff.detectors.safe_load import read
 
 #: Whole scripts, some of them several times.
 pytestmark = pytest.mark.slow

@@ -17,7 +17,7 @@ from tff.analyses.base import Analysis
 from tff.analyses.detection import Detection
 from tff.analyses.subject import Subject
 from tff.data.folder import Folder
-from tff.detectors.reading import read
+from tff.detectors.safe_load import read
 from tff.distributed import place
 from tff.training.callback import AnalyzeCheckpoints
 from tff.training.fit import fit

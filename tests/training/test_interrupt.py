@@ -11,7 +11,7 @@ import tiny
 from pytorch_lightning.callbacks import Checkpoint
 from resuming import same, train
 
-from tff.detectors.reading import read
+from tff.detectors.safe_load import read
 from tff.training.interrupt import Interrupt
 from tff.training.requeue import requeue, requeued
 from tff.training.stopped import SIGNALS, Stopped

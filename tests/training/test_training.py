@@ -16,8 +16,8 @@ from tff.analyses.ranking import Ranking
 from tff.analyses.subject import Subject
 from tff.data.folder import Folder
 from tff.detectors.checkpoint import load
-from tff.detectors.reading import read
-from tff.detectors.torchvision_model import torchvision_model
+from tff.detectors.safe_load import read
+from tff.detectors.torchvision_models import torchvision_model
 from tff.report.page import write
 from tff.training.callback import AnalyzeCheckpoints
 from tff.training.module import UniversalDetector
@@ -139,7 +139,7 @@ def test_two_processes_train_and_analyse(root, tmp_path):
 
 
 def test_checkpoint_of_a_known_detector_loads_alone(tmp_path):
-    target = "tff.detectors.torchvision_model.torchvision_model"
+    target = "tff.detectors.torchvision_models.torchvision_model"
     settings = {"_target_": target, "name": "resnet18", "pretrained": True}
     module = UniversalDetector(torchvision_model("resnet18", False), torch.optim.Adam)
     content = {"state_dict": module.state_dict(), "tff": {"detector": settings}}

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tff.detectors.base import Detector
-from tff.detectors.last_map import last_map
+from tff.detectors.detector import Detector
+from tff.detectors.hooks import last_map
 
 Map = NDArray[np.float64]
 #: Option -> name. All but the last are classes of the package.

@@ -13,7 +13,7 @@ from tff.analyses.activation_maps import METHODS, ActivationMaps
 from tff.analyses.base import Analysis
 from tff.analyses.selected import Selection, require, said, selections
 from tff.analyses.subject import Subject
-from tff.detectors.activations import beside_relu
+from tff.detectors.feature_maps import beside_relu
 from tff.plots import heat, images
 from tff.types import Result
 

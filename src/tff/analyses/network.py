@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from tff.detectors.base import Detector
-from tff.detectors.twins import twins
+from tff.detectors.detector import Detector
+from tff.detectors.feature_maps import twins
 from tff.relevance.lrp import LRP
 from tff.types import Channels
 

@@ -20,7 +20,7 @@ from tff.analyses.records import Activity, Cue, Evaluation, Floats, Relevance, R
 from tff.analyses.which import drawn, evenly, labels_of
 from tff.data.datamodule import Splits
 from tff.data.dataset import Images
-from tff.detectors.base import Detector
+from tff.detectors.detector import Detector
 from tff.relevance.lrp import LRP
 from tff.types import Channels
 

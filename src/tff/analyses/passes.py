@@ -13,8 +13,8 @@ from tff.analyses.fitting import each, laid_out
 from tff.analyses.records import Activity, Cue, Evaluation, Floats, Relevance, Rows
 from tff.data.dataset import Images
 from tff.data.loaders import EvaluationBatches, loader
-from tff.detectors.base import Detector
-from tff.detectors.interventions import Instead, dropped, outputs, recorded
+from tff.detectors.detector import Detector
+from tff.detectors.hooks import Instead, dropped, outputs, recorded
 from tff.distributed import place, together
 from tff.relevance.explanation import Explanation
 from tff.relevance.ledger import COLUMNS

@@ -22,7 +22,7 @@ from tff.analyses.protocol import Protocol, seen
 from tff.analyses.records import Cue, Evaluation, Floats
 from tff.analyses.which import labels_of
 from tff.data.datamodule import Splits
-from tff.detectors.base import Detector
+from tff.detectors.detector import Detector
 from tff.relevance.lrp import LRP
 from tff.statistics.average_precision import average_precision
 from tff.statistics.threshold import ThresholdRule, best_threshold

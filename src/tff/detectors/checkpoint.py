@@ -8,10 +8,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-from tff.detectors.base import Detector
-from tff.detectors.formats import HINT, recognise, state_dict_in
-from tff.detectors.reading import read
-from tff.detectors.weights import fill, fit
+from tff.detectors.detector import Detector
+from tff.detectors.safe_load import read
+from tff.detectors.weights import HINT, fill, fit, recognise, state_dict_in
 from tff.safe_text import visible
 
 #: The entry of a checkpoint in which `tff` says how to rebuild its detector and where its data are.

@@ -1,4 +1,4 @@
-"""What flows from the image to the logit: which operations carry it, and which only steer it."""
+"""Which layers of a network count as feature maps, and which of them repeat another one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
-from tff.detectors.trace import Trace, trace
+from tff.detectors.trace import BATCH_NORM, UNCHANGED, Trace, trace
 from tff.types import Channels
 
 #: Functions with bounded values: a factor that one of them made is a gate.
@@ -140,3 +140,71 @@ def feature_maps(network: nn.Module) -> Channels:
             if name in reached and isinstance(module, nn.Conv2d)
         }
     )
+
+
+_MODULES = (
+    BATCH_NORM, nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish, nn.GELU, nn.LeakyReLU, nn.PReLU, nn.ELU,
+    nn.Mish,
+)  # fmt: skip
+_FUNCTIONS = UNCHANGED | {
+    torch.relu, F.relu, F.relu6, F.silu, F.hardswish, F.gelu, F.leaky_relu, F.elu, F.mish,
+}  # fmt: skip
+
+
+def twins(network: nn.Module) -> torch.Tensor:
+    """Of each channel the earlier one that it continues, or -1: (n_channels,) flat indices.
+
+    A depthwise convolution keeps channels apart. Behind nothing but BatchNorm and an activation,
+    channel c of it works on channel c of the convolution before, carries the same relevance (but
+    for what is lost), and stands in a ranking a second time.
+    """
+    traced, channels = trace(network), feature_maps(network)
+    carriers = flow(traced).carriers
+    twin = torch.full((len(channels),), -1)
+    for node in carriers:
+        module = traced.modules.get(node)
+        if not isinstance(module, nn.Conv2d) or module.groups != module.in_channels:
+            continue
+        before = _before(traced, carriers, node)
+        names = [traced.names[node], traced.names.get(before) if before else None]
+        if (
+            module.groups > 1
+            and module.out_channels == module.groups
+            and all(name in channels.widths for name in names)
+        ):
+            mine, other = (channels.starts[str(name)] for name in names)
+            twin[mine : mine + module.groups] = torch.arange(other, other + module.groups)
+    return twin
+
+
+def _before(traced: Trace, carriers: dict[fx.Node, list[fx.Node]], node: fx.Node) -> fx.Node | None:
+    """The convolution that a node reads through operations on single elements only."""
+    while len(carriers.get(node, [])) == 1:
+        (node,) = carriers[node]
+        module = traced.modules.get(node)
+        if isinstance(module, nn.Conv2d):
+            return node
+        if not isinstance(module, _MODULES) and traced.operation(node) not in _FUNCTIONS:
+            return None
+    return None
+
+
+_KNOWN = {
+    "celu", "elu", "gelu", "hardswish", "leaky_relu", "mish", "prelu", "relu", "relu6", "rrelu",
+    "selu", "silu", "softplus", "CELU", "ELU", "GELU", "Hardswish", "LeakyReLU", "Mish", "PReLU",
+    "ReLU6", "RReLU", "SELU", "SiLU", "Softplus",
+}  # fmt: skip
+
+
+def beside_relu(network: nn.Module) -> list[str]:
+    """The activations that are no `nn.ReLU` modules, sorted; functions in lower case, as `relu()`.
+
+    Those of gates (sigmoid) are left out.
+
+    Raises:
+        NotImplementedError: the network cannot be traced.
+    """
+    traced = trace(network)
+    operations = {traced.operation(node) for node in traced.nodes}
+    names = {getattr(operation, "__name__", str(operation)) for operation in operations} & _KNOWN
+    return sorted(name if name[0].isupper() else f"{name}()" for name in names)

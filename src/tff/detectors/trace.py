@@ -1,19 +1,117 @@
-"""A network as the list of its operations, in the order in which they are executed."""
+"""A network as a graph of its operations.
+
+So a convolution with standardised weights, or a LayerNorm that calls `F.layer_norm`, is found by
+its class as any other layer.
+"""
 
 from __future__ import annotations
 
 import copy
 import operator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from timm.layers.conv2d_same import Conv2dSame
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
+from torchvision.ops.stochastic_depth import stochastic_depth
 
-from tff.detectors.functional import ARGUMENTS, layer
-from tff.detectors.in_place import OUT_OF_PLACE, VIEWS, overwrites, redirect
+#: Names of the arguments of each function, the tensor that flows through first.
+ARGUMENTS: dict[Any, tuple[str, ...]] = {
+    torch.conv2d: ("input", "weight", "bias", "stride", "padding", "dilation", "groups"),
+    F.linear: ("input", "weight", "bias"),
+    F.layer_norm: ("input", "normalized_shape", "weight", "bias", "eps"),
+    F.group_norm: ("input", "num_groups", "weight", "bias", "eps"),
+}
+
+
+def layer(function: Any, arguments: dict[str, Any]) -> nn.Module:
+    """The layer that a function of `ARGUMENTS` with these arguments (but the first) amounts to."""
+    rest = dict(arguments)
+    weight, bias = rest.pop("weight", None), rest.pop("bias", None)
+    made: nn.Module
+    with torch.device("meta"):  # the parameters that are made here are thrown away
+        if function is torch.conv2d:
+            width = weight.shape[1] * rest.get("groups", 1)
+            made = nn.Conv2d(width, len(weight), tuple(weight.shape[2:]), **rest)
+        elif function is F.linear:
+            made = nn.Linear(*reversed(weight.shape))
+        elif function is F.layer_norm:
+            made = nn.LayerNorm(rest.pop("normalized_shape"), **rest)
+        else:
+            made = nn.GroupNorm(
+                rest.pop("num_groups"), 0 if weight is None else len(weight), **rest
+            )
+    for name, value in (("weight", weight), ("bias", bias)):
+        parameter = nn.Parameter(value, requires_grad=False) if isinstance(value, Tensor) else None
+        setattr(made, name, parameter)
+    return made.eval()
+
+
+#: For each function that overwrites its first argument, the one that does not.
+OUT_OF_PLACE: dict[Any, Any] = {
+    operator.iadd: operator.add,
+    operator.isub: operator.sub,
+    operator.imul: operator.mul,
+    operator.itruediv: operator.truediv,
+    F.relu_: F.relu,
+    torch.relu_: torch.relu,
+}
+#: Nothing happens in these in eval mode: what comes out is what went in.
+UNCHANGED: set[Any] = {
+    nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout,
+    F.dropout, F.dropout2d, torch.dropout, stochastic_depth, "contiguous", "to", "float",
+    "type_as",
+}  # fmt: skip
+#: These may return a part of their input, or all of it laid out anew, without a copy.
+VIEWS: set[Any] = UNCHANGED | {
+    operator.getitem, nn.Flatten, nn.Unflatten, torch.flatten, torch.permute, torch.transpose,
+    torch.reshape, torch.squeeze, torch.unsqueeze, torch.chunk, torch.split, torch.tensor_split,
+    torch.unbind, "view", "view_as", "reshape", "expand", "expand_as",
+}  # fmt: skip
+
+
+def overwrites(node: fx.Node, operation: Any, module: nn.Module | None) -> bool:
+    """Whether a node overwrites its first argument in eval mode."""
+    if operation in UNCHANGED or not node.args or not isinstance(node.args[0], fx.Node):
+        return False
+    return (
+        bool(getattr(module, "inplace", False))
+        or bool(node.kwargs.get("inplace"))
+        or node.target in OUT_OF_PLACE
+        or (node.op == "call_method" and str(node.target).endswith("_"))
+    )
+
+
+def redirect(node: fx.Node, before: Iterable[fx.Node], views: set[fx.Node]) -> bool:
+    """Let whoever reads the overwritten tensor later read the output of the node instead.
+
+    Args:
+        node: overwrites its first argument.
+        before: the nodes that are executed earlier.
+        views: those of all nodes that return views of their first argument.
+
+    Returns:
+        False where that is impossible: later nodes read a part of what is overwritten, or a whole
+        of which a part is.
+    """
+    earlier = {node, *before}
+    (written, *_) = node.all_input_nodes
+
+    def root(other: fx.Node) -> fx.Node:
+        while other in views:
+            other = other.all_input_nodes[0]
+        return other
+
+    relatives = [n for n in earlier if n is not written and n is not node]
+    for relative in relatives:
+        if root(relative) is root(written) and any(user not in earlier for user in relative.users):
+            return False
+    written.replace_all_uses_with(node, delete_user_cb=lambda user: user not in earlier)
+    return True
+
 
 BATCH_NORM = nn.modules.batchnorm._BatchNorm
 

@@ -10,8 +10,8 @@ import pandas as pd
 import torch
 from torch import nn
 
-from tff.detectors.base import Detector
-from tff.detectors.formats import state_dict_in
+from tff.detectors.detector import Detector
+from tff.detectors.weights import state_dict_in
 from tff.published.tables import FOLDER
 
 

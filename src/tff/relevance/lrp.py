@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tff.detectors.base import IMAGENET_MEAN, IMAGENET_STD, Detector
+from tff.detectors.detector import IMAGENET_MEAN, IMAGENET_STD, Detector
 from tff.detectors.feature_maps import feature_maps
 from tff.relevance.alternatives import CONVOLUTIONS
 from tff.relevance.compiled import Compiled

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tff.detectors.in_place import UNCHANGED
-from tff.detectors.trace import BATCH_NORM
+from tff.detectors.trace import BATCH_NORM, UNCHANGED
 from tff.relevance.rule import Operation, Rule, explains, stabilised, transposed
 
 

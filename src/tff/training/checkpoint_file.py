@@ -9,7 +9,7 @@ import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 
 from tff.atomic import whole
-from tff.detectors.reading import read
+from tff.detectors.safe_load import read
 
 
 class CheckpointFile(TorchCheckpointIO):
@@ -37,6 +37,6 @@ class CheckpointFile(TorchCheckpointIO):
         """Tensors (on the CPU) and plain containers only, whatever is asked for.
 
         Raises:
-            FileNotFoundError, ValueError: as `tff.detectors.reading.read`.
+            FileNotFoundError, ValueError: as `tff.detectors.safe_load.read`.
         """
         return read(path)

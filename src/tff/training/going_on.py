@@ -12,7 +12,7 @@ import torch
 from packaging.version import Version
 
 from tff.detectors.checkpoint import ORIGIN
-from tff.detectors.reading import read
+from tff.detectors.safe_load import read
 
 log = logging.getLogger(__name__)
 NEEDED = ("state_dict", "loops", "callbacks", "optimizer_states", "lr_schedulers")

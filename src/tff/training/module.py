@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from torchmetrics import MetricCollection
 from torchmetrics.classification import BinaryAccuracy, BinaryRecall, BinarySpecificity
 
-from tff.detectors.base import Detector
 from tff.detectors.checkpoint import ORIGIN
+from tff.detectors.detector import Detector
 from tff.statistics.average_precision import AveragePrecision
 from tff.types import Batch
 

@@ -1,4 +1,4 @@
-"""The convolutional classifiers of torchvision as detectors."""
+"""Detectors from torchvision."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import Any
 import torchvision
 from torch import nn
 
-from tff.detectors.base import Detector
-from tff.detectors.pretrained import start_from
-from tff.detectors.weights import replace_head
+from tff.detectors.detector import Detector
+from tff.detectors.weights import replace_head, start_from
 
 _TRANSFORMERS = ("vit_", "swin_", "maxvit_")
 _INCEPTIONS = ("googlenet", "inception_v3")

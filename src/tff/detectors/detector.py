@@ -1,4 +1,4 @@
-"""What a detector is: a network with its normalisation inside, and a numbering of its channels."""
+"""A detector: a network with one logit, normalisation inside, and numbered channels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The networks of timm as detectors."""
+"""Detectors from timm, and the paper's EfficientNet-B0."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import timm
 from torch import nn
 
-from tff.detectors.base import Detector
-from tff.detectors.pretrained import start_from
+from tff.detectors.detector import Detector
+from tff.detectors.weights import start_from
 
 
 def timm_model(name: str, pretrained: bool | str = True) -> Detector:
@@ -49,3 +49,22 @@ def network_of(name: str, pretrained: bool | str) -> nn.Module:
     # Of timm's own loading only what it makes of a file is used: names and shapes as they are now.
     start_from(network, pretrained, lambda: timm.create_model(name, pretrained=True).state_dict())
     return network
+
+
+# The authors train efficientnet_pytorch's network, whose twin in timm is the TensorFlow one
+# ("same" padding, BatchNorm eps 1e-3); torchvision's is another network.
+_TWIN = "tf_efficientnet_b0.in1k"
+
+
+def efficientnet_b0(pretrained: bool | str = True) -> Detector:
+    """EfficientNet-B0 with one logit.
+
+    Args:
+        pretrained: true: ImageNet weights (downloaded), false: random ones, or a file of weights.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the weights do not fit or cannot be had.
+    """
+    # The paper's k: the top 27 of 21,008 channels (0.13 %).
+    return Detector(network_of(_TWIN, pretrained), tff_fraction=27 / 21008)

@@ -1,4 +1,4 @@
-"""Record or exchange channels of a detector while it runs; nothing is left behind afterwards."""
+"""Hooks that record or drop channels, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
-from tff.detectors.base import Detector
+from tff.detectors.detector import Detector
 
 #: What stands in place of channels: a number each, or maps (B, C, H, W) of each layer.
 Instead = Tensor | Mapping[str, Tensor] | None
@@ -117,3 +117,36 @@ def _hooked(detector: Detector, hooks: Mapping[str, Hook]) -> Iterator[None]:
             handle = detector.network.get_submodule(layer).register_forward_hook(hook)
             stack.callback(handle.remove)
         yield
+
+
+def last_map(detector: Detector, image: Tensor) -> str:
+    """The module that is the last to give a feature map with several places: its name.
+
+    Modules that run several times are left out, since their maps cannot be told apart.
+
+    Args:
+        image: (1, 3, H, W) in [0, 1].
+
+    Raises:
+        ValueError: there is none.
+    """
+    runs: dict[str, int] = {}
+    maps: list[str] = []
+    with ExitStack() as stack, torch.no_grad():
+        for name, module in detector.network.named_modules():
+
+            def record(_m: nn.Module, _i: object, out: object, name: str = name) -> None:
+                runs[name] = runs.get(name, 0) + 1
+                if isinstance(out, Tensor) and out.ndim == 4 and out.shape[2] * out.shape[3] > 1:
+                    maps.append(name)
+
+            if name:
+                stack.callback(module.register_forward_hook(record).remove)
+        detector(image)
+    single = [name for name in maps if runs[name] == 1]
+    if not single:
+        raise ValueError(
+            f"images of {tuple(image.shape[2:])} pixels leave no feature map with several places; "
+            "take larger ones"
+        )
+    return single[-1]

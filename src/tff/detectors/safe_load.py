@@ -1,4 +1,4 @@
-"""Files of weights, read without running any code that they may hold."""
+"""Checkpoint files read without running code."""
 
 from __future__ import annotations
 
