@@ -7,8 +7,8 @@ from tests import replicas
 from torch import Tensor, nn
 
 from tff.detectors.detector import Detector
+from tff.relevance.conservation import Sums
 from tff.relevance.lrp import LRP, channel_relevance
-from tff.relevance.sums import Sums
 
 KINDS = [("basic", 3, 1), ("bottleneck", 4, 2), ("inverted", 4, 1)]
 

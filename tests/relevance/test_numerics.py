@@ -11,7 +11,7 @@ from tests import replicas
 from tests.relevance.agreement import close
 from torch import Tensor, nn
 
-from tff.relevance.alternatives import CONVOLUTIONS
+from tff.relevance.conv_rules import CONVOLUTIONS
 from tff.relevance.lrp import LRP, Explanation
 
 KINDS = [("basic", 3, 1), ("inverted", 4, 2), ("convnext", 4, 1), ("blur", 3, 1)]

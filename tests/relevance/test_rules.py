@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.relevance.agreement import CASES, agree
 from torch import nn
 
-from tff.relevance.alternatives import CONVOLUTIONS
+from tff.relevance.conv_rules import CONVOLUTIONS
 from tff.relevance.lrp import LRP
 
 OPTIONS = {"alphabeta": {"alpha": 1.5}, "gamma": {"gamma": 0.7}}

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from tff.detectors.trace import LEAVES
 from tff.relevance.lrp import LRP
-from tff.relevance.rule import RULES, explains
-from tff.relevance.rules import Pass
+from tff.relevance.rules import RULES, Pass, explains
 
 
 class Changed(nn.Module):
@@ -88,7 +87,7 @@ def test_unknown_operation():
         "node 'sin'",
         "in middle.1",
         "behind middle.0",
-        "tff.relevance.rule.explains(sin)(RULE)",
+        "tff.relevance.rules.explains(sin)(RULE)",
         "tff.relevance.rules.Pass",
     ):
         assert told in str(caught.value)

@@ -22,7 +22,7 @@ from tff.analyses.passfile import covers, digest, fitting, identity, read, write
 from tff.analyses.records import Activity, Cue, Evaluation, Floats, Relevance, Rows
 from tff.data.dataset import Images
 from tff.distributed import agreed, place, together
-from tff.relevance.ledger import COLUMNS
+from tff.relevance.conservation import COLUMNS
 from tff.types import Channels
 
 _SAMPLE = "all channels"  # column of the responses of all channels

@@ -6,7 +6,7 @@ import pandas as pd
 
 from tff.analyses.subject import Subject
 from tff.plots.relevance import losses
-from tff.relevance.ledger import COLUMNS
+from tff.relevance.conservation import COLUMNS
 from tff.types import Result
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tff.analyses.fitting import Fitting
 from tff.analyses.subject import Subject
-from tff.relevance.explanation import Maximum
+from tff.relevance.lrp import Maximum
 from tff.relevance.patch import Patch, patch, positive
 from tff.types import Batch
 

@@ -16,9 +16,8 @@ from tff.data.loaders import EvaluationBatches, loader
 from tff.detectors.detector import Detector
 from tff.detectors.hooks import Instead, dropped, outputs, recorded
 from tff.distributed import place, together
-from tff.relevance.explanation import Explanation
-from tff.relevance.ledger import COLUMNS
-from tff.relevance.lrp import LRP
+from tff.relevance.conservation import COLUMNS
+from tff.relevance.lrp import LRP, Explanation
 from tff.statistics.exact_mean import ExactMean
 from tff.statistics.ffrs import FFRS
 from tff.statistics.rows import Rows as RowValues

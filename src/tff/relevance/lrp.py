@@ -1,23 +1,95 @@
-"""Run the rules: forward once, then relevance back from the logit to every channel."""
+"""Layer-wise relevance propagation (LRP): relevance of every channel and of pixels."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from tff.detectors.detector import IMAGENET_MEAN, IMAGENET_STD, Detector
 from tff.detectors.feature_maps import feature_maps
-from tff.relevance.alternatives import CONVOLUTIONS
-from tff.relevance.compiled import Compiled
-from tff.relevance.explanation import Explanation, Maximum
-from tff.relevance.graph import boxes, canonize
-from tff.relevance.precision import PRECISIONS, named, tensor_cores
-from tff.relevance.walk import Walk
+from tff.relevance.canonize import boxes, canonize
+from tff.relevance.conv_rules import CONVOLUTIONS, PRECISIONS, named, tensor_cores
+from tff.relevance.propagate import Walk
+
+
+class Compiled:
+    """Runs a function as it is the first time, and compiled from the second time on.
+
+    So the last, smaller batch of a pass is not worth a compilation. The function is first written
+    down as a flat list of tensor operations: `torch.compile` alone gives up on its way through the
+    steps of a network and compiles each of them for itself.
+
+    Args:
+        function: of images and a second tensor; its course depends on their shapes only.
+    """
+
+    def __init__(self, function: Callable[[Tensor, Tensor], Any]) -> None:
+        self.function = function
+        self._seen: set[object] = set()
+        self._compiled: dict[object, Callable[[Tensor, Tensor], Any]] = {}
+
+    def __call__(self, images: Tensor, seed: Tensor) -> Any:
+        """The function's output.
+
+        Raises:
+            ValueError: it cannot be compiled, for want of a C++ compiler for example.
+        """
+        shape = (images.shape, images.stride(), images.dtype, images.device)
+        if shape in self._compiled:
+            return self._compiled[shape](images, seed)
+        if shape not in self._seen:
+            self._seen.add(shape)
+            return self.function(images, seed)
+        # Of a bound method `make_fx` would count `self` among the tensors.
+        flat = make_fx(lambda images, seed: self.function(images, seed))(images, seed)
+        compiled = torch.compile(flat)
+        try:
+            result = compiled(images, seed)
+        except Exception as error:  # whatever the compilers behind torch.compile raise
+            raise ValueError(
+                "relevance.compile=true: cannot be compiled on this machine "
+                f"({type(error).__name__}: {str(error)[:200]}). It needs a C++ compiler; "
+                "relevance.compile=false gives the same numbers"
+            ) from error
+        self._compiled[shape] = compiled
+        return result
+
+
+class Explanation(NamedTuple):
+    """What one walk back from the logit tells.
+
+    Shape:
+        logit: (B,) of the fused network.
+        shares: (B, n_channels), channels numbered as in `LRP.channels`.
+        ledger: (B, n_accounts, 5), see `ledger.COLUMNS`; accounts as in `LRP.accounts`.
+        pixels: (B, 3, H, W) relevance of the input, or None when it was not asked for.
+    """
+
+    logit: Tensor
+    shares: Tensor
+    ledger: Tensor
+    pixels: Tensor | None
+
+
+class Maximum(NamedTuple):
+    """Where a channel is most active, and which pixels made it so.
+
+    Shape:
+        value: (B,) largest positive output of the channel behind its BatchNorm; 0 if there is none.
+        place: (B, 2) row and column of it in the feature map.
+        pixels: (B, 3, H, W) relevance of the input; its sum is 1 where nothing leaks, and 0 for an
+            image without a positive output.
+    """
+
+    value: Tensor
+    place: Tensor
+    pixels: Tensor
 
 
 class LRP:

@@ -1,22 +1,98 @@
-"""The rules of operations without weights that mix nothing, or within a group only.
+"""Rules of relevance: what a rule is, and those for everything but convolutions.
 
 `mixtures.py` has those of sums and averages, `weighted.py` those of layers with weights.
 
 Notation: a input, y output, R relevance, L^T the transpose of a linear map L,
 e(z) = z + 1e-6 sign(z) with e(0) = 1e-6. Composite: Chandrasegaran et al. (ECCV 2022), released
 code; epsilon rule: Bach et al. (PLoS ONE 2015).
+
+Notation: a input, y output, R relevance, L^T the transpose of a linear map L,
+e(z) = z + 1e-6 sign(z) with e(0) = 1e-6 (Bach et al., PLoS ONE 2015).
 """
 
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tff.detectors.trace import BATCH_NORM, UNCHANGED
-from tff.relevance.rule import Operation, Rule, explains, stabilised, transposed
+from tff.detectors.trace import BATCH_NORM, LEAVES, UNCHANGED
+
+# The released code keeps its epsilons in single precision, also in float64 runs.
+EPSILON = torch.tensor(1e-6).item()
+
+Operation = Callable[..., Tensor]
+Transpose = Callable[[Tensor], tuple[Tensor, ...]]
+
+
+class Rule:
+    """The way back through an operation.
+
+    Args:
+        operation: module class, function of `torch`, or name of a tensor method.
+        module: the module that holds the parameters, where there is one.
+        nonnegative: for each tensor that brings a part of the logit, whether it is known never to
+            be negative.
+    """
+
+    #: Does the way back need the inputs?
+    keeps_inputs: ClassVar[bool] = True
+    #: May several tensors bring a part of the logit?
+    several: ClassVar[bool] = False
+    #: May relevance be lost on the way back?
+    leaks: ClassVar[bool] = False
+
+    def __init__(
+        self, operation: object, module: nn.Module | None, nonnegative: list[bool]
+    ) -> None:
+        self.operation = operation
+        self.module = module
+        self.nonnegative = nonnegative
+
+    def relevance(self, relevance: Tensor, run: Operation, *inputs: Tensor) -> list[Tensor]:
+        """Relevance of the output -> relevance of each input.
+
+        Args:
+            relevance: of the output, of its shape.
+            run: the operation, called with the inputs alone; what else it reads (a gate, a size)
+                it knows.
+            inputs: the tensors that bring a part of the logit.
+        """
+        raise NotImplementedError
+
+    def output_nonnegative(self) -> bool:
+        """Whether the output is known never to be negative."""
+        return False
+
+
+RULES: dict[object, type[Rule]] = {}
+R = TypeVar("R", bound=type[Rule])
+
+
+def explains(*operations: object) -> Callable[[R], R]:
+    """Make a rule serve these module classes, functions of `torch` and names of tensor methods."""
+
+    def register(rule: R) -> R:
+        RULES.update(dict.fromkeys(operations, rule))
+        LEAVES.update(o for o in operations if isinstance(o, type))
+        return rule
+
+    return register
+
+
+def transposed(run: Operation, *inputs: Tensor) -> tuple[Tensor, Transpose]:
+    """The output y of a linear map L, and the function q -> L^T q, one tensor an input."""
+    y, transpose = torch.func.vjp(run, *inputs)  # type: ignore[misc]  # three only with has_aux
+    return y, transpose
+
+
+def stabilised(z: Tensor) -> Tensor:
+    """e(z): z, moved away from zero by EPSILON."""
+    return z + torch.copysign(z.new_tensor(EPSILON), z)
 
 
 @explains(
@@ -135,6 +211,72 @@ class Normalisation(Rule):
 @explains(torch.mul, torch.div)
 class Gate(Pass):
     """y = x g with a gate g in [0, 1], or with a constant: the feature map x gets all."""
+
+    def output_nonnegative(self) -> bool:
+        return all(self.nonnegative)
+
+
+@explains(
+    nn.AdaptiveAvgPool2d, nn.AvgPool2d, F.adaptive_avg_pool2d, F.avg_pool2d, torch.mean, torch.sum,
+)  # fmt: skip
+class Mixture(Rule):
+    """y = L a for a linear map L without parameters; R_a = a L^T(R / e(y))."""
+
+    leaks = True
+
+    def relevance(self, relevance: Tensor, run: Operation, *inputs: Tensor) -> list[Tensor]:
+        y, transpose = transposed(run, *inputs)
+        shares = transpose(relevance / stabilised(y))
+        return [a * share for a, share in zip(inputs, shares, strict=True)]
+
+    def output_nonnegative(self) -> bool:
+        return all(self.nonnegative)
+
+
+@explains(
+    nn.Upsample, nn.UpsamplingNearest2d, nn.UpsamplingBilinear2d, F.interpolate, torch.conv2d,
+)  # fmt: skip
+class SignedMixture(Mixture):
+    """As `Mixture`, for maps that may have negative coefficients.
+
+    Interpolation, and convolution with a fixed filter (anti-aliasing) that is no layer.
+    """
+
+    def output_nonnegative(self) -> bool:
+        return False
+
+
+@explains(torch.sub)
+class Difference(Mixture):
+    """y = u - v, and any sum with a factor, under the rule of `Mixture`.
+
+    Shares are signed and may exceed 1. Of a sum with a constant the constant gets nothing.
+    """
+
+    several = True
+
+    def relevance(self, relevance: Tensor, run: Operation, *inputs: Tensor) -> list[Tensor]:
+        return [relevance] if len(inputs) == 1 else super().relevance(relevance, run, *inputs)
+
+    def output_nonnegative(self) -> bool:
+        return False
+
+
+@explains(torch.add)
+class Sum(Difference):
+    """y = u + v; R_u = u R / e(y), R_v = v R / e(y).
+
+    Maps are large here: each pass over them counts, and two new ones are enough.
+    """
+
+    def relevance(self, relevance: Tensor, run: Operation, *inputs: Tensor) -> list[Tensor]:
+        if len(inputs) == 1:
+            return [relevance]
+        u, v = inputs
+        y = u + v
+        spare = torch.copysign(y.new_tensor(EPSILON), y)
+        q = torch.div(relevance, spare.add_(y), out=y)
+        return [torch.mul(u, q, out=spare), q.mul_(v)]
 
     def output_nonnegative(self) -> bool:
         return all(self.nonnegative)

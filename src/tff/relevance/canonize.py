@@ -1,4 +1,4 @@
-"""A network -> its operations in order of execution, each with its rule."""
+"""A network as steps with a rule each, BatchNorm fused into convolutions."""
 
 from __future__ import annotations
 
@@ -9,15 +9,47 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-import tff.relevance.mixtures
-import tff.relevance.rules  # noqa: F401  # the rules that come with tff
 from tff.detectors.feature_maps import PARTING, flow, parted, sources
 from tff.detectors.trace import BATCH_NORM, Trace, trace
-from tff.relevance.alternatives import Box
-from tff.relevance.fuse import fuse
-from tff.relevance.rule import RULES, Rule
-from tff.relevance.weighted import Epsilon, Linear, Weighted
+from tff.relevance.conv_rules import Box, Epsilon, Linear, Weighted
+from tff.relevance.rules import RULES, Rule
+
+
+def fuse(traced: Trace) -> None:
+    """Fold each BatchNorm that directly follows a convolution into it, exactly.
+
+    The convolution is used for nothing else then. An activation that timm's BatchNorm carries
+    stays; a BatchNorm elsewhere stays too, and has a rule of its own.
+
+    Raises:
+        NotImplementedError: a BatchNorm uses the statistics of the batch.
+    """
+    for node in list(traced.nodes):
+        norm = traced.modules.get(node)
+        if not isinstance(norm, BATCH_NORM):
+            continue
+        if norm.running_var is None:
+            raise NotImplementedError(
+                f"{traced.names[node]}: a BatchNorm without running statistics makes an image's "
+                "logit depend on the other images of its batch, and cannot be explained"
+            )
+        (before,) = node.all_input_nodes
+        convolution = traced.modules.get(before)
+        if not isinstance(convolution, nn.Conv2d) or len(before.users) > 1:
+            continue
+        fused = copy.copy(convolution)
+        fused._parameters = dict(fuse_conv_bn_eval(convolution, norm)._parameters)
+        traced.modules[before] = fused
+        activation = getattr(norm, "act", None)  # timm's BatchNorm carries the one that follows it
+        if activation is None or isinstance(activation, nn.Identity):
+            node.replace_all_uses_with(before)
+            node.graph.erase_node(node)
+            traced.nodes.remove(node)
+        else:
+            traced.modules[node] = activation
+
 
 _ARITHMETIC = {torch.add, torch.mul, torch.div}
 
@@ -132,9 +164,9 @@ def _no_rule(traced: Trace, node: fx.Node, what: str = "") -> str:
     return (
         f"no relevance rule for {name} {what}".rstrip()
         + f" (node {node.name!r}, {node.op} {node.target}, {traced.place(node)}, behind {behind}). "
-        f"To add one: tff.relevance.rule.explains({name})(RULE), where RULE is "
+        f"To add one: tff.relevance.rules.explains({name})(RULE), where RULE is "
         "tff.relevance.rules.Pass for a function of single elements, or a class of yours derived "
-        "from tff.relevance.rule.Rule"
+        "from tff.relevance.rules.Rule"
     )
 
 

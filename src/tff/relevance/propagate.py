@@ -1,4 +1,4 @@
-"""One walk forward through the operations of a network, and one back with relevance."""
+"""The forward pass, and relevance propagated back through the steps."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from tff.relevance.graph import Step
-from tff.relevance.ledger import Book, Ledger
-from tff.relevance.rule import Operation, Rule
-from tff.relevance.sums import Sums
-from tff.relevance.weighted import Linear, Weighted
+from tff.relevance.canonize import Step
+from tff.relevance.conservation import Book, Ledger, Sums
+from tff.relevance.conv_rules import Linear, Weighted
+from tff.relevance.rules import Operation, Rule
 
 
 class Activations(NamedTuple):
