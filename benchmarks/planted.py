@@ -27,11 +27,9 @@ from tff.analyses.sensitivity import Sensitivity
 from tff.analyses.subject import Subject
 from tff.data.synthetic.planted_cues import CUES
 from tff.detectors.checkpoint import load
-from tff.statistics.average_precision import average_precision
-from tff.statistics.bootstrap import evaluated, resamples
-from tff.statistics.corrections import benjamini_hochberg
-from tff.statistics.correlated_areas import correlated_areas
-from tff.statistics.estimate import Estimate, below
+from tff.statistics.bootstrap import Estimate, below, evaluated, resamples
+from tff.statistics.channel_tests import benjamini_hochberg, correlated_areas
+from tff.statistics.detection import average_precision
 from tff.training.restore import data_of
 
 ROOT = Path(__file__).resolve().parent.parent

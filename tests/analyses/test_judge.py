@@ -8,7 +8,7 @@ from sklearn.metrics import average_precision_score
 from tff.analyses.accuracies import RULES, at_each_threshold
 from tff.analyses.judge import Judge, Scores, judges, over_generators
 from tff.analyses.protocol import Protocol
-from tff.statistics.estimate import Estimate
+from tff.statistics.bootstrap import Estimate
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from tff.analyses.ablation import Ablation
 from tff.analyses.detection import Detection
 from tff.analyses.doubts import few
 from tff.analyses.sensitivity import Sensitivity
-from tff.statistics.average_precision import AveragePrecision, average_precision
+from tff.statistics.detection import AveragePrecision, average_precision
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tff.statistics.agreement import (
+from tff.statistics.rank_agreement import (
     means_within,
     overlap_by_chance,
     overlap_within,

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
-from tff.statistics.average_precision import AveragePrecision, average_precision
+from tff.statistics.detection import AveragePrecision, average_precision
 
 # Few different values, so that ties abound.
 PAIRS = st.lists(st.tuples(st.integers(0, 1), st.integers(-3, 3)), min_size=1, max_size=30)

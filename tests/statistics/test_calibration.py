@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss
 from torchmetrics.functional.classification import binary_calibration_error
 
-from tff.statistics.calibration import bin_of, brier_score, expected_calibration_error
+from tff.statistics.detection import bin_of, brier_score, expected_calibration_error
 
 PAIRS = st.lists(
     st.tuples(st.integers(0, 1), st.floats(0, 1) | st.integers(0, 15).map(lambda i: i / 15)),

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import false_discovery_control
 
-from tff.statistics.corrections import benjamini_hochberg
+from tff.statistics.channel_tests import benjamini_hochberg
 
 # Few different values, so that ties abound, and the ends.
 P = st.lists(st.sampled_from([0.0, 1e-300, 0.01, 0.02, 0.04, 0.05, 0.5, 0.99, 1.0]), max_size=12)

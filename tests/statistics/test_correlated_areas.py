@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from tff.statistics.correlated_areas import components, correlated_areas
+from tff.statistics.channel_tests import components, correlated_areas
 
 ROWS = st.lists(st.tuples(*[st.integers(0, 3)] * 2), min_size=2, max_size=8)
 

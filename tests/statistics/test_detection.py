@@ -22,8 +22,7 @@ from sklearn.metrics import (
 from torchmetrics.functional.classification import binary_calibration_error
 
 from tff.statistics.bootstrap import resamples
-from tff.statistics.detection import MEASURES, detection, measures, sigmoid
-from tff.statistics.threshold import best_threshold
+from tff.statistics.detection import MEASURES, best_threshold, detection, measures, sigmoid
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "statistics.npz")
 CALIBRATIONS = json.loads(str(GOLDEN["meta"]))["calibration"]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tff.statistics.effect import cliffs_delta
+from tff.statistics.channel_tests import cliffs_delta
 
 COLUMN = st.lists(st.integers(-2, 2), min_size=1, max_size=12)
 

@@ -5,9 +5,8 @@ import pytest
 from literal import ends
 from scipy.stats import t
 
-from tff.statistics.bootstrap import resamples
+from tff.statistics.bootstrap import Estimate, area, below, mean, resamples, worst
 from tff.statistics.detection import measures
-from tff.statistics.estimate import Estimate, area, below, mean, worst
 
 UNDEFINED = Estimate(np.nan, np.full(50, np.nan))
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tff.statistics.exact_mean import ExactMean
+from tff.statistics.ffrs import ExactMean
 
 
 @pytest.fixture

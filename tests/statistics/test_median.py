@@ -9,7 +9,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tff.statistics.median import median_test
+from tff.statistics.channel_tests import median_test
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "statistics.npz")
 COLUMN = st.lists(st.integers(0, 4), min_size=1, max_size=25)

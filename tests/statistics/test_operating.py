@@ -6,8 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-from tff.statistics.average_precision import average_precision
-from tff.statistics.operating import area_under_curve, curve, true_positive_rate_at
+from tff.statistics.detection import (
+    area_under_curve,
+    average_precision,
+    curve,
+    true_positive_rate_at,
+)
 
 # Few different values, so that ties abound.
 PAIRS = st.lists(st.tuples(st.integers(0, 1), st.integers(-3, 3)), min_size=1, max_size=30)

@@ -6,7 +6,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tff.statistics.paired import by_columns, wilcoxon
+from tff.statistics.channel_tests import by_columns, wilcoxon
 
 # Few different values, so that ties and pairs without a difference abound.
 PAIRS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=25)

@@ -11,9 +11,9 @@ import torch.multiprocessing as mp
 from torch import distributed
 
 from tff.distributed import place
-from tff.statistics.average_precision import AveragePrecision
+from tff.statistics.detection import AveragePrecision
 from tff.statistics.ffrs import FFRS
-from tff.statistics.rows import Rows
+from tff.statistics.per_image import PerImage
 
 ROWS, CHANNELS = 13, 7
 
@@ -23,7 +23,7 @@ def results(mine: list[int]) -> dict[str, Any]:
     shares = torch.randn(ROWS, CHANNELS, generator=generator).softmax(1)
     labels = torch.arange(ROWS) % 2
     logits = (30 * torch.randn(ROWS, generator=generator) + 10 * labels).round()
-    ffrs, rows, ap = FFRS(CHANNELS), Rows(width=2), AveragePrecision()
+    ffrs, rows, ap = FFRS(CHANNELS), PerImage(width=2), AveragePrecision()
     for part in torch.tensor(mine, dtype=torch.int64).split(3) if mine else []:
         ffrs.update(shares[part])
         rows.update(part, torch.stack([logits[part], shares[part, 0]], dim=1))

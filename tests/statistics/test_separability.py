@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from tff.statistics.separability import area, separability
+from tff.statistics.channel_tests import area, separability
 
 
 def test_interval_is_that_of_the_bootstrap():

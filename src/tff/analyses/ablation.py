@@ -14,8 +14,7 @@ from tff.analyses.judge import WHERE, Judge, Scores, judges, over_generators
 from tff.analyses.records import Floats, Rows
 from tff.analyses.subject import Subject
 from tff.plots import comparison, distributions
-from tff.statistics.bootstrap import evaluated
-from tff.statistics.estimate import Estimate
+from tff.statistics.bootstrap import Estimate, evaluated
 from tff.types import Result
 
 ABOUT = """

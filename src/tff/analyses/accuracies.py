@@ -6,7 +6,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from tff.analyses.judge import Judge, Scores
-from tff.statistics.threshold import ThresholdRule
+from tff.statistics.detection import ThresholdRule
 
 RULES: tuple[ThresholdRule, ...] = ("half", "validation", "oracle")
 

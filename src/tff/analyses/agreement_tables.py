@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tff.statistics.agreement import (
+from tff.statistics.rank_agreement import (
     Floats,
     Ints,
     means_within,

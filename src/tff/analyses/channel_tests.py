@@ -6,11 +6,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tff.statistics.corrections import benjamini_hochberg
-from tff.statistics.correlated_areas import correlated_areas
-from tff.statistics.effect import cliffs_delta
-from tff.statistics.median import median_test
-from tff.statistics.paired import wilcoxon
+from tff.statistics.channel_tests import (
+    benjamini_hochberg,
+    cliffs_delta,
+    correlated_areas,
+    median_test,
+    wilcoxon,
+)
 
 Values = NDArray[np.float64] | NDArray[np.float32]
 

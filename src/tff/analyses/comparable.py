@@ -15,8 +15,7 @@ from tff.analyses.ablation import Ablation
 from tff.analyses.sensitivity import Sensitivity
 from tff.analyses.subject import Subject
 from tff.published.matching import Ours
-from tff.statistics.bootstrap import Floats, Rows, evaluated, resamples
-from tff.statistics.estimate import Estimate
+from tff.statistics.bootstrap import Estimate, Floats, Resamples, evaluated, resamples
 
 #: (what, generator, metric) -> our numbers: several if measured in several ways.
 Numbers = dict[tuple[str, str, str], list[Ours]]
@@ -68,7 +67,7 @@ class _Share:
 
     of: NDArray[np.bool_]
 
-    def __call__(self, rows: Rows) -> Floats:
+    def __call__(self, rows: Resamples) -> Floats:
         share: Floats = self.of[rows].mean(-1)
         return share
 

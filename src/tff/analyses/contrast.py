@@ -9,7 +9,7 @@ import pandas as pd
 
 from tff.analyses.judge import WHERE, over_generators
 from tff.analyses.subject import Subject
-from tff.statistics.estimate import Estimate, below
+from tff.statistics.bootstrap import Estimate, below
 
 Aps = dict[str, Estimate]  # of each generator
 

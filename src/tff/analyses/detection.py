@@ -12,7 +12,7 @@ from tff.analyses.base import Analysis
 from tff.analyses.judge import WHERE, Scores, judges, over_generators
 from tff.analyses.subject import Subject
 from tff.plots import comparison
-from tff.statistics.estimate import Estimate, mean, worst
+from tff.statistics.bootstrap import Estimate, mean, worst
 from tff.types import Result
 
 ABOUT = """

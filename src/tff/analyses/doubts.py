@@ -6,7 +6,7 @@ import numpy as np
 
 from tff.analyses import formats
 from tff.analyses.subject import Subject
-from tff.statistics.separability import area
+from tff.statistics.channel_tests import area
 from tff.types import Result
 
 #: Images of a kind, from which on 95 % intervals of AP hold in 90 % or more of the cases

@@ -10,7 +10,7 @@ import pandas as pd
 
 from tff.analyses.agreement_tables import by_k
 from tff.analyses.emergence_steps import Step
-from tff.statistics.agreement import overlaps, spearman
+from tff.statistics.rank_agreement import overlaps, spearman
 
 #: What tells how a checkpoint was analysed; `weights` names the checkpoint and always differs.
 PROTOCOL = ("protocol", "crop", "resize", "relevance", "seed")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from tff.data.dataset import Images
-from tff.statistics.separability import separability
+from tff.statistics.channel_tests import separability
 
 #: What a detector could learn instead of "generated": seen in the file's header alone.
 HEADER = ["format", "mode", "quality", "chroma", "height", "width"]

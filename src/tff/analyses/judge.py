@@ -8,10 +8,8 @@ from functools import cached_property
 
 from tff.analyses.records import Floats, Rows
 from tff.analyses.subject import Subject
-from tff.statistics.bootstrap import resamples
-from tff.statistics.detection import measures
-from tff.statistics.estimate import Estimate, mean, worst
-from tff.statistics.threshold import ThresholdRule
+from tff.statistics.bootstrap import Estimate, mean, resamples, worst
+from tff.statistics.detection import ThresholdRule, measures
 
 Measures = Mapping[str, Estimate]
 

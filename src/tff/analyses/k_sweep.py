@@ -16,7 +16,7 @@ from tff.analyses.subject import Subject
 from tff.analyses.top import ladder
 from tff.data.dataset import Images
 from tff.plots import curves
-from tff.statistics.estimate import Estimate, area, below, mean
+from tff.statistics.bootstrap import Estimate, area, below, mean
 from tff.types import Result
 
 ABOUT = """

@@ -18,9 +18,8 @@ from tff.detectors.hooks import Instead, dropped, outputs, recorded
 from tff.distributed import place, together
 from tff.relevance.conservation import COLUMNS
 from tff.relevance.lrp import LRP, Explanation
-from tff.statistics.exact_mean import ExactMean
-from tff.statistics.ffrs import FFRS
-from tff.statistics.rows import Rows as RowValues
+from tff.statistics.ffrs import FFRS, ExactMean
+from tff.statistics.per_image import PerImage as RowValues
 from tff.types import Batch
 
 T = TypeVar("T")

@@ -8,8 +8,7 @@ from typing import Literal, get_args
 from tff.analyses.records import Floats
 from tff.data.datamodule import Splits
 from tff.data.dataset import MATCHED_QUALITY, View
-from tff.statistics.detection import sigmoid
-from tff.statistics.threshold import ThresholdRule
+from tff.statistics.detection import ThresholdRule, sigmoid
 
 Scores = Literal["logits", "probabilities"]
 

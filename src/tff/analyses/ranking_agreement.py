@@ -14,13 +14,7 @@ from tff.analyses.subject import Subject
 from tff.plots import agreement as figures
 from tff.published.architecture import TITLES, architecture
 from tff.published.rankings import published_omega, read_omega
-from tff.statistics.agreement import (
-    Floats,
-    overlaps,
-    rank_biased_overlap,
-    ranked,
-    spearman,
-)
+from tff.statistics.rank_agreement import Floats, overlaps, rank_biased_overlap, ranked, spearman
 from tff.types import Result
 
 ABOUT = """

@@ -15,7 +15,7 @@ from tff.analyses.judge import Scores, judges
 from tff.analyses.records import Cue
 from tff.analyses.subject import Subject
 from tff.plots import comparison
-from tff.statistics.estimate import Estimate
+from tff.statistics.bootstrap import Estimate
 from tff.types import Result
 
 ABOUT = """

@@ -24,8 +24,7 @@ from tff.analyses.which import labels_of
 from tff.data.datamodule import Splits
 from tff.detectors.detector import Detector
 from tff.relevance.lrp import LRP
-from tff.statistics.average_precision import average_precision
-from tff.statistics.threshold import ThresholdRule, best_threshold
+from tff.statistics.detection import ThresholdRule, average_precision, best_threshold
 
 
 @dataclass(eq=False)

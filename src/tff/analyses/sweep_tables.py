@@ -12,9 +12,8 @@ from tff.analyses.side_by_side import distinct
 from tff.analyses.sweep_job import DAMAGED, DONE, FAILURE, job
 from tff.analyses.sweep_report import PROTOCOL
 from tff.analyses.sweep_settings import Settings, swept
-from tff.statistics.agreement import Floats, spearman
-from tff.statistics.bootstrap import Rows, evaluated, resamples
-from tff.statistics.estimate import Estimate
+from tff.statistics.bootstrap import Estimate, Resamples, evaluated, resamples
+from tff.statistics.rank_agreement import Floats, spearman
 
 #: Numbers of a job of which a group has mean and spread.
 MEASURES = (
@@ -133,7 +132,7 @@ def _spearman(pairs: Floats, draws: int, seed: int) -> tuple[float, float, float
     if len(pairs) < LEAST:
         return np.nan, np.nan, np.nan
 
-    def statistic(rows: Rows) -> Floats:
+    def statistic(rows: Resamples) -> Floats:
         return np.array([spearman(*pairs[drawn].T) for drawn in rows])
 
     everything = np.arange(len(pairs))[None]

@@ -14,7 +14,7 @@ from torchmetrics.classification import BinaryAccuracy, BinaryRecall, BinarySpec
 
 from tff.detectors.checkpoint import ORIGIN
 from tff.detectors.detector import Detector
-from tff.statistics.average_precision import AveragePrecision
+from tff.statistics.detection import AveragePrecision
 from tff.types import Batch
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]

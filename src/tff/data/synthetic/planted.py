@@ -144,7 +144,9 @@ def build(folder: Path, settings: Settings) -> Path:
                     rng = image_tree.stream(settings.seed, part, cue, kind)
                     side = settings.size + 2 * MARGIN
                     crops = patches(split[part], settings.counts[part], side, rng)
-                    image_tree.write(_changed(crops, change, settings, rng), draft / part / cue / kind)
+                    image_tree.write(
+                        _changed(crops, change, settings, rng), draft / part / cue / kind
+                    )
         image_tree.describe(draft, settings.plain(), split)
     return folder
 

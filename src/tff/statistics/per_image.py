@@ -1,4 +1,4 @@
-"""Values of single images, gathered over batches and processes into the order of the manifest."""
+"""A value for each image, gathered from all processes in order."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 
-class Rows(Metric):
+class PerImage(Metric):
     """Keeps a few numbers of each image: logits, responses of the ranked channels.
 
     For what cannot be computed without all values (average precision, medians).

@@ -1,4 +1,4 @@
-"""How far two rankings of the same things agree, and what chance would give."""
+"""Agreement of two rankings, and what chance gives."""
 
 from __future__ import annotations
 
