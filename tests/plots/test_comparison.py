@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from tff.plots import comparison
+from tff.plots import grouped as comparison
 
 
 def results(names: Sequence[str], value: float = 0.8) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from tff.plots.differences import beside_published
+from tff.plots.grouped import beside_published
 
 WORDS = {"baseline": "nothing dropped", "top_k": "top k dropped", "absent": "?"}
 

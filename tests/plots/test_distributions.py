@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from tff.plots.distributions import boxes, densities
+from tff.plots.grouped import boxes, densities
 
 NAN = np.full(5, np.nan)
 CASES: dict[str, Callable[[list[str]], Figure]] = {

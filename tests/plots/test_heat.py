@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tff.plots.heat import bare, brightness, overlay, signed, small, small_image
+from tff.plots.image_grids import bare, brightness, overlay, signed, small, small_image
 
 RANDOM = np.random.default_rng(0)
 

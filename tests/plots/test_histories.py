@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tff.plots.histories import many, shares
+from tff.plots.curves import many, shares
 from tff.plots.style import HUES, MUTED
 
 

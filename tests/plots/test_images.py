@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from tff.plots.images import image_grid
+from tff.plots.image_grids import image_grid
 
 IMAGE = np.zeros((4, 4, 3), np.uint8)
 CASES: dict[str, Callable[[list[str]], Figure]] = {

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 
-from tff.plots.matrix import SCALE, heat_map
+from tff.plots.scatter import SCALE, heat_map
 from tff.plots.style import HUES
 
 VALUES = pd.DataFrame(

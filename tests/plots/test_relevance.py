@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from tff.plots.relevance import losses
+from tff.plots.channels import losses
 
 
 def ledger(names: Sequence[str], bias: float = 0.01, zero: float = np.nan) -> pd.DataFrame:

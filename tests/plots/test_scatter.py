@@ -3,8 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from tff.plots.repeats import repeats
-from tff.plots.scatter import scatter
+from tff.plots.scatter import repeats, scatter
 from tff.plots.style import MUTED
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from tff.plots.channels import top_channels
-from tff.plots.distributions import boxes
+from tff.plots.grouped import boxes
 from tff.types import Result
 
 

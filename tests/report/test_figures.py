@@ -6,7 +6,7 @@ import base64
 
 import numpy as np
 
-from tff.plots.distributions import boxes
+from tff.plots.grouped import boxes
 from tff.plots.style import DARK
 from tff.report.figures import darken, data_uri, render_png, render_svg
 

@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tff.plots.distributions import boxes
-from tff.plots.matrix import heat_map
+from tff.plots.grouped import boxes
+from tff.plots.scatter import heat_map
 from tff.report.files import file_name, free
 from tff.report.page import write
 from tff.safe_text import visible

@@ -13,7 +13,7 @@ from tff.analyses.base import Analysis
 from tff.analyses.judge import WHERE, Judge, Scores, judges, over_generators
 from tff.analyses.records import Floats, Rows
 from tff.analyses.subject import Subject
-from tff.plots import comparison, distributions
+from tff.plots import grouped
 from tff.statistics.bootstrap import Estimate, evaluated
 from tff.types import Result
 
@@ -116,11 +116,11 @@ class Ablation(Analysis):
         }
         words = {"as it is": "as it is", "ablated": f"without {cue}"}
         result.figures = {
-            "ablation_ap": comparison.grouped(
+            "ablation_ap": grouped.grouped(
                 pd.DataFrame(long), "generator", "input", "ap", "ap_low", "ap_high",
                 "average precision", reference=0.5, labels=words,
             ),
-            "ablation_boxes": distributions.boxes(
+            "ablation_boxes": grouped.boxes(
                 boxes, 'probability of "generated"', reference=0.5
             ),
         }  # fmt: skip

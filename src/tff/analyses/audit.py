@@ -11,7 +11,7 @@ from tff.analyses import formats
 from tff.analyses.base import Analysis
 from tff.analyses.subject import Subject
 from tff.data.manifest import duplicates
-from tff.plots import comparison
+from tff.plots import grouped
 from tff.types import Result
 
 ABOUT = """
@@ -72,7 +72,7 @@ class Audit(Analysis):
             "duplicates": float(len(twice)),
             "files_skipped": float(len(skipped)),
         }
-        result.figures["format_bias"] = comparison.grouped(
+        result.figures["format_bias"] = grouped.grouped(
             bias, "generator", "set", "auc", "auc_low", "auc_high",
             "AUC of a classifier that sees file headers only", reference=formats.ALARM,
         )  # fmt: skip

@@ -14,7 +14,7 @@ from tff.analyses.base import Analysis
 from tff.analyses.selected import Selection, require, said, selections
 from tff.analyses.subject import Subject
 from tff.detectors.feature_maps import beside_relu
-from tff.plots import heat, images
+from tff.plots import image_grids
 from tff.types import Result
 
 ABOUT = """
@@ -44,7 +44,7 @@ class CAMs(Analysis):
     methods: Sequence[str] = ("gradcam", "guided_gradcam")
     layer: str | None = None
     files: Sequence[str] = ()
-    images: int = 4
+    image_grids: int = 4
 
     def __post_init__(self) -> None:
         require("cams", self.files, self.images)
@@ -64,7 +64,7 @@ class CAMs(Analysis):
             name = f"cams_{selection.name}"
             rows, facts = self._maps(subject, maps, selection)
             table += facts
-            result.figures[name] = images.image_grid(rows if facts else {})
+            result.figures[name] = image_grids.image_grid(rows if facts else {})
             result.captions[name] = selection.about + ("" if facts else " There are none.")
         decides = subject.lrp.real_sign > 0
         what = "the decision (real or generated)" if decides else 'the answer "generated"'
@@ -80,9 +80,9 @@ class CAMs(Analysis):
 
     def _maps(
         self, subject: Subject, maps: ActivationMaps, selection: Selection
-    ) -> tuple[dict[str, list[tuple[heat.Pixels, str]]], list[dict[str, Any]]]:
+    ) -> tuple[dict[str, list[tuple[image_grids.Pixels, str]]], list[dict[str, Any]]]:
         """The rows of a figure and of the table."""
-        rows: dict[str, list[tuple[heat.Pixels, str]]] = {
+        rows: dict[str, list[tuple[image_grids.Pixels, str]]] = {
             line: [] for line in ("image", *(METHODS[method] for method in self.methods))
         }
         facts = []
@@ -90,12 +90,12 @@ class CAMs(Analysis):
             pixels = image[None].to(subject.passes.device).float() / 255
             logit, found = maps(pixels, self.methods, path)
             p = 1 / (1 + np.exp(-logit))
-            shown = heat.small_image(np.asarray(image.permute(1, 2, 0), np.uint8), _SIDE)
+            shown = image_grids.small_image(np.asarray(image.permute(1, 2, 0), np.uint8), _SIDE)
             rows["image"].append((shown, said(p, kind)))
             for method, values in found.items():
-                light = heat.brightness(heat.small(values, _SIDE))
+                light = image_grids.brightness(image_grids.small(values, _SIDE))
                 fine = method == "guided_gradcam"
-                picture = heat.bare(light) if fine else heat.overlay(shown, light)
+                picture = image_grids.bare(light) if fine else image_grids.overlay(shown, light)
                 rows[METHODS[method]].append((picture, "" if light.any() else "nothing positive"))
             facts.append(
                 {"chosen": selection.name, "path": path, "image": kind, "layer": maps.layer}

@@ -11,7 +11,7 @@ import pandas as pd
 from tff.analyses.base import Analysis
 from tff.analyses.judge import WHERE, Scores, judges, over_generators
 from tff.analyses.subject import Subject
-from tff.plots import comparison
+from tff.plots import grouped
 from tff.statistics.bootstrap import Estimate, mean, worst
 from tff.types import Result
 
@@ -81,7 +81,7 @@ class Detection(Analysis):
             "tpr_at_1": "caught at 1 % false alarms",
         }
         result.figures = {
-            "detection": comparison.grouped(
+            "detection": grouped.grouped(
                 shown, "generator", "measure", "value", "low", "high", "fraction", labels=words
             )
         }

@@ -10,7 +10,7 @@ from tff.analyses.base import Analysis
 from tff.analyses.emergence_steps import Step, read_steps
 from tff.analyses.emergence_told import tell_shares, tell_stability
 from tff.analyses.subject import Subject
-from tff.plots import histories
+from tff.plots import curves
 from tff.types import Result
 
 ABOUT = """
@@ -72,7 +72,7 @@ class Emergence(Analysis):
         result.scalars = {"k": k, "checkpoints": len(steps)}
         things = top.assign(name=top["layer"] + " #" + top["channel"].astype(str))
         named = things.drop_duplicates("name").nsmallest(NAMED, "rank_final")["name"]
-        result.figures["emergence"] = histories.many(
+        result.figures["emergence"] = curves.many(
             things, "step", "name", "omega", "omega (share of the layer's relevance)", list(named)
         )
         result.captions["emergence"] = (

@@ -6,7 +6,7 @@ import pandas as pd
 
 from tff.analyses.channel_tests import SHARES
 from tff.analyses.emergence_tables import over_generators
-from tff.plots import histories
+from tff.plots import curves
 from tff.types import Result
 
 DRAWN = ("share_separating", "share")
@@ -54,7 +54,7 @@ def tell_stability(result: Result, stable: pd.DataFrame, k: int) -> None:
     )
     words = {"share": "with the final one", "next": "with the next one"}
     chance = {"chance": "final, by chance", "within": "final, by chance within layers"}
-    result.figures["stability"] = histories.shares(
+    result.figures["stability"] = curves.shares(
         drawn, "step", words, f"of the top {k} in both", chance
     )
     result.captions["stability"] = (
@@ -86,7 +86,7 @@ def tell_shares(result: Result, shares: pd.DataFrame) -> None:
             f"of the top channels at step {int(first['step']):,}, {100 * last[column]:.0f} % "
             f"at step {int(last['step']):,} (mean over {int(last['n'])} generators)."
         )
-    result.figures["conditional_over_time"] = histories.shares(
+    result.figures["conditional_over_time"] = curves.shares(
         means, "step", {c: SHARES[c] for c in columns}, f"{cue}-conditional top channels"
     )
     result.captions["conditional_over_time"] = (

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tff.analyses.base import Analysis
 from tff.analyses.subject import Subject
-from tff.plots import heat, images
+from tff.plots import image_grids
 from tff.relevance.patch import positive
 from tff.types import Result
 
@@ -31,7 +31,7 @@ class Examples(Analysis):
     """
 
     rests_on_detection: ClassVar[bool] = False
-    images: int = 6
+    image_grids: int = 6
 
     def answer(self, subject: Subject) -> Result:
         """One figure a generator, no tables."""
@@ -50,10 +50,10 @@ class Examples(Analysis):
                 p = float(explanation.logit.sigmoid())
                 rows["generated"].append((image, f"P = {p:.2f}"))
                 assert explanation.pixels is not None
-                light = heat.brightness(positive(explanation.pixels[0]))
-                rows["relevance"].append((heat.bare(light), ""))
+                light = image_grids.brightness(positive(explanation.pixels[0]))
+                rows["relevance"].append((image_grids.bare(light), ""))
             name = f"examples_{generator}"
-            result.figures[name] = images.image_grid(rows)
+            result.figures[name] = image_grids.image_grid(rows)
             result.captions[name] = f"Test images of {generator}" + (
                 " (seen in training)." if generator in subject.seen else " (never seen)."
             )

@@ -14,7 +14,7 @@ from torch import Tensor
 from tff.analyses.base import Analysis
 from tff.analyses.selected import Selection, require, said, selections
 from tff.analyses.subject import Subject
-from tff.plots import heat, images
+from tff.plots import image_grids
 from tff.types import Result
 
 ABOUT = """
@@ -43,7 +43,7 @@ class Heatmaps(Analysis):
 
     rests_on_detection: ClassVar[bool] = False
     files: Sequence[str] = ()
-    images: int = 4
+    image_grids: int = 4
     blur: int = 1
     signed: bool = False
 
@@ -62,7 +62,7 @@ class Heatmaps(Analysis):
             name = f"heatmaps_{selection.name}"
             rows, facts = self._maps(subject, selection)
             table += facts
-            result.figures[name] = images.image_grid(rows if facts else {})
+            result.figures[name] = image_grids.image_grid(rows if facts else {})
             result.captions[name] = selection.about + ("" if facts else " There are none.")
         result.tables = {
             "heatmaps": pd.DataFrame(table, columns=["chosen", "path", "image", "p", "logit"])
@@ -71,29 +71,31 @@ class Heatmaps(Analysis):
 
     def _maps(
         self, subject: Subject, selection: Selection
-    ) -> tuple[dict[str, list[tuple[heat.Pixels, str]]], list[dict[str, Any]]]:
+    ) -> tuple[dict[str, list[tuple[image_grids.Pixels, str]]], list[dict[str, Any]]]:
         """The rows of a figure and of the table."""
         lines = ["image", "over the image", "alone", "with its sign"][: 4 if self.signed else 3]
-        rows: dict[str, list[tuple[heat.Pixels, str]]] = {line: [] for line in lines}
+        rows: dict[str, list[tuple[image_grids.Pixels, str]]] = {line: [] for line in lines}
         facts = []
         for path, image, kind in selection:
             logit, relevance = explained(subject, image)
             p = 1 / (1 + np.exp(-logit))
-            shown = heat.small_image(np.asarray(image.permute(1, 2, 0), np.uint8), _SIDE)
-            values = heat.small(relevance, _SIDE)
-            light = heat.brightness(values, self.blur)
+            shown = image_grids.small_image(np.asarray(image.permute(1, 2, 0), np.uint8), _SIDE)
+            values = image_grids.small(relevance, _SIDE)
+            light = image_grids.brightness(values, self.blur)
             rows["image"].append((shown, said(p, kind)))
-            rows["over the image"].append((heat.overlay(shown, light), ""))
-            rows["alone"].append((heat.bare(light), "" if light.any() else "nothing positive"))
+            rows["over the image"].append((image_grids.overlay(shown, light), ""))
+            rows["alone"].append(
+                (image_grids.bare(light), "" if light.any() else "nothing positive")
+            )
             if self.signed:
-                rows["with its sign"].append((heat.signed(values), ""))
+                rows["with its sign"].append((image_grids.signed(values), ""))
             facts.append(
                 {"chosen": selection.name, "path": path, "image": kind, "p": p, "logit": logit}
             )
         return rows, facts
 
 
-def explained(subject: Subject, image: Tensor) -> tuple[float, heat.Map]:
+def explained(subject: Subject, image: Tensor) -> tuple[float, image_grids.Map]:
     """The logit of one image (3, H, W) uint8, and the relevance of its pixels (H, W), with sign.
 
     Of an image that the detector calls real, the relevance speaks for `real`, unless

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from tff.analyses.subject import Subject
-from tff.plots.relevance import losses
+from tff.plots.channels import losses
 from tff.relevance.conservation import COLUMNS
 from tff.types import Result
 

@@ -13,7 +13,7 @@ from tff.analyses.base import Analysis
 from tff.analyses.channel_tests import SHARES, channel_tests, shares
 from tff.analyses.records import Floats, Rows
 from tff.analyses.subject import Subject
-from tff.plots import comparison, distributions
+from tff.plots import grouped
 from tff.types import Result
 
 ABOUT = """
@@ -120,11 +120,11 @@ class MedianTest(Analysis):
         self._tell(result, share, subject.k, cue)
         long = share.melt(["generator", "seen"], list(SHARES), "test", "value")
         result.figures = {
-            "conditional_share": comparison.grouped(
+            "conditional_share": grouped.grouped(
                 long, "generator", "test", "value", None, None,
                 f"share of the top {subject.k} channels", reference=self.alpha, labels=SHARES,
             ),
-            "responses": distributions.densities(densities, ("as it is", f"without {cue}")),
+            "responses": grouped.densities(densities, ("as it is", f"without {cue}")),
         }  # fmt: skip
         result.captions = {
             "conditional_share": f"Share of the top channels that are {cue}-conditional, by four "

@@ -14,7 +14,7 @@ from tff.analyses.base import Analysis
 from tff.analyses.maxima import Pair, Peak, peaks
 from tff.analyses.records import Floats
 from tff.analyses.subject import Subject
-from tff.plots.collage import Piece, collage
+from tff.plots.image_grids import Piece, collage
 from tff.relevance.patch import ENDS, Patch
 from tff.types import Result
 

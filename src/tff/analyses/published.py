@@ -10,7 +10,7 @@ import pandas as pd
 from tff.analyses.base import Analysis
 from tff.analyses.comparable import numbers_of
 from tff.analyses.subject import Subject
-from tff.plots import differences as figures
+from tff.plots import grouped as figures
 from tff.published.architecture import TITLES, architecture
 from tff.published.matching import COLUMNS, compared, plain_name
 from tff.published.tables import RECIPES, Cell, cells

@@ -11,7 +11,7 @@ import pandas as pd
 from tff.analyses import agreement_tables
 from tff.analyses.base import Analysis
 from tff.analyses.subject import Subject
-from tff.plots import agreement as figures
+from tff.plots import channels as figures
 from tff.published.architecture import TITLES, architecture
 from tff.published.rankings import published_omega, read_omega
 from tff.statistics.rank_agreement import Floats, overlaps, rank_biased_overlap, ranked, spearman
@@ -136,7 +136,7 @@ class RankingAgreement(Analysis):
         }
         result.figures = {
             "ranking_agreement": figures.overlap(curves, WORDS, subject.k),
-            "ranking_agreement_layers": figures.layers(layers),
+            "ranking_agreement_layers": figures.layer_agreement(layers),
         }
         result.captions = {
             "ranking_agreement": "Share of the top k that is in both rankings.",

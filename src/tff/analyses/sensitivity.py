@@ -13,7 +13,7 @@ from tff.analyses.contrast import Aps, contrast, spread, verdict
 from tff.analyses.controls import Controls
 from tff.analyses.judge import WHERE, Scores, judges, over_generators
 from tff.analyses.subject import Subject
-from tff.plots import comparison
+from tff.plots import grouped
 from tff.statistics.detection import mean_logit
 from tff.types import Result
 
@@ -105,7 +105,7 @@ class Sensitivity(Analysis):
         }
         self._tell(subject, result, found, against)
         result.figures = {
-            "sensitivity": comparison.grouped(
+            "sensitivity": grouped.grouped(
                 table, "generator", "dropout", "ap", "ap_low", "ap_high", "average precision",
                 reference=0.5, labels=WORDS,
             )

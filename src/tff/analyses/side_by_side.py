@@ -14,7 +14,7 @@ from tff.analyses.base import Analysis
 from tff.analyses.judge import Scores, judges
 from tff.analyses.records import Cue
 from tff.analyses.subject import Subject
-from tff.plots import comparison
+from tff.plots import grouped
 from tff.statistics.bootstrap import Estimate
 from tff.types import Result
 
@@ -110,7 +110,7 @@ def compare(runs: Mapping[str, Run]) -> Result:
         told = "; ".join(f"{name} {ap:.3f}" for name, ap in means.items())
         result.findings.append(f"Mean AP over generators, {seen_as}: {told}.")
         figure = f"comparison_{str(seen_as).replace(' ', '_')}"
-        result.figures[figure] = comparison.grouped(
+        result.figures[figure] = grouped.grouped(
             part, "generator", "checkpoint", "ap", "ap_low", "ap_high", "average precision",
             reference=0.5,
         )  # fmt: skip

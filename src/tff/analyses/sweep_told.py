@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 
 from tff.analyses.sweep_tables import LEAST, SHARES, compared
-from tff.plots.repeats import repeats
-from tff.plots.scatter import scatter
+from tff.plots.scatter import repeats, scatter
 from tff.types import Result
 
 WORDS = {

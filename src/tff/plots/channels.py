@@ -1,17 +1,31 @@
-"""Figures of channels: how large their omega is and in which layers they lie."""
+"""Figures of channels: omega, layers, two rankings, lost relevance."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
 
-from tff.plots.axes import bars, finite, legend, no_data, one_axes, reference_line
-from tff.plots.style import FAINT, HUES, PAPER, styled
+from tff.plots.style import (
+    FAINT,
+    HUES,
+    MUTED,
+    PAPER,
+    bars,
+    finite,
+    legend,
+    no_data,
+    one_axes,
+    reference_line,
+    rows,
+    short,
+    styled,
+)
 
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")  # stay in place in any font
 LAYERS_SHOWN = 24
@@ -108,3 +122,113 @@ def blocks(names: Sequence[str]) -> dict[str, str]:
         block = {name: ".".join(name.split(".")[:depth]) for name in names}
         depth -= 1
     return block
+
+
+_STYLES: Sequence[tuple[str, object, float]] = (
+    (HUES[0], "-", 2.2),
+    (HUES[2], (0, (4, 3)), 1.4),
+    (HUES[1], (0, (1.5, 1.5)), 1.6),
+)
+_ROWS_NAMED = 24
+
+
+@styled
+def overlap(curves: pd.DataFrame, words: Mapping[str, str], k: int) -> Figure:
+    """Share of the top k that two rankings have in common, against k.
+
+    Args:
+        curves: column `k`, ascending, and a column of shares in [0, 1] for each of `words`.
+        words: up to three columns -> their words in the legend; what was found comes first.
+        k: is marked.
+    """
+    if curves.empty:
+        return no_data()
+    figure, ax = one_axes(3.4)
+    for (column, word), (color, line, width) in zip(words.items(), _STYLES, strict=False):
+        ax.plot(
+            curves["k"],
+            curves[column],
+            color=color,
+            linestyle=line,
+            linewidth=width,
+            label=word,
+            marker="o" if len(curves) == 1 else "",
+        )
+    ax.set_xscale("log")
+    ax.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
+    ax.minorticks_off()
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+    ax.grid(True, axis="y")
+    ax.set(xlabel="k, the number of top channels", ylabel="in both", ylim=(0, 1.1))
+    reference_line(ax, k, f"k = {k}")
+    legend(ax, figure)
+    return figure
+
+
+@styled
+def layer_agreement(table: pd.DataFrame) -> Figure:
+    """A bar of `spearman` for each `layer`, in the given order; many are named by their blocks."""
+    if table.empty:
+        return no_data()
+    names, values = [str(name) for name in table["layer"]], table["spearman"].to_numpy(float)
+    if len(names) <= _ROWS_NAMED:
+        figure, ax = one_axes(0.9 + 0.22 * len(names))
+        rows(ax, names, "")
+    else:
+        figure, ax = one_axes(0.9 + 0.12 * len(names))
+        block, start = blocks(names), 0
+        middles, labels = [], []
+        for i, (label, members) in enumerate(groupby(names, key=block.__getitem__)):
+            count = len(list(members))
+            if i % 2 == 0:
+                ax.axhspan(start - 0.5, start + count - 0.5, color=FAINT, alpha=0.4, zorder=0)
+            middles.append(start + (count - 1) / 2)
+            labels.append(label)
+            start += count
+        rows(ax, labels, "")
+        ax.set_yticks(middles, labels)
+        ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.barh(range(len(names)), np.nan_to_num(values), height=0.7, color=HUES[0])
+    ax.plot(np.zeros((~np.isfinite(values)).sum()), np.flatnonzero(~np.isfinite(values)), "x",
+            color=HUES[1], markersize=4)  # fmt: skip  # no value: all omegas are equal
+    ax.axvline(0, color=MUTED, linewidth=0.8)
+    ax.set(xlim=(min(-0.05, 1.1 * finite(values).min(initial=0)), 1.02))
+    ax.set_xlabel("rank correlation (Spearman) of the channels of a layer")
+    return figure
+
+
+@styled
+def losses(ledger: pd.DataFrame, max_leak: float) -> Figure:
+    """Relevance lost so far on the way from the logit to the image, as a part of the whole.
+
+    Args:
+        ledger: `operation`, `lost_to_bias`, `lost_at_zero`, a row an operation, in that order.
+        max_leak: a line is drawn there.
+    """
+    parts = ledger[["lost_at_zero", "lost_to_bias"]].abs().fillna(0)
+    if parts.empty:
+        return no_data()
+    figure, ax = one_axes(2.8)
+    at = np.arange(1, len(parts) + 1)
+    total = parts.cumsum()
+    ax.stackplot(
+        at,
+        total["lost_at_zero"],
+        total["lost_to_bias"],
+        step="mid",
+        colors=HUES[:2],
+        labels=["at units without support", "to biases"],
+        alpha=0.8,
+    )
+    ax.axhline(max_leak, color=MUTED, linestyle=(0, (4, 3)), linewidth=1)
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+    ends = [short(name) for name in ledger["operation"].iloc[[0, -1]]]
+    ax.set_xticks([1, len(parts)], ends)
+    ax.set(
+        xlabel="operations, from the logit to the image",
+        ylabel="relevance lost so far",
+        xlim=(0.5, len(parts) + 0.5),
+        ylim=(0, 1.1 * max(float(total.sum(axis=1).iloc[-1]), 1.5 * max_leak)),
+    )
+    legend(ax, figure)
+    return figure

@@ -1,14 +1,15 @@
-"""Figures of a number against another one, a line for each of several kinds."""
+"""Curves over the number of dropped channels, and over training."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from tff.plots.axes import legend, no_data, one_axes
-from tff.plots.style import HUES, styled
+from tff.plots.style import FAINT, HUES, INK, MUTED, finite, legend, no_data, one_axes, styled
 
 
 @styled
@@ -49,3 +50,103 @@ def falling(
     ax.set(xlabel=xlabel, ylabel=ylabel)
     legend(ax, figure)
     return figure
+
+
+_BRIGHT = [color for i, color in enumerate(HUES) if i != 2]  # gray is for the others
+_DASHES: Sequence[object] = ((0, (4, 3)), (0, (1.5, 1.5)))
+
+
+@styled
+def many(
+    table: pd.DataFrame, x: str, line: str, y: str, ylabel: str, named: Sequence[str]
+) -> Figure:
+    """A thin gray line for each thing, and a colored one for the few that are named.
+
+    Args:
+        table: a row a thing and step.
+        x: column of the steps.
+        line: column that tells the things apart.
+        y: column of the numbers, 0 or more.
+        ylabel: their words.
+        named: things that are colored and stand in the legend, in this order; those with bounds in
+            `y`_low and `y`_high have a band. Five at most can be told apart.
+    """
+    if table.empty:
+        return no_data()
+    figure, ax = one_axes(3.6)
+    things = {str(n): part.sort_values(x) for n, part in table.groupby(line, sort=False)}
+    for thing, part in things.items():
+        if thing not in named:
+            ax.plot(part[x], part[y], color=MUTED, alpha=0.45, linewidth=0.8, zorder=1,
+                    marker=_dot(part))  # fmt: skip
+    top = finite(table[y]).max(initial=0)
+    shown = [name for name in named if name in things]
+    for i, name in enumerate(shown):
+        part, color = things[name], _BRIGHT[i % len(_BRIGHT)]
+        if {f"{y}_low", f"{y}_high"} <= set(part):
+            ends = part[f"{y}_low"], part[f"{y}_high"]
+            top = max(top, finite(ends[1]).max(initial=0))
+            ax.fill_between(part[x], *ends, color=color, alpha=0.1, linewidth=0)
+        marker = "oDs^vP"[i % 6]
+        ax.plot(part[x], part[y], color=color, marker=marker, markersize=4, label=name)
+    rest = len(things) - len(shown)
+    if rest:
+        ax.plot([], [], color=MUTED, alpha=0.6, linewidth=0.8, label=f"{rest} others")
+    _steps(ax, table[x], ylabel)
+    ax.set_ylim(0, 1.05 * max(top, 1e-12))
+    legend(ax, figure)
+    return figure
+
+
+@styled
+def shares(
+    table: pd.DataFrame,
+    x: str,
+    words: Mapping[str, str],
+    ylabel: str,
+    chance: Mapping[str, str] | None = None,
+) -> Figure:
+    """Shares in percent against steps; a band where a column has bounds.
+
+    Args:
+        table: a row a step; shares in [0, 1], their bounds in columns `NAME_low` and `NAME_high`.
+        x: column of the steps.
+        words: columns that are drawn as lines with dots -> their words in the legend.
+        ylabel: below the numbers.
+        chance: columns of what chance gives, dashed and gray -> their words.
+    """
+    if table.empty:
+        return no_data()
+    part = table.sort_values(x)
+    figure, ax = one_axes(3.4)
+    for i, (column, word) in enumerate(words.items()):
+        color = HUES[i % len(HUES)]
+        if {f"{column}_low", f"{column}_high"} <= set(part):
+            ends = part[f"{column}_low"], part[f"{column}_high"]
+            ax.fill_between(part[x], *ends, color=color, alpha=0.12, linewidth=0)
+        marker = "oDs^vP"[i % 6]
+        ax.plot(part[x], part[column], color=color, marker=marker, markersize=4, label=word)
+    for i, (column, word) in enumerate((chance or {}).items()):
+        dashes = _DASHES[i % len(_DASHES)]
+        ax.plot(part[x], part[column], color=MUTED, linestyle=dashes, linewidth=1.4, label=word,
+                marker=_dot(part))  # fmt: skip
+    _steps(ax, part[x], ylabel)
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+    ax.set_ylim(-0.03, 1.05)
+    legend(ax, figure)
+    return figure
+
+
+def _dot(part: pd.DataFrame) -> str:
+    """A line of one point would not be seen."""
+    return "." if len(part) == 1 else ""
+
+
+def _steps(ax: Axes, steps: pd.Series[int], ylabel: str) -> None:
+    ax.grid(True, axis="y", color=FAINT)
+    ax.set(xlabel="training step", ylabel=ylabel)
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    ax.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
+    ax.tick_params(axis="y", labelcolor=INK)
+    if steps.nunique() == 1:  # else the axis would span fractions of a step
+        ax.set_xlim(float(steps.iloc[0]) - 1, float(steps.iloc[0]) + 1)

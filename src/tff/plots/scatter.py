@@ -1,4 +1,4 @@
-"""Figures of two numbers of the same things, against each other."""
+"""Scatter plots, repeated trainings, matrices."""
 
 from __future__ import annotations
 
@@ -6,10 +6,23 @@ from itertools import product
 
 import numpy as np
 import pandas as pd
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from tff.plots.axes import finite, legend, no_data, one_axes
-from tff.plots.style import HUES, MUTED, PAPER, styled
+from tff.plots.style import (
+    HUES,
+    INK,
+    MUTED,
+    PAPER,
+    bands,
+    finite,
+    legend,
+    no_data,
+    one_axes,
+    rows,
+    short,
+    styled,
+)
 
 _NAMED = 12  # groups that color and form can tell apart, and a legend can hold
 
@@ -52,4 +65,78 @@ def scatter(table: pd.DataFrame, x: str, y: str, group: str, xlabel: str, ylabel
         if np.ptp(numbers) == 0:  # else the axis would span rounding errors
             setter(numbers[0] - 0.05, numbers[0] + 0.05)
     legend(ax, figure)
+    return figure
+
+
+@styled
+def repeats(table: pd.DataFrame, group: str, value: str, label: str) -> Figure:
+    """A row a group: a dot for each time, the mean, and a line of one standard deviation (n - 1).
+
+    Args:
+        table: a row a time; groups stand in the order of their first row, from the top.
+        group: column of names.
+        value: column of numbers; NaN is not drawn.
+        label: of the numbers.
+    """
+    if not len(finite(table.get(value, []))):
+        return no_data()
+    names = list(dict.fromkeys(table[group]))
+    figure, ax = one_axes(1.1 + 0.3 * len(names))
+    for i, name in enumerate(names):
+        values = finite(table.loc[table[group] == name, value])
+        if not len(values):
+            continue
+        mean = values.mean()
+        if len(values) > 1:
+            spread = values.std(ddof=1)
+            ax.hlines(i, mean - spread, mean + spread, color=INK, linewidth=1.2, zorder=2)
+        ax.plot([mean], [i], marker="|", color=INK, markersize=14, markeredgewidth=2, zorder=3)
+        ax.plot(values, [i] * len(values), "o", color=HUES[0], alpha=0.75, markersize=6.5,
+                markeredgecolor=PAPER, markeredgewidth=0.7, zorder=4)  # fmt: skip
+    ax.plot([], [], "o", color=HUES[0], label="one training")
+    ax.plot([], [], color=INK, marker="|", markersize=12, markeredgewidth=2, linewidth=1.2,
+            label="mean and standard deviation")  # fmt: skip
+    rows(ax, names, label)
+    bands(ax, len(names))
+    legend(ax, figure)
+    return figure
+
+
+#: From the control's color through white to that of the intervention.
+SCALE = LinearSegmentedColormap.from_list("drop", [HUES[0], "#ffffff", HUES[1]])
+
+
+@styled
+def heat_map(
+    values: pd.DataFrame, label: str, limit: float, sure: pd.DataFrame | None = None
+) -> Figure:
+    """A cell for each row and column of a table, with its number in it.
+
+    Args:
+        values: rows are named by the index; NaN leaves a cell empty.
+        label: of the number, below the figure.
+        limit: value of the strongest color; its negative has the opposite one.
+        sure: Boolean, of the same shape; numbers that are not sure are gray and small.
+    """
+    if values.empty:
+        return no_data()
+    rows, columns = values.shape
+    figure, ax = one_axes(1.5 + 0.3 * rows)
+    ax.imshow(values.to_numpy(float), cmap=SCALE, vmin=-limit, vmax=limit, aspect="auto")
+    for (i, j), value in np.ndenumerate(values.to_numpy(float)):
+        if np.isfinite(value):
+            told = sure is None or bool(sure.iat[i, j])
+            size, color = (8.5, "#1f2934") if told else (7, "#66717f")  # on light cells always
+            number = f"{round(value, 2) + 0.0:.2f}"  # no -0.00
+            ax.text(j, i, number, ha="center", va="center", fontsize=size, color=color)
+    ax.set_yticks(range(rows), [short(name, 26) for name in values.index])
+    ax.set_xticks(range(columns), [short(name, 18) for name in values.columns], rotation=35,
+                  ha="right", rotation_mode="anchor")  # fmt: skip
+    ax.tick_params(length=0, labelcolor=INK)
+    ax.grid(False)
+    ax.set_xticks(np.arange(columns - 1) + 0.5, minor=True)
+    ax.set_yticks(np.arange(rows - 1) + 0.5, minor=True)
+    ax.grid(True, which="minor", axis="both", color=PAPER, linewidth=2)
+    ax.tick_params(which="minor", length=0)
+    ax.set_xlabel(label, color=MUTED)
     return figure

@@ -11,7 +11,7 @@ import pandas as pd
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from tff.plots.matrix import heat_map
+from tff.plots.scatter import heat_map
 from tff.report.page import write
 from tff.report.terminal import show
 from tff.report.versions import versions

@@ -1,21 +1,110 @@
-"""Patches of images, a row for each channel, with the place each was cut from."""
+"""Grids of images, heat maps and patches."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import cv2
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
+from scipy.ndimage import median_filter
 
-from tff.plots.axes import no_data, short
-from tff.plots.heat import small_image
-from tff.plots.style import INK, MUTED, WIDTH, styled
+from tff.plots.style import INK, MUTED, WIDTH, no_data, short, styled
 
+Map = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
+# A few pixels hold most of the relevance; this quantile at full strength keeps the rest visible.
+_FULL = 0.99
+
+
+def brightness(heat: Map, blur: int = 1) -> Map:
+    """(H, W) -> the same in [0, 1]: negative values at 0, the 99th percentile and above at 1.
+
+    Args:
+        heat: in any unit.
+        blur: side in pixels of a median filter, 1 for none; takes single bright pixels away.
+    """
+    heat = heat.clip(min=0)
+    if blur > 1:
+        heat = median_filter(heat, size=blur)
+    return np.clip(heat / _strength(heat), 0, 1)
+
+
+def bare(light: Map) -> Pixels:
+    """(H, W) in [0, 1] -> (H, W, 3) picture, black where there is nothing."""
+    return _picture(mpl.colormaps["magma"](light))
+
+
+def signed(heat: Map) -> Pixels:
+    """(H, W) in any unit -> (H, W, 3) picture: red for positive, blue for negative, white for 0."""
+    return _picture(mpl.colormaps["RdBu_r"](0.5 + 0.5 * heat / _strength(np.abs(heat))))
+
+
+def overlay(image: Pixels, light: Map) -> Pixels:
+    """The image (H, W, 3) in dim gray, and over it the map (H, W) in [0, 1], dark red to yellow."""
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None] / 255
+    color = mpl.colormaps["hot"](0.25 + 0.55 * light)[..., :3]
+    opacity = np.sqrt(light)[..., None]  # so that weaker relevance is seen, too
+    return _picture((1 - opacity) * 0.6 * gray + opacity * color)
+
+
+def small(values: Map, side: int) -> Map:
+    """A map or a picture whose longer side is at most `side` pixels, by means over areas."""
+    scale = side / max(values.shape[:2])
+    if scale >= 1:
+        return values
+    height, width = (max(1, round(scale * length)) for length in values.shape[:2])
+    return np.asarray(cv2.resize(values, (width, height), interpolation=cv2.INTER_AREA))
+
+
+def small_image(image: Pixels, side: int) -> Pixels:
+    """The image (H, W, 3), its longer side at most `side` pixels."""
+    return np.asarray(small(image.astype(np.float64), side).round(), np.uint8)
+
+
+def _strength(magnitude: Map) -> float:
+    """What is shown at full strength, never 0."""
+    return float(np.quantile(magnitude, _FULL) or magnitude.max() or 1.0)
+
+
+def _picture(colors: Map) -> Pixels:
+    return np.asarray((colors[..., :3] * 255).round(), np.uint8)
+
+
+@styled
+def image_grid(rows: Mapping[str, Sequence[tuple[NDArray[np.uint8], str]]]) -> Figure:
+    """Labelled rows of small (H, W, 3) images, a line below each; every pixel stays visible."""
+    if not any(rows.values()):
+        return no_data()
+    columns = max(4, *(len(images) for images in rows.values()))
+    cell = WIDTH / columns
+    height = (cell + 0.46) * len(rows)
+    figure = Figure(figsize=(WIDTH, height))
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    figure.subplots_adjust(0.005, 0.2 / height, 0.995, 1 - 0.26 / height, 0.06, 0.46 / cell)
+    for line, (label, images) in zip(grid, rows.items(), strict=True):
+        line[0].set_title(short(label, 60), loc="left", fontsize=9.5)
+        for ax in line:
+            ax.set_axis_off()
+        for ax, (image, text) in zip(line, images, strict=False):
+            ax.imshow(image, interpolation="none", cmap="gray")
+            ax.text(
+                0,
+                -0.03,
+                short(text, max(6, 80 // columns)),
+                va="top",
+                fontsize=8,
+                color=MUTED,
+                transform=ax.transAxes,
+            )
+    return figure
+
+
 _LARGE, _SMALL = 320, 128  # pixels of a side that can be seen at the size of a patch, of its image
 _GAP, _TITLE, _TEXT = 0.04, 0.22, 0.17  # inches: between cells, above a row, below a patch
 # Light within dark is seen on any image; not the white of a page, which a dark page exchanges.

@@ -1,0 +1,232 @@
+"""Values by group: points with intervals, shares, boxes, densities, differences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from tff.plots.style import (
+    HUES,
+    INK,
+    MUTED,
+    PAPER,
+    WIDTH,
+    bands,
+    bars,
+    finite,
+    legend,
+    no_data,
+    one_axes,
+    reference_line,
+    rows,
+    short,
+    styled,
+)
+
+
+@styled
+def grouped(
+    table: pd.DataFrame,
+    x: str,
+    hue: str,
+    y: str,
+    low: str | None,
+    high: str | None,
+    ylabel: str,
+    reference: float | None = None,
+    labels: Mapping[str, str] | None = None,
+) -> Figure:
+    """One row for each value of `x`, in it a dot with its interval for each value of `hue`.
+
+    Rows whose column `seen` is true come first and are marked; `labels` gives the values of `hue`
+    in the wanted order, with their words for the legend.
+    """
+    if table.empty:
+        return no_data()
+    words = labels or {}
+    seen = set(table[x][table["seen"].eq(True)]) if "seen" in table else set()
+    names = sorted(table[x].unique(), key=lambda name: name not in seen)  # stable
+    present = set(table[hue])
+    kinds = [kind for kind in dict.fromkeys([*words, *table[hue]]) if kind in present]
+    figure, ax = one_axes(1.0 + len(names) * (0.16 + 0.13 * len(kinds)))
+    for i, kind in enumerate(kinds):
+        part, color = table[table[hue] == kind], HUES[i % len(HUES)]
+        where = part[x].map(names.index) + (i - (len(kinds) - 1) / 2) * 0.72 / len(kinds)
+        if low and high:
+            ax.hlines(where, part[low], part[high], color=color, linewidth=1.6, alpha=0.75)
+        ax.plot(
+            part[y],
+            where,
+            "oDs^vP"[i % 6],
+            color=color,
+            markersize=6,
+            markeredgewidth=0.7,
+            markeredgecolor=PAPER,
+            label=words.get(kind, str(kind)),
+            zorder=3,
+        )
+    rows(ax, [short(name, 24) + " (seen)" * (name in seen) for name in names], ylabel)
+    bands(ax, len(names))
+    if reference is not None:
+        reference_line(ax, reference)
+    legend(ax, figure)
+    return figure
+
+
+@styled
+def shares(table: pd.DataFrame, alpha: float = 0.05) -> Figure:
+    """Bars of `share`, a fraction of `k` channels, by `generator`; chance alone gives `alpha`.
+
+    Raises:
+        ValueError: a share is above 1, as a percentage would be.
+    """
+    if table.empty:
+        return no_data()
+    percent = 100 * table["share"].to_numpy(float)
+    if finite(percent).max(initial=0) > 100:
+        raise ValueError("a share must lie between 0 and 1; this looks like a percentage")
+    notes = [
+        f"{share:.0f} % of {k}" if np.isfinite(share) else "no value"
+        for share, k in zip(percent, table["k"], strict=True)
+    ]
+    figure = bars(list(table["generator"]), percent, "channels that respond, in percent", notes)
+    ax = figure.axes[0]
+    ax.set(xlim=(0, 120), xticks=range(0, 101, 20))
+    reference_line(ax, 100 * alpha, f"by chance alone: {100 * alpha:g} %")
+    return figure
+
+
+@styled
+def boxes(
+    groups: Mapping[str, Mapping[str, NDArray[Any]]], ylabel: str, reference: float | None = None
+) -> Figure:
+    """A row a group, in it a box for each of its samples (whiskers: 5th to 95th percentile)."""
+    kinds = list(dict.fromkeys(kind for samples in groups.values() for kind in samples))
+    if not kinds:
+        return no_data()
+    figure, ax = one_axes(1.0 + len(groups) * (0.12 + 0.2 * len(kinds)))
+    step = 0.76 / len(kinds)
+    for j, kind in enumerate(kinds):
+        color, shift = HUES[j % len(HUES)], (j - (len(kinds) - 1) / 2) * step
+        ax.boxplot(
+            [finite(samples.get(kind, [])) for samples in groups.values()],
+            positions=[i + shift for i in range(len(groups))],
+            widths=step * 0.72,
+            whis=(5, 95),
+            whiskerprops={"color": color},
+            boxprops={"facecolor": color},
+            patch_artist=True,
+            showfliers=False,
+            showcaps=False,
+            orientation="horizontal",
+            manage_ticks=False,
+        )
+        ax.barh([0], [0], color=color, label=kind)  # what the legend shows
+    rows(ax, groups, ylabel)
+    bands(ax, len(groups))
+    if reference is not None:
+        reference_line(ax, reference)
+    legend(ax, figure)
+    return figure
+
+
+@styled
+def densities(
+    pairs: Sequence[tuple[str, NDArray[Any], NDArray[Any]]],
+    labels: tuple[str, str] = ("color", "gray"),
+) -> Figure:
+    """Small multiples: how the two samples of each pair are spread; dotted lines are medians."""
+    if not pairs:
+        return no_data()
+    columns = min(3, len(pairs))
+    lines = -(-len(pairs) // columns)
+    figure = Figure(figsize=(WIDTH, 0.6 + 1.5 * lines), layout="constrained")
+    for i, (title, *samples) in enumerate(pairs):
+        ax = figure.add_subplot(lines, columns, i + 1, yticks=[])
+        ax.set_title(short(title, 26), fontsize=9, loc="left")
+        values = [finite(sample) for sample in samples]
+        edges = np.histogram_bin_edges(np.concatenate(values), 32)
+        for sample, label, color in zip(values, labels, HUES, strict=False):
+            heights = np.histogram(sample, edges)[0] / max(len(sample), 1)
+            ax.stairs(heights, edges, fill=True, color=color, alpha=0.25)
+            ax.stairs(heights, edges, color=color, linewidth=1.2, label=label)
+            ax.axvline(float(np.median(sample)) if len(sample) else np.nan, color=color, ls=":")
+        ax.xaxis.set_major_locator(MaxNLocator(3))
+    legend(figure.axes[0], figure)
+    return figure
+
+
+#: How a published number is drawn: marker, and what the legend says.
+_KINDS = {
+    "same": ("D", "published"),
+    "other": ("|", "published, measured otherwise"),
+    "suspect": ("x", "published, suspect"),
+}
+
+
+@styled
+def beside_published(table: pd.DataFrame, words: Mapping[str, str], xlabel: str) -> Figure:
+    """Ours as dots with intervals, theirs as open diamonds, a row for each generator.
+
+    Args:
+        table: `generator`, `what`, `ours`, `ours_low`, `ours_high`, `published`,
+            `protocol_matches` and `suspect` (empty where it is not).
+        words: values of `what` in the wanted order -> their words in the legend.
+        xlabel: what the numbers are.
+    """
+    if table.empty:
+        return no_data()
+    names = list(dict.fromkeys(table["generator"]))
+    kinds = [what for what in words if what in set(table["what"])]
+    figure, ax = one_axes(1.5 + len(names) * (0.16 + 0.15 * len(kinds)))
+    drawn: set[str] = set()
+    for i, what in enumerate(kinds):
+        part, color = table[table["what"] == what], HUES[i % len(HUES)]
+        where = part["generator"].map(names.index) + (i - (len(kinds) - 1) / 2) * 0.76 / len(kinds)
+        ax.hlines(where, part["ours_low"], part["ours_high"], color=color, linewidth=1.6)
+        ax.plot(
+            part["ours"],
+            where,
+            "o",
+            color=color,
+            markersize=5,
+            markeredgecolor=PAPER,
+            markeredgewidth=0.7,
+            label=words[what],
+            zorder=3,
+        )
+        kind = part["protocol_matches"].map({True: "same", False: "other"})
+        kind = kind.where(part["suspect"] == "", "suspect")
+        drawn |= set(kind)
+        for style, at in kind.groupby(kind, sort=False):
+            _theirs(ax, part.loc[at.index, "published"], where[at.index], str(style), color)
+    for style in (style for style in _KINDS if style in drawn):  # what the legend shows
+        _theirs(ax, [], [], style, MUTED, _KINDS[style][1])
+    rows(ax, names, xlabel)
+    bands(ax, len(names))
+    legend(ax, figure)
+    return figure
+
+
+def _theirs(
+    ax: Axes, values: object, where: object, style: str, color: str, label: str = ""
+) -> None:
+    """Published numbers; the color is that of ours, and the shape tells how far to trust them."""
+    ax.plot(
+        values,  # type: ignore[arg-type]  # a Series or nothing
+        where,  # type: ignore[arg-type]
+        _KINDS[style][0],
+        markerfacecolor="none",
+        markeredgecolor=INK if style == "suspect" else color,
+        markeredgewidth=1.2,
+        markersize=7,
+        label=label or "_",
+        zorder=4,
+    )
