@@ -8,7 +8,7 @@ from torch import nn
 from tff.detectors.detector import Detector
 from tff.detectors.timm_models import efficientnet_b0, timm_model
 from tff.detectors.torchvision_models import torchvision_model
-from tff.published.architecture import architecture, ranking, translated
+from tff.published.rankings import architecture, ranking, translated
 from tff.published.tables import FOLDER
 
 # Of the authors' files, in which a line is KEY,OMEGA with every digit.

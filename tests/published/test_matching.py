@@ -3,8 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tff.published.matching import COLUMNS, Ours, compared, plain_name
-from tff.published.tables import Cell
+from tff.published.tables import COLUMNS, Cell, Ours, compared, plain_name
 
 PROTOCOL = {"crop": "none", "resize": "none", "relevance": "rule=zplus precision=float32"}
 CELL = Cell("paper", "resnet50", "blur_jpeg", "top_k", "stylegan2", "ap", 0.553, k=114)

@@ -14,7 +14,7 @@ from tff.ablations.color import Grayscale
 from tff.analyses.ablation import Ablation
 from tff.analyses.sensitivity import Sensitivity
 from tff.analyses.subject import Subject
-from tff.published.matching import Ours
+from tff.published.tables import Ours
 from tff.statistics.bootstrap import Estimate, Floats, Resamples, evaluated, resamples
 
 #: (what, generator, metric) -> our numbers: several if measured in several ways.

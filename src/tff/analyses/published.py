@@ -11,9 +11,8 @@ from tff.analyses.base import Analysis
 from tff.analyses.comparable import numbers_of
 from tff.analyses.subject import Subject
 from tff.plots import grouped as figures
-from tff.published.architecture import TITLES, architecture
-from tff.published.matching import COLUMNS, compared, plain_name
-from tff.published.tables import RECIPES, Cell, cells
+from tff.published.rankings import TITLES, architecture
+from tff.published.tables import COLUMNS, RECIPES, Cell, cells, compared, plain_name
 from tff.types import Result
 
 ABOUT = """

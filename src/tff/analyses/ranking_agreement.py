@@ -12,8 +12,7 @@ from tff.analyses import agreement_tables
 from tff.analyses.base import Analysis
 from tff.analyses.subject import Subject
 from tff.plots import channels as figures
-from tff.published.architecture import TITLES, architecture
-from tff.published.rankings import published_omega, read_omega
+from tff.published.rankings import TITLES, architecture, published_omega, read_omega
 from tff.statistics.rank_agreement import Floats, overlaps, rank_biased_overlap, ranked, spearman
 from tff.types import Result
 
