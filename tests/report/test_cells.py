@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tff.report.cells import cell, constants_apart
+from tff.report.page import cell, constants_apart
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 
 from tff.plots.grouped import boxes
 from tff.plots.style import DARK
-from tff.report.figures import darken, data_uri, render_png, render_svg
+from tff.report.page import darken, data_uri, render_png, render_svg
 
 FIGURE = boxes({"a": {"color": np.arange(3)}}, "p")
 

@@ -12,15 +12,15 @@ import pytest
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from wandb_file import kept_in
 
-from tff.report.artifacts import use
-from tff.report.loggers import log
+from tff.report.loggers import log_results
 from tff.report.page import write
+from tff.report.wandb import use
 from tff.types import Result
 
 
 def test_scalars_reach_any_logger(tmp_path: Path, results: dict[str, Result]) -> None:
     logger = CSVLogger(tmp_path, name="", version="")
-    log(results, logger, 7)
+    log_results(results, logger, 7)
     logger.save()
     row = pd.read_csv(tmp_path / "metrics.csv").iloc[-1]
     assert row["ranking/k"] == 3
@@ -39,7 +39,7 @@ def wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbLogg
 def test_figures_tables_and_the_ranking_reach_wandb(
     wandb: WandbLogger, results: dict[str, Result], tmp_path: Path
 ) -> None:
-    log(results, wandb, 7, checkpoint="best.ckpt sha256:0123456789ab")
+    log_results(results, wandb, 7, checkpoint="best.ckpt sha256:0123456789ab")
     files = Path(wandb.experiment.dir)
     assert dict(wandb.experiment.summary)["ranking/k"] == 3
     assert len(list(files.rglob("*.png"))) == 2
@@ -60,7 +60,7 @@ def test_page_and_tables_of_the_report_become_an_artifact(
     wandb: WandbLogger, results: dict[str, Result], tmp_path: Path
 ) -> None:
     write(results, tmp_path / "report", {})
-    log(results, wandb, report=tmp_path / "report")
+    log_results(results, wandb, report=tmp_path / "report")
     wandb.experiment.finish()
     (kept,) = kept_in(tmp_path)
     (artifact,) = (a for a in kept.artifacts if a.type == "report")
@@ -90,6 +90,6 @@ def test_a_checkpoint_that_the_run_has_logged_is_used_by_what_was_made_of_it(
     monkeypatch.setattr(wandb, "_experiment", run)
     use(wandb, "best.ckpt sha256:0123456789ab")
     assert not used  # nothing answers there
-    monkeypatch.setattr("tff.report.artifacts.answers", lambda url: True)
+    monkeypatch.setattr("tff.report.wandb.answers", lambda url: True)
     use(wandb, "best.ckpt sha256:0123456789ab")
     assert used == [("checkpoint-abc:0123456789ab", "checkpoint")]

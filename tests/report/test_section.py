@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tff.report.section import section
+from tff.report.page import section
 from tff.types import Result
 
 

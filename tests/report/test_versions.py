@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tff.report.versions import versions
+from tff.report.page import versions
 
 
 def test_versions_names_what_the_numbers_depend_on() -> None:

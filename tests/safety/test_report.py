@@ -17,8 +17,7 @@ import pytest
 
 from tff.plots.grouped import boxes
 from tff.plots.scatter import heat_map
-from tff.report.files import file_name, free
-from tff.report.page import write
+from tff.report.page import file_name, free, write
 from tff.safe_text import visible
 from tff.types import Result
 

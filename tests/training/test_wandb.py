@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from pytorch_lightning.loggers import CSVLogger
 from wandb_file import kept_in
 
-from tff.report.loggers import log
+from tff.report.loggers import log_results
 from tff.training.loggers import finish, sweep, weights_and_biases
 from tff.training.restore import fingerprint
 from tff.types import Result
@@ -65,7 +65,7 @@ def train(out, step=30, **options):
 
 def analyse(out, results, **options):
     mine = logger(out, "analyze", **options)
-    log(results, mine, checkpoint="best.ckpt sha256:0123456789ab")
+    log_results(results, mine, checkpoint="best.ckpt sha256:0123456789ab")
     finish([mine])
 
 
@@ -233,7 +233,7 @@ def test_the_death_of_the_service_ends_only_the_logging(tmp_path, results, caplo
     with caplog.at_level(logging.WARNING):
         for step in range(100):  # the first ones may go into a buffer
             mine.log_metrics({"val/ap": 0.5}, step)
-        log(results, mine, 100)
+        log_results(results, mine, 100)
         finish([mine])
     told = [record.getMessage() for record in caplog.records]
     assert sum("logging, which now ends for good, failed" in text for text in told) == 1

@@ -12,9 +12,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from tff.plots.scatter import heat_map
-from tff.report.page import write
+from tff.report.page import versions, write
 from tff.report.terminal import show
-from tff.report.versions import versions
 from tff.safe_text import read_table
 from tff.types import Result
 

@@ -12,8 +12,8 @@ from PIL import Image
 from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from tff.report.artifacts import send, use
-from tff.report.figures import render_png
+from tff.report.page import render_png
+from tff.report.wandb import send, use
 from tff.safe_text import without_formulas
 from tff.types import Result
 
@@ -22,7 +22,7 @@ _REPORT = ("index.html", "summary.json", "tables")
 
 
 @rank_zero_only
-def log(
+def log_results(
     results: Mapping[str, Result],
     logger: Logger,
     step: int | None = None,

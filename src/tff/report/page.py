@@ -1,19 +1,197 @@
-"""The report as a folder: the page, its tables and figures, and `summary.json`."""
+"""The report: page, tables, figures and `summary.json` in one folder."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import io
 import json
+import math
+import platform
+import re
 import shutil
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import jinja2
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
 
 from tff.atomic import beside, remove_abandoned
-from tff.report.files import plain
-from tff.report.section import section
-from tff.safe_text import visible
+from tff.plots.style import DARK, STYLE
+from tff.safe_text import visible, without_formulas
 from tff.types import Result
+
+PACKAGES = ("torch", "torchvision", "pytorch-lightning", "numpy", "scipy", "scikit-learn", "tff")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that the numbers depend on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+_LONGEST = 200  # bytes; file systems take 255, with endings and prefixes
+_MOST = 10_000  # names that differ only in what a file name may not hold
+
+
+def file_name(name: str) -> str:
+    """The name without what would lead out of the folder, hide the file or be too long."""
+    safe = re.sub(r"[^\w.-]", "_", name).lstrip(".") or "_"
+    if len(safe.encode()) <= _LONGEST:
+        return safe
+    short = safe.encode()[:_LONGEST].decode(errors="ignore")
+    return f"{short}-{hashlib.sha256(name.encode(errors='replace')).hexdigest()[:8]}"
+
+
+def free(folder: Path, analysis: str, name: str, ending: str) -> Path:
+    """A path not taken yet: where two analyses use one name, the second bears its analysis."""
+    names = [name, f"{analysis}-{name}", *(f"{analysis}-{name}-{n}" for n in range(2, _MOST))]
+    paths = (folder / f"{file_name(one)}{ending}" for one in names)
+    return next(path for path in paths if not path.exists())
+
+
+def plain(value: Any) -> Any:
+    """Only what strict JSON has; what is not a finite number becomes null."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):  # NumPy and torch
+        return plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
+
+
+# The reader's own sans-serif: the fonts that matplotlib names are found on few machines.
+SANS = b"-apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'DejaVu Sans', sans-serif"
+
+
+def render_svg(figure: Figure) -> bytes:
+    """The figure as SVG, its text as text in the reader's font."""
+    # XML may not hold control characters, not even escaped ones: a name with one in it would break
+    # the figure.
+    drawn = visible(_saved(figure, "svg", "Date").decode(), lines=True).encode()
+    return re.sub(rb"'DejaVu Sans'[^;\"]*", SANS, drawn)
+
+
+def render_png(figure: Figure) -> bytes:
+    """The figure as PNG."""
+    return _saved(figure, "png", "Software")
+
+
+def _saved(figure: Figure, form: str, unwanted: str) -> bytes:
+    """Leaves out what would differ between equal figures: the date, the version."""
+    buffer = io.BytesIO()
+    with mpl.rc_context(STYLE):
+        figure.savefig(buffer, format=form, dpi=200, metadata={unwanted: None})
+    return buffer.getvalue()
+
+
+def darken(svg: bytes) -> bytes:
+    """The same figure for a dark page."""
+    text = re.sub("#[0-9a-f]{6}", lambda color: DARK.get(color[0], color[0]), svg.decode())
+    return text.encode()
+
+
+def data_uri(picture: bytes, form: str) -> str:
+    """The address that holds the picture itself; `form` is "svg+xml" or "png"."""
+    return f"data:image/{form};base64,{base64.b64encode(picture).decode()}"
+
+
+def constants_apart(table: pd.DataFrame) -> tuple[dict[str, str], pd.DataFrame]:
+    """Takes out the columns that say the same in every row, such as the protocol."""
+    same = [c for c in table if len(table) > 2 and table[c].astype(str).nunique() == 1]
+    if len(same) == table.shape[1]:
+        return {}, table
+    return {str(c): cell(table[c].iloc[0]) for c in same}, table.drop(columns=same)
+
+
+def cells(table: pd.DataFrame) -> list[list[str]]:
+    """The rows of a table."""
+    return [[cell(value) for value in row] for row in table.itertuples(index=False, name=None)]
+
+
+def numeric(table: pd.DataFrame) -> list[bool]:
+    """Which columns hold numbers, to be aligned at the right."""
+    return [pd.api.types.is_numeric_dtype(table[c]) for c in table]
+
+
+def cell(value: Any) -> str:
+    """One value; a dash for a missing one."""
+    if value is None or value is pd.NA or value is pd.NaT or value != value:
+        return "\N{EN DASH}"
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if not isinstance(value, float | np.floating):
+        return str(value)
+    number = float(value)
+    if 1 < abs(number) < 1e9 and number.is_integer():
+        return f"{number:.0f}"
+    return f"{number:.3f}" if number == 0 or 1e-3 <= abs(number) < 1e5 else f"{number:.1e}"
+
+
+ROWS_SHOWN = 25
+SVG_LIMIT = 1_000_000  # bytes; above, a figure is a photograph and goes into the page as PNG
+
+
+def section(name: str, result: Result, folder: Path) -> dict[str, object]:
+    """Writes the files of one result and collects what the page shows of them."""
+    return {
+        "id": file_name(name),
+        "result": result,
+        "about": [text for text in re.split(r"\n\s*\n", result.about) if text.strip()],
+        "tables": [
+            _table(key, table, free(folder / "tables", name, key, ".csv"))
+            for key, table in result.tables.items()
+        ],
+        "figures": [
+            {
+                "key": key,
+                "caption": result.captions.get(key, ""),
+                **_figure(figure, free(folder / "figures", name, key, ".svg")),
+            }
+            for key, figure in result.figures.items()
+        ],
+    }
+
+
+def _table(name: str, table: pd.DataFrame, path: Path) -> dict[str, object]:
+    without_formulas(table).to_csv(
+        path, index=False
+    )  # pandas writes floats so that they round-trip
+    same, rest = constants_apart(table)
+    return {
+        "name": name,
+        "path": f"tables/{path.name}",
+        "rows": len(table),
+        "same": same,
+        "columns": list(rest),
+        "numeric": numeric(rest),
+        "cells": cells(rest.head(ROWS_SHOWN)),
+    }
+
+
+def _figure(figure: Figure, path: Path) -> dict[str, object]:
+    svg, png = render_svg(figure), render_png(figure)
+    path.write_bytes(svg)
+    path.with_suffix(".png").write_bytes(png)
+    small = len(svg) < SVG_LIMIT
+    return {
+        "path": f"figures/{path.stem}",
+        "light": data_uri(svg, "svg+xml") if small else data_uri(png, "png"),
+        "dark": data_uri(darken(svg), "svg+xml") if small else None,
+    }
 
 
 def write(results: Mapping[str, Result], folder: Path, context: Mapping[str, object]) -> Path:

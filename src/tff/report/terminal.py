@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tff.report.cells import cells, constants_apart, numeric
+from tff.report.page import cells, constants_apart, numeric
 from tff.safe_text import visible
 from tff.types import Result
 

@@ -13,10 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 from tff.analyses.base import Failed, run
 from tff.analyses.side_by_side import Run, listed, protocol, side_by_side
 from tff.distributed import place, together
-from tff.report.loggers import log
-from tff.report.page import write
+from tff.report.loggers import log_results
+from tff.report.page import versions, write
 from tff.report.terminal import show
-from tff.report.versions import versions
 from tff.training.loggers import finish
 from tff.training.restore import fingerprint
 from tff.training.subjects import subject_of
@@ -65,7 +64,7 @@ def analyse(
             sha = fingerprint(alone) if alone else None  # reads the whole file
             try:
                 for one in loggers:
-                    log(results, one, checkpoint=sha, report=page.parent)
+                    log_results(results, one, checkpoint=sha, report=page.parent)
             finally:
                 finish(loggers)
             show(results, page)

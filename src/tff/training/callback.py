@@ -18,8 +18,7 @@ from tff.analyses.observed import TooFewImagesError
 from tff.analyses.subject import Subject
 from tff.distributed import all_or_none
 from tff.report import loggers
-from tff.report.page import write
-from tff.report.versions import versions
+from tff.report.page import versions, write
 from tff.types import Result
 
 log = logging.getLogger(__name__)
@@ -168,7 +167,7 @@ class AnalyzeCheckpoints(Checkpoint):
                     told = {"step": step, "protocol": protocol, "versions": versions(), **cost}
                     write(results, self._folder(step), told)
                 for logger in trainer.loggers:
-                    loggers.log(results, logger, step)
+                    loggers.log_results(results, logger, step)
                     logger.log_metrics(cost, step)
         except Exception as error:
             self._failed(f"report of step {step}", error)

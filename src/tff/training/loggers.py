@@ -11,7 +11,7 @@ from hydra.types import RunMode
 from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from tff.report.forgiving import end
+from tff.report.wandb import end
 from tff.training.wandb_logger import WeightsAndBiases
 from tff.training.wandb_record import read_record, record_of_checkpoint, step_of
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from tff.report.files import plain
+from tff.report.page import plain
 
 _SECRET = re.compile(r"(^|_)(key|token|secret|password|passwd|credentials?)s?$", re.IGNORECASE)
 _LOGIN = re.compile(r"(?<=://)[^/@\s]+@")  # https://user:password@host

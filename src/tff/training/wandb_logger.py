@@ -15,8 +15,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from tff.report.artifacts import send, version
-from tff.report.forgiving import end, forgiven
+from tff.report.wandb import end, forgiven, send, version
 from tff.training.wandb_config import concealed
 from tff.training.wandb_mode import forget_dead_service, mode
 from tff.training.wandb_record import RunRecord

@@ -7,7 +7,7 @@ import os
 from netrc import NetrcParseError, netrc
 from urllib.parse import urlsplit
 
-from tff.report.network import answers
+from tff.report.wandb import answers
 
 log = logging.getLogger(__name__)
 

@@ -1,21 +1,88 @@
-"""Files at Weights & Biases: versions of a checkpoint, of a ranking, of a report."""
+"""Files to Weights & Biases; a network that is away fails nothing."""
 
 from __future__ import annotations
 
 import logging
 import os
+import ssl
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from tff.report.forgiving import forgiven
-from tff.report.network import answers
+PATIENCE = 5.0  # seconds; a server that is there answers within one
+
+
+def answers(url: str, patience: float = PATIENCE) -> bool:
+    """Whether anything answers at an http(s) address, be it with an error.
+
+    Proxies are taken from the environment. Asked before the client library of a service, which
+    tries again for minutes where nothing answers, or for ever.
+
+    Args:
+        url: address of the server.
+        patience: seconds to wait for a connection, and again for an answer.
+    """
+    try:
+        urllib.request.urlopen(url, timeout=patience).close()
+    except urllib.error.HTTPError:  # not found, not allowed: somebody said so
+        return True
+    except urllib.error.URLError as error:
+        # Certificates may be known to the client library by other ways than to Python.
+        return isinstance(error.reason, ssl.SSLError)
+    except (OSError, ValueError):  # no answer in time; no address
+        return False
+    return True
+
 
 log = logging.getLogger(__name__)
+
+
+@contextmanager
+def forgiven(what: str) -> Iterator[None]:
+    """What Weights & Biases fails at is told and goes no further.
+
+    Args:
+        what: is done within, for the warning.
+
+    Raises:
+        ValueError, TypeError: raised within; not by lost connections, but by a mistake of a caller.
+    """
+    try:
+        yield
+    except (ValueError, TypeError):
+        raise
+    except Exception as error:  # lost connections, processes and timeouts have no common class
+        reason = str(error).strip() or type(error).__name__
+        log.warning("Weights & Biases: %s failed (%s)", what, reason)
+
+
+def end(run: Any, code: int = 0) -> None:
+    """End a run and wait for what is being sent, as long as its settings say; never fails.
+
+    Args:
+        run: of `wandb.init`.
+        code: 0 shows it as finished, anything else as failed.
+    """
+    import wandb  # slow, and needed by this logger only
+
+    ended = False
+    with forgiven("ending the run"):
+        try:
+            run.finish(code)
+        except TimeoutError:
+            folder = Path(run.settings.sync_dir)
+            log.warning("Weights & Biases did not take all in time; later: wandb sync %s", folder)
+        ended = True
+    if not ended:  # the process behind it is gone; the next run of this one needs another
+        with suppress(Exception):
+            wandb.teardown()
+        wandb.run = None
 
 
 @rank_zero_only
