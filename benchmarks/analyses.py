@@ -21,12 +21,12 @@ from PIL import Image
 
 from tff.ablations.color import Grayscale
 from tff.analyses.ablation import Ablation
-from tff.analyses.base import run
+from tff.analyses.engine.analysis import run
+from tff.analyses.engine.passes import Passes
+from tff.analyses.engine.subject import Subject
 from tff.analyses.median_test import MedianTest
-from tff.analyses.passes import Passes
 from tff.analyses.ranking import Ranking
 from tff.analyses.sensitivity import Sensitivity
-from tff.analyses.subject import Subject
 from tff.data.datamodule import Splits
 from tff.data.folder import Folder
 from tff.detectors.detector import Detector

@@ -21,10 +21,9 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from tff.ablations.color import Grayscale
-from tff.analyses.controls import Controls
-from tff.analyses.replay import again, keep
-from tff.analyses.sensitivity import Sensitivity
-from tff.analyses.subject import Subject
+from tff.analyses.engine.replay import again, keep
+from tff.analyses.engine.subject import Subject
+from tff.analyses.sensitivity import Controls, Sensitivity
 from tff.data.synthetic.planted_cues import CUES
 from tff.detectors.checkpoint import load
 from tff.statistics.bootstrap import Estimate, below, evaluated, resamples

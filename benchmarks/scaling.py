@@ -20,7 +20,7 @@ from PIL import Image
 from torch import distributed
 
 from tff.ablations.color import Grayscale
-from tff.analyses.subject import Subject
+from tff.analyses.engine.subject import Subject
 from tff.data.datamodule import Splits
 from tff.data.folder import Folder
 from tff.data.loaders import EvaluationBatches, loader

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from tff.analyses.subject import Subject
+from tff.analyses.engine.subject import Subject
 from tff.data.datamodule import Splits
 from tff.data.folder import Folder
 from tff.detectors.detector import Detector

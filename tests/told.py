@@ -5,9 +5,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import tiny
 
-from tff.analyses.passes import Passes
-from tff.analyses.records import Evaluation
-from tff.analyses.which import labels_of
+from tff.analyses.engine.passes import Evaluation, Passes, labels_of
 
 
 @dataclass

@@ -11,11 +11,11 @@ from sklearn.metrics import average_precision_score
 
 from tff.ablations.color import Grayscale
 from tff.analyses.ablation import Ablation
-from tff.analyses.base import run
-from tff.analyses.examples import Examples
+from tff.analyses.engine.analysis import run
+from tff.analyses.engine.passes import Passes
+from tff.analyses.engine.subject import TooFewImagesError
+from tff.analyses.heatmaps import Examples
 from tff.analyses.median_test import MedianTest
-from tff.analyses.observed import TooFewImagesError
-from tff.analyses.passes import Passes
 from tff.analyses.ranking import Ranking, from_published, published_format
 from tff.analyses.sensitivity import Sensitivity
 from tff.detectors.hooks import dropped

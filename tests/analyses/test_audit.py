@@ -7,10 +7,10 @@ import tiny
 from PIL import Image
 
 from tff.analyses.audit import Audit
-from tff.analyses.base import run
-from tff.analyses.examples import Examples
+from tff.analyses.engine.analysis import run
+from tff.analyses.engine.subject import Subject
+from tff.analyses.heatmaps import Examples
 from tff.analyses.ranking import Ranking
-from tff.analyses.subject import Subject
 from tff.data.datamodule import Splits
 from tff.data.folder import Folder
 

@@ -12,8 +12,7 @@ import torch
 import torchvision
 from torch import nn
 
-from tff.analyses.activation_maps import METHODS, ActivationMaps
-from tff.analyses.cams import CAMs
+from tff.analyses.cams import METHODS, ActivationMaps, CAMs
 from tff.detectors.detector import Detector
 from tff.detectors.feature_maps import beside_relu
 from tff.detectors.hooks import last_map

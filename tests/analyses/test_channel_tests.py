@@ -6,7 +6,7 @@ import pytest
 import scipy.stats
 from sklearn.metrics import roc_auc_score
 
-from tff.analyses.channel_tests import SHARES, channel_tests, shares
+from tff.analyses.median_test import SHARES, channel_tests, shares
 
 RANDOM = np.random.default_rng(0)
 

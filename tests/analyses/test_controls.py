@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tff.analyses.controls import Controls
+from tff.analyses.sensitivity import Controls
 from tff.types import Channels
 
 CHANNELS = Channels({"narrow": 4, "wide": 20, "middle": 9})

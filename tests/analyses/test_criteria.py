@@ -5,9 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tff.analyses import criteria
-from tff.analyses.options import Options, RankingRule
-from tff.analyses.records import Activity
+from tff.analyses.engine import subject
+from tff.analyses.engine.passes import Activity
+from tff.analyses.engine.subject import Options, RankingRule
 from tff.types import Channels
 
 CHANNELS = Channels({"a": 3, "b": 5, "c": 1})
@@ -25,24 +25,24 @@ def activity(seed=0):
 def test_lift_is_omega_times_the_width_of_the_layer():
     omega = np.random.default_rng(1).random(9)
     expected = [omega[i] * (3 if i < 3 else 5 if i < 8 else 1) for i in range(9)]
-    found = criteria.scores("lift", lambda: omega, refuse, CHANNELS)
+    found = subject.scores("lift", lambda: omega, refuse, CHANNELS)
     np.testing.assert_array_equal(found, expected)
     # A layer that shares out evenly has a lift of 1 everywhere.
     even = np.repeat([1 / 3, 1 / 5, 1], [3, 5, 1])
-    np.testing.assert_allclose(criteria.scores("lift", lambda: even, refuse, CHANNELS), 1)
+    np.testing.assert_allclose(subject.scores("lift", lambda: even, refuse, CHANNELS), 1)
 
 
 def test_each_criterion_asks_for_its_own_pass_only():
     omega, measured = np.arange(9.0), activity()
-    assert criteria.scores("omega", lambda: omega, refuse, CHANNELS) is omega
+    assert subject.scores("omega", lambda: omega, refuse, CHANNELS) is omega
     for by in ("effect", "response", "weight"):
-        found = criteria.scores(by, refuse, lambda: measured, CHANNELS)
+        found = subject.scores(by, refuse, lambda: measured, CHANNELS)
         np.testing.assert_array_equal(found, getattr(measured, by))
 
 
 def test_random_comes_from_the_seed():
     one, same, other = (
-        criteria.scores("random", refuse, refuse, CHANNELS, seed) for seed in (4, 4, 5)
+        subject.scores("random", refuse, refuse, CHANNELS, seed) for seed in (4, 4, 5)
     )
     np.testing.assert_array_equal(one, same)
     assert len(set(one)) == 9
@@ -52,14 +52,14 @@ def test_random_comes_from_the_seed():
 @pytest.mark.parametrize("by", ["", "Omega", "output", "relevance"])
 def test_unknown_criterion(by):
     with pytest.raises(ValueError, match=rf"subject\.ranking\.by={by}: expected one of omega, "):
-        criteria.scores(by, refuse, activity, CHANNELS)
+        subject.scores(by, refuse, activity, CHANNELS)
     with pytest.raises(ValueError, match=rf"subject\.ranking\.by={by}: expected one of omega, "):
         RankingRule(by=by)
 
 
 def test_unknown_treatment_of_duplicates():
     with pytest.raises(ValueError, match=r"subject\.ranking\.duplicates=drop: expected mark or"):
-        criteria.order(np.ones(2), torch.tensor([-1, 0]), "drop")
+        subject.order(np.ones(2), torch.tensor([-1, 0]), "drop")
     with pytest.raises(ValueError, match=r"subject\.ranking\.duplicates=drop: expected one of"):
         RankingRule(duplicates="drop")
 
@@ -101,7 +101,7 @@ def sorted_literally(values):
 
 @given(scores)
 def test_order_with_ties_and_missing_values(values):
-    found = criteria.order(np.array(values), torch.full((len(values),), -1))
+    found = subject.order(np.array(values), torch.full((len(values),), -1))
     assert found.dtype == torch.int64
     assert found.tolist() == sorted_literally(values)
 
@@ -129,8 +129,8 @@ def test_twins_are_merged_or_marked(values, data):
     expected = [first[i] for i in sorted_literally([merged[i] for i in first])]
     expected += [later[i] for i in sorted_literally([values[i] for i in later])]
     array, before = np.array(values), torch.tensor(twins)
-    assert criteria.order(array, before, "merge").tolist() == expected
-    assert criteria.order(array, before).tolist() == sorted_literally(values)
+    assert subject.order(array, before, "merge").tolist() == expected
+    assert subject.order(array, before).tolist() == sorted_literally(values)
     np.testing.assert_array_equal(array, values)  # the scores that were given stay as they are
 
 
@@ -139,7 +139,7 @@ def root(tmp_path_factory):
     return tiny.tree(tmp_path_factory.mktemp("images"), ("seen", "other"), images=9)
 
 
-@pytest.mark.parametrize("by", [name for name in criteria.CRITERIA if name != "omega"])
+@pytest.mark.parametrize("by", [name for name in subject.CRITERIA if name != "omega"])
 def test_another_criterion_changes_the_top_of_a_subject(by, root):
     plain, other = tiny.subject(root), tiny.subject(root, ranking=RankingRule(by=by))
     assert other.describe()["ranking"] == f"by {by}, duplicates mark"

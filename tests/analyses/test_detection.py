@@ -8,7 +8,7 @@ from literal import ends
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score, roc_curve
 
 from tff.analyses.detection import Detection
-from tff.analyses.protocol import Protocol
+from tff.analyses.engine.protocol import Protocol
 from tff.statistics.bootstrap import resamples
 from tff.statistics.detection import sigmoid
 

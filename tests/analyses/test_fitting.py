@@ -6,7 +6,7 @@ import pytest
 import tiny
 import torch
 
-from tff.analyses.fitting import Fitting
+from tff.analyses.engine.passes import Fitting
 from tff.detectors.detector import Detector
 from tff.types import Batch
 

@@ -10,9 +10,9 @@ import tiny
 import torch
 from PIL import Image
 
+from tff.analyses.engine.image_selection import selections
+from tff.analyses.engine.subject import Subject
 from tff.analyses.heatmaps import Heatmaps, explained
-from tff.analyses.selected import selections
-from tff.analyses.subject import Subject
 from tff.relevance.lrp import LRP
 
 

@@ -5,9 +5,15 @@ import pytest
 import tiny
 from sklearn.metrics import average_precision_score
 
-from tff.analyses.accuracies import RULES, at_each_threshold
-from tff.analyses.judge import Judge, Scores, judges, over_generators
-from tff.analyses.protocol import Protocol
+from tff.analyses.engine.evaluation import (
+    RULES,
+    Judge,
+    Scores,
+    at_each_threshold,
+    judges,
+    over_generators,
+)
+from tff.analyses.engine.protocol import Protocol
 from tff.statistics.bootstrap import Estimate
 
 

@@ -12,7 +12,7 @@ from literal import ends
 from scipy.stats import t
 from sklearn.metrics import average_precision_score
 
-from tff.analyses.criteria import CRITERIA
+from tff.analyses.engine.subject import CRITERIA
 from tff.analyses.k_sweep import KSweep
 from tff.analyses.sensitivity import Sensitivity
 from tff.detectors.hooks import dropped

@@ -14,10 +14,8 @@ import tiny
 import torch
 
 from tff.ablations.color import Grayscale
-from tff.analyses.kept import Kept
-from tff.analyses.passes import Passes
-from tff.analyses.passfile import digest, digest_of, identity, read, write
-from tff.analyses.which import drawn, evenly
+from tff.analyses.engine.cache import Kept, digest, digest_of, identity, read, write
+from tff.analyses.engine.passes import Passes, drawn, evenly
 from tff.data.dataset import View
 from tff.relevance.lrp import LRP
 

@@ -8,8 +8,7 @@ import pytest
 import tiny
 import torch
 
-from tff.analyses.ledger import leak
-from tff.analyses.ranking import Ranking
+from tff.analyses.ranking import Ranking, leak
 from tff.relevance.lrp import LRP
 
 

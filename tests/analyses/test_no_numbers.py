@@ -11,7 +11,7 @@ import torch
 from tff.ablations.color import Grayscale
 from tff.analyses.ablation import Ablation
 from tff.analyses.detection import Detection
-from tff.analyses.doubts import few
+from tff.analyses.engine.sanity_checks import few
 from tff.analyses.sensitivity import Sensitivity
 from tff.statistics.detection import AveragePrecision, average_precision
 

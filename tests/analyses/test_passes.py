@@ -7,8 +7,7 @@ import torch
 from PIL import Image
 
 from tff.ablations.color import Grayscale
-from tff.analyses.passes import Passes
-from tff.analyses.which import drawn, evenly
+from tff.analyses.engine.passes import Passes, drawn, evenly
 from tff.relevance.lrp import LRP
 
 NOTHING = torch.empty(0, dtype=torch.int64)

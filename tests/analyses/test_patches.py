@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 
 from tff.ablations.color import Grayscale
-from tff.analyses.base import run
+from tff.analyses.engine.analysis import run
+from tff.analyses.engine.passes import Passes
+from tff.analyses.engine.subject import Subject
 from tff.analyses.median_test import MedianTest
-from tff.analyses.passes import Passes
 from tff.analyses.patches import Patches
-from tff.analyses.subject import Subject
 from tff.relevance.lrp import LRP
 from tff.relevance.patch import patch, positive
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tiny
 
-from tff.analyses.protocol import Protocol, seen
+from tff.analyses.engine.protocol import Protocol, seen
 from tff.data.dataset import View
 
 TFF2022 = {"name": "tff2022", "threshold": "oracle", "scores": "probabilities", "crop": "none",

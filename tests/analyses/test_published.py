@@ -5,8 +5,8 @@ import tiny
 from tff.ablations.color import Grayscale
 from tff.analyses import published
 from tff.analyses.ablation import Ablation
-from tff.analyses.passes import Passes
-from tff.analyses.protocol import Protocol
+from tff.analyses.engine.passes import Passes
+from tff.analyses.engine.protocol import Protocol
 from tff.analyses.published import Published
 from tff.analyses.sensitivity import Sensitivity
 from tff.published.tables import cells

@@ -12,17 +12,16 @@ import torch
 
 from tff.ablations.color import Grayscale
 from tff.analyses.ablation import Ablation
-from tff.analyses.base import run
 from tff.analyses.detection import Detection
+from tff.analyses.engine.analysis import run
+from tff.analyses.engine.cache import read
+from tff.analyses.engine.passes import Passes
+from tff.analyses.engine.protocol import Protocol
+from tff.analyses.engine.replay import again, keep
+from tff.analyses.engine.subject import RankingRule, Subject
 from tff.analyses.median_test import MedianTest
-from tff.analyses.options import RankingRule
-from tff.analyses.passes import Passes
-from tff.analyses.passfile import read
-from tff.analyses.protocol import Protocol
 from tff.analyses.ranking import Ranking
-from tff.analyses.replay import again, keep
 from tff.analyses.sensitivity import Sensitivity
-from tff.analyses.subject import Subject
 
 TFF2022 = Protocol("tff2022", "oracle", "probabilities", "none", "none")
 ANALYSES = {

@@ -8,7 +8,7 @@ from literal import ends
 from scipy.stats import t
 from sklearn.metrics import average_precision_score
 
-from tff.analyses.protocol import Protocol
+from tff.analyses.engine.protocol import Protocol
 from tff.analyses.sensitivity import Sensitivity
 from tff.statistics.bootstrap import resamples
 from tff.statistics.detection import sigmoid  # a threshold is one of its very values

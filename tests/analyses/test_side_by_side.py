@@ -10,8 +10,8 @@ from sklearn.metrics import average_precision_score
 
 from tff.ablations.color import Grayscale
 from tff.analyses.ablation import Ablation
-from tff.analyses.base import run
 from tff.analyses.detection import Detection
+from tff.analyses.engine.analysis import run
 from tff.analyses.ranking import Ranking
 from tff.analyses.side_by_side import Run, distinct, joined, side_by_side
 from tff.statistics.bootstrap import resamples

@@ -11,10 +11,10 @@ from literal import ends
 from omegaconf import OmegaConf
 from scipy.stats import spearmanr
 
-from tff.analyses.base import run
-from tff.analyses.judge import WHERE
+from tff.analyses.engine.analysis import run
+from tff.analyses.engine.evaluation import WHERE
+from tff.analyses.engine.subject import Subject
 from tff.analyses.runs_of import runs_of
-from tff.analyses.subject import Subject
 from tff.analyses.sweep import Sweep
 from tff.analyses.sweep_doubts import tell_missing
 from tff.analyses.sweep_tables import jobs_table

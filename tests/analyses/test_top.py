@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
-from tff.analyses import top
+from tff.analyses.engine import subject as top
 from tff.detectors.hooks import dropped
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tff.analyses.which import drawn, evenly, labels_of
+from tff.analyses.engine.passes import drawn, evenly, labels_of
 from tff.data.dataset import Images, View
 
 

@@ -8,7 +8,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from tff.analyses.base import Analysis
+from tff.analyses.engine.analysis import Analysis
 from tff.detectors.detector import Detector
 
 CONF = Path(__file__).parents[2] / "conf"

@@ -13,8 +13,8 @@ import tiny
 
 from tff.ablations.color import Grayscale
 from tff.analyses.ablation import Ablation
-from tff.analyses.base import run
 from tff.analyses.detection import Detection
+from tff.analyses.engine.analysis import run
 from tff.analyses.median_test import MedianTest
 from tff.analyses.ranking import Ranking
 from tff.analyses.sensitivity import Sensitivity

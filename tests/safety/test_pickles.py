@@ -16,8 +16,8 @@ import pytest
 import torch
 from torch import nn
 
-from tff.analyses import passfile
-from tff.analyses.replay import again
+from tff.analyses.engine import cache
+from tff.analyses.engine.replay import again
 from tff.data.dataset import decode
 from tff.data.dataset import read as read_image
 from tff.detectors.checkpoint import load, origin
@@ -138,7 +138,7 @@ def test_a_compiled_program_is_no_checkpoint(tmp_path):
 OTHERS: dict[str, Callable[[Path], Any]] = {
     "ranking": lambda path: read_omega(path, Channels({"conv1": 1})),
     "table of a report": lambda path: read_table(path, ["generator"]),
-    "kept pass": passfile.read,
+    "kept pass": cache.read,
     "subject": lambda path: again(path, lambda *_: None),
     "image": lambda path: decode(read_image(str(path)), str(path)),
 }
@@ -196,6 +196,6 @@ def test_facts_of_a_pass_are_plain_words(tmp_path, payload, witness):
     table = pa.Table.from_arrays([pa.array([1])], schema=pa.schema([field]))
     table = table.replace_schema_metadata({b"tff": json.dumps({"a": 1}).encode()})
     pq.write_table(table, tmp_path / "evil.parquet")
-    found, facts = passfile.read(tmp_path / "evil.parquet")
+    found, facts = cache.read(tmp_path / "evil.parquet")
     assert (found["x"].tolist(), facts) == ([1], {"a": 1})  # the column is read as what it holds
     assert not witness.exists()

@@ -12,10 +12,9 @@ import tiny
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from tff.analyses.base import Analysis
 from tff.analyses.detection import Detection
-from tff.analyses.observed import TooFewImagesError
-from tff.analyses.subject import Subject
+from tff.analyses.engine.analysis import Analysis
+from tff.analyses.engine.subject import Subject, TooFewImagesError
 from tff.data.folder import Folder
 from tff.report.page import write
 from tff.training.callback import AnalyzeCheckpoints

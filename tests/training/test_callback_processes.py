@@ -13,9 +13,9 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.strategies import DDPStrategy
 
-from tff.analyses.base import Analysis
 from tff.analyses.detection import Detection
-from tff.analyses.subject import Subject
+from tff.analyses.engine.analysis import Analysis
+from tff.analyses.engine.subject import Subject
 from tff.data.folder import Folder
 from tff.detectors.safe_load import read
 from tff.distributed import place

@@ -11,8 +11,8 @@ from torchvision.models import resnet18
 
 from tff.analyses.audit import Audit
 from tff.analyses.detection import Detection
-from tff.analyses.kept import Kept
-from tff.analyses.subject import Subject
+from tff.analyses.engine.cache import Kept
+from tff.analyses.engine.subject import Subject
 from tff.data.folder import Folder
 from tff.training.subjects import subject_of
 

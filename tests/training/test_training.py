@@ -11,9 +11,9 @@ from sklearn.metrics import average_precision_score
 
 from tff.ablations.color import Grayscale
 from tff.analyses.ablation import Ablation
-from tff.analyses.base import run
+from tff.analyses.engine.analysis import run
+from tff.analyses.engine.subject import Subject
 from tff.analyses.ranking import Ranking
-from tff.analyses.subject import Subject
 from tff.data.folder import Folder
 from tff.detectors.checkpoint import load
 from tff.detectors.safe_load import read

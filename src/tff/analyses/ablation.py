@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from tff.analyses.base import Analysis
-from tff.analyses.judge import WHERE, Judge, Scores, judges, over_generators
-from tff.analyses.records import Floats, Rows
-from tff.analyses.subject import Subject
+from tff.analyses.engine.analysis import Analysis
+from tff.analyses.engine.evaluation import WHERE, Judge, Scores, judges, over_generators
+from tff.analyses.engine.passes import Floats, Rows
+from tff.analyses.engine.subject import Subject
 from tff.plots import grouped
 from tff.statistics.bootstrap import Estimate, evaluated
 from tff.types import Result

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import pandas as pd
 
-from tff.analyses import formats
-from tff.analyses.base import Analysis
-from tff.analyses.subject import Subject
+from tff.analyses.engine import sanity_checks
+from tff.analyses.engine.analysis import Analysis
+from tff.analyses.engine.subject import Subject
 from tff.data.manifest import duplicates
 from tff.plots import grouped
 from tff.types import Result
@@ -32,13 +32,19 @@ class Audit(Analysis):
     def answer(self, subject: Subject) -> Result:
         """Tables `formats`, `format_bias`, `duplicates`, `odd_files`."""
         sets = subject.images.named
-        result = Result("Can the files alone be told apart?", ABOUT.format(alarm=formats.ALARM))
-        bias = _joined({name: formats.bias(images, subject.seed) for name, images in sets.items()})
+        result = Result(
+            "Can the files alone be told apart?", ABOUT.format(alarm=sanity_checks.ALARM)
+        )
+        bias = _joined(
+            {name: sanity_checks.bias(images, subject.seed) for name, images in sets.items()}
+        )
         twice = duplicates(sets)
         odd = _joined({name: _odd(images.manifest) for name, images in sets.items()})
         skipped = _joined({name: images.skipped for name, images in sets.items()})
         result.tables = {
-            "formats": _joined({name: formats.formats(images) for name, images in sets.items()}),
+            "formats": _joined(
+                {name: sanity_checks.formats(images) for name, images in sets.items()}
+            ),
             "format_bias": bias,
             "duplicates": twice,
             "odd_files": pd.concat(
@@ -57,9 +63,9 @@ class Audit(Analysis):
         ]
         for name, images in sets.items():
             result.alarms += [
-                f"{name}: {line}" for line in formats.alarms(bias[bias["set"] == name])
+                f"{name}: {line}" for line in sanity_checks.alarms(bias[bias["set"] == name])
             ]
-            result.warnings += [f"{name}: {line}" for line in formats.warnings(images)]
+            result.warnings += [f"{name}: {line}" for line in sanity_checks.warnings(images)]
         if len(twice):
             first = twice.iloc[0]
             result.warnings.append(
@@ -74,11 +80,11 @@ class Audit(Analysis):
         }
         result.figures["format_bias"] = grouped.grouped(
             bias, "generator", "set", "auc", "auc_low", "auc_high",
-            "AUC of a classifier that sees file headers only", reference=formats.ALARM,
+            "AUC of a classifier that sees file headers only", reference=sanity_checks.ALARM,
         )  # fmt: skip
         result.captions["format_bias"] = (
-            f"0.5: the files tell nothing. Right of the dashed line at {formats.ALARM:g} they do, "
-            "and a detector may learn that."
+            f"0.5: the files tell nothing. Right of the dashed line at {sanity_checks.ALARM:g} they "
+            "do, and a detector may learn that."
         )
         return result
 

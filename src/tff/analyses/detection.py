@@ -8,9 +8,9 @@ from typing import ClassVar
 
 import pandas as pd
 
-from tff.analyses.base import Analysis
-from tff.analyses.judge import WHERE, Scores, judges, over_generators
-from tff.analyses.subject import Subject
+from tff.analyses.engine.analysis import Analysis
+from tff.analyses.engine.evaluation import WHERE, Scores, judges, over_generators
+from tff.analyses.engine.subject import Subject
 from tff.plots import grouped
 from tff.statistics.bootstrap import Estimate, mean, worst
 from tff.types import Result

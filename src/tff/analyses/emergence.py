@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from tff.analyses import emergence_tables as tables
-from tff.analyses.base import Analysis
 from tff.analyses.emergence_steps import Step, read_steps
 from tff.analyses.emergence_told import tell_shares, tell_stability
-from tff.analyses.subject import Subject
+from tff.analyses.engine.analysis import Analysis
+from tff.analyses.engine.subject import Subject
 from tff.plots import curves
 from tff.types import Result
 

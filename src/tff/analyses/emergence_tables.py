@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tff.analyses.agreement_tables import by_k
 from tff.analyses.emergence_steps import Step
+from tff.analyses.ranking_agreement import by_k
 from tff.statistics.rank_agreement import overlaps, spearman
 
 #: What tells how a checkpoint was analysed; `weights` names the checkpoint and always differs.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from tff.analyses.channel_tests import SHARES
 from tff.analyses.emergence_tables import over_generators
+from tff.analyses.median_test import SHARES
 from tff.plots import curves
 from tff.types import Result
 

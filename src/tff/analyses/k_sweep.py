@@ -8,12 +8,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from tff.analyses.base import Analysis
-from tff.analyses.contrast import verdict
-from tff.analyses.criteria import CRITERIA
-from tff.analyses.judge import WHERE, Scores, judges, over_generators
-from tff.analyses.subject import Subject
-from tff.analyses.top import ladder
+from tff.analyses.engine.analysis import Analysis
+from tff.analyses.engine.evaluation import WHERE, Scores, judges, over_generators, verdict
+from tff.analyses.engine.subject import CRITERIA, Subject, ladder
 from tff.data.dataset import Images
 from tff.plots import curves
 from tff.statistics.bootstrap import Estimate, area, below, mean

@@ -1,4 +1,4 @@
-"""Which channels carry the decision: FF-RS of every channel."""
+"""Ranking of all channels by FF-RS (omega), and relevance lost on the way."""
 
 from __future__ import annotations
 
@@ -7,13 +7,61 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from tff.analyses import ledger
-from tff.analyses.base import Analysis
-from tff.analyses.criteria import CRITERIA
-from tff.analyses.records import Floats
-from tff.analyses.subject import Subject
+from tff.analyses.engine.analysis import Analysis
+from tff.analyses.engine.passes import Floats
+from tff.analyses.engine.subject import CRITERIA, Subject
 from tff.plots import channels
+from tff.plots.channels import losses
+from tff.relevance.conservation import COLUMNS
 from tff.types import Channels, Result
+
+
+def conservation_table(subject: Subject) -> pd.DataFrame:
+    """The relevance ledger, a row an operation and kind of images, from the logit to the image.
+
+    Columns: `images` (generated, real), `operation`, `rule`, and means over the images in parts of
+    the relevance laid on the logit: `arrives`, `leaves`, `lost_to_bias`, `lost_at_zero` (at units
+    whose contributions add up to zero); `negative_share` is that of the sum of |R| that arrives.
+    Where nothing is handed on, since a ranking needs no pixels, what leaves and is lost is missing.
+    """
+    names = pd.DataFrame(subject.network.accounts, columns=["operation", "rule"])
+    parts = []
+    for kind, name in (("fake", "generated"), ("real", "real")):
+        found = subject.relevance[kind]
+        means = pd.DataFrame(found.ledger, columns=list(COLUMNS))
+        part = pd.concat([names, means], axis=1).iloc[::-1]
+        part.insert(0, "images", name)
+        parts.append(part.assign(n_images=found.images))
+    return pd.concat(parts, ignore_index=True)
+
+
+def leak(ledger: pd.DataFrame) -> pd.Series[float]:
+    """How much relevance each operation loses, of that laid on the logit, whatever the sign."""
+    return ledger["lost_to_bias"].abs().fillna(0) + ledger["lost_at_zero"].abs().fillna(0)
+
+
+def add_conservation(result: Result, subject: Subject) -> None:
+    """Add the ledger of a subject to a result, with a warning where too much was lost."""
+    ledger = conservation_table(subject)
+    of_generated = ledger[ledger["images"] == "generated"]
+    lost, limit = leak(of_generated), subject.network.max_leak
+    total = float(lost.sum())
+    result.tables["ledger"] = ledger
+    result.figures["relevance_lost"] = losses(of_generated, limit)
+    result.captions["relevance_lost"] = (
+        "Losses and gains of relevance on its way from the logit to the first layer add up to "
+        f"{100 * total:.1f} % of it. The dashed line is the limit of {100 * limit:g} %."
+    )
+    result.scalars["relevance_leak"] = total
+    if total > limit:
+        worst = of_generated.loc[lost.nlargest(3).index, "operation"]
+        result.warnings.append(
+            "Relevance is not conserved: losses and gains on its way to the first layer add up to "
+            f"{100 * total:.1f} % of what was laid on the logit (relevance.max_leak = "
+            f"{100 * limit:g} %), most of it at {', '.join(worst)}. Omega is taken from what is "
+            "left; see ledger.csv."
+        )
+
 
 ABOUT = """
 The detector gives one number for an image. Layer-wise relevance propagation (LRP) walks back from
@@ -96,7 +144,7 @@ class Ranking(Analysis):
             "images_fake": fake.images,
             "images_real": real.images,
         }
-        ledger.add(result, subject)
+        add_conservation(result, subject)
         return result
 
 

@@ -1,20 +1,107 @@
-"""Does another ranking of the channels name the same ones?"""
+"""Agreement with another ranking of the same channels."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from tff.analyses import agreement_tables
-from tff.analyses.base import Analysis
-from tff.analyses.subject import Subject
+from tff.analyses.engine.analysis import Analysis
+from tff.analyses.engine.subject import Subject
 from tff.plots import channels as figures
 from tff.published.rankings import TITLES, architecture, published_omega, read_omega
-from tff.statistics.rank_agreement import Floats, overlaps, rank_biased_overlap, ranked, spearman
+from tff.statistics.rank_agreement import (
+    Floats,
+    Ints,
+    means_within,
+    overlap_by_chance,
+    overlap_within,
+    overlaps,
+    rank_biased_overlap,
+    ranked,
+    spearman,
+)
 from tff.types import Result
+
+_POINTS = 160  # of a curve: more than can be told apart
+#: Of the table by k.
+COLUMNS = (
+    "k", "overlap", "share", "by_chance", "p_by_chance", "within_layers", "p_within_layers",
+)  # fmt: skip
+
+
+def by_k(ks: Sequence[int], counts: Ints, first: Ints, second: Ints, groups: Ints) -> pd.DataFrame:
+    """A row a k, `COLUMNS`: how many channels are in both tops, and what chance gives.
+
+    Args:
+        ks: for which.
+        counts: (n,) overlap at k = 1 ... n.
+        first: (n,) ranking.
+        second: likewise.
+        groups: (n,) number of each channel's layer.
+    """
+    rows = []
+    for k in ks:
+        found = int(counts[k - 1])
+        chance = overlap_by_chance(found, k, len(counts))
+        within = overlap_within(found, k, first, second, groups)
+        rows.append((k, found, found / k, *chance, *within))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def curves(counts: Ints, first: Ints, second: Ints, groups: Ints) -> pd.DataFrame:
+    """Shares of the top k at many k, evenly spread on a logarithmic axis; arguments as above."""
+    n = len(counts)
+    k = np.unique(np.geomspace(1, n, _POINTS).round().astype(np.int64))
+    return pd.DataFrame(
+        {
+            "k": k,
+            "share": counts[k - 1] / k,
+            "share_by_chance": k / n,
+            "share_within_layers": means_within(k, first, second, groups) / k,
+        }
+    )
+
+
+def by_layer(
+    layers: Sequence[str], groups: Ints, ours: Floats, theirs: Floats, top: Ints, other: Ints
+) -> pd.DataFrame:
+    """A row a layer: rank correlation, and how many of the top k of each ranking it holds."""
+    rows: list[dict[str, Any]] = []
+    for i, layer in enumerate(layers):
+        at = np.flatnonzero(groups == i)
+        in_ours, in_other = np.isin(at, top), np.isin(at, other)
+        rows.append(
+            {
+                "layer": layer,
+                "channels": len(at),
+                "spearman": spearman(ours[at], theirs[at]),
+                "top": int(in_ours.sum()),
+                "top_other": int(in_other.sum()),
+                "overlap": int((in_ours & in_other).sum()),
+                "by_chance": float(in_ours.sum() * in_other.sum() / len(at)),
+                "omega": float(ours[at].sum()),
+                "omega_other": float(theirs[at].sum()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def of_top(
+    channels: pd.DataFrame, top: Ints, ours: Floats, theirs: Floats, first: Ints, second: Ints
+) -> pd.DataFrame:
+    """The channels in the top k of either, with their place in both (1 is best)."""
+    table = channels.iloc[top].assign(
+        rank=np.argsort(first)[top] + 1,
+        rank_other=np.argsort(second)[top] + 1,
+        omega=ours[top],
+        omega_other=theirs[top],
+    )
+    return table.sort_values("rank", ignore_index=True)
+
 
 ABOUT = """
 Two rankings of the same channels are compared: that of this detector, and {other}. How many of the
@@ -73,7 +160,7 @@ class RankingAgreement(Analysis):
                 f"{' and '.join(TITLES.values())}: nothing was compared. Another ranking can be "
                 "given with analysis.ranking_agreement.other=FILE."
             ]
-            result.tables = {"ranking_agreement": pd.DataFrame(columns=agreement_tables.COLUMNS)}
+            result.tables = {"ranking_agreement": pd.DataFrame(columns=COLUMNS)}
             return result
         theirs = (
             published_omega(name, subject.channels)
@@ -91,16 +178,16 @@ class RankingAgreement(Analysis):
         channels = subject.channels.table()
         groups = pd.factorize(channels["layer"])[0].astype(np.int64)
         ks = sorted({k for k in self.ks if k <= n} | {subject.k})
-        table = agreement_tables.by_k(ks, counts, first, second, groups)
-        curves = agreement_tables.curves(counts, first, second, groups)
+        table = by_k(ks, counts, first, second, groups)
+        along = curves(counts, first, second, groups)
         tops = first[: subject.k], second[: subject.k]
         top = np.union1d(*tops)
         rbo = rank_biased_overlap(counts, self.p)
         by_chance = rank_biased_overlap(np.arange(1, n + 1) ** 2 / n, self.p)
         everywhere, among_top = spearman(ours, theirs), spearman(ours[top], theirs[top])
         row = table[table["k"] == subject.k].iloc[0]
-        layers = agreement_tables.by_layer(subject.channels.layers, groups, ours, theirs, *tops)
-        both = agreement_tables.of_top(channels, top, ours, theirs, first, second)
+        layers = by_layer(subject.channels.layers, groups, ours, theirs, *tops)
+        both = of_top(channels, top, ours, theirs, first, second)
         result.tables = {
             "ranking_agreement": table,
             "ranking_agreement_layers": layers,
@@ -134,7 +221,7 @@ class RankingAgreement(Analysis):
             "zeros_other": int((theirs == 0).sum()),
         }
         result.figures = {
-            "ranking_agreement": figures.overlap(curves, WORDS, subject.k),
+            "ranking_agreement": figures.overlap(along, WORDS, subject.k),
             "ranking_agreement_layers": figures.layer_agreement(layers),
         }
         result.captions = {

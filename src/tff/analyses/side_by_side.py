@@ -10,10 +10,10 @@ from typing import NamedTuple
 import pandas as pd
 
 from tff.analyses.ablation import Ablation
-from tff.analyses.base import Analysis
-from tff.analyses.judge import Scores, judges
-from tff.analyses.records import Cue
-from tff.analyses.subject import Subject
+from tff.analyses.engine.analysis import Analysis
+from tff.analyses.engine.evaluation import Scores, judges
+from tff.analyses.engine.passes import Cue
+from tff.analyses.engine.subject import Subject
 from tff.plots import grouped
 from tff.statistics.bootstrap import Estimate
 from tff.types import Result

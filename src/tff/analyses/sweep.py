@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from tff.analyses.base import Analysis
+from tff.analyses.engine.analysis import Analysis
+from tff.analyses.engine.subject import Subject
 from tff.analyses.runs_of import runs_of
-from tff.analyses.subject import Subject
 from tff.analyses.sweep_doubts import tell_doubts, tell_lost, tell_missing
 from tff.analyses.sweep_job import DONE
 from tff.analyses.sweep_tables import association, jobs_table, summary

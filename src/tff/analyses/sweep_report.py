@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from tff.analyses.emergence_steps import checked
-from tff.analyses.judge import WHERE
+from tff.analyses.engine.evaluation import WHERE
 
 #: What tells how a report was made; a table of several reports should have one value of each.
 PROTOCOL = ("protocol", "crop", "resize", "relevance", "analysis_seed", "cue", "generators")

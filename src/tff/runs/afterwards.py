@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from tff.analyses.base import unanswered
+from tff.analyses.engine.analysis import unanswered
 from tff.distributed import agreed
 from tff.runs.analysis import analyse, settled
 from tff.runs.asked import wanted

@@ -13,9 +13,8 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 
-from tff.analyses.base import Analysis, run, unanswered
-from tff.analyses.observed import TooFewImagesError
-from tff.analyses.subject import Subject
+from tff.analyses.engine.analysis import Analysis, run, unanswered
+from tff.analyses.engine.subject import Subject, TooFewImagesError
 from tff.distributed import all_or_none
 from tff.report import loggers
 from tff.report.page import versions, write

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tff.analyses.replay import again, keep
-from tff.analyses.subject import Subject
+from tff.analyses.engine.replay import again, keep
+from tff.analyses.engine.subject import Subject
 from tff.data.datamodule import Data, Splits
 from tff.detectors.checkpoint import load
 from tff.training.restore import fingerprint

@@ -1,4 +1,4 @@
-"""What an analysis is: one question about a subject, answered by a result."""
+"""An analysis: one question about a subject, answered by a result."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, ClassVar
 
-from tff.analyses.doubts import raise_doubts
-from tff.analyses.observed import TooFewImagesError
-from tff.analyses.subject import Subject
+from tff.analyses.engine.sanity_checks import raise_doubts
+from tff.analyses.engine.subject import Subject, TooFewImagesError
 from tff.distributed import all_or_none
 from tff.types import Result
 

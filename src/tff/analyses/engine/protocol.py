@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from tff.analyses.records import Floats
+from tff.analyses.engine.passes import Floats
 from tff.data.datamodule import Splits
 from tff.data.dataset import MATCHED_QUALITY, View
 from tff.statistics.detection import ThresholdRule, sigmoid

@@ -10,11 +10,9 @@ from typing import Any
 
 import torch
 
-from tff.analyses.kept import Kept
-from tff.analyses.network import Network
-from tff.analyses.passes import Passes
-from tff.analyses.passfile import digest, digest_of, identity, read, write
-from tff.analyses.subject import Subject
+from tff.analyses.engine.cache import Kept, digest, digest_of, identity, read, write
+from tff.analyses.engine.passes import Passes
+from tff.analyses.engine.subject import Network, Subject
 from tff.atomic import write_json
 from tff.data.datamodule import Splits
 from tff.data.dataset import Images, View

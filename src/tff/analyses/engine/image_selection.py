@@ -1,4 +1,4 @@
-"""Which single images are worth a look: those that the user names, or the most telling ones."""
+"""Which single images are shown."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from tff.analyses.subject import Subject
+from tff.analyses.engine.subject import Subject
 from tff.data.dataset import MARK, Images
 
 _KINDS = {0: "real", 1: "generated"}

@@ -1,28 +1,198 @@
-"""Passes over images: each reads every image once and keeps a few numbers of it."""
+"""Passes over the images: logits, responses and relevance, on all processes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TypeVar
+import logging
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from tff.analyses.fitting import each, laid_out
-from tff.analyses.records import Activity, Cue, Evaluation, Floats, Relevance, Rows
 from tff.data.dataset import Images
 from tff.data.loaders import EvaluationBatches, loader
 from tff.detectors.detector import Detector
 from tff.detectors.hooks import Instead, dropped, outputs, recorded
 from tff.distributed import place, together
+from tff.progress import track
 from tff.relevance.conservation import COLUMNS
 from tff.relevance.lrp import LRP, Explanation
 from tff.statistics.ffrs import FFRS, ExactMean
 from tff.statistics.per_image import PerImage as RowValues
 from tff.types import Batch
 
+Cue = Callable[[Tensor], Tensor]
+Floats = NDArray[np.float64]
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Relevance:
+    """What a pass of relevance tells of one kind of images.
+
+    Attributes:
+        omega: (n_channels,) FF-RS of each channel.
+        error: (n_channels,) its standard error.
+        images: how many images are behind it.
+        ledger: (n_accounts, 5) means over these images, see `relevance.ledger.COLUMNS`.
+    """
+
+    omega: Floats
+    error: Floats
+    images: int
+    ledger: Floats
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Detector and channels on each image.
+
+    Attributes:
+        logits: (N,).
+        responses: (N, k) spatial maxima of the channels that were asked for, or None.
+        sample: (n, n_channels) float32, those of all channels for some of the images, or None.
+    """
+
+    logits: Floats
+    responses: Floats | None = None
+    sample: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
+class Activity:
+    """Means over images of what a channel does, (n_channels,) each, from raw outputs y.
+
+    Attributes:
+        output: mean of y over images of both kinds and places.
+        response: mean of the spatial maximum of y over generated images.
+        effect: mean over generated images of |sum over places of y dlogit/dy|, the change of the
+            logit, to first order, when the channel is dropped (Molchanov et al., ICLR 2017).
+        weight: length of the channel's filter; needs no images.
+    """
+
+    output: Floats
+    response: Floats
+    effect: Floats
+    weight: Floats
+
+
+def labels_of(images: Images) -> NDArray[np.int64]:
+    """(N,) 0 real, 1 generated."""
+    return images.manifest["label"].to_numpy(np.int64)
+
+
+def evenly(images: Images, limit: int) -> Rows:
+    """Rows (n,), at most so many of each generator and label, evenly spread over them."""
+    rows = [np.empty(0, np.int64)]
+    for _, group in images.manifest.groupby(["generator", "label"]):
+        number = min(limit, len(group))
+        rows.append(group.index.to_numpy()[np.arange(number) * len(group) // max(1, number)])
+    return np.sort(np.concatenate(rows)).astype(np.int64)
+
+
+def drawn(images: Images, number: int, seed: int) -> Images:
+    """So many images, drawn at random with replacement."""
+    rows = np.random.default_rng([seed, 2]).integers(0, len(images), number)
+    return replace(images, manifest=images.manifest.iloc[rows].reset_index(drop=True))
+
+
 T = TypeVar("T")
+log = logging.getLogger(__name__)
+#: What has no error of its own: memory of the CPU, of cuBLAS and cuDNN, and of CUDA beside torch.
+_MEMORY = re.compile(
+    r"allocate memory|CU(?:BLAS|DNN)_STATUS_\w*ALLOC(?:ATION)?_FAILED|CUDA error: out of memory"
+)
+
+
+def each(
+    batches: Iterable[Batch],
+    device: torch.device,
+    name: str,
+    look: Callable[[Batch], T],
+    keep: Callable[[Batch, T], None],
+) -> None:
+    """Look at each batch, and keep what was found.
+
+    Args:
+        batches: of this process, uint8.
+        name: of the pass, for people.
+        look: at a batch on the device, in [0, 1]; it may be asked again for a part of it.
+        keep: what was found, once for each image.
+
+    Raises:
+        OtherProcessError: another process failed.
+    """
+    with together() as check:
+        fitting = Fitting(look, name)
+        for batch in track(batches, name):
+            check()
+            image = laid_out(batch.image.to(device).float() / 255)
+            for part, found in fitting(Batch(image, batch.label.to(device), batch.index)):
+                keep(part, found)
+
+
+def laid_out(image: Tensor) -> Tensor:
+    """(B, 3, H, W) in the order of memory in which convolutions are fast."""
+    return image.contiguous(memory_format=torch.channels_last)
+
+
+class Fitting(Generic[T]):
+    """Does something with a batch; where memory runs out, with its halves, and so on.
+
+    Later batches are taken in the size that was found. Parts of a batch may differ from the whole
+    in the last bits of a result.
+
+    Args:
+        work: on a batch; leaves nothing behind when it fails.
+        name: of the work, for messages.
+    """
+
+    def __init__(self, work: Callable[[Batch], T], name: str) -> None:
+        self.work, self.name = work, name
+        self.size: int | None = None
+
+    def __call__(self, batch: Batch) -> Iterator[tuple[Batch, T]]:
+        """Each part of the batch with what was found in it.
+
+        Raises:
+            torch.OutOfMemoryError, MemoryError, RuntimeError: not even one image fits.
+        """
+        start = 0
+        while start < len(batch.label):
+            size = min(self.size or len(batch.label), len(batch.label) - start)
+            part = Batch(*(column[start : start + size] for column in batch))
+            if (found := self._tried(part)) is None:
+                self._shrink(size)
+                continue
+            start += size
+            yield part, found[0]
+
+    def _tried(self, part: Batch) -> tuple[T] | None:
+        try:
+            return (self.work(part),)
+        except (RuntimeError, MemoryError) as error:
+            if len(part.label) == 1 or not _is_of_memory(error):
+                raise
+        return None  # here, since the exception would keep alive what fills the memory
+
+    def _shrink(self, size: int) -> None:
+        self.size = (size + 1) // 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        log.warning(
+            "%s: %d images do not fit into memory; going on with %d at a time "
+            "(subject.batch_size=%d would do so from the start)",
+            self.name, size, self.size, self.size,
+        )  # fmt: skip
+
+
+def _is_of_memory(error: Exception) -> bool:
+    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return known or _MEMORY.search(str(error)) is not None
 
 
 @dataclass(frozen=True)

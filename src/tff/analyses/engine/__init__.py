@@ -1,0 +1,1 @@
+"""What all analyses share: the subject, passes over images, protocols, measures."""

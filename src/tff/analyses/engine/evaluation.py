@@ -1,0 +1,197 @@
+"""Logits become measures: of each generator, of all, and with channels dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest
+
+from tff.analyses.engine.passes import Floats, Rows
+from tff.analyses.engine.subject import Subject
+from tff.statistics.bootstrap import Estimate, below, mean, resamples, worst
+from tff.statistics.detection import ThresholdRule, measures
+
+Measures = Mapping[str, Estimate]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a detector says of each test image.
+
+    Attributes:
+        score: (N,) what average precision is taken of.
+        p: (N,) probability of "generated".
+    """
+
+    score: Floats
+    p: Floats
+
+    @classmethod
+    def of(cls, subject: Subject, logits: Floats) -> Scores:
+        """Of logits, by the protocol of the subject."""
+        scoring = subject.options.scoring
+        return cls(scoring.score(logits), scoring.probability(logits))
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Judges scores on the images of one generator and the real ones that belong to it.
+
+    Attributes:
+        name: of the generator.
+        at: rows of its images.
+        undisturbed: (N,) logits of the detector as it is, from which thresholds are taken.
+    """
+
+    subject: Subject
+    name: str
+    at: Rows
+    undisturbed: Floats
+
+    @cached_property
+    def labels(self) -> Rows:
+        """(n,) of these images."""
+        return self.subject.labels[self.at]
+
+    @cached_property
+    def resamples(self) -> Rows:
+        """(draws, n), the same for every score."""
+        return resamples(self.labels, self.subject.draws, self.subject.seed)
+
+    @property
+    def seen(self) -> bool:
+        """Whether channels were found on this generator."""
+        return self.name in self.subject.seen
+
+    def cut(self, rule: ThresholdRule | None = None) -> float:
+        """The threshold, by the rule of the protocol or another one."""
+        chosen = self.subject.options.scoring.threshold if rule is None else rule
+        return self.subject.cut(chosen, self.labels, self.undisturbed[self.at])
+
+    def __call__(self, scores: Scores, rule: ThresholdRule | None = None) -> dict[str, Estimate]:
+        """All `statistics.detection.MEASURES`."""
+        p = scores.p[self.at]
+        called = p > self.cut(rule)
+        return measures(self.labels, scores.score[self.at], called, p, self.resamples)
+
+    def columns(self) -> dict[str, object]:
+        """What a row of a table says of threshold and images."""
+        return {
+            "threshold": self.cut(),
+            "threshold_rule": self.subject.options.scoring.threshold,
+            "scores": self.subject.options.scoring.scores,
+            "images": len(self.at),
+        }
+
+
+def judges(subject: Subject) -> Iterable[Judge]:
+    """One for each generator, the seen one first."""
+    logits = subject.evaluate().logits
+    for name, at in subject.generators():
+        yield Judge(subject, name, at, logits)
+
+
+def over_generators(
+    subject: Subject, estimates: Mapping[str, Estimate], smallest: bool = True
+) -> dict[str, Estimate]:
+    """A number on the seen generators, and mean and worst over those never seen.
+
+    Args:
+        estimates: of each generator.
+        smallest: whether less is worse.
+    """
+    parts = {
+        "seen": [e for name, e in estimates.items() if name in subject.seen],
+        "unseen": [e for name, e in estimates.items() if name not in subject.seen],
+    }
+    found = {part: mean(group) for part, group in parts.items() if group}
+    if parts["unseen"]:
+        found["unseen_worst"] = worst(parts["unseen"], smallest)
+    return found
+
+
+WHERE = {
+    "seen": "the seen generator",
+    "unseen": "generators never seen (mean)",
+    "unseen_worst": "the worst of them",
+}
+
+
+RULES: tuple[ThresholdRule, ...] = ("half", "validation", "oracle")
+
+
+def at_each_threshold(judge: Judge, scores: Scores) -> list[dict[str, object]]:
+    """A row a rule: the threshold, and accuracies with Wilson's 95 % intervals (1927).
+
+    `validation` and `oracle` are taken from the detector with nothing dropped, as in the released
+    code; `oracle` from the very images that are judged, hence optimistic.
+    """
+    rows: list[dict[str, object]] = []
+    p = scores.p[judge.at]
+    for rule in RULES:
+        cut = judge.cut(rule)
+        row: dict[str, object] = {"threshold_rule": rule, "threshold": cut}
+        for name, label in (("real_accuracy", 0), ("fake_accuracy", 1)):
+            mine = judge.labels == label
+            right, total = int(((p > cut) == (label == 1))[mine].sum()), int(mine.sum())
+            low = high = np.nan
+            if total:
+                low, high = binomtest(right, total).proportion_ci(method="wilson")
+            value = right / total if total else np.nan
+            row |= {name: value, f"{name}_low": low, f"{name}_high": high}
+        rows.append(row)
+    return rows
+
+
+Aps = dict[str, Estimate]  # of each generator
+
+
+def contrast(
+    subject: Subject, found: Mapping[str, Aps], single: Mapping[str, Sequence[Aps]]
+) -> pd.DataFrame:
+    """By how much AP is lower without the top k than without others, with intervals.
+
+    Args:
+        found: AP with each choice dropped.
+        single: of random channels, AP with each draw of them dropped.
+    """
+
+    def with_means(aps: Aps) -> Aps:
+        parts = over_generators(subject, aps)
+        return aps | {WHERE[where]: ap for where, ap in parts.items() if where != "unseen_worst"}
+
+    top, low = with_means(found["top_k"]), with_means(found["low_k"])
+    drawn = {control: [with_means(draw) for draw in draws] for control, draws in single.items()}
+    by = {c: {g: below(ap, [one[g] for one in of]) for g, ap in top.items()}
+          for c, of in drawn.items()}  # fmt: skip
+    by["low_k"] = {generator: low[generator] - ap for generator, ap in top.items()}
+    return pd.DataFrame(
+        {"generator": generator, "against": control, **difference.columns("ap_lower_by")}
+        for control, differences in by.items()
+        for generator, difference in differences.items()
+    )
+
+
+def verdict(low: float, high: float) -> str:
+    """What the ends of the interval of a difference from random channels say of it."""
+    if np.isnan([low, high]).any():
+        return "of a single draw nobody knows its chance"
+    if low > 0:
+        return "more than chance"
+    return "less, and not by chance" if high < 0 else "no more than chance can do"
+
+
+def spread(alone: list[Estimate]) -> dict[str, float]:
+    """How much AP differs between single draws of random channels."""
+    aps = np.array([ap.value for ap in alone])
+    known = len(aps) > 0
+    return {
+        "ap_draws_mean": float(aps.mean()) if known else np.nan,
+        "ap_draws_sd": float(aps.std(ddof=1)) if len(aps) > 1 else np.nan,
+        "ap_draws_min": float(aps.min()) if known else np.nan,
+        "ap_draws_max": float(aps.max()) if known else np.nan,
+    }
