@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from scipy.stats import hypergeom, spearmanr
 
-from tff.analyses.emergence import Emergence
 from tff.analyses.engine.analysis import run
 from tff.analyses.engine.subject import Subject
+from tff.comparisons.emergence import Emergence
 from tff.report.page import write
 from tff.types import Result
 

@@ -13,7 +13,7 @@ from tff.analyses.ablation import Ablation
 from tff.analyses.detection import Detection
 from tff.analyses.engine.analysis import run
 from tff.analyses.ranking import Ranking
-from tff.analyses.side_by_side import Run, distinct, joined, side_by_side
+from tff.comparisons.checkpoints import Run, distinct, joined, side_by_side
 from tff.statistics.bootstrap import resamples
 from tff.types import Result
 

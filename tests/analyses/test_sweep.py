@@ -14,10 +14,8 @@ from scipy.stats import spearmanr
 from tff.analyses.engine.analysis import run
 from tff.analyses.engine.evaluation import WHERE
 from tff.analyses.engine.subject import Subject
-from tff.analyses.runs_of import runs_of
-from tff.analyses.sweep import Sweep
-from tff.analyses.sweep_doubts import tell_missing
-from tff.analyses.sweep_tables import jobs_table
+from tff.comparisons.runs import runs_of
+from tff.comparisons.sweep import Sweep, jobs_table, tell_missing
 from tff.report.page import write
 from tff.types import Result
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tff.analyses.sweep_settings import Settings, part, swept
+from tff.comparisons.runs import Settings, part, swept
 
 
 def settings(*overrides, **config):

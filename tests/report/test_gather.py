@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from tff.report.gather import CueMatrix, cue_matrix
+from tff.comparisons.cue_matrix import CueMatrix, cue_matrix
 from tff.report.page import write
 from tff.types import Result
 

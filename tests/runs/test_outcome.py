@@ -6,7 +6,7 @@ import pytest
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
-from tff.analyses.sweep_job import job
+from tff.comparisons.sweep import job
 from tff.errors import readable_errors
 from tff.runs.outcome import FAILED, fail
 

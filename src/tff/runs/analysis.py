@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from tff.analyses.engine.analysis import Failed, run
-from tff.analyses.side_by_side import Run, listed, protocol, side_by_side
+from tff.comparisons.checkpoints import Run, listed, protocol, side_by_side
 from tff.distributed import place, together
 from tff.report.loggers import log_results
 from tff.report.page import versions, write

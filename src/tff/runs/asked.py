@@ -11,7 +11,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from tff.analyses.sweep_settings import part
+from tff.comparisons.runs import part
 from tff.errors import readable_errors
 from tff.runs.lock import busy, running
 from tff.runs.outcome import finished

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from omegaconf import OmegaConf
 
-from tff.analyses.sweep_settings import part
+from tff.comparisons.runs import part
 
 LONGEST = 120
 _PLAIN = re.compile(r"[A-Za-z][\w.]*=[\w.-]+", re.A)

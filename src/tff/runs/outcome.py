@@ -12,8 +12,8 @@ from typing import Any
 # `main` of train.py, which a launcher may send to another process, needs this module, and the
 # folder of a job is resolved there.
 import tff.runs.names  # noqa: F401
-from tff.analyses.runs_of import FAILED, FINISHED
 from tff.atomic import write_json
+from tff.comparisons.runs import FAILED, FINISHED
 from tff.errors import itself, only_gone
 
 #: What is said of a process that has told its reason to the terminal only.

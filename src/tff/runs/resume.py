@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml  # type: ignore[import-untyped]
 
-from tff.analyses.sweep_settings import part
+from tff.comparisons.runs import part
 from tff.runs.lock import running
 from tff.runs.outcome import finished
 from tff.runs.writable import require_writable

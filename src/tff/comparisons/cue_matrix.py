@@ -1,4 +1,4 @@
-"""Many reports -> one: which cue a detector needs on which generator."""
+"""All cues of a sweep on one page."""
 
 from __future__ import annotations
 

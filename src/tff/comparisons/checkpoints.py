@@ -1,4 +1,4 @@
-"""Several checkpoints on one page: each table holds all of them, and one compares them."""
+"""Several checkpoints analysed with the same options, side by side."""
 
 from __future__ import annotations
 
