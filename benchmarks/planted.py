@@ -29,7 +29,7 @@ from tff.detectors.checkpoint import load
 from tff.statistics.bootstrap import Estimate, below, evaluated, resamples
 from tff.statistics.channel_tests import benjamini_hochberg, correlated_areas
 from tff.statistics.detection import average_precision
-from tff.training.restore import data_of
+from tff.training.from_checkpoint import data_of
 
 ROOT = Path(__file__).resolve().parent.parent
 ANALYSES = "analysis=[detection,ranking,sensitivity,ablation,median_test]"

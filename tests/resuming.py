@@ -12,13 +12,12 @@ from torch.multiprocessing.spawn import ProcessExitedException
 from tff.data.folder import Folder
 from tff.detectors.detector import Detector
 from tff.detectors.safe_load import read
-from tff.training.checkpoint_file import CheckpointFile
-from tff.training.draws import Draws
+from tff.training.checkpointing import CheckpointFile, Last
 from tff.training.fit import fit
-from tff.training.interrupt import Interrupt
-from tff.training.last import Last
 from tff.training.module import UniversalDetector
+from tff.training.resume import Draws
 from tff.training.schedule import Plateau
+from tff.training.signals import Interrupt
 
 
 class Killed(BaseException):

@@ -92,7 +92,7 @@ def test_trainer(name):
 def test_callbacks(name):
     from pytorch_lightning.callbacks import ModelCheckpoint
 
-    from tff.training.callback import AnalyzeCheckpoints
+    from tff.training.analyze_checkpoints import AnalyzeCheckpoints
 
     callbacks = instantiate(composed("train", f"callbacks={name}").callbacks, _convert_="all")
     kinds = [type(callback) for callback in callbacks.values()]

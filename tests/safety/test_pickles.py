@@ -25,7 +25,7 @@ from tff.detectors.timm_models import efficientnet_b0, timm_model
 from tff.detectors.torchvision_models import torchvision_model
 from tff.published.rankings import read_omega
 from tff.safe_text import read_table
-from tff.training.restore import data_of
+from tff.training.from_checkpoint import data_of
 from tff.types import Channels
 
 

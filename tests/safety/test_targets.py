@@ -19,7 +19,7 @@ import tff.detectors
 from tff.data.datamodule import Data
 from tff.detectors.checkpoint import _makes, build, load
 from tff.detectors.detector import Detector
-from tff.training.restore import data_of
+from tff.training.from_checkpoint import data_of
 
 CRASHING = [
     "tff.detectors.detector\0.Detector", "tff.detectors..os.system", "tff.detectors.\n.x",

@@ -17,7 +17,7 @@ from tff.analyses.engine.analysis import Analysis
 from tff.analyses.engine.subject import Subject, TooFewImagesError
 from tff.data.folder import Folder
 from tff.report.page import write
-from tff.training.callback import AnalyzeCheckpoints
+from tff.training.analyze_checkpoints import AnalyzeCheckpoints
 from tff.training.module import UniversalDetector
 
 
@@ -102,7 +102,7 @@ def test_an_analysis_that_was_killed_is_made_up_for(moment, root, tmp_path, monk
             raise Killed
         return write(*arguments)
 
-    monkeypatch.setattr("tff.training.callback.write", die)
+    monkeypatch.setattr("tff.training.analyze_checkpoints.write", die)
     with pytest.raises(Killed):
         fit(root, tmp_path / "two", ONE, EVERY_2)
     written = []
@@ -111,7 +111,7 @@ def test_an_analysis_that_was_killed_is_made_up_for(moment, root, tmp_path, monk
         written.append(arguments[-1]["step"])
         return write(*arguments)
 
-    monkeypatch.setattr("tff.training.callback.write", note)
+    monkeypatch.setattr("tff.training.analyze_checkpoints.write", note)
     fit(root, tmp_path / "two", ONE, EVERY_2, ckpt=tmp_path / "two" / "checkpoints" / "last.ckpt")
     assert steps(tmp_path / "two") == steps(tmp_path / "one")
     assert written[:2] == ([6, 8] if moment == "after" else [4, 6])
@@ -140,7 +140,7 @@ def test_a_failing_analysis_leaves_training_and_the_others(root, tmp_path, caplo
     assert "no such luck" in (report / "index.html").read_text()
     assert "FAILED" in (report / "index.html").read_text()
     assert (report / "tables" / "detection.csv").is_file()
-    (record,) = [r for r in caplog.records if r.name == "tff.training.callback"]
+    (record,) = [r for r in caplog.records if r.name == "tff.training.analyze_checkpoints"]
     assert "bad: no such luck" in record.getMessage()
     assert record.exc_info
 
@@ -195,7 +195,7 @@ def test_a_subject_that_cannot_be_made_stands_in_the_report(root, tmp_path, capl
 
 
 def test_what_was_found_is_written_where_no_logger_takes_it(root, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("tff.training.callback.loggers.log", lost)
+    monkeypatch.setattr("tff.training.analyze_checkpoints.loggers.log_results", lost)
     fit(root, tmp_path, ONE, logger=pl.loggers.CSVLogger(tmp_path))
     assert "training goes on: report of step" in caplog.text
     (report,) = (tmp_path / "checkpoints").glob("step*")

@@ -19,12 +19,11 @@ from tff.analyses.engine.subject import Subject
 from tff.data.folder import Folder
 from tff.detectors.safe_load import read
 from tff.distributed import place
-from tff.training.callback import AnalyzeCheckpoints
+from tff.training.analyze_checkpoints import AnalyzeCheckpoints
+from tff.training.checkpointing import Last
 from tff.training.fit import fit
-from tff.training.interrupt import Interrupt
-from tff.training.last import Last
 from tff.training.module import UniversalDetector
-from tff.training.stopped import Stopped
+from tff.training.signals import Interrupt, Stopped
 from tff.types import Result
 
 

@@ -4,8 +4,8 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from tff.training.checkpoint_file import CheckpointFile
-from tff.training.going_on import check, newest
+from tff.training.checkpointing import CheckpointFile
+from tff.training.resume import newest, require_resumable
 
 GOOD = {
     "state_dict": {"a": torch.arange(4.0)},
@@ -70,8 +70,10 @@ def test_of_several_others_the_one_with_most_steps(tmp_path):
 
 
 def test_the_same_settings_go_on_wherever_the_images_lie(tmp_path):
-    check(save(tmp_path), Module(), NOW)
-    check(save(tmp_path, tff=None), Module(), NOW)  # a stranger's, with the same tensors
+    require_resumable(save(tmp_path), Module(), NOW)
+    require_resumable(
+        save(tmp_path, tff=None), Module(), NOW
+    )  # a stranger's, with the same tensors
 
 
 @pytest.mark.parametrize(
@@ -88,10 +90,10 @@ def test_the_same_settings_go_on_wherever_the_images_lie(tmp_path):
 def test_what_does_not_fit_is_told(tmp_path, changes, message):
     path = save(tmp_path, **changes)
     with pytest.raises(ValueError, match=message) as error:
-        check(path, Module(), NOW)
+        require_resumable(path, Module(), NOW)
     assert str(path) in str(error.value)
 
 
 def test_a_checkpoint_that_is_not_there(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no\.ckpt"):
-        check(tmp_path / "no.ckpt", Module(), NOW)
+        require_resumable(tmp_path / "no.ckpt", Module(), NOW)

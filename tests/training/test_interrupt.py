@@ -12,9 +12,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from resuming import same, train
 
 from tff.detectors.safe_load import read
-from tff.training.interrupt import Interrupt
-from tff.training.requeue import requeue, requeued
-from tff.training.stopped import SIGNALS, Stopped
+from tff.training.signals import SIGNALS, Interrupt, Stopped, requeue, requeued
 
 
 class Send(pl.Callback):

@@ -9,7 +9,7 @@ import tiny
 from resuming import Kill, same, together, train
 
 from tff.detectors.safe_load import read
-from tff.training.last import Last
+from tff.training.checkpointing import Last
 
 #: Moments of a training of 3 epochs with 6 steps and 6 batches of validation each.
 MOMENTS = [

@@ -14,7 +14,7 @@ from tff.analyses.detection import Detection
 from tff.analyses.engine.cache import Kept
 from tff.analyses.engine.subject import Subject
 from tff.data.folder import Folder
-from tff.training.subjects import subject_of
+from tff.training.from_checkpoint import subject_of
 
 MAKE = partial(Subject.of, draws=20, device="cpu")
 

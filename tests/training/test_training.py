@@ -19,7 +19,7 @@ from tff.detectors.checkpoint import load
 from tff.detectors.safe_load import read
 from tff.detectors.torchvision_models import torchvision_model
 from tff.report.page import write
-from tff.training.callback import AnalyzeCheckpoints
+from tff.training.analyze_checkpoints import AnalyzeCheckpoints
 from tff.training.module import UniversalDetector
 
 ANALYSES = {"ranking": Ranking(), "ablation": Ablation(Grayscale())}

@@ -16,8 +16,8 @@ from pytorch_lightning.loggers import CSVLogger
 from wandb_file import kept_in
 
 from tff.report.loggers import log_results
-from tff.training.loggers import finish, sweep, weights_and_biases
-from tff.training.restore import fingerprint
+from tff.training.from_checkpoint import fingerprint
+from tff.training.wandb_logger import finish, sweep, weights_and_biases
 from tff.types import Result
 
 wandb = pytest.importorskip("wandb")

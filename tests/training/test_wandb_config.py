@@ -2,8 +2,7 @@
 
 import pytest
 
-from tff.training.loggers import finish, weights_and_biases
-from tff.training.wandb_config import HIDDEN, concealed
+from tff.training.wandb_logger import HIDDEN, concealed, finish, weights_and_biases
 
 
 @pytest.fixture

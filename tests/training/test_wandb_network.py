@@ -20,7 +20,7 @@ pytest.importorskip("wandb")
 KEY = "f" * 40
 JOB = """
 import sys, time
-from tff.training.loggers import finish, weights_and_biases
+from tff.training.wandb_logger import finish, weights_and_biases
 
 mine = weights_and_biases("tff", sys.argv[1], [], None, init_timeout=5, finish_timeout=5)
 for step in range(3):

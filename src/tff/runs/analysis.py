@@ -16,9 +16,8 @@ from tff.distributed import place, together
 from tff.report.loggers import log_results
 from tff.report.page import versions, write
 from tff.report.terminal import show
-from tff.training.loggers import finish
-from tff.training.restore import fingerprint
-from tff.training.subjects import subject_of
+from tff.training.from_checkpoint import fingerprint, subject_of
+from tff.training.wandb_logger import finish
 
 
 def settled(cfg: DictConfig) -> dict[str, DictConfig]:
@@ -83,7 +82,7 @@ def _run(device: str, cfg: Any, failed: Failed | None) -> Run:
         passes=cfg.passes,
         detector=cfg.get("detector"),
         images=cfg.get("images"),
-        files=cfg.data.get("_target_") != "tff.training.restore.data_of",
+        files=cfg.data.get("_target_") != "tff.training.from_checkpoint.data_of",
         reports=all(analysis.of_reports for analysis in analyses.values()),
     )
     return Run(subject, analyses, run(analyses, subject, failed))

@@ -24,14 +24,11 @@ from tff.runs.afterwards import analyse_best, following
 from tff.runs.outcome import fail, finish, forget
 from tff.runs.ranks import first
 from tff.runs.started import processes
-from tff.training.checkpoint_file import CheckpointFile
-from tff.training.draws import Draws
+from tff.training.checkpointing import CheckpointFile
 from tff.training.fit import fit, show
-from tff.training.going_on import check, newest
-from tff.training.interrupt import Interrupt
-from tff.training.loggers import finish as finish_loggers
-from tff.training.requeue import requeued
-from tff.training.stopped import Stopped
+from tff.training.resume import Draws, newest, require_resumable
+from tff.training.signals import Interrupt, Stopped, requeued
+from tff.training.wandb_logger import finish as finish_loggers
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +51,7 @@ def train(cfg: DictConfig) -> float | None:
         callbacks, loggers = (instantiate(c, _convert_="all") for c in (cfg.callbacks, cfg.logger))
         ckpt = begin(out, cfg.resume, cfg.ckpt)
         if ckpt:
-            check(ckpt, module, origin)
+            require_resumable(ckpt, module, origin)
         trainer = instantiate(
             cfg.trainer,
             callbacks=[interrupt, Draws(cfg.seed), *(c for c in callbacks.values() if c)],

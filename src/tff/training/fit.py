@@ -1,18 +1,24 @@
-"""Run a training and say what came of it."""
+"""Fit a detector, with progress and a summary."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import ProgressBar, RichProgressBar, TQDMProgressBar
 from rich.console import Console
 from rich.table import Table
 from torch.multiprocessing.spawn import ProcessException
 
 from tff.data.datamodule import Data
-from tff.training.interrupt import Interrupt
-from tff.training.stopped import SIGNALS, Stopped
+from tff.training.signals import SIGNALS, Interrupt, Stopped
+
+
+def progress_bar() -> ProgressBar:
+    """A rich bar on a terminal; few plain lines in a log."""
+    return RichProgressBar() if sys.stderr.isatty() else TQDMProgressBar(refresh_rate=50)
 
 
 def fit(

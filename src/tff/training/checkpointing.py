@@ -1,4 +1,4 @@
-"""The newest checkpoint, from which a training goes on as if it had never stopped."""
+"""Checkpoints for resuming: complete files, also within an epoch."""
 
 from __future__ import annotations
 
@@ -8,10 +8,44 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
-from tff.training.same_images import check, fingerprint
+from tff.atomic import whole
+from tff.detectors.safe_load import read
+from tff.training.resume import images_fingerprint, require_same_images
+
+
+class CheckpointFile(TorchCheckpointIO):
+    """Write beside, see that it is on the disk, then rename.
+
+    Lightning writes to the folder of temporary files and moves; between two file systems that is a
+    copy, which may be cut short under the final name.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write it beside `path`, then rename.
+
+        Raises:
+            OSError: the disk is full or the like; the former checkpoint is as it was.
+        """
+        # Opened here: the errors of torch's own writer do not say what went wrong.
+        with whole(Path(path), lasting=True) as part, part.open("wb") as file:
+            torch.save(checkpoint, file)
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Tensors (on the CPU) and plain containers only, whatever is asked for.
+
+        Raises:
+            FileNotFoundError, ValueError: as `tff.detectors.safe_load.read`.
+        """
+        return read(path)
+
 
 #: Our entry of a checkpoint about the training, beside the origin of the detector.
 PROGRESS = "tff_progress"
@@ -95,7 +129,7 @@ class Last(Checkpoint):
     ) -> None:
         """Add what Lightning leaves out."""
         if self._images is None:
-            self._images = fingerprint(trainer)
+            self._images = images_fingerprint(trainer)
         checkpoint[PROGRESS] = {
             "metrics": {name: float(value) for name, value in trainer.callback_metrics.items()},
             "images": self._images,
@@ -109,7 +143,7 @@ class Last(Checkpoint):
         """Take it out again."""
         progress = checkpoint.get(PROGRESS, {})
         self._metrics = progress.get("metrics", {})
-        check(progress.get("images"), trainer)
+        require_same_images(progress.get("images"), trainer)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """What was known of the last validation is known again."""

@@ -1,18 +1,75 @@
-"""Which checkpoint a training goes on from, and whether it can."""
+"""Resuming: which checkpoint, whether it fits, and equal random draws."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import torch
 from packaging.version import Version
+from pytorch_lightning import Callback, LightningModule, Trainer
 
+from tff.data.datamodule import Data
 from tff.detectors.checkpoint import ORIGIN
 from tff.detectors.safe_load import read
+
+
+class Draws(Callback):
+    """Seed PyTorch before each training step from (seed, epoch, batch, process).
+
+    Dropout and stochastic depth then draw the same whether or not the training was interrupted
+    before that step, and differently on each process.
+
+    Args:
+        seed: of the training, 0 or more.
+    """
+
+    def __init__(self, seed: int) -> None:
+        if seed < 0:
+            raise ValueError(f"seed={seed}: must be 0 or more")
+        self.seed = seed
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Before the step."""
+        place = [self.seed, trainer.current_epoch, batch_idx, trainer.global_rank]
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1))
+
+
+def images_fingerprint(trainer: Trainer) -> dict[str, Any] | None:
+    """Number and digest of names, labels and generators of the training images, in their order."""
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    if not isinstance(data, Data):
+        return None
+    table = data.manifest("train")
+    # A folder may be copied to the disk of another machine; files keep their names.
+    names = table["path"].astype(str).str.rsplit("/", n=1).str[-1]
+    rows = pd.DataFrame({"name": names, "label": table["label"], "generator": table["generator"]})
+    values = pd.util.hash_pandas_object(rows.astype(str), index=False).to_numpy()
+    return {"count": len(rows), "digest": hashlib.sha256(values.tobytes()).hexdigest()[:16]}
+
+
+def require_same_images(then: Mapping[str, Any] | None, trainer: Trainer) -> None:
+    """Compare with what a checkpoint has kept.
+
+    Raises:
+        ValueError: the images differ; the order of batches and all that was learnt would, too.
+    """
+    now = images_fingerprint(trainer) if then else None
+    if then and now and dict(then) != now:
+        raise ValueError(
+            f"the checkpoint was trained on {then['count']:,} images, and the {now['count']:,} "
+            "training images of these settings are others. Give the same data (data.root, "
+            "data.generators, data.classes, data.limit, ...), or train anew in another folder"
+        )
+
 
 log = logging.getLogger(__name__)
 NEEDED = ("state_dict", "loops", "callbacks", "optimizer_states", "lr_schedulers")
@@ -63,7 +120,7 @@ def complete(content: Mapping[str, Any], path: Path) -> None:
         )
 
 
-def check(path: Path, module: torch.nn.Module, origin: Mapping[str, Any]) -> None:
+def require_resumable(path: Path, module: torch.nn.Module, origin: Mapping[str, Any]) -> None:
     """Refuse a checkpoint of another version, another detector or other settings.
 
     Args:

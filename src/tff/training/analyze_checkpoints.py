@@ -1,4 +1,4 @@
-"""Analysis of each checkpoint while training goes on."""
+"""Analysis of each checkpoint during training."""
 
 from __future__ import annotations
 
