@@ -6,18 +6,16 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
+from tff.cli.run_folder import continued, shared
 from tff.errors import quoted, readable_errors
-from tff.runs.ranks import shared
-from tff.runs.resume import continued
 
 
 @hydra.main(config_path="conf", config_name="analyze", version_base="1.3")
 def main(cfg: DictConfig) -> None:
     """Run the chosen analyses on a checkpoint, or on several, and write the report."""
     # Imported here, so that a mistyped option is told within a second.
-    from tff.runs.analysis import analyse, settled
-    from tff.runs.processes import launch
-    from tff.runs.started import processes
+    from tff.cli.analyze import analyse, settled
+    from tff.cli.launch import launch, processes
 
     with readable_errors(), processes():
         command = shlex.join(["python", "analyze.py", *sys.argv[1:]])

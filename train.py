@@ -5,11 +5,8 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
+from tff.cli.run_folder import answer, continued, kept, shared
 from tff.errors import quoted, readable_errors
-from tff.runs.asked import answer
-from tff.runs.lock import kept
-from tff.runs.ranks import shared
-from tff.runs.resume import continued
 
 
 @hydra.main(config_path="conf", config_name="train", version_base="1.3")
@@ -20,7 +17,7 @@ def main(cfg: DictConfig) -> float | None:
             print(f"Finished already, with {cfg.optimized_metric} {done['objective']}: {cfg.out}")
             return done["objective"]
         # Imported here, so that a mistyped option is told within a second.
-        from tff.runs.training import train
+        from tff.cli.train import train
 
         return train(cfg)
 

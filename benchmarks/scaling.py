@@ -21,12 +21,12 @@ from torch import distributed
 
 from tff.ablations.color import Grayscale
 from tff.analyses.engine.subject import Subject
+from tff.cli.launch import launch
 from tff.data.datamodule import Splits
 from tff.data.folder import Folder
 from tff.data.loaders import EvaluationBatches, loader
 from tff.detectors.detector import Detector
 from tff.distributed import place
-from tff.runs.processes import launch
 
 SETS = {"ForenSynths": 90_329, "1 million": 10**6, "100 million": 10**8}
 #: Passes of a report: FF-RS, as they are, without the cue, and 12 choices of dropped channels.

@@ -7,10 +7,10 @@ import pytest
 import tiny
 
 from tff.atomic import writing
+from tff.cli.run_folder import require_writable
 from tff.data.folder import Folder
 from tff.data.loaders import EvaluationBatches, loader
 from tff.errors import readable_errors, sentence
-from tff.runs.writable import require_writable
 
 
 def test_the_file_is_named():

@@ -18,10 +18,9 @@ from tff.analyses.engine.analysis import run
 from tff.analyses.median_test import MedianTest
 from tff.analyses.ranking import Ranking
 from tff.analyses.sensitivity import Sensitivity
+from tff.cli.launch import launch, processes
 from tff.distributed import place
 from tff.report.page import write
-from tff.runs.processes import launch
-from tff.runs.started import processes
 
 
 class Trouble(Grayscale):

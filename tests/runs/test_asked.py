@@ -6,11 +6,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 
-from tff.runs import asked
-from tff.runs.afterwards import following
-from tff.runs.asked import Guard, answer, require_same
-from tff.runs.lock import kept
-from tff.runs.outcome import finish
+from tff.cli import run_folder
+from tff.cli.analyze import following
+from tff.cli.run_folder import Guard, answer, finish, kept, require_same
 
 ROOT = Path(__file__).parents[2]
 
@@ -129,7 +127,7 @@ def test_what_cannot_be_analysed_is_finished_or_told(done, composed):
 
 def test_an_odd_wish_is_told(composed):
     with pytest.raises(ValueError, match="analyze=often: expected"):
-        asked.wanted(composed("analyze=often").analyze)
+        run_folder.wanted(composed("analyze=often").analyze)
 
 
 def analysis(cfg, tmp_path):

@@ -8,10 +8,18 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 
-from tff.runs.lock import kept
-from tff.runs.names import folder_name, job_folder
-from tff.runs.outcome import fail, finish, finished, forget
-from tff.runs.resume import RUNS, SWEEPS, continued
+from tff.cli.run_folder import (
+    RUNS,
+    SWEEPS,
+    continued,
+    fail,
+    finish,
+    finished,
+    folder_name,
+    forget,
+    job_folder,
+    kept,
+)
 
 CONF = Path(__file__).parents[2] / "conf"
 

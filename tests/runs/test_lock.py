@@ -11,13 +11,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from tff.runs.lock import kept, running
-from tff.runs.ranks import RANKS
+from tff.cli.run_folder import RANKS, kept, running
 
 #: Holds the lock of the folder, with a child that outlives it.
 HOLDER = """
 import os, subprocess, sys, time
-from tff.runs.lock import kept
+from tff.cli.run_folder import kept
 with kept(sys.argv[1]):
     child = sys.argv[2]
     if child == "forked":

@@ -6,9 +6,9 @@ import pytest
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
+from tff.cli.run_folder import FAILED, fail
 from tff.comparisons.sweep import job
 from tff.errors import readable_errors
-from tff.runs.outcome import FAILED, fail
 
 GONE = "[gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:1. GLHF!"
 

@@ -1,6 +1,6 @@
 import pytest
 
-from tff.runs.ranks import shared
+from tff.cli.run_folder import shared
 
 TORCHRUN = {"RANK": "0", "WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "job7", "LOCAL_RANK": "0"}
 SRUN = {"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_JOB_ID": "31"}

@@ -1,4 +1,4 @@
-"""What train.py does: begin or go on, train, and say what became of it."""
+"""What train.py does."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from tff.atomic import remove_abandoned
+from tff.cli.analyze import analyse_best, following
+from tff.cli.launch import processes
+from tff.cli.run_folder import fail, finish, first, forget
 from tff.distributed import agreed
-from tff.runs.afterwards import analyse_best, following
-from tff.runs.outcome import fail, finish, forget
-from tff.runs.ranks import first
-from tff.runs.started import processes
 from tff.training.checkpointing import CheckpointFile
 from tff.training.fit import fit, show
 from tff.training.resume import Draws, newest, require_resumable

@@ -1,0 +1,212 @@
+"""One function on all processes: started here, or by a cluster."""
+
+from __future__ import annotations
+
+import logging
+import logging.config
+import os
+import random
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hydra.core.hydra_config import HydraConfig
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import lightning
+from lightning_fabric.strategies.launchers import subprocess_script as fabric_script
+from omegaconf import OmegaConf
+from pytorch_lightning.strategies.launchers import subprocess_script as trainer_script
+from torch.distributed import destroy_process_group, is_available, is_initialized
+from torch.multiprocessing.spawn import ProcessExitedException
+
+from tff.distributed import OtherProcessError, place
+from tff.errors import MENDABLE, ended, itself, only_gone, readable_errors
+
+#: Below those that Linux gives to whoever asks for any (from 32768 on).
+PORTS = range(15_000, 32_000)
+
+
+def free_port() -> int:
+    """A free port that nobody else is given before the processes meet there.
+
+    Lightning asks the system for any free one, lets go of it, and listens seconds later, when
+    another job or a connection may have got it.
+
+    Raises:
+        OSError: a hundred were in use.
+    """
+    # Not the generator that the seed of the run has set: jobs may share it.
+    for port in random.SystemRandom().sample(PORTS, 100):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("", port))
+            except OSError:
+                continue
+            return port
+    raise OSError(f"no free port found between {PORTS.start} and {PORTS.stop}")
+
+
+#: What Lightning leaves in the environment of a process that has started others.
+LEFT = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED")
+GRACE = 10.0  # seconds in which this process may end by itself after another one has failed
+GOODBYE = 60.0  # seconds in which the others may end after the work is done
+
+
+@contextmanager
+def processes() -> Iterator[None]:
+    """Within, Lightning may start processes, in the jobs of a sweep too; nothing is left behind."""
+    before = {key: os.environ.get(key) for key in LEFT}
+    scripts: tuple[Any, ...] = (fabric_script, trainer_script)
+    originals = [(s._hydra_subprocess_cmd, s._launch_process_observer) for s in scripts]
+    started: list[list[subprocess.Popen[bytes]]] = []
+
+    def observe(children: list[subprocess.Popen[bytes]]) -> None:
+        started.append(children)
+        _Observer(main_pid=os.getpid(), child_processes=children).start()
+
+    for script in scripts:
+        # Lightning repeats the command line, which is that of the whole sweep.
+        script._hydra_subprocess_cmd = _command
+        script._launch_process_observer = observe
+    any_port, lightning.find_free_network_port = lightning.find_free_network_port, free_port
+    patience = GOODBYE
+    try:
+        yield
+    except BaseException as error:
+        # It has to be told to no one: the others wait for this process. But where one of them is
+        # gone, that one may be about to say why.
+        patience = GRACE if only_gone(itself(error)) else 0.0
+        _end(started, patience)  # before the group: NCCL might wait for them to leave it
+        raise
+    finally:
+        for script, (command, observer) in zip(scripts, originals, strict=True):
+            script._hydra_subprocess_cmd, script._launch_process_observer = command, observer
+        lightning.find_free_network_port = any_port
+        if is_available() and is_initialized():
+            destroy_process_group()
+        _end(started, patience)
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
+
+
+class _Observer(fabric_script._ChildProcessObserver):
+    """Lightning's, which kills this process too when another one has failed, but not at once.
+
+    An error that all processes meet is told by this one, and the other jobs of a sweep go on.
+    """
+
+    def _terminate_all(self) -> None:
+        time.sleep(GRACE)
+        if self._child_processes:
+            super()._terminate_all()
+
+
+def _end(started: list[list[subprocess.Popen[bytes]]], patience: float) -> None:
+    """Wait for processes, then kill them."""
+    ending = [child for children in started for child in children]
+    for children in started:
+        children.clear()  # the observer then has nothing left to look at
+    until = time.monotonic() + patience
+    for child in ending:
+        try:
+            child.wait(max(0.0, until - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+def _command(local_rank: int) -> tuple[list[str], str]:
+    """The command of another process of this job, and where it runs."""
+    hydra = HydraConfig.get()
+    out, subfolder = Path(hydra.runtime.output_dir), hydra.output_subdir
+    conf = next(s.path for s in hydra.runtime.config_sources if s.provider == "main")
+    script = Path(conf).parent / f"{hydra.job.name}.py"
+    quoted = str(out).replace('"', '\\"')
+    return [
+        sys.executable,
+        str(script),
+        *("--config-path", str(out / str(subfolder)), "--config-name", "config"),
+        *(f'hydra.run.dir="{quoted}"', "hydra.output_subdir=null", "hydra/job_logging=none"),
+    ], hydra.runtime.cwd
+
+
+T = TypeVar("T")
+PATIENCE = 5.0  # seconds in which the process that failed tells why
+
+
+def launch(trainer: Mapping[str, Any], work: Callable[..., T], *arguments: object) -> T:
+    """Call `work(device, *arguments)` on each process; what the first one returns.
+
+    Where there are processes already (after a training, under torchrun or srun), on these.
+
+    Args:
+        trainer: `accelerator`, `devices`, `strategy` and `num_nodes`, as Lightning's Trainer takes
+            them; all else in it is left alone.
+        work: a function of a module, and so are its arguments plain: they may travel.
+
+    Raises:
+        SystemExit: on error, told by the process that failed.
+    """
+    known = ("accelerator", "devices", "num_nodes", "strategy")
+    fabric = Fabric(**{key: trainer[key] for key in known if key in trainer} | _by_torchrun())
+    if is_available() and is_initialized():
+        return _called(fabric, work, arguments, None)
+    everywhere: Callable[..., Any] = _called
+    try:
+        found: T = fabric.launch(everywhere, work, arguments, _logging())
+    except ProcessExitedException as error:  # told already, by the process that has ended
+        reason = f"process {error.error_index} ended with code {error.exit_code}"
+        if error.exit_code < 0:
+            print(f"Error: {reason}: killed, perhaps for want of memory", file=sys.stderr)
+        raise ended(reason) from None
+    return found
+
+
+def _called(
+    fabric: Fabric, work: Callable[..., T], arguments: Sequence[object], log: dict[str, Any] | None
+) -> T:
+    parent, (rank, _) = os.getppid(), place()
+    if rank > 0:
+        logging.getLogger("tff").setLevel(logging.ERROR)  # what the first one says is enough
+    elif log and not logging.getLogger().handlers:  # a process that has just been started
+        logging.config.dictConfig(log)
+    with readable_errors():
+        try:
+            return work(str(fabric.device), *arguments)
+        except OtherProcessError as error:  # which names it and its reason
+            time.sleep(PATIENCE)  # whoever starts processes ends all when the first one ends
+            raise ended(str(error)) from None
+        except MENDABLE:
+            if rank > 0:  # most errors are met by all processes, and the first one tells of them
+                time.sleep(PATIENCE)
+                if os.getppid() != parent:
+                    raise SystemExit(1) from None
+                print(f"Process {rank}:", file=sys.stderr)
+            raise
+        except RuntimeError as error:
+            if only_gone(error):
+                time.sleep(PATIENCE)  # the one that is gone tells why, or whoever started it
+            raise
+
+
+def _by_torchrun() -> dict[str, Any]:
+    """How many processes torchrun has started; it is not to be told twice."""
+    if not {"TORCHELASTIC_RUN_ID", "LOCAL_WORLD_SIZE"} <= os.environ.keys():
+        return {}
+    here, all_of_them = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
+    return {"devices": here, "num_nodes": all_of_them // here, "strategy": "ddp"}
+
+
+def _logging() -> dict[str, Any] | None:
+    if not HydraConfig.initialized():
+        return None
+    settings = OmegaConf.to_container(HydraConfig.get().job_logging, resolve=True)
+    return {str(key): value for key, value in settings.items()} if settings else None  # type: ignore[union-attr]
