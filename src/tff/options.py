@@ -1,0 +1,202 @@
+"""Options and what they may be: one declaration, one message."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+C = TypeVar("C", bound=type)
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """The values that an option may have.
+
+    Attributes:
+        holds: whether a value is allowed; may raise for a value of another type, which is then not.
+        expected: what is allowed, to follow "expected ...".
+    """
+
+    holds: Callable[[Any], bool]
+    expected: str
+
+    def require(self, option: str, value: object) -> None:
+        """Refuse a value that is not allowed.
+
+        Args:
+            option: full name, as it is typed on the command line (`analysis.k_sweep.shares`).
+            value: of the option.
+
+        Raises:
+            ValueError: names the option, its value, and what is expected.
+        """
+        try:
+            allowed = bool(self.holds(value))
+        except (TypeError, ValueError):
+            allowed = False
+        if not allowed:
+            raise ValueError(f"{option}={_shown(value)}: expected {self.expected}")
+
+
+def number(
+    least: float | None = None,
+    most: float | None = None,
+    *,
+    above: float | None = None,
+    below: float | None = None,
+    hint: str = "",
+) -> Allowed:
+    """A finite number within limits: `least` and `most` are allowed, `above` and `below` not.
+
+    Args:
+        hint: added to the message, such as an example.
+    """
+    return Allowed(
+        lambda value: _is_number(value) and _within(value, least, most, above, below),
+        _limits("a number", least, most, above, below) + hint,
+    )
+
+
+def whole(least: int | None = None, most: int | None = None, hint: str = "") -> Allowed:
+    """A whole number from `least` to `most`, both allowed."""
+    return Allowed(
+        lambda value: _is_whole(value) and _within(value, least, most),
+        _limits("a whole number", least, most) + hint,
+    )
+
+
+def one_of(names: Collection[object]) -> Allowed:
+    """One of a few values."""
+    return Allowed(lambda value: value in names, _listed("one of", names))
+
+
+def some_of(names: Collection[str]) -> Allowed:
+    """A list of some of these names, each once and at least one."""
+    return Allowed(
+        lambda value: _is_list(value) and 0 < len(value) == len(set(value)) <= len(names)
+        and set(value) <= set(names),
+        _listed("a list of different names from", names),
+    )  # fmt: skip
+
+
+def each(allowed: Allowed, at_least_one: bool = False) -> Allowed:
+    """A list whose elements are all allowed."""
+    return Allowed(
+        lambda value: (
+            _is_list(value)
+            and (len(value) > 0 or not at_least_one)
+            and all(allowed.holds(element) for element in value)
+        ),
+        f"a list, each element {allowed.expected}",
+    )
+
+
+def checked(prefix: str) -> Callable[[C], C]:
+    """Class decorator, below `@dataclass`: fields are checked when an instance is made.
+
+    A field says in its annotation what it may be: `Annotated[float, number(above=0)]`, or
+    `Literal["zero", "mean"]`. None is allowed where the annotation says so. A `__post_init__` of
+    the class runs after the checks.
+
+    >>> @dataclass(frozen=True)
+    ... @checked("ablation")
+    ... class Blur:
+    ...     sigma: Annotated[float, number(above=0, most=100)] = 2.0
+    >>> Blur(-1)
+    Traceback (most recent call last):
+    ValueError: ablation.sigma=-1: expected a number above 0 and at most 100
+
+    Args:
+        prefix: what the names of the fields follow on the command line.
+    """
+
+    def decorate(cls: C) -> C:
+        after = cls.__dict__.get("__post_init__")
+
+        @functools.cache
+        def checks() -> dict[str, Allowed]:
+            hints = get_type_hints(cls, include_extras=True)
+            found = {name: _allowed(hint) for name, hint in hints.items()}
+            return {name: allowed for name, allowed in found.items() if allowed is not None}
+
+        def __post_init__(self: Any) -> None:
+            for name, allowed in checks().items():
+                allowed.require(f"{prefix}.{name}", getattr(self, name))
+            if after is not None:
+                after(self)
+
+        cls.__post_init__ = __post_init__  # type: ignore[attr-defined]
+        return cls
+
+    return decorate
+
+
+def _allowed(hint: Any) -> Allowed | None:
+    """What an annotation allows; None where it says nothing."""
+    if get_origin(hint) is Annotated:
+        return next((extra for extra in hint.__metadata__ if isinstance(extra, Allowed)), None)
+    if get_origin(hint) is Literal:
+        return one_of(get_args(hint))
+    if get_origin(hint) in (Union, UnionType):
+        parts = [part for part in get_args(hint) if part is not NoneType]
+        inner = _allowed(parts[0]) if len(parts) == 1 else None
+        if inner is None or len(parts) == len(get_args(hint)):
+            return inner
+        return Allowed(
+            lambda value: value is None or inner.holds(value), f"{inner.expected}, or null"
+        )
+    return None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def _within(
+    value: float,
+    least: float | None,
+    most: float | None,
+    above: float | None = None,
+    below: float | None = None,
+) -> bool:
+    return (
+        (least is None or value >= least)
+        and (most is None or value <= most)
+        and (above is None or value > above)
+        and (below is None or value < below)
+    )
+
+
+def _limits(
+    what: str,
+    least: float | None,
+    most: float | None,
+    above: float | None = None,
+    below: float | None = None,
+) -> str:
+    if least is not None and most is not None:
+        return f"{what} from {least:g} to {most:g}"
+    limits = (("at least", least), ("above", above), ("at most", most), ("below", below))
+    words = [f"{word} {limit:g}" for word, limit in limits if limit is not None]
+    text = " and ".join(words)
+    return " ".join(filter(None, [what, f"of {text}" if text.startswith("at") else text]))
+
+
+def _listed(what: str, names: Collection[object]) -> str:
+    return f"{what} {', '.join(map(str, names))}"
+
+
+def _shown(value: object) -> str:
+    return str(list(value)) if isinstance(value, tuple) else str(value)
