@@ -16,19 +16,55 @@ from tff.safe_text import visible
 #: The entry of a checkpoint in which `tff` says how to rebuild its detector and where its data are.
 ORIGIN = "tff"
 
+#: Modules that version 0.1 had under another name, and that its checkpoints still name.
+MOVED = {
+    "tff.detectors.torchvision_model": "tff.detectors.torchvision_models",
+    "tff.detectors.timm_model": "tff.detectors.timm_models",
+    "tff.detectors.efficientnet": "tff.detectors.timm_models",
+    "tff.data.autogan": "tff.data.synthetic.autogan",
+    "tff.data.planted": "tff.data.synthetic.planted",
+    "tff.augmentations.pipeline": "tff.augmentations.compose",
+    "tff.augmentations.gray": "tff.augmentations.color",
+}
+
 T = TypeVar("T")
 
 
 def origin(path: Path | str) -> dict[str, Any]:
     """What a `tff` checkpoint says of its run: `detector` and `data` settings, `seed`; else {}."""
-    return _origin(read(path), path)
+    return origin_in(read(path), path)
 
 
-def _origin(content: Mapping[str, Any], path: Path | str) -> dict[str, Any]:
-    found = content.get(ORIGIN, {})
+def origin_in(content: Mapping[str, Any], path: Path | str) -> dict[str, Any]:
+    """The same from the content of a checkpoint, with the names that modules have today.
+
+    Args:
+        content: of the file.
+        path: of the file, for messages.
+
+    Raises:
+        ValueError: the entry is no mapping.
+    """
+    found = content.get(ORIGIN) or {}
     if not isinstance(found, Mapping):
         raise ValueError(f"checkpoint {path}: its {ORIGIN!r} entry is a {type(found).__name__}")
-    return dict(found)
+    renamed: dict[str, Any] = _renamed(dict(found))
+    return renamed
+
+
+def _renamed(value: Any) -> Any:
+    """The settings, each `_target_` in them by the name that it has today."""
+    if isinstance(value, Mapping):
+        return {
+            key: _today(item) if key == "_target_" else _renamed(item)
+            for key, item in value.items()
+        }
+    return [_renamed(item) for item in value] if isinstance(value, list) else value
+
+
+def _today(target: object) -> object:
+    module, _, name = str(target).rpartition(".")
+    return f"{MOVED[module]}.{name}" if module in MOVED else target
 
 
 def load(path: Path | str, detector: Mapping[str, Any] | None = None) -> Detector:
@@ -50,7 +86,7 @@ def load(path: Path | str, detector: Mapping[str, Any] | None = None) -> Detecto
     path = Path(path).expanduser()
     content = read(path)
     weights = state_dict_in(content, path)
-    told = detector or _origin(content, path).get("detector")
+    told = detector or origin_in(content, path).get("detector")
     settings = told or recognise(weights, path)
     rebuilt = build(settings, path, "tff.detectors", Detector, pretrained=False)
     found = fit(rebuilt.network, weights)
