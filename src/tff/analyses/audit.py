@@ -83,8 +83,8 @@ class Audit(Analysis):
             "AUC of a classifier that sees file headers only", reference=sanity_checks.ALARM,
         )  # fmt: skip
         result.captions["format_bias"] = (
-            f"0.5: the files tell nothing. Right of the dashed line at {sanity_checks.ALARM:g} they "
-            "do, and a detector may learn that."
+            "0.5: the files tell nothing. Right of the dashed line "
+            f"({sanity_checks.ALARM:g}) they do, and a detector may learn that."
         )
         return result
 
