@@ -4,7 +4,7 @@ import errno
 from pathlib import Path
 
 import pytest
-import tiny
+from tests.helpers import tiny
 
 from tff.atomic import writing
 from tff.cli.run_folder import require_writable

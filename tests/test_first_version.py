@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import tiny
 import torch
+from tests.helpers import tiny
 
 from tff.detectors.checkpoint import MOVED, load, origin
 from tff.detectors.safe_load import read

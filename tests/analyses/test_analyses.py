@@ -2,12 +2,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
-import tiny
-import told
 import torch
-from literal import ends
 from PIL import Image
 from sklearn.metrics import average_precision_score
+from tests.helpers import fake_subject, tiny
+from tests.helpers.bootstrap_by_hand import ends
 
 from tff.ablations.color import Grayscale
 from tff.analyses.ablation import Ablation
@@ -268,7 +267,7 @@ def test_the_detector_given_is_untouched(root):
 @pytest.fixture(scope="module")
 def noisy(root):
     """A detector whose errors with and without color are much alike."""
-    return told.subject(root, {"draws": 200}, signal={"": 1.5, "color": 1.2}, own=0.1)
+    return fake_subject.subject(root, {"draws": 200}, signal={"": 1.5, "color": 1.2}, own=0.1)
 
 
 def ap_draws(subject, at, logits, seed):

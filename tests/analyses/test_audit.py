@@ -3,8 +3,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 from PIL import Image
+from tests.helpers import tiny
 
 from tff.analyses.audit import Audit
 from tff.analyses.engine.analysis import run

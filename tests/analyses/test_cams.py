@@ -7,9 +7,9 @@ import sys
 import cv2
 import numpy as np
 import pytest
-import tiny
 import torch
 import torchvision
+from tests.helpers import tiny
 from torch import nn
 
 from tff.analyses.cams import METHODS, ActivationMaps, CAMs

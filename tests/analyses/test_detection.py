@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
-import tiny
-import told
-from literal import ends
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score, roc_curve
+from tests.helpers import fake_subject, tiny
+from tests.helpers.bootstrap_by_hand import ends
 
 from tff.analyses.detection import Detection
 from tff.analyses.engine.protocol import Protocol
@@ -21,7 +20,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def subject(root):
-    return told.subject(root)
+    return fake_subject.subject(root)
 
 
 @pytest.fixture(scope="module")
@@ -116,12 +115,12 @@ def test_the_figure_shows_the_generators_and_no_means(subject, table):
 
 def test_of_the_seen_generator_alone_there_is_no_mean(tmp_path):
     root = tiny.tree(tmp_path, ("seen",), images=6, size=16)
-    table = Detection()(told.subject(root)).tables["detection"]
+    table = Detection()(fake_subject.subject(root)).tables["detection"]
     assert list(table["generator"]) == ["seen", "the seen generator"]
 
 
 def test_means_and_worst_are_told_once(tmp_path, monkeypatch):
-    subject = told.subject(tiny.tree(tmp_path, ("one", "seen"), images=6, size=16))
+    subject = fake_subject.subject(tiny.tree(tmp_path, ("one", "seen"), images=6, size=16))
     for seen, rows in (
         ({"one", "seen"}, ["the seen generator", "the worst of all"]),
         (set(), ["generators never seen (mean)", "the worst of them"]),
@@ -133,7 +132,7 @@ def test_means_and_worst_are_told_once(tmp_path, monkeypatch):
 
 def test_probabilities_saturate_and_a_threshold_of_the_test_images_is_told(root):
     protocol = Protocol(threshold="oracle", scores="probabilities")
-    subject = told.subject(root, {"scoring": protocol}, signal={"": 400.0})
+    subject = fake_subject.subject(root, {"scoring": protocol}, signal={"": 400.0})
     result = Detection()(subject)
     assert any("optimistic" in warning for warning in result.warnings)
     for generator, at in subject.generators():

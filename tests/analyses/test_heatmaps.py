@@ -6,9 +6,9 @@ from functools import partial
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from PIL import Image
+from tests.helpers import tiny
 
 from tff.analyses.engine.image_selection import selections
 from tff.analyses.engine.subject import Subject

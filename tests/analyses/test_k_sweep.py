@@ -6,11 +6,11 @@ from functools import cache
 
 import numpy as np
 import pytest
-import tiny
 import torch
-from literal import ends
 from scipy.stats import t
 from sklearn.metrics import average_precision_score
+from tests.helpers import tiny
+from tests.helpers.bootstrap_by_hand import ends
 
 from tff.analyses.engine.subject import CRITERIA
 from tff.analyses.k_sweep import KSweep

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-import tiny
 import torch
+from tests.helpers import tiny
 
 from tff.analyses.ranking import Ranking, leak
 from tff.relevance.lrp import LRP

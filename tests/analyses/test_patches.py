@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-import tiny
 import torch
 from PIL import Image
+from tests.helpers import tiny
 
 from tff.ablations.color import Grayscale
 from tff.analyses.engine.analysis import run

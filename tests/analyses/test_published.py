@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-import tiny
+from tests.helpers import tiny
 
 from tff.ablations.color import Grayscale
 from tff.analyses import published

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
-import tiny
+from tests.helpers import tiny
 
 from tff.analyses.ranking import Ranking
 from tff.analyses.ranking_agreement import RankingAgreement

@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
-import tiny
-import told
-from literal import ends
 from scipy.stats import t
 from sklearn.metrics import average_precision_score
+from tests.helpers import fake_subject, tiny
+from tests.helpers.bootstrap_by_hand import ends
 
 from tff.analyses.engine.protocol import Protocol
 from tff.analyses.sensitivity import Sensitivity
@@ -23,7 +22,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def subject(root):
-    return told.subject(root)
+    return fake_subject.subject(root)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +119,7 @@ def test_a_single_draw_knows_no_chance(subject):
 @pytest.mark.parametrize("shift", [20, 40])
 def test_equal_logits_are_judged_alike_whatever_was_dropped(root, scores, shift):
     """Probabilities of such logits saturate: what is drawn may do no better for that, nor worse."""
-    subject = told.subject(root, {"scoring": Protocol(scores=scores)})
+    subject = fake_subject.subject(root, {"scoring": Protocol(scores=scores)})
     plain = subject.evaluate().logits + shift
     for pass_ in subject._done.values():
         pass_.logits[:] = plain
@@ -210,7 +209,7 @@ def test_matched_channels_lie_in_the_layers_of_the_top(subject):
 
 
 def test_a_layer_without_enough_others_is_told(root):
-    subject = told.subject(root, {"k": 6})
+    subject = fake_subject.subject(root, {"k": 6})
     table = subject.channels.table()["layer"].to_numpy()[subject.top.numpy()]
     most = max((table == layer).sum() for layer in set(table))
     missing = max(0, 2 * most - 6)  # 6 channels a layer
@@ -221,7 +220,7 @@ def test_a_layer_without_enough_others_is_told(root):
 
 
 def test_a_threshold_from_the_test_images_is_told(root):
-    subject = told.subject(root, {"scoring": Protocol(threshold="oracle")})
+    subject = fake_subject.subject(root, {"scoring": Protocol(threshold="oracle")})
     result = Sensitivity()(subject)
     assert any("optimistic" in warning for warning in result.warnings)
     rows = result.tables["sensitivity"].drop_duplicates("generator").set_index("generator")

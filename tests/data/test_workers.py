@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-import tiny
+from tests.helpers import tiny
 
 from tff.data.folder import Folder
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torchvision
 from safetensors.torch import save_file
-from tests.golden import formula
+from tests.helpers import golden_formula as formula
 from torch import Tensor
 
 from tff.detectors.checkpoint import load

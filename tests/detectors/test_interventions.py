@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests import replicas
+from tests.helpers import lrp_replica as replicas
 from torch import Tensor, nn
 
 from tff.detectors.detector import Detector

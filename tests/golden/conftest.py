@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.golden.cases import NETWORKS, Case, load
+from tests.helpers.golden_cases import NETWORKS, Case, load
 
 
 @pytest.fixture(scope="module", params=NETWORKS)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from tests.golden import formula
-from tests.golden.cases import difference, distance
+from tests.helpers import golden_formula as formula
+from tests.helpers.golden_cases import difference, distance
 
 from tff.detectors.hooks import dropped, recorded
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from tests.golden.cases import difference, distance
+from tests.helpers.golden_cases import difference, distance
 from torch import Tensor
 
 from tff.relevance.lrp import LRP

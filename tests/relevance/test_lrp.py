@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tests import replicas
+from tests.helpers import lrp_replica as replicas
 from torch import Tensor, nn
 
 from tff.detectors.detector import Detector

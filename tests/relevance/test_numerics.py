@@ -7,8 +7,8 @@ import shutil
 
 import pytest
 import torch
-from tests import replicas
-from tests.relevance.agreement import close
+from tests.helpers import lrp_replica as replicas
+from tests.helpers.lrp_agreement import close
 from torch import Tensor, nn
 
 from tff.relevance.conv_rules import CONVOLUTIONS

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from tests import replicas
-from tests.relevance.agreement import agree
+from tests.helpers import lrp_replica as replicas
+from tests.helpers.lrp_agreement import agree
 from torch import Tensor, nn
 from torch.nn import functional as F
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from tests import replicas
-from tests.relevance.agreement import CASES, POOLS, agree
+from tests.helpers import lrp_replica as replicas
+from tests.helpers.lrp_agreement import CASES, POOLS, agree
 from torch import nn
 
 from tff.relevance.lrp import LRP

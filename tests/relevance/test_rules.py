@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from tests.relevance.agreement import CASES, agree
+from tests.helpers.lrp_agreement import CASES, agree
 from torch import nn
 
 from tff.relevance.conv_rules import CONVOLUTIONS

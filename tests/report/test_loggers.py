@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
-from wandb_file import kept_in
+from tests.helpers.wandb_file import kept_in
 
 from tff.report.loggers import log_results
 from tff.report.page import write

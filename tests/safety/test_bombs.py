@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
-from safety.forged import PIXELS, bmp, chunk, gif, jpeg, png, tiff
+from tests.helpers.forged_images import PIXELS, bmp, chunk, gif, jpeg, png, tiff
 
 from tff.data.dataset import View, decode
 from tff.data.manifest import probe

@@ -8,8 +8,8 @@ import os
 import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image
-from safety.forged import EPS, PIXELS, encoded
-from tiny import tree
+from tests.helpers.forged_images import EPS, PIXELS, encoded
+from tests.helpers.tiny import tree
 
 from tff.data.dataset import FORMATS, decode
 from tff.data.folder import Folder

@@ -7,8 +7,8 @@ import os
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from safety.forged import EPS, encoded, jpeg, png
-from tiny import tree
+from tests.helpers.forged_images import EPS, encoded, jpeg, png
+from tests.helpers.tiny import tree
 
 from tff.data.dataset import read
 from tff.data.folder import Folder, rows

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from rich.console import Console
-from tiny import tree
+from tests.helpers.tiny import tree
 
 from tff.data.folder import Folder
 from tff.detectors.checkpoint import load

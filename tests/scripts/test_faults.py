@@ -6,9 +6,8 @@ import shutil
 import signal
 from pathlib import Path
 
-import faulty
 import pytest
-import tiny
+from tests.helpers import machine_faults, tiny
 
 from tff.detectors.safe_load import read
 
@@ -21,20 +20,20 @@ def images(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(images, tmp_path_factory):
     out = tmp_path_factory.mktemp("trained") / "run"
-    code, text = faulty.ended(train(images, out, "trainer.max_epochs=1", "data.workers=0"))
+    code, text = machine_faults.ended(train(images, out, "trainer.max_epochs=1", "data.workers=0"))
     assert code == 0, text[-4000:]
     return out
 
 
 def train(images, out, *options, **how):
-    common = (*faulty.TRAIN, f"data.root={images}", f"hydra.run.dir={out}")
-    return faulty.start("train.py", *common, *options, **how)
+    common = (*machine_faults.TRAIN, f"data.root={images}", f"hydra.run.dir={out}")
+    return machine_faults.start("train.py", *common, *options, **how)
 
 
 def analyze(trained, out, *options, **how):
     ckpt = f"ckpt={trained}/checkpoints/best.ckpt"
-    common = (ckpt, *faulty.ANALYZE, f"hydra.run.dir={out}")
-    return faulty.start("analyze.py", *common, *options, **how)
+    common = (ckpt, *machine_faults.ANALYZE, f"hydra.run.dir={out}")
+    return machine_faults.start("analyze.py", *common, *options, **how)
 
 
 def state(folder):
@@ -49,12 +48,12 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_former_one(images, train
     shutil.copytree(trained, out)
     (out / "finished.json").unlink()
     before = state(out / "checkpoints")
-    said = faulty.failed(train(images, out, *MORE, limit=1_000_000))
+    said = machine_faults.failed(train(images, out, *MORE, limit=1_000_000))
     assert str(out / "checkpoints") in said
     assert "larger files are not allowed" in said
     assert "resume=auto" in said
     assert state(out / "checkpoints") == before
-    assert not faulty.unfinished(out)
+    assert not machine_faults.unfinished(out)
     assert not (out / "finished.json").exists()
     assert json.loads((out / "failed.json").read_text())["type"] == "OSError"
 
@@ -62,17 +61,17 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_former_one(images, train
 @pytest.mark.slow
 def test_a_training_on_a_disk_that_becomes_full_goes_on_later(images, trained, tmp_path):
     size = (trained / "checkpoints" / "last.ckpt").stat().st_size
-    with faulty.disk(tmp_path / "disk", f"size={7 * size // 2}") as disk:
+    with machine_faults.disk(tmp_path / "disk", f"size={7 * size // 2}") as disk:
         out, other = disk / "run", disk / "other"
         other.write_bytes(bytes(size))  # leaves room for two checkpoints, and no third one beside
-        said = faulty.failed(train(images, out, "trainer.max_epochs=3", "data.workers=0"))
+        said = machine_faults.failed(train(images, out, "trainer.max_epochs=3", "data.workers=0"))
         assert f"{out}/checkpoints/" in said
         assert "the disk is full" in said
         last = out / "checkpoints" / "last.ckpt"
         assert read(last)["epoch"] == 0
-        assert not faulty.unfinished(out)
+        assert not machine_faults.unfinished(out)
         other.unlink()
-        code, text = faulty.ended(train(images, out, *MORE))
+        code, text = machine_faults.ended(train(images, out, *MORE))
         assert code == 0, text[-4000:]
         assert read(last)["epoch"] == 2
 
@@ -80,44 +79,44 @@ def test_a_training_on_a_disk_that_becomes_full_goes_on_later(images, trained, t
 @pytest.mark.slow
 def test_metrics_on_a_full_disk(images, tmp_path):
     elsewhere = tmp_path / "checkpoints"
-    with faulty.disk(tmp_path / "disk", "size=256k") as disk:
+    with machine_faults.disk(tmp_path / "disk", "size=256k") as disk:
         out = disk / "run"
         process = train(
             images, out, "trainer.max_epochs=10000", "data.workers=0",
             f"callbacks.best.dirpath={elsewhere}", f"callbacks.last.dirpath={elsewhere}",
         )  # fmt: skip
-        faulty.until((out / "logs" / "train" / "metrics.csv").is_file, process)
+        machine_faults.until((out / "logs" / "train" / "metrics.csv").is_file, process)
         with pytest.raises(OSError, match="No space"), (disk / "other").open("wb") as other:
             while True:
                 other.write(bytes(1024))
                 other.flush()
-        said = faulty.failed(process)
+        said = machine_faults.failed(process)
         assert str(out) in said
         assert "the disk is full" in said
         assert not (out / "finished.json").exists()
     assert read(elsewhere / "last.ckpt")["global_step"] > 0
-    assert not faulty.unfinished(elsewhere)
+    assert not machine_faults.unfinished(elsewhere)
 
 
 @pytest.mark.slow
 def test_an_analysis_keeps_what_was_finished(trained, tmp_path):
     out, passes = tmp_path / "out", tmp_path / "out" / "passes"
     options = ("analysis=[ranking,ablation,median_test]",)
-    said = faulty.failed(analyze(trained, out, *options, limit=60_000))
+    said = machine_faults.failed(analyze(trained, out, *options, limit=60_000))
     (home,) = passes.iterdir()
     assert f"{home}/evaluate-" in said
     assert "larger files are not allowed" in said
     first = {p: p.stat().st_mtime_ns for p in home.glob("*.parquet")}
     assert any(p.name.startswith("relevance-") for p in first)
     assert not any(p.name.startswith("evaluate-") for p in first)
-    said = faulty.failed(analyze(trained, out, *options, limit=150_000))
+    said = machine_faults.failed(analyze(trained, out, *options, limit=150_000))
     assert str(out) in said
     assert "larger files are not allowed" in said
     then = {p: p.stat().st_mtime_ns for p in home.glob("*.parquet")}
     assert first.items() <= then.items()
     assert len([p for p in then if p.name.startswith("evaluate-")]) == 2
     assert not (out / "report").exists()
-    assert not faulty.unfinished(out)
+    assert not machine_faults.unfinished(out)
 
 
 def workers_of(process):
@@ -137,13 +136,13 @@ needs_proc = pytest.mark.skipif(
 def test_a_worker_is_killed_in_training(images, tmp_path):
     process = train(images, tmp_path, "trainer.max_epochs=10000", "data.workers=2")
     last = tmp_path / "checkpoints" / "last.ckpt"
-    faulty.until(last.is_file, process)
-    os.kill(faulty.until(lambda: workers_of(process), process)[0], signal.SIGKILL)
-    said = faulty.failed(process)
+    machine_faults.until(last.is_file, process)
+    os.kill(machine_faults.until(lambda: workers_of(process), process)[0], signal.SIGKILL)
+    said = machine_faults.failed(process)
     assert "a process that loads images was killed" in said
     assert "data.workers=N" in said
     assert read(last)["global_step"] > 0
-    assert not faulty.unfinished(tmp_path)
+    assert not machine_faults.unfinished(tmp_path)
     assert not (tmp_path / "finished.json").exists()
 
 
@@ -166,7 +165,7 @@ os.register_at_fork(after_in_child=forked)
 def test_a_worker_is_killed_in_an_analysis(trained, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(DIES)
     out = tmp_path / "out"
-    said = faulty.failed(
+    said = machine_faults.failed(
         analyze(trained, out, "analysis=detection", "subject.workers=2", PYTHONPATH=str(tmp_path))
     )
     assert "a process that loads images was killed" in said
@@ -180,10 +179,10 @@ def test_a_worker_names_the_image_that_it_cannot_read(images, tmp_path):
     root = tmp_path / "images"
     shutil.copytree(images, root)
     process = train(root, tmp_path / "run", "trainer.max_epochs=10000", "data.workers=2")
-    faulty.until((tmp_path / "run" / "checkpoints" / "last.ckpt").is_file, process)
+    machine_faults.until((tmp_path / "run" / "checkpoints" / "last.ckpt").is_file, process)
     for bad in root.rglob("*.png"):  # as when a disk goes away
         bad.unlink()
-    said = faulty.failed(process)
+    said = machine_faults.failed(process)
     assert said.startswith(f"Error: {root}")
     assert "cannot be read" in said
 
@@ -202,14 +201,16 @@ FILE = "a file stands where a folder is needed"
 def test_a_folder_that_cannot_be_written_is_told_at_once(script, folder, reason, tmp_path):
     (tmp_path / "file").touch()
     folder = folder.replace("FILE", str(tmp_path / "file"))
-    said = faulty.failed(faulty.start(script, f"hydra.run.dir={folder}"))
+    said = machine_faults.failed(machine_faults.start(script, f"hydra.run.dir={folder}"))
     assert folder in said
     assert reason in said
 
 
 def test_a_disk_that_is_read_only_is_told_at_once(tmp_path):
-    with faulty.disk(tmp_path / "disk", "ro") as disk:
-        said = faulty.failed(faulty.start("analyze.py", f"hydra.run.dir={disk}/run"))
+    with machine_faults.disk(tmp_path / "disk", "ro") as disk:
+        said = machine_faults.failed(
+            machine_faults.start("analyze.py", f"hydra.run.dir={disk}/run")
+        )
         assert f"{disk}: the disk is read-only" in said
 
 
@@ -217,7 +218,7 @@ def test_a_disk_that_is_read_only_is_told_at_once(tmp_path):
 def test_passes_below_a_file(trained, tmp_path):
     (tmp_path / "file").touch()
     passes = f"passes={tmp_path}/file/passes"
-    said = faulty.failed(analyze(trained, tmp_path / "out", "analysis=detection", passes))
+    said = machine_faults.failed(analyze(trained, tmp_path / "out", "analysis=detection", passes))
     assert str(tmp_path / "file") in said
     assert FILE in said
     assert not (tmp_path / "out" / "report").exists()

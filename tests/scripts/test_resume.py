@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import tiny
-from faulty import ended, until
+from tests.helpers import tiny
+from tests.helpers.machine_faults import ended, until
 
 from tff.detectors.safe_load import read
 

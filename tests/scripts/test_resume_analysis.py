@@ -4,10 +4,9 @@ import os
 import signal
 from pathlib import Path
 
-import faulty
 import pandas as pd
 import pytest
-import tiny
+from tests.helpers import machine_faults, tiny
 
 #: Whole scripts, some of them several times.
 pytestmark = pytest.mark.slow
@@ -19,17 +18,19 @@ CHOSEN = "analysis=[detection,ranking,ablation,median_test]"
 def ckpt(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     tiny.tree(folder / "images", ("seen", "unseen"), images=12, size=32)
-    process = faulty.start(
-        "train.py", *faulty.TRAIN, f"data.root={folder / 'images'}", "data.workers=0",
+    process = machine_faults.start(
+        "train.py", *machine_faults.TRAIN, f"data.root={folder / 'images'}", "data.workers=0",
         "trainer.max_epochs=1", f"hydra.run.dir={folder / 'out'}",
     )  # fmt: skip
-    code, text = faulty.ended(process)
+    code, text = machine_faults.ended(process)
     assert code == 0, text[-4000:]
     return folder / "out" / "checkpoints" / "best.ckpt"
 
 
 def start(ckpt, cwd, *options):
-    return faulty.start("analyze.py", f"ckpt={ckpt}", CHOSEN, *faulty.ANALYZE, *options, cwd=cwd)
+    return machine_faults.start(
+        "analyze.py", f"ckpt={ckpt}", CHOSEN, *machine_faults.ANALYZE, *options, cwd=cwd
+    )
 
 
 def passes(cwd):
@@ -46,21 +47,21 @@ def tables(run):
 
 def test_a_killed_analysis_goes_on_behind_its_last_pass(ckpt, tmp_path):
     process = start(ckpt, tmp_path)
-    faulty.until(lambda: len(passes(tmp_path)) >= 2, process)
+    machine_faults.until(lambda: len(passes(tmp_path)) >= 2, process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     (run,) = (tmp_path / "outputs" / "analyze").iterdir()
     assert not (run / "report").exists()
     before = {path: path.stat().st_mtime_ns for path in passes(tmp_path)}
 
-    code, text = faulty.ended(start(ckpt, tmp_path, "resume=auto"))
+    code, text = machine_faults.ended(start(ckpt, tmp_path, "resume=auto"))
     assert code == 0, text[-4000:]
     assert list((tmp_path / "outputs" / "analyze").iterdir()) == [run]
     after = {path: path.stat().st_mtime_ns for path in passes(tmp_path)}
     assert before.items() < after.items()
 
     # It is finished, so that the same command now starts another one: uninterrupted.
-    code, text = faulty.ended(start(ckpt, tmp_path, "resume=auto"))
+    code, text = machine_faults.ended(start(ckpt, tmp_path, "resume=auto"))
     assert code == 0, text[-4000:]
     (whole,) = set((tmp_path / "outputs" / "analyze").iterdir()) - {run}
     assert len(passes(tmp_path)) == 2 * len(after)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import tiny
+from tests.helpers import tiny
 
 ROOT = Path(__file__).parents[2]
 

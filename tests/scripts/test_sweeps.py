@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
-import tiny
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
+from tests.helpers import tiny
 
 ROOT = Path(__file__).parents[2]
 LAUNCHERS = sorted(path.stem for path in (ROOT / "conf/hydra/launcher").glob("*.yaml"))
@@ -165,7 +165,9 @@ def test_slurm_is_asked_for_what_is_needed_and_its_tasks_form_one_job(tmp_path, 
     path = tmp_path / "bin"
     path.mkdir()
     for name in ("sbatch", "srun", "sacct"):
-        stub = f'exec "{sys.executable}" "{Path(__file__).with_name("slurm_stub.py")}" {name} "$@"'
+        stub = (
+            f'exec "{sys.executable}" "{ROOT / "tests" / "helpers" / "slurm_stub.py"}" {name} "$@"'
+        )
         (path / name).write_text(f"#!/bin/sh\n{stub}\n")
         (path / name).chmod(0o755)
     code, said = sweep(

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from literal import ends
+from tests.helpers.bootstrap_by_hand import ends
 
 from tff.statistics.bootstrap import bias_corrected, counts, evaluated, resamples
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from literal import ends
 from sklearn.metrics import (
     average_precision_score,
     balanced_accuracy_score,
@@ -19,6 +18,7 @@ from sklearn.metrics import (
     roc_auc_score,
     roc_curve,
 )
+from tests.helpers.bootstrap_by_hand import ends
 from torchmetrics.functional.classification import binary_calibration_error
 
 from tff.statistics.bootstrap import resamples

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from literal import ends
 from scipy.stats import t
+from tests.helpers.bootstrap_by_hand import ends
 
 from tff.statistics.bootstrap import Estimate, area, below, mean, resamples, worst
 from tff.statistics.detection import measures

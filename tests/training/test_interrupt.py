@@ -7,9 +7,9 @@ import time
 
 import pytest
 import pytorch_lightning as pl
-import tiny
 from pytorch_lightning.callbacks import Checkpoint
-from resuming import same, train
+from tests.helpers import tiny
+from tests.helpers.resuming import same, train
 
 from tff.detectors.safe_load import read
 from tff.training.signals import SIGNALS, Interrupt, Stopped, requeue, requeued

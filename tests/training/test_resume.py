@@ -4,9 +4,8 @@ from typing import ClassVar
 
 import pytest
 import pytorch_lightning as pl
-import resuming
-import tiny
-from resuming import Kill, same, together, train
+from tests.helpers import resuming, tiny
+from tests.helpers.resuming import Kill, same, together, train
 
 from tff.detectors.safe_load import read
 from tff.training.checkpointing import Last

@@ -4,10 +4,10 @@ from functools import partial
 import pandas as pd
 import pytest
 import pytorch_lightning as pl
-import tiny
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from sklearn.metrics import average_precision_score
+from tests.helpers import tiny
 
 from tff.ablations.color import Grayscale
 from tff.analyses.ablation import Ablation

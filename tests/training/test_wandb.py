@@ -13,7 +13,7 @@ import pytest
 import torch
 from hydra.core.hydra_config import HydraConfig
 from pytorch_lightning.loggers import CSVLogger
-from wandb_file import kept_in
+from tests.helpers.wandb_file import kept_in
 
 from tff.report.loggers import log_results
 from tff.training.from_checkpoint import fingerprint

@@ -14,7 +14,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from wandb_file import kept_in
+from tests.helpers.wandb_file import kept_in
 
 pytest.importorskip("wandb")
 KEY = "f" * 40

@@ -1,0 +1,180 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.helpers import tiny
+
+from tff.analyses.engine import subject
+from tff.analyses.engine.passes import Activity
+from tff.analyses.engine.subject import Options, RankingRule
+from tff.types import Channels
+
+CHANNELS = Channels({"a": 3, "b": 5, "c": 1})
+
+
+def refuse():
+    raise AssertionError("no pass is needed")
+
+
+def activity(seed=0):
+    random = np.random.default_rng(seed)
+    return Activity(*(random.normal(size=9) for _ in range(4)))
+
+
+def test_lift_is_omega_times_the_width_of_the_layer():
+    omega = np.random.default_rng(1).random(9)
+    expected = [omega[i] * (3 if i < 3 else 5 if i < 8 else 1) for i in range(9)]
+    found = subject.scores("lift", lambda: omega, refuse, CHANNELS)
+    np.testing.assert_array_equal(found, expected)
+    # A layer that shares out evenly has a lift of 1 everywhere.
+    even = np.repeat([1 / 3, 1 / 5, 1], [3, 5, 1])
+    np.testing.assert_allclose(subject.scores("lift", lambda: even, refuse, CHANNELS), 1)
+
+
+def test_each_criterion_asks_for_its_own_pass_only():
+    omega, measured = np.arange(9.0), activity()
+    assert subject.scores("omega", lambda: omega, refuse, CHANNELS) is omega
+    for by in ("effect", "response", "weight"):
+        found = subject.scores(by, refuse, lambda: measured, CHANNELS)
+        np.testing.assert_array_equal(found, getattr(measured, by))
+
+
+def test_random_comes_from_the_seed():
+    one, same, other = (
+        subject.scores("random", refuse, refuse, CHANNELS, seed) for seed in (4, 4, 5)
+    )
+    np.testing.assert_array_equal(one, same)
+    assert len(set(one)) == 9
+    assert (one != other).any()
+
+
+@pytest.mark.parametrize("by", ["", "Omega", "output", "relevance"])
+def test_unknown_criterion(by):
+    with pytest.raises(ValueError, match=rf"subject\.ranking\.by={by}: expected one of omega, "):
+        subject.scores(by, refuse, activity, CHANNELS)
+    with pytest.raises(ValueError, match=rf"subject\.ranking\.by={by}: expected one of omega, "):
+        RankingRule(by=by)
+
+
+def test_unknown_treatment_of_duplicates():
+    with pytest.raises(ValueError, match=r"subject\.ranking\.duplicates=drop: expected mark or"):
+        subject.order(np.ones(2), torch.tensor([-1, 0]), "drop")
+    with pytest.raises(ValueError, match=r"subject\.ranking\.duplicates=drop: expected one of"):
+        RankingRule(duplicates="drop")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"confidence": 1.2}, "confidence=1.2: expected a probability"),
+        ({"confidence": float("nan")}, "confidence=nan: expected a probability"),
+        ({"k_below": 0}, "k_below=0: expected an AP above 0"),
+        ({"draws": 0}, "draws=0: expected 1 or more"),
+        ({"sample": 0}, "sample=0: expected 1 or more"),
+        ({"seed": -1}, "seed=-1: expected 0 or more"),
+    ],
+)
+def test_impossible_options(options, message):
+    with pytest.raises(ValueError, match=f"subject.{message}"):
+        Options(**options)
+
+
+scores = st.lists(
+    st.one_of(st.sampled_from([0.0, 0.5, 1.0, -2.0, np.nan]), st.floats(-3, 3)),
+    min_size=1, max_size=14,
+)  # fmt: skip
+
+
+def sorted_literally(values):
+    """Best first by repeated search, NaN behind all numbers, the first of equals first."""
+    left, done = list(range(len(values))), []
+    while left:
+        best = left[0]
+        for i in left[1:]:
+            if values[i] > values[best] or (np.isnan(values[best]) and not np.isnan(values[i])):
+                best = i
+        left.remove(best)
+        done.append(best)
+    return done
+
+
+@given(scores)
+def test_order_with_ties_and_missing_values(values):
+    found = subject.order(np.array(values), torch.full((len(values),), -1))
+    assert found.dtype == torch.int64
+    assert found.tolist() == sorted_literally(values)
+
+
+@given(scores, st.data())
+def test_twins_are_merged_or_marked(values, data):
+    n = len(values)
+    # Of each channel an earlier or later one (never itself, no circle), or none.
+    rank = data.draw(st.permutations(range(n)))
+    twins = [-1] * n
+    for place, channel in enumerate(rank[1:], 1):
+        before = data.draw(st.integers(-1, place - 1))
+        twins[channel] = -1 if before < 0 else rank[before]
+    merged, later = list(values), []
+    for channel in range(n):
+        if twins[channel] < 0:
+            continue
+        later.append(channel)
+        root = channel
+        while twins[root] >= 0:
+            root = twins[root]
+        here, there = values[channel], merged[root]
+        merged[root] = here if np.isnan(there) else there if np.isnan(here) else max(here, there)
+    first = [i for i in range(n) if i not in later]
+    expected = [first[i] for i in sorted_literally([merged[i] for i in first])]
+    expected += [later[i] for i in sorted_literally([values[i] for i in later])]
+    array, before = np.array(values), torch.tensor(twins)
+    assert subject.order(array, before, "merge").tolist() == expected
+    assert subject.order(array, before).tolist() == sorted_literally(values)
+    np.testing.assert_array_equal(array, values)  # the scores that were given stay as they are
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tiny.tree(tmp_path_factory.mktemp("images"), ("seen", "other"), images=9)
+
+
+@pytest.mark.parametrize("by", [name for name in subject.CRITERIA if name != "omega"])
+def test_another_criterion_changes_the_top_of_a_subject(by, root):
+    plain, other = tiny.subject(root), tiny.subject(root, ranking=RankingRule(by=by))
+    assert other.describe()["ranking"] == f"by {by}, duplicates mark"
+    scores = other.scores(by)
+    assert other.ranking.tolist() == sorted_literally(scores.tolist())
+    assert other.top.tolist() == other.ranking.tolist()[:3]
+    assert plain.order(by).tolist() == other.ranking.tolist()
+    if by != "lift":  # both layers are equally wide here
+        assert other.ranking.tolist() != plain.ranking.tolist()
+
+
+def test_lift_ranks_wide_layers_higher(root):
+    images = tiny.splits(root)
+    options = {"draws": 10, "device": "cpu", "confidence": 0.0, "k": 6}
+
+    class Wide(torch.nn.Module):
+        """Six channels, then forty."""
+
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(2)
+            self.conv1, self.conv2 = torch.nn.Conv2d(3, 6, 3), torch.nn.Conv2d(6, 40, 3)
+            self.fc = torch.nn.Linear(40, 1)
+
+        def forward(self, x):
+            x = self.conv2(self.conv1(x).relu()).relu()
+            return self.fc(x.mean((2, 3)))
+
+    detector = tiny.Detector(Wide().eval())
+    plain = tiny.Subject.of(detector, images, **options)
+    lifted = tiny.Subject.of(detector, images, ranking=RankingRule(by="lift"), **options)
+    omega = plain.relevance["fake"].omega
+    expected = np.argsort(-omega * np.repeat([6, 40], [6, 40]), kind="stable")
+    assert lifted.ranking.tolist() == expected.tolist()
+    assert plain.ranking.tolist() == np.argsort(-omega, kind="stable").tolist()
+    wide = [[int((s.ranking[:k] >= 6).sum()) for k in range(1, 46)] for s in (lifted, plain)]
+    assert all(more >= fewer for more, fewer in zip(*wide, strict=True))
+    assert wide[0] != wide[1]

@@ -1,0 +1,78 @@
+"""A network whose logits are NaN: nothing is told of it, and the error says why."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tests.helpers import fake_subject, tiny
+
+from tff.ablations.color import Grayscale
+from tff.analyses.ablation import Ablation
+from tff.analyses.detection import Detection
+from tff.analyses.engine.sanity_checks import few
+from tff.analyses.sensitivity import Sensitivity
+from tff.statistics.detection import AveragePrecision, average_precision
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tiny.tree(tmp_path_factory.mktemp("images"), ("seen", "other"))
+
+
+def broken(root, gives):
+    """A subject told its logits, of which some are no numbers."""
+    subject = fake_subject.subject(root)
+    passes = subject.passes
+    plain, dropped = passes.evaluate, passes.evaluate_dropped
+
+    def evaluate(images, cue, channels, sample):
+        found = plain(images, cue, channels, sample)
+        return replace(found, logits=gives("" if cue is None else cue.cue, found.logits))
+
+    def evaluate_dropped(images, choices, instead):
+        found = dropped(images, choices, instead)
+        return {name: gives(name, logits) for name, logits in found.items()}
+
+    passes.evaluate, passes.evaluate_dropped = evaluate, evaluate_dropped
+    return subject
+
+
+@pytest.mark.parametrize(
+    ("where", "analysis", "message"),
+    [
+        ("", Detection(), r"2 of 24 images as they are, such as .*other/.*png: its training has"),
+        ("color", Ablation(Grayscale()), "2 of 24 images without color, such as"),
+        ("random_1", Sensitivity(), r"2 of 24 images with channels dropped \(random_1\), such as"),
+    ],
+)
+def test_no_number_is_refused_and_the_image_named(root, where, analysis, message):
+    def gives(name, logits):
+        return np.where(np.arange(len(logits)) < 2 * (name == where), np.nan, logits)
+
+    subject = broken(root, gives)
+    for _ in range(2):  # nothing of it is kept
+        with pytest.raises(ValueError, match=message):
+            analysis(subject)
+
+
+def test_infinite_logits_are_numbers(root):
+    subject = broken(root, lambda _, z: np.where(z > 2, np.inf, z))
+    table = Detection()(subject).tables["detection"]
+    assert table["ap"].between(0.5, 1).all()
+
+
+def test_average_precision_of_no_number_is_none():
+    labels, scores = np.array([[0, 1, 1]] * 2), np.array([[0.1, 0.2, 0.3], [0.1, np.nan, 0.3]])
+    np.testing.assert_array_equal(average_precision(labels, scores), [1, np.nan])
+    metric = AveragePrecision()
+    metric.update(torch.tensor([0.1, torch.nan]), torch.tensor([0, 1]))
+    assert metric.compute().isnan()  # a training that diverges is not ended by its metric
+
+
+def test_few_images_are_told(root, tmp_path):
+    (warning,) = few(fake_subject.subject(root))
+    assert warning.startswith("Fewer than 30 real or generated images of seen, other: 95 % inter")
+    assert (
+        few(fake_subject.subject(tiny.tree(tmp_path, ("seen", "other"), images=30, size=8))) == []
+    )

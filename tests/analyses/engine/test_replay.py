@@ -1,0 +1,230 @@
+"""The same tables again from kept passes, without images, without network."""
+
+import json
+import shutil
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from tests.helpers import tiny
+
+from tff.ablations.color import Grayscale
+from tff.analyses.ablation import Ablation
+from tff.analyses.detection import Detection
+from tff.analyses.engine.analysis import run
+from tff.analyses.engine.cache import read
+from tff.analyses.engine.passes import Passes
+from tff.analyses.engine.protocol import Protocol
+from tff.analyses.engine.replay import again, keep
+from tff.analyses.engine.subject import RankingRule, Subject
+from tff.analyses.median_test import MedianTest
+from tff.analyses.ranking import Ranking
+from tff.analyses.sensitivity import Sensitivity
+
+TFF2022 = Protocol("tff2022", "oracle", "probabilities", "none", "none")
+ANALYSES = {
+    "ranking": Ranking(),
+    "sensitivity": Sensitivity(random_draws=2),
+    "ablation": Ablation(Grayscale()),
+    "median_test": MedianTest(Grayscale()),
+    "detection": Detection(),
+}
+
+
+def make(**options):
+    return partial(Subject.of, **{"draws": 50, "device": "cpu", **options})
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tiny.tree(tmp_path / "images", ("seen", "other"), images=7)
+
+
+def kept(root, folder, **options):
+    options = {"weights": "best.ckpt sha256:0123", **options}
+    return keep(make(**options)(tiny.detector(), tiny.splits(root)), folder)
+
+
+def unused(*_args, **_kwargs):
+    raise AssertionError("neither images nor network are needed")
+
+
+def equal(one, other):
+    assert list(one) == list(other)
+    for name in one:
+        assert list(one[name].tables) == list(other[name].tables)
+        for table, rows in one[name].tables.items():
+            pd.testing.assert_frame_equal(rows, other[name].tables[table], check_exact=True)
+        assert one[name].findings == other[name].findings
+        pd.testing.assert_series_equal(
+            pd.Series(one[name].scalars, dtype=float), pd.Series(other[name].scalars, dtype=float)
+        )
+
+
+@pytest.fixture
+def nothing_is_read(monkeypatch):
+    def forbid():
+        for name in ("relevance", "evaluate", "evaluate_dropped", "activity"):
+            monkeypatch.setattr(Passes, name, unused)
+        monkeypatch.setattr(torch.nn.Conv2d, "forward", unused)
+
+    return forbid
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"k": "25%"}, {"k": "auto"}, {"confidence": 0.8, "seed": 3}]
+)
+def test_the_same_tables_without_images_and_network(options, root, tmp_path, nothing_is_read):
+    plain = run(ANALYSES, make(weights="best.ckpt sha256:0123", **options)(
+        tiny.detector(), tiny.splits(root)
+    ))  # fmt: skip
+    first = run(ANALYSES, kept(root, tmp_path / "passes", **options))
+    equal(plain, first)
+    described = kept(root, tmp_path / "passes", **options).describe()
+    nothing_is_read()
+    equal(first, run(ANALYSES, kept(root, tmp_path / "passes", **options)))
+    shutil.rmtree(root)
+    subject = again(tmp_path / "passes", make(**options))
+    equal(first, run(ANALYSES, subject))
+    assert subject.protocol["weights"] == "best.ckpt sha256:0123"
+    told = subject.describe()
+    assert {**told, "k": 0} == {**described, "k": 0}
+
+
+def test_by_the_name_of_the_subject(root, tmp_path):
+    first = run(ANALYSES, kept(root, tmp_path / "passes"))
+    (path,) = (tmp_path / "passes").rglob("subject-*.json")
+    equal(first, run(ANALYSES, again(path, make())))
+
+
+def test_another_protocol_from_the_same_passes(root, tmp_path, nothing_is_read):
+    analyses = {"detection": Detection(), "ablation": Ablation(Grayscale())}
+    run(analyses, kept(root, tmp_path / "passes"))
+    expected = run(analyses, make(weights="best.ckpt sha256:0123", scoring=TFF2022)(
+        tiny.detector(), tiny.splits(root)
+    ))  # fmt: skip
+    nothing_is_read()
+    found = run(analyses, again(tmp_path / "passes", make(scoring=TFF2022)))
+    equal(expected, found)
+    table = found["detection"].tables["detection"]
+    assert set(table["protocol"]) == {"tff2022"}
+    assert set(table["threshold_rule"].dropna()) == {"oracle"}
+    with pytest.raises(ValueError, match=r"report/protocol=wang.*data\.crop=center224, not none"):
+        again(tmp_path / "passes", make(scoring=Protocol("wang", crop="center224")))
+
+
+def test_another_look_needs_other_passes(root, tmp_path):
+    run(ANALYSES, kept(root, tmp_path / "passes"))
+    subject = again(tmp_path / "passes", make(k=2))
+    run({"ranking": Ranking(), "detection": Detection()}, subject)  # these are there
+    with pytest.raises(ValueError, match=r"no such pass \(dropped channels\); run .* ckpt="):
+        Sensitivity(random_draws=2)(subject)
+    with pytest.raises(ValueError, match=r"no such pass \(activity\)"):
+        _ = again(tmp_path / "passes", make(ranking=RankingRule("effect"))).top
+    with pytest.raises(ValueError, match=r"subject\.k=13: must lie between 1 and .* 12"):
+        again(tmp_path / "passes", make(k=13))
+
+
+def test_the_view_and_all_that_is_told_of_images_come_back(root, tmp_path):
+    images = tiny.splits(root, crop="five24", resize=28, match_format=True, seed=5)
+    subject = keep(make()(tiny.detector(), images), tmp_path / "passes")
+    logits = subject.evaluate().logits
+    found = again(tmp_path / "passes", make())
+    for one, other in zip(subject.images[:2], found.images[:2], strict=True):
+        pd.testing.assert_frame_equal(one.manifest, other.manifest, check_dtype=False)
+        assert (one.view, one.seed, one.match_format) == (
+            other.view,
+            other.seed,
+            other.match_format,
+        )
+        assert (dict(one.real_of), one.notes) == (other.real_of, other.notes)
+    assert found.images.test.match_format
+    assert found.images.test.view.crop == "five24"
+    np.testing.assert_array_equal(found.evaluate().logits, logits)
+
+
+def test_notes_and_real_images_of_a_later_run_are_not_those_of_an_earlier(root, tmp_path):
+    images = tiny.splits(root)
+    test = images.test.__class__(images.test.manifest, notes=("3 images are missing",),
+                                 real_of={"other": "seen"})  # fmt: skip
+    keep(make()(tiny.detector(), images), tmp_path / "passes")
+    keep(make()(tiny.detector(), images._replace(test=test)), tmp_path / "passes")
+    paths = sorted((tmp_path / "passes").rglob("subject-*.json"))
+    told = {again(path, make()).images.test.notes for path in paths}
+    assert told == {(), ("3 images are missing",)}
+
+
+def test_another_network_has_a_folder_of_its_own(root, tmp_path):
+    one, other = tiny.detector(), tiny.detector()
+    other.network.relu = torch.nn.ReLU6()  # the same weights
+    for detector in (one, other):
+        keep(make()(detector, tiny.splits(root)), tmp_path / "passes").evaluate()
+    keep(make()(tiny.detector(1), tiny.splits(root)), tmp_path / "passes")
+    assert len(list((tmp_path / "passes").iterdir())) == 3
+
+
+def test_several_subjects(root, tmp_path):
+    kept(root, tmp_path / "passes")
+    keep(make()(tiny.detector(1), tiny.splits(root)), tmp_path / "passes")
+    with pytest.raises(ValueError, match="holds several subjects; choose one: passes=") as error:
+        again(tmp_path / "passes", make())
+    paths = sorted((tmp_path / "passes").rglob("subject-*.json"))
+    assert len(paths) == 2
+    for path in paths:
+        assert f"passes={path}" in str(error.value)
+        assert again(path, make()).passes.folder == path.parent
+
+
+def test_a_subject_kept_twice_is_one(root, tmp_path):
+    for seed in (0, 1):
+        kept(root, tmp_path / "passes", seed=seed)
+    assert again(tmp_path / "passes", make(seed=1)).protocol["seed"] == 1
+
+
+@pytest.mark.parametrize("place", ["passes", "passes/subject-1.json"])
+def test_no_subject(place, tmp_path):
+    for there in (False, True):
+        if there:
+            (tmp_path / "passes").mkdir()
+        with pytest.raises(FileNotFoundError, match=rf"passes=.*{place}: no kept passes there"):
+            again(tmp_path / place, make())
+
+
+@pytest.mark.parametrize("damage", ["{", "[1]", "{}", "null", "no widths", "no set", "binary"])
+def test_a_broken_subject_is_named(damage, root, tmp_path):
+    kept(root, tmp_path / "passes")
+    (path,) = (tmp_path / "passes").rglob("subject-*.json")
+    facts = json.loads(path.read_text())
+    if damage == "no widths":
+        path.write_text(json.dumps({k: v for k, v in facts.items() if k != "widths"}))
+    elif damage == "no set":
+        path.write_text(json.dumps(facts | {"images": {"test": facts["images"]["test"]}}))
+    elif damage == "binary":
+        path.write_bytes(b"\xff\xfe\x00")
+    else:
+        path.write_text(damage)
+    with pytest.raises(ValueError, match=rf"{path.name}: broken .*; delete it and run again"):
+        again(tmp_path / "passes", make())
+
+
+def test_lost_or_broken_images_are_named(root, tmp_path):
+    kept(root, tmp_path / "passes")
+    (path,) = (tmp_path / "passes").rglob("subject-*.json")
+    images = path.parent / json.loads(path.read_text())["images"]["test"]
+    assert read(images)[1]["crop"] == "none"
+    for damage in (lambda: images.write_bytes(images.read_bytes()[:50]), images.unlink):
+        damage()
+        with pytest.raises(ValueError, match=rf"{images.name}: .*; delete it and run again"):
+            again(tmp_path / "passes", make())
+
+
+def test_only_a_detector_s_own_passes_are_kept(root, tmp_path):
+    subject = kept(root, tmp_path / "passes")
+    for other in (subject, make()(None, tiny.splits(root))):
+        with pytest.raises(
+            ValueError, match="a subject with a detector can be kept, and only once"
+        ):
+            keep(other, tmp_path / "again")
+    assert not (tmp_path / "again").exists()

@@ -1,0 +1,540 @@
+"""Trainings side by side, from the folders that they and their analyses leave."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from omegaconf import OmegaConf
+from scipy.stats import spearmanr
+from tests.helpers.bootstrap_by_hand import ends
+
+from tff.analyses.engine.analysis import run
+from tff.analyses.engine.evaluation import WHERE
+from tff.analyses.engine.subject import Subject
+from tff.comparisons.runs import runs_of
+from tff.comparisons.sweep import Sweep, jobs_table, tell_missing
+from tff.report.page import write
+from tff.types import Result
+
+SEEN, UNSEEN = "001", ("NA", "=x", "other")
+GENERATORS = (SEEN, *UNSEEN)
+
+
+def with_ends(name, value):
+    return {name: value, f"{name}_low": value - 0.02, f"{name}_high": value + 0.03}
+
+
+def report(folder, random, summaries=True, seed=0, k=21):
+    """A report of made-up numbers, which are given back: generator -> ap, ablated, shares."""
+    said = {"weights": "best.ckpt sha256:1", "relevance": "rule=zplus", "seed": seed}
+    made = pd.DataFrame(random.random((4, 4)), list(GENERATORS), ["ap", "gray", "share", "sep"])
+    first = [{"generator": g, "seen": g == SEEN} for g in GENERATORS]
+    detection = [
+        f | with_ends("ap", v) | {"images": 200} for f, v in zip(first, made["ap"], strict=True)
+    ]
+    unseen = made.loc[list(UNSEEN)]
+    if summaries:
+        for where, value in (
+            ("seen", made.loc[SEEN, "ap"]),
+            ("unseen", unseen["ap"].mean()),
+            ("unseen_worst", unseen["ap"].min()),
+        ):
+            row = {"generator": WHERE[where], "seen": where == "seen"}
+            ends = {"ap": value, "ap_low": value - 0.2, "ap_high": value + 0.1}
+            detection.append(row | ends)
+    ablation = [
+        f | with_ends("ap", m.ap) | {"cue": "color", "ap_ablated": m.gray, "images": 200}
+        for f, m in zip(first, made.itertuples(), strict=True)
+    ]
+    drop = (unseen["ap"] - unseen["gray"]).mean()
+    conditional = [
+        f | {"cue": "color", "k": k, "share": m.share, "share_separating": m.sep, "images": 100}
+        for f, m in zip(first, made.itertuples(), strict=True)
+    ]
+    tables = {
+        "detection": detection,
+        "ablation": ablation,
+        "ablation_summary": [{"where": "unseen", "cue": "color"} | with_ends("ap_drop", drop)],
+        "conditional_share": conditional,
+    }
+    results = {n: Result(n, tables={n: pd.DataFrame(t).assign(**said)}) for n, t in tables.items()}
+    write(results, folder / "report", {})
+    return made
+
+
+def settings(folder, detector="resnet18", aug="none", seed=0, choices=True, **typed):
+    hydra = folder / ".hydra"
+    hydra.mkdir(parents=True)
+    config = {"detector": {"name": detector}, "seed": seed, "out": "${hydra:runtime.output_dir}"}
+    config["module"] = {"optimizer": {"lr": float(typed.get("module.optimizer.lr", 0.001))}}
+    known = {"detector": detector, "aug": aug, "data": "autogan", "experiment": None}
+    if choices:
+        OmegaConf.save({"hydra": {"runtime": {"choices": known}}}, hydra / "hydra.yaml")
+    OmegaConf.save(config, hydra / "config.yaml")
+    typed = {"detector": detector, "aug": aug, "seed": seed, **typed}
+    OmegaConf.save([f"{k}={v}" for k, v in typed.items()], hydra / "overrides.yaml")
+
+
+def finished(folder, objective=0.9, **metrics):
+    told = {"objective": objective, "metrics": {"val/ap": objective, **metrics}, "seconds": 12.5}
+    (folder / "finished.json").write_text(json.dumps(told))
+    (folder / "checkpoints").mkdir(exist_ok=True)
+    (folder / "checkpoints" / "best.ckpt").write_bytes(b"")
+
+
+def failed(folder, error="out of memory\nmore of it", kind="RuntimeError"):
+    (folder / "failed.json").write_text(json.dumps({"error": error, "type": kind}))
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    """Detector x augmentation x seed, all finished and analysed: 2 x 2 x 3 jobs."""
+    tmp_path, random = tmp_path_factory.mktemp("template"), np.random.default_rng()
+    made, number = {}, 0
+    for detector in ("resnet18", "resnet50"):
+        for aug in ("none", "blur"):
+            for seed in (1, 2, 3):
+                folder = tmp_path / "sweep" / str(number)
+                settings(folder, detector, aug, seed, data="autogan")
+                objective = random.random()
+                finished(folder, objective, **{"train/loss": 1.0, "val/loss": 0.25})
+                numbers = report(folder, random)
+                made[str(number)] = (detector, aug, seed, objective, numbers)
+                number += 1
+    (tmp_path / "sweep" / "multirun.yaml").write_text("hydra: {}\n")
+    return tmp_path / "sweep", made
+
+
+@pytest.fixture
+def sweep(template, tmp_path):
+    """A copy to spoil, and the made-up numbers."""
+    shutil.copytree(template[0], tmp_path / "sweep")
+    return tmp_path / "sweep", template[1]
+
+
+def answer(runs, **options):
+    subject = Subject.of(None, None, **{"draws": 50, **options})
+    return run({"sweep": Sweep(runs if runs is None else str(runs))}, subject)["sweep"]
+
+
+def flat(made):
+    """The made-up numbers as the sweep should tell them, a row a job."""
+    rows = []
+    for name, (detector, aug, seed, objective, numbers) in made.items():
+        unseen = numbers.loc[list(UNSEEN)]
+        rows.append(
+            {
+                "run": name, "group": f"{detector} {aug}", "seed": str(seed),
+                "objective": objective, "unseen_ap": unseen["ap"].mean(),
+                "seen_ap": numbers.loc[SEEN, "ap"], "worst_ap": unseen["ap"].min(),
+                "worst_generator": unseen["ap"].idxmin(),
+                "ap_drop": (unseen["ap"] - unseen["gray"]).mean(),
+                "conditional_share": unseen["share"].mean(),
+                "share_separating": unseen["sep"].mean(),
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_a_row_a_job(sweep):
+    folder, made = sweep
+    table = answer(folder).tables["sweep"]
+    want = flat(made)
+    assert list(table["run"]) == [str(i) for i in range(12)]  # 10 after 9
+    assert set(table["state"]) == {"finished"}
+    for column in want:
+        if want[column].dtype == float:
+            np.testing.assert_allclose(table[column], want[column])
+        else:
+            assert table[column].tolist() == want[column].tolist()
+    np.testing.assert_allclose(table["unseen_ap_low"], want["unseen_ap"] - 0.2)
+    np.testing.assert_allclose(table["worst_ap_high"], want["worst_ap"] + 0.1)
+    np.testing.assert_allclose(table["ap_drop_high"], want["ap_drop"] + 0.03)
+    assert (table["seconds"] == 12.5).all()
+    assert (table["k"] == 21).all()
+    assert (table["val/loss"] == 0.25).all()
+    assert "train/loss" not in table
+    assert set(table["generators"]) == {"=x, NA, other"}
+    assert list(table["checkpoint"]) == [
+        str(folder / str(i) / "checkpoints" / "best.ckpt") for i in range(12)
+    ]
+
+
+def test_means_and_spread_of_groups(sweep):
+    folder, made = sweep
+    result = answer(folder)
+    table, want = result.tables["sweep_summary"], flat(made).groupby("group")
+    assert table["unseen_ap_mean"].is_monotonic_decreasing
+    assert set(table["group"]) == set(want.groups)
+    for row in table.to_dict("records"):
+        part = want.get_group(row["group"])
+        assert (row["jobs"], row["compared"], row["seeds"], row["failed"]) == (3, 3, 3, 0)
+        for measure in ("objective", "unseen_ap", "worst_ap", "ap_drop", "share_separating"):
+            for how, value in (
+                ("mean", part[measure].sum() / 3),
+                ("sd", np.sqrt(((part[measure] - part[measure].mean()) ** 2).sum() / 2)),
+                ("min", part[measure].min()),
+                ("max", part[measure].max()),
+            ):
+                assert row[f"{measure}_{how}"] == pytest.approx(value), (measure, how)
+    assert not [w for w in result.warnings if "One training only" in w]
+
+
+def test_what_goes_together(sweep):
+    folder, made = sweep
+    table = answer(folder, draws=400, seed=5).tables["sweep_association"]
+    want = flat(made)
+    table = table.set_index(["share", "over"])
+    assert set(table["draws"]) == {400}
+    for share in ("conditional_share", "share_separating"):
+        means = want.groupby("group", sort=False)[["unseen_ap", share]].mean()
+        for over, part in (("jobs", want), ("group means", means)):
+            row = table.loc[(share, over)]
+            rho = spearmanr(part["unseen_ap"], part[share]).statistic
+            assert row["n"] == len(part)
+            assert row["spearman"] == pytest.approx(rho)
+            # Recomputed with the documented draws: rows with replacement from the seed.
+            n = len(part)
+            rows = np.random.default_rng(5).integers(0, n, (400, n))
+            pairs = part[["unseen_ap", share]].to_numpy()
+            drawn = [spearmanr(*pairs[r].T).statistic for r in rows if len(set(r)) > 1]
+            expected = ends(rho, drawn)
+            if abs(rho) > 1 - 1e-9:  # all resamples are in the same order
+                expected = [np.nan, np.nan]
+            found = row[["spearman_low", "spearman_high"]].to_list()
+            np.testing.assert_allclose(found, expected)
+    again = answer(folder, draws=400, seed=5).tables["sweep_association"]
+    pd.testing.assert_frame_equal(table.reset_index(), again)
+
+
+def test_findings_name_the_best_group_and_a_checkpoint_by_validation(sweep):
+    folder, made = sweep
+    want = flat(made)
+    means = want.groupby("group")["unseen_ap"].agg(["mean", "std"]).sort_values("mean")
+    best, following = means.index[-1], means.index[-2]
+    findings = answer(folder).findings
+    assert findings[0] == "12 jobs in 4 groups: 12 finished."
+    told = f"Best in mean AP on unseen generators: {best} with {means['mean'].iloc[-1]:.3f} (3 t"
+    assert findings[1].startswith(told)
+    gap = means["mean"].iloc[-1] - means["mean"].iloc[-2]
+    spread = np.sqrt((means["std"].iloc[-2:] ** 2).mean())
+    assert findings[2].startswith(f"Next is {following} with")
+    assert f"The difference is {gap:.3f}" in findings[2]
+    assert f"(standard deviation {spread:.3f})" in findings[2]
+    assert ("no more than the spread" in findings[2]) == (gap <= spread)
+    mine = want[want["group"] == best]
+    chosen = mine.loc[mine["objective"].idxmax(), "run"]
+    path = folder / chosen / "checkpoints" / "best.ckpt"
+    assert findings[3] == f"Checkpoint of this group (its best in validation): {path}"
+
+
+def test_differences_above_and_below_the_spread(tmp_path):
+    for group, aps in (("resnet18", (0.5, 0.6)), ("resnet50", (0.70, 0.74))):
+        for seed, ap in enumerate(aps):
+            folder = tmp_path / f"{group}{seed}"
+            settings(folder, group, seed=seed)
+            finished(folder)
+            report(folder, np.random.default_rng(), summaries=False)
+            for name in ("detection", "ablation"):
+                path = folder / "report" / "tables" / f"{name}.csv"
+                table = pd.read_csv(path, dtype=str, keep_default_na=False)
+                table.assign(ap=ap).to_csv(path, index=False)
+    findings = answer(tmp_path).findings
+    spread = np.sqrt((0.005 + 0.0008) / 2)  # variances of two numbers 0.1 and 0.04 apart
+    assert (
+        f"0.170; that is more than the spread over seeds (standard deviation {spread:.3f}"
+        in (findings[2])
+    )
+
+
+def test_the_figures_hold_the_jobs(sweep):
+    folder, made = sweep
+    result = answer(folder)
+    want = flat(made)
+    groups = list(result.tables["sweep_summary"]["group"])
+    ax = result.figures["sweep_ap"].axes[0]
+    assert [t.get_text() for t in ax.get_yticklabels()] == groups
+    dots = [line for line in ax.lines if line.get_marker() == "o" and len(line.get_xdata())]
+    for i, (group, dot) in enumerate(zip(groups, dots, strict=True)):
+        np.testing.assert_allclose(
+            sorted(dot.get_xdata()), sorted(want.loc[want["group"] == group, "unseen_ap"])
+        )
+        assert set(dot.get_ydata()) == {i}
+    ax = result.figures["sweep_share_separating"].axes[0]
+    for line in ax.lines:
+        part = want[want["group"] == line.get_label()]
+        np.testing.assert_allclose(line.get_xdata(), part["share_separating"])
+        np.testing.assert_allclose(line.get_ydata(), part["unseen_ap"])
+    assert len(ax.collections) == 4  # intervals of each group
+    assert set(result.captions) == set(result.figures)
+
+
+def test_a_failed_job_is_an_alarm_and_counts_nowhere(sweep):
+    folder, made = sweep
+    failed(folder / "4")
+    (folder / "4" / "finished.json").unlink()
+    result = answer(folder)
+    table = result.tables["sweep"].set_index("run")
+    assert (table.loc["4", "state"], table.loc["4", "error"]) == (
+        "failed", "RuntimeError: out of memory"
+    )  # fmt: skip
+    assert result.alarms == ["Job 4 (resnet18 blur, seed 2) failed: RuntimeError: out of memory"]
+    groups = result.tables["sweep_summary"].set_index("group")
+    assert groups.loc["resnet18 blur", ["jobs", "failed", "compared", "seeds"]].tolist() == [
+        3, 1, 2, 2
+    ]  # fmt: skip
+    rest = flat({name: made[name] for name in ("3", "5")})
+    assert groups.loc["resnet18 blur", "unseen_ap_mean"] == pytest.approx(rest["unseen_ap"].mean())
+    together = result.tables["sweep_association"]
+    assert set(together.loc[together["over"] == "jobs", "n"]) == {11}
+    assert "11 finished, 1 failed" in result.findings[0]
+    assert result.scalars["jobs failed"] == 1
+
+
+def test_what_was_written_last_tells_how_a_repeated_job_ended(sweep):
+    folder, _ = sweep
+    for name, age, state in (("4", -100, "finished"), ("5", 100, "failed")):
+        failed(folder / name)
+        now = (folder / name / "finished.json").stat().st_mtime
+        os.utime(folder / name / "failed.json", (now + age, now + age))
+        assert answer(folder / name).tables["sweep"]["state"].tolist() == [state]
+
+
+def test_unfinished_and_not_analysed_jobs_are_told(sweep):
+    folder, _ = sweep
+    (folder / "2" / "finished.json").unlink()
+    logs = folder / "2" / "logs" / "train"
+    logs.mkdir(parents=True)
+    (logs / "metrics.csv").write_text("step,val/ap,train/ap\n1,0.5,\n2,0.75,\n3,,0.9\n")
+    for path in (folder / "7" / "report" / "tables").glob("*.csv"):
+        path.unlink()
+    result = answer(folder)
+    table = result.tables["sweep"].set_index("run")
+    assert table.loc["2", "state"] == "unfinished"
+    assert table.loc["2", "val/ap"] == 0.75
+    assert table.loc["7", "state"] == "trained, not analysed"
+    assert any(w.startswith("Job 2 neither finished nor failed") for w in result.warnings)
+    assert any(w.startswith("Job 7 finished, but the folder has no") for w in result.warnings)
+    assert result.tables["sweep_summary"]["compared"].sum() == 10
+    assert result.alarms == []
+
+
+SHARES = "generator,seen,k,share\nx,True,21,0.5"
+DAMAGES = {
+    "finished.json": ("finished.json", "not json", "cannot be read"),
+    "a list": ("finished.json", "[1]", "expected an object"),
+    "settings": (".hydra/config.yaml", "a: [\n", "cannot be read as settings"),
+    "a reference": (".hydra/config.yaml", "a: ${b\n", "cannot be read as settings"),
+    "cut settings": (".hydra/config.yaml", "a: 1\nb: 2", "its last line has no end"),
+    "table": ("report/tables/detection.csv", "generator,seen\nx,True\n", "has no column images"),
+    "cut table": ("report/tables/conditional_share.csv", SHARES, "its last line has no end"),
+    "no k": ("report/tables/conditional_share.csv", f"{SHARES}\ny,True,,0.5\n", "k is missing"),
+    "cut off": ("report/tables/conditional_share.csv", "generator,seen,k,share\n", "no rows"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_job_hides_no_other(sweep, damage):
+    folder, _ = sweep
+    place, text, words = DAMAGES[damage]
+    (folder / "3" / place).write_text(text)
+    result = answer(folder)
+    table = result.tables["sweep"].set_index("run")
+    assert table.loc["3", "state"] == "damaged"
+    assert words in table.loc["3", "error"]
+    (alarm,) = result.alarms
+    assert alarm.startswith("Job 3 (")
+    assert "has a damaged file: " in alarm
+    assert place.rpartition("/")[2] in alarm
+    assert "11 finished" in result.findings[0]
+    assert "data" not in table  # the one that tells nothing makes no option differ
+
+
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [
+        *(("detection", c) for c in ("seen", "images", "ap", "ap_low")),
+        *(("ablation", c) for c in ("ap_high", "ap_ablated")),
+        ("ablation_summary", "ap_drop"),
+        *(("conditional_share", c) for c in ("k", "share", "share_separating")),
+    ],
+)
+@pytest.mark.parametrize("every", [True, False])
+def test_text_where_numbers_belong(sweep, name, column, every):
+    folder, _ = sweep
+    path = folder / "3" / "report" / "tables" / f"{name}.csv"
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    table.loc[slice(None) if every else 0, column] = "much"
+    table.to_csv(path, index=False)
+    table, _ = jobs_table([folder / "2", folder / "3"])
+    assert table["state"].tolist() == ["finished", "damaged"]
+    assert f"{name}.csv: {column} should be" in table.loc[1, "error"]
+
+
+def asked(folder, *task, sweeper="hydra._internal.core_plugins.basic_sweeper.BasicSweeper"):
+    hydra = {"sweeper": {"_target_": sweeper, "params": None}, "overrides": {"task": [*task]}}
+    OmegaConf.save({"hydra": hydra}, folder / "multirun.yaml")
+
+
+def missing(runs):
+    result = Result("sweep")
+    tell_missing(result, runs_of(str(runs)))
+    return result.warnings
+
+
+def test_jobs_that_never_began_are_counted(sweep):
+    folder, _ = sweep
+    grid = ("detector=resnet18,resnet50", "aug=none,blur", "data.root='a,b'")
+    asked(folder, *grid, "seed=1,2,3")
+    assert missing(folder) == []
+    asked(folder, *grid, "seed=range(1,6)", "tags=[a],[b]")  # tags are no part of a job
+    (told,) = missing(folder)
+    assert told.startswith(f"8 of 20 jobs of {folder} have no folder: ")
+    assert told in answer(folder).warnings
+    assert missing(folder.parent) == [told]
+    assert missing(folder / "1*") == []  # who asks for some wants no others
+
+
+@pytest.mark.parametrize(
+    "how",
+    [("x=glob(*)", None), ("x=interval(0, 1)", None), ("x=1,2", "optuna.Sweeper"), ("'", None)],
+)
+def test_jobs_that_cannot_be_counted(sweep, how):
+    folder, _ = sweep
+    option, sweeper = how
+    asked(folder, option, "seed=range(100)", **({"sweeper": sweeper} if sweeper else {}))
+    assert missing(folder) == []
+
+
+def test_a_report_of_several_checkpoints_is_refused(sweep):
+    folder, _ = sweep
+    path = folder / "0" / "report" / "tables" / "detection.csv"
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    table.assign(checkpoint=["a", "b", *("a" for _ in table.index[2:])]).to_csv(path, index=False)
+    assert "is of several checkpoints" in answer(folder).tables["sweep"].loc[0, "error"]
+
+
+def test_other_options_that_were_swept_make_groups(tmp_path):
+    random = np.random.default_rng()
+    for i, (lr, out) in enumerate((("0.01", "a"), ("1e-2", "b"), ("0.1", "c"), (None, "d"))):
+        typed = {"module.optimizer.lr": lr} if lr else {}
+        settings(tmp_path / str(i), seed=i, out=out, experiment="demo", **typed)
+        finished(tmp_path / str(i))
+        report(tmp_path / str(i), random)
+    table = answer(tmp_path).tables["sweep"]
+    # The same number typed in two ways is the same; the one that nobody typed is the default.
+    assert table["module.optimizer.lr"].tolist() == ["0.01", "0.01", "0.1", "0.001"]
+    assert table["group"].tolist() == ["lr=0.01", "lr=0.01", "lr=0.1", "lr=0.001"]
+    assert not {"out", "experiment"} & set(table)
+    groups = answer(tmp_path).tables["sweep_summary"].set_index("group")
+    assert groups.loc["lr=0.01", "seeds"] == 2
+    assert np.isnan(groups.loc["lr=0.1", "unseen_ap_sd"])
+
+
+def test_names_without_the_settings_of_hydra(tmp_path):
+    settings(tmp_path / "0", "resnet50", "blur_jpeg", 7, choices=False)
+    settings(tmp_path / "1", "timm", "none", 7)
+    OmegaConf.save(
+        {"detector": {"name": "convnext_tiny"}, "seed": 7}, tmp_path / "1/.hydra/config.yaml"
+    )
+    (tmp_path / "2").mkdir()
+    failed(tmp_path / "2", "", None)
+    table = answer(tmp_path).tables["sweep"]
+    assert table["detector"].tolist() == ["resnet50", "timm convnext_tiny", "unknown"]
+    assert table["aug"].tolist() == ["blur_jpeg", "none", "unknown"]
+    assert table["seed"].tolist() == ["7", "7", ""]
+    assert table["error"].tolist() == ["", "", "no reason was told"]
+
+
+def test_doubts_of_a_comparison(sweep):
+    folder, _ = sweep
+    assert answer(folder).warnings == []
+    random = np.random.default_rng()
+    report(folder / "0", random, seed=4, k=30)
+    for name in ("3", "4"):  # one is left of this group
+        (folder / name / "finished.json").unlink()
+    (folder / "8" / ".hydra" / "config.yaml").write_text("seed: 1\ndetector: {name: resnet50}\n")
+    warnings = "\n".join(answer(folder).warnings)
+    assert "not comparable as they are: analysis_seed is 4, 0." in warnings
+    assert "k is 30, 21." in warnings
+    assert "One training only of resnet18 blur" in warnings
+    assert "resnet50 none: seed 1 was trained more than once" in warnings
+
+
+def test_few_jobs_have_no_correlation(sweep):
+    folder, _ = sweep
+    subject = Subject.of(None, None)
+    three = Sweep([str(folder / name) for name in ("0", "4", "8")])(subject)
+    table = three.tables["sweep_association"]
+    assert set(table["n"]) == {3}
+    assert table[["spearman", "spearman_low", "spearman_high"]].isna().all(axis=None)
+    assert sum("only 3 trainings have both, too few" in w for w in three.warnings) == 2
+    assert not any("Spearman" in f for f in three.findings)
+    four = Sweep([str(folder / name) for name in ("0", "4", "8", "11")])(subject)
+    assert four.tables["sweep_association"]["spearman"].notna().any()
+
+
+def test_a_perfect_order_has_no_interval(tmp_path):
+    for i, (ap, share) in enumerate(((0.6, 0.9), (0.7, 0.5), (0.8, 0.4), (0.9, 0.1))):
+        settings(tmp_path / str(i), seed=i)
+        finished(tmp_path / str(i))
+        report(tmp_path / str(i), np.random.default_rng(), summaries=False)
+        for name, value in (("detection", {"ap": ap}), ("conditional_share", {"share": share})):
+            path = tmp_path / str(i) / "report" / "tables" / f"{name}.csv"
+            table = pd.read_csv(path, dtype=str, keep_default_na=False)
+            table.assign(**value).to_csv(path, index=False)
+    result = answer(tmp_path)
+    table = result.tables["sweep_association"].set_index(["share", "over"])
+    row = table.loc[("conditional_share", "jobs")]
+    assert row["spearman"] == pytest.approx(-1)
+    assert np.isnan(row["spearman_low"])
+    assert np.isnan(row["spearman_high"])
+    assert any("-1.00 (a perfect order, of which" in f for f in result.findings)
+
+
+def test_the_page_can_be_written_and_odd_names_come_back(sweep, tmp_path):
+    folder, _ = sweep
+    failed(folder / "3", "=1+1 <script>alert(1)</script>", "ValueError")
+    (folder / "3" / "finished.json").unlink()
+    page = write({"sweep": answer(folder)}, tmp_path / "report", {}).read_text()
+    assert "<script>alert" not in page
+    assert "=1+1" in page
+
+
+def test_which_runs_are_meant(sweep, tmp_path):
+    folder, _ = sweep
+    every = [folder / str(i) for i in range(12)]
+    assert runs_of(str(folder)) == every
+    assert runs_of(str(folder / "3")) == [folder / "3"]
+    assert runs_of(str(folder / "1*")) == [folder / "1", folder / "10", folder / "11"]
+    assert runs_of([str(folder / "3"), str(folder), str(folder / "3")]) == [
+        folder / "3", *(f for f in every if f.name != "3")
+    ]  # fmt: skip
+    assert runs_of(str(tmp_path)) == every  # a folder of sweeps
+    settings(tmp_path / "single[1]")
+    assert runs_of(str(tmp_path / "single[1]")) == [tmp_path / "single[1]"]
+    # What an analysis left is no training, and a training is not searched for others.
+    (tmp_path / "other" / ".hydra-analyze").mkdir(parents=True)
+    settings(folder / "3" / "below")
+    assert len(runs_of(str(tmp_path))) == 13
+
+
+@pytest.mark.parametrize("runs", [None, "", [], [None], ["", "a"]])
+def test_no_runs_are_named(runs):
+    with pytest.raises(ValueError, match="analysis=sweep needs the folder of a sweep"):
+        runs_of(runs)
+
+
+def test_runs_that_are_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere: there is no such folder"):
+        answer(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="no folder matches this pattern"):
+        answer(tmp_path / "no*")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty: holds no training"):
+        answer(tmp_path / "empty")
+    with pytest.raises(ValueError, match="analysis=sweep needs"):
+        answer(None)

@@ -1,0 +1,88 @@
+"""Starts the scripts on a machine with a fault, for several tests."""
+
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TRAIN = (
+    "detector=timm", "detector.name=test_resnet", "detector.pretrained=false", "aug=none",
+    "data=folder", "data.size=32", "data.batch_size=4", "trainer.accelerator=cpu",
+    "callbacks.progress=null", "callbacks.analyze=null", "callbacks.schedule=null",
+)  # fmt: skip
+#: Hidden files that a run leaves.
+KEPT = (".hydra", ".hydra-analyze", ".lock")
+ANALYZE = ("images=6", "subject.confidence=0", "subject.draws=20", "trainer.accelerator=cpu")
+
+
+def start(name, *options, limit=None, cwd=ROOT, **environ):
+    """A script as a process of its own; no file may be longer than `limit` bytes."""
+    quiet = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "COLUMNS": "200"}
+    size = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (limit, limit)) if limit else None
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / name), *options], cwd=cwd, text=True, preexec_fn=size,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        env={**os.environ, **quiet, **environ},
+    )  # fmt: skip
+
+
+def ended(process, seconds=150):
+    """(exit code, what it said); one that hangs fails the test."""
+    try:
+        text, _ = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        pytest.fail(f"does not end:\n{process.communicate()[0][-4000:]}")
+    return process.returncode, text
+
+
+def failed(process):
+    """The one sentence with which it ended, and no line of code."""
+    code, text = ended(process)
+    assert code == 1, text[-4000:]
+    assert "Traceback" not in text, text[-6000:]
+    assert text.count("Error: ") == 1, text[-4000:]
+    return next(line for line in text.splitlines() if line.startswith("Error: "))
+
+
+def until(what, process, seconds=120):
+    """Wait for something to be there while a script runs."""
+    end = time.monotonic() + seconds
+    while not (found := what()):
+        if process.poll() is not None or time.monotonic() > end:
+            os.killpg(process.pid, signal.SIGKILL)
+            pytest.fail(f"does not come:\n{process.communicate()[0][-4000:]}")
+        time.sleep(0.01)
+    return found
+
+
+@contextmanager
+def disk(folder, options):
+    """A file system in memory of its own; skips where this is not allowed."""
+    folder.mkdir()
+    mount = shutil.which("mount")
+    if (
+        not mount
+        or subprocess.run(
+            [mount, "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True
+        ).returncode
+    ):
+        pytest.skip("no file system can be mounted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def unfinished(folder):
+    """Files that a writer has begun, anywhere below."""
+    return [p for p in folder.rglob(".*") if p.name not in KEPT]
