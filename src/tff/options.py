@@ -123,13 +123,13 @@ def checked(prefix: str) -> Callable[[C], C]:
             found = {name: _allowed(hint) for name, hint in hints.items()}
             return {name: allowed for name, allowed in found.items() if allowed is not None}
 
-        def __post_init__(self: Any) -> None:
+        def check(self: Any) -> None:
             for name, allowed in checks().items():
                 allowed.require(f"{prefix}.{name}", getattr(self, name))
             if after is not None:
                 after(self)
 
-        cls.__post_init__ = __post_init__  # type: ignore[attr-defined]
+        cls.__post_init__ = check  # type: ignore[attr-defined]
         return cls
 
     return decorate

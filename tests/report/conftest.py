@@ -12,11 +12,6 @@ from tff.types import Result
 
 
 @pytest.fixture
-def hostile() -> str:
-    return "<script>alert('x')</script>\"'&{{ 7 * 7 }}[/bold]"
-
-
-@pytest.fixture
 def context(hostile: str) -> dict[str, object]:
     protocol = {"crop": 224, "cue": hostile}
     return {"protocol": protocol, "seeds": [0, 1], "bad": float("nan")}
