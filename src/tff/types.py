@@ -11,7 +11,11 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from torch import Tensor
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 
 class Batch(NamedTuple):

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from tff.analyses.engine.analysis import Analysis
 from tff.analyses.engine.evaluation import WHERE, Judge, Scores, judges, over_generators
-from tff.analyses.engine.passes import Floats, Rows
+from tff.analyses.engine.passes import Rows
 from tff.analyses.engine.subject import Subject
 from tff.plots import grouped
 from tff.statistics.bootstrap import Estimate, evaluated
-from tff.types import Result
+from tff.types import Floats, Result
 
 ABOUT = """
 The same test images are shown twice: as they are, and with the {cue} taken away. If the detector

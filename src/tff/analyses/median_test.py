@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tff.analyses.ablation import Cue
 from tff.analyses.engine.analysis import Analysis
-from tff.analyses.engine.passes import Floats, Rows
+from tff.analyses.engine.passes import Rows
 from tff.analyses.engine.subject import Subject
 from tff.plots import grouped
 from tff.statistics.channel_tests import (
@@ -21,7 +21,7 @@ from tff.statistics.channel_tests import (
     median_test,
     wilcoxon,
 )
-from tff.types import Result
+from tff.types import Floats, Result
 
 Values = NDArray[np.float64] | NDArray[np.float32]
 

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tff.analyses.engine.analysis import Analysis
-from tff.analyses.engine.passes import Fitting, Floats
+from tff.analyses.engine.passes import Fitting
 from tff.analyses.engine.subject import Subject
 from tff.plots.image_grids import Piece, collage
 from tff.relevance.lrp import Maximum
 from tff.relevance.patch import ENDS, Patch, patch, positive
-from tff.types import Batch, Result
+from tff.types import Batch, Floats, Result
 
 
 class Pair(NamedTuple):

@@ -19,8 +19,8 @@ from tff.analyses.sensitivity import Sensitivity
 from tff.plots import grouped as figures
 from tff.published.rankings import TITLES, architecture
 from tff.published.tables import COLUMNS, RECIPES, Cell, Ours, cells, compared, plain_name
-from tff.statistics.bootstrap import Estimate, Floats, Resamples, evaluated, resamples
-from tff.types import Result
+from tff.statistics.bootstrap import Estimate, Resamples, evaluated, resamples
+from tff.types import Floats, Result
 
 #: (what, generator, metric) -> our numbers: several if measured in several ways.
 Numbers = dict[tuple[str, str, str], list[Ours]]

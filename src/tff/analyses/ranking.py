@@ -8,12 +8,11 @@ import numpy as np
 import pandas as pd
 
 from tff.analyses.engine.analysis import Analysis
-from tff.analyses.engine.passes import Floats
 from tff.analyses.engine.subject import CRITERIA, Subject
 from tff.plots import channels
 from tff.plots.channels import losses
 from tff.relevance.conservation import COLUMNS
-from tff.types import Channels, Result
+from tff.types import Channels, Floats, Result
 
 
 def conservation_table(subject: Subject) -> pd.DataFrame:

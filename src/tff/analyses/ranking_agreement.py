@@ -14,8 +14,6 @@ from tff.analyses.engine.subject import Subject
 from tff.plots import channels as figures
 from tff.published.rankings import TITLES, architecture, published_omega, read_omega
 from tff.statistics.rank_agreement import (
-    Floats,
-    Ints,
     means_within,
     overlap_by_chance,
     overlap_within,
@@ -24,7 +22,7 @@ from tff.statistics.rank_agreement import (
     ranked,
     spearman,
 )
-from tff.types import Result
+from tff.types import Floats, Ints, Result
 
 _POINTS = 160  # of a curve: more than can be told apart
 #: Of the table by k.

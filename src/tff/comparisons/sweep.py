@@ -20,8 +20,8 @@ from tff.comparisons.emergence import checked
 from tff.comparisons.runs import FAILED, FINISHED, Settings, asked_for, runs_of, swept
 from tff.plots.scatter import repeats, scatter
 from tff.statistics.bootstrap import Estimate, Resamples, evaluated, resamples
-from tff.statistics.rank_agreement import Floats, spearman
-from tff.types import Result
+from tff.statistics.rank_agreement import spearman
+from tff.types import Floats, Result
 
 #: What tells how a report was made; a table of several reports should have one value of each.
 PROTOCOL = ("protocol", "crop", "resize", "relevance", "analysis_seed", "cue", "generators")

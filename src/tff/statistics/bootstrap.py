@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri, stdtrit
 
-Floats = NDArray[np.float64]
+from tff.types import Floats
+
 Resamples = NDArray[np.int64]
 #: Rounding may part numbers that are equal.
 _EQUAL = 1e-12

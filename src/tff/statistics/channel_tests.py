@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.tree import DecisionTreeClassifier
 
-Floats = NDArray[np.float64]
+from tff.types import Floats
 
 
 def wilcoxon(a: Floats, b: Floats) -> Floats:

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from tff.statistics.bootstrap import Estimate, Resamples, counts, evaluated
 from tff.statistics.per_image import PerImage, joined
-
-Floats = NDArray[np.float64]
+from tff.types import Floats
 
 
 def average_precision(labels: NDArray[np.int64], scores: Floats) -> Floats:

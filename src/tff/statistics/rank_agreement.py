@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import hypergeom, rankdata
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from tff.types import Floats, Ints
 
 
 class Chance(NamedTuple):

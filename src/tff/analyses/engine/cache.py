@@ -24,12 +24,12 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
-from tff.analyses.engine.passes import Activity, Cue, Evaluation, Floats, Passes, Relevance, Rows
+from tff.analyses.engine.passes import Activity, Cue, Evaluation, Passes, Relevance, Rows
 from tff.atomic import remove_abandoned, whole
 from tff.data.dataset import Images
 from tff.distributed import agreed, place, together
 from tff.relevance.conservation import COLUMNS
-from tff.types import Channels
+from tff.types import Channels, Floats
 
 # RecursionError: of JSON that is nested thousands of times.
 _BROKEN = (pa.ArrowException, OSError, KeyError, TypeError, ValueError, RecursionError)

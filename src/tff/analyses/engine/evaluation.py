@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from tff.analyses.engine.passes import Floats, Rows
+from tff.analyses.engine.passes import Rows
 from tff.analyses.engine.subject import Subject
 from tff.statistics.bootstrap import Estimate, below, mean, resamples, worst
 from tff.statistics.detection import ThresholdRule, measures
+from tff.types import Floats
 
 Measures = Mapping[str, Estimate]
 

@@ -23,10 +23,9 @@ from tff.relevance.conservation import COLUMNS
 from tff.relevance.lrp import LRP, Explanation
 from tff.statistics.ffrs import FFRS, ExactMean
 from tff.statistics.per_image import PerImage as RowValues
-from tff.types import Batch
+from tff.types import Batch, Floats
 
 Cue = Callable[[Tensor], Tensor]
-Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
 

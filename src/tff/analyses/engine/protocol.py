@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from tff.analyses.engine.passes import Floats
 from tff.data.datamodule import Splits
 from tff.data.dataset import MATCHED_QUALITY, View
 from tff.statistics.detection import ThresholdRule, sigmoid
+from tff.types import Floats
 
 Scores = Literal["logits", "probabilities"]
 

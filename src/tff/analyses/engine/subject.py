@@ -19,7 +19,6 @@ from tff.analyses.engine.passes import (
     Activity,
     Cue,
     Evaluation,
-    Floats,
     Passes,
     Relevance,
     Rows,
@@ -34,7 +33,7 @@ from tff.detectors.detector import Detector
 from tff.detectors.feature_maps import twins
 from tff.relevance.lrp import LRP
 from tff.statistics.detection import ThresholdRule, average_precision, best_threshold
-from tff.types import Channels
+from tff.types import Channels, Floats
 
 
 @dataclass(frozen=True)
