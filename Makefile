@@ -1,9 +1,10 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-full check format clean
+.PHONY: help setup demo test test-full coverage check format clean
 PYTHON ?= python3.11
 BIN := .venv/bin
 # Hydra and Weights & Biases must not ask or wait when a terminal is absent.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+FAST = $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,11 +27,14 @@ demo: .venv/.demo ## Train a detector on embedded images and discover its T-FF, 
 	$(BIN)/python train.py experiment=demo
 	$(BIN)/python analyze.py ckpt=outputs/demo/checkpoints/best.ckpt hydra.run.dir=outputs/demo
 
-test: .venv/.dev ## The tests (some 13 minutes on 2 cores)
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+test: .venv/.dev ## The fast tests (minutes on 2 cores)
+	$(FAST)
 
-test-full: .venv/.dev ## All tests, the slow ones too
-	$(BIN)/python -m pytest
+test-full: .venv/.dev ## All tests, the slow ones too, with many random examples each
+	$(BIN)/python -m pytest --hypothesis-profile=full
+
+coverage: .venv/.dev ## Line coverage of src by the fast tests (their subprocesses not counted)
+	$(FAST) --cov=tff --cov-report=term
 
 check: .venv/.dev ## Lint, format, types, import order
 	$(BIN)/ruff check .

@@ -1,13 +1,11 @@
-"""Fresh images in each run; a failing assertion tells their seed."""
-
-import secrets
-from types import SimpleNamespace
+"""Random images of many kinds, new in each run."""
 
 import cv2
 import numpy as np
 import pytest
 
 
+@pytest.fixture
 def pictures(rng):
     """Name -> (H, W, 3) uint8: all that rounding, borders and block sizes can trip over."""
     height, width = rng.integers(30, 90, 2)
@@ -35,11 +33,3 @@ def pictures(rng):
         "40x1": rng.integers(0, 256, (40, 1, 3), dtype=np.uint8),
         "1x1": rng.integers(0, 256, (1, 1, 3), dtype=np.uint8),
     }
-
-
-@pytest.fixture
-def fresh():
-    """Attributes `seed`, `rng` and `pictures`."""
-    seed = secrets.randbits(32)
-    rng = np.random.default_rng(seed)
-    return SimpleNamespace(seed=seed, rng=rng, pictures=pictures(rng))
