@@ -7,7 +7,7 @@ import hydra
 from omegaconf import DictConfig
 
 from tff.cli.run_folder import continued, shared
-from tff.errors import quoted, readable_errors
+from tff.errors import quote_paths, readable_errors
 
 
 @hydra.main(config_path="conf", config_name="analyze", version_base="1.3")
@@ -23,5 +23,5 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = continued(shared(quoted(sys.argv[1:]), "analyze"), script="analyze")
+    sys.argv[1:] = continued(shared(quote_paths(sys.argv[1:]), "analyze"), script="analyze")
     main()

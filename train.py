@@ -6,7 +6,7 @@ import hydra
 from omegaconf import DictConfig
 
 from tff.cli.run_folder import answer, continued, kept, shared
-from tff.errors import quoted, readable_errors
+from tff.errors import quote_paths, readable_errors
 
 
 @hydra.main(config_path="conf", config_name="train", version_base="1.3")
@@ -23,5 +23,5 @@ def main(cfg: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = continued(shared(quoted(sys.argv[1:]), "train"))
+    sys.argv[1:] = continued(shared(quote_paths(sys.argv[1:]), "train"))
     main()

@@ -26,7 +26,7 @@ from tff.data.datamodule import Splits
 from tff.data.folder import Folder
 from tff.data.loaders import EvaluationBatches, loader
 from tff.detectors.detector import Detector
-from tff.distributed import place
+from tff.distributed import get_world_size
 
 SETS = {"ForenSynths": 90_329, "1 million": 10**6, "100 million": 10**8}
 #: Passes of a report: FF-RS, as they are, without the cue, and 12 choices of dropped channels.
@@ -85,11 +85,11 @@ def measure(_device, name, images, size, repeats):
     for what, run in work.items():
         seconds = []
         for _ in range(repeats):
-            if place()[1] > 1:
+            if get_world_size() > 1:
                 distributed.barrier()
             wire.sent, start = 0, time.perf_counter()
             run()
-            if place()[1] > 1:
+            if get_world_size() > 1:
                 distributed.barrier()
             seconds.append(time.perf_counter() - start)
         found[what] = float(np.median(seconds)), wire.sent

@@ -7,16 +7,16 @@ import time
 
 import pytest
 
-from tff.atomic import beside, remove_abandoned, whole, write_json
+from tff.atomic import remove_abandoned, temporary_path, write_atomically, write_json
 
 
 @pytest.mark.parametrize("lasting", [False, True])
 def test_a_file_takes_the_place_of_the_former_one_when_all_is_there(tmp_path, lasting):
     path = tmp_path / "new folder" / "a.json"
-    with whole(path, lasting=lasting) as part:
+    with write_atomically(path, lasting=lasting) as part:
         part.write_text("1")
         assert not path.exists()
-    with whole(path, lasting=lasting) as part:
+    with write_atomically(path, lasting=lasting) as part:
         part.write_text("2")
         assert path.read_text() == "1"
     assert path.read_text() == "2"
@@ -27,7 +27,7 @@ def test_a_file_takes_the_place_of_the_former_one_when_all_is_there(tmp_path, la
 def test_a_write_that_fails_leaves_what_was_there(tmp_path, error):
     path = tmp_path / "a.json"
     write_json(path, {"a": [1]})
-    with pytest.raises(type(error)) as caught, whole(path) as part:
+    with pytest.raises(type(error)) as caught, write_atomically(path) as part:
         part.write_text("{")
         raise error
     assert json.loads(path.read_text()) == {"a": [1]}
@@ -42,10 +42,12 @@ def test_what_json_cannot_hold_leaves_nothing(tmp_path):
 
 
 def test_only_old_parts_of_killed_writers_are_removed(tmp_path):
-    old, young, folder = (beside(tmp_path / name) for name in ("a.parquet", "b.ckpt", "report"))
+    old, young, folder = (
+        temporary_path(tmp_path / name) for name in ("a.parquet", "b.ckpt", "report")
+    )
     others = [tmp_path / name for name in (".hidden", "a.parquet", ".x.part", f".x-{'a' * 32}")]
     (folder / "tables").mkdir(parents=True)
-    link = beside(tmp_path / "link")
+    link = temporary_path(tmp_path / "link")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "kept").touch()

@@ -7,7 +7,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from torch.multiprocessing.spawn import ProcessRaisedException
 
-from tff.errors import itself, only_gone, readable_errors
+from tff.errors import is_lost_connection, readable_errors, root_cause
 
 
 def of_a_process(error, number=0):
@@ -34,29 +34,31 @@ def of_a_process(error, number=0):
     ],
 )
 def test_of_a_process(error):
-    found = itself(of_a_process(error))
+    found = root_cause(of_a_process(error))
     assert type(found) is type(error)
     assert str(found) == str(error)
 
 
 def test_kinds_that_cannot_be_made_anew_are_named():
     error = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
-    assert str(itself(of_a_process(error))) == f"UnicodeDecodeError: {error}"
+    assert str(root_cause(of_a_process(error))) == f"UnicodeDecodeError: {error}"
     unknown = type("Strange", (Exception,), {"__module__": "nowhere.known"})
-    assert str(itself(of_a_process(unknown("odd: thing")))) == "nowhere.known.Strange: odd: thing"
+    assert (
+        str(root_cause(of_a_process(unknown("odd: thing")))) == "nowhere.known.Strange: odd: thing"
+    )
     strange = ProcessRaisedException("no traceback at all", 0, 1)
-    assert itself(strange) is strange
+    assert root_cause(strange) is strange
 
 
 def test_of_a_call():
     with pytest.raises(InstantiationException) as caught:
         instantiate({"_target_": "builtins.int", "_args_": ["much"]})
     assert "Error in call to target" in str(caught.value)
-    cause = itself(caught.value)
+    cause = root_cause(caught.value)
     assert type(cause) is ValueError
     assert str(cause) == "invalid literal for int() with base 10: 'much'"
     without = InstantiationException("nothing behind it")
-    assert itself(without) is without
+    assert root_cause(without) is without
 
 
 @pytest.mark.parametrize(
@@ -73,13 +75,13 @@ def test_of_a_call():
     ],
 )
 def test_another_process_is_gone(text):
-    assert only_gone(RuntimeError(text))
-    assert not only_gone(OSError(text))  # such as a download: a reason of its own
+    assert is_lost_connection(RuntimeError(text))
+    assert not is_lost_connection(OSError(text))  # such as a download: a reason of its own
 
 
 def test_other_errors_tell_a_reason():
-    assert not only_gone(RuntimeError("CUDA out of memory"))
-    assert not only_gone(ValueError("Connection closed"))
+    assert not is_lost_connection(RuntimeError("CUDA out of memory"))
+    assert not is_lost_connection(ValueError("Connection closed"))
 
 
 def test_one_sentence_for_an_error_of_a_process(capsys, monkeypatch):

@@ -9,14 +9,14 @@ import torch
 import torch.multiprocessing as mp
 from torch import distributed
 
-from tff.distributed import OtherProcessError, agreed, all_or_none, together
+from tff.distributed import OtherProcessError, broadcast, fail_together, guard_collectives
 
 HANGS = timedelta(seconds=50)  # then a process that waits in vain fails
 
 
 def batches(number, fails_at=None, seconds=0.05):
     """How many batches of a pass this process has seen."""
-    with together() as look:
+    with fail_together() as look:
         for batch in range(number):
             look()
             if batch == fails_at:
@@ -33,7 +33,7 @@ class Question:
 
     def nothing(self):
         batches(2)
-        agreed(1)
+        broadcast(1)
 
     def before_a_pass(self):
         if self.fails:
@@ -58,7 +58,7 @@ class Question:
     def before_it_is_agreed(self):
         if self.fails:
             raise OSError("cannot look")
-        agreed(1)
+        broadcast(1)
         batches(2)
 
     def put_in_other_words(self):
@@ -105,7 +105,7 @@ def asker(rank, folder):
     for name in QUESTIONS:
         began = time.monotonic()
         try:
-            with all_or_none():
+            with guard_collectives():
                 getattr(Question(rank), name)()
             answer = "fine"
         except Exception as error:
@@ -181,7 +181,7 @@ def test_all_get_through_or_none(name, asked):
 
 
 def test_alone_an_error_is_itself():
-    with pytest.raises(KeyError, match="mine"), all_or_none():
+    with pytest.raises(KeyError, match="mine"), guard_collectives():
         raise KeyError("mine")
 
 

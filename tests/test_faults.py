@@ -6,26 +6,26 @@ from pathlib import Path
 import pytest
 from tests.helpers import tiny
 
-from tff.atomic import writing
+from tff.atomic import name_file_in_errors
 from tff.cli.run_folder import require_writable
 from tff.data.folder import Folder
 from tff.data.loaders import EvaluationBatches, loader
-from tff.errors import readable_errors, sentence
+from tff.errors import explain, readable_errors
 
 
 def test_the_file_is_named():
     error = OSError(errno.ENOSPC, "x", "a/b.ckpt")
-    assert sentence(error, "out").startswith("a/b.ckpt: the disk is full; make room")
-    assert sentence(OSError(errno.ENOSPC, "x"), "out").startswith("out: the disk is full")
-    assert sentence(OSError(errno.ENOSPC, "x")) == "[Errno 28] x"
-    assert sentence(OSError(errno.ECONNREFUSED, "refused"), "out") == "[Errno 111] refused"
-    assert sentence(FileNotFoundError("ckpt: no such file")) == "ckpt: no such file"
-    assert sentence(FileNotFoundError(2, "x", b"\xff")).endswith(": no such file or folder")
+    assert explain(error, "out").startswith("a/b.ckpt: the disk is full; make room")
+    assert explain(OSError(errno.ENOSPC, "x"), "out").startswith("out: the disk is full")
+    assert explain(OSError(errno.ENOSPC, "x")) == "[Errno 28] x"
+    assert explain(OSError(errno.ECONNREFUSED, "refused"), "out") == "[Errno 111] refused"
+    assert explain(FileNotFoundError("ckpt: no such file")) == "ckpt: no such file"
+    assert explain(FileNotFoundError(2, "x", b"\xff")).endswith(": no such file or folder")
 
 
 def test_other_errors_are_not_the_machine_s():
-    assert sentence(RuntimeError("shapes differ")) is None
-    assert sentence(ValueError("DataLoader worker (pid 1) is killed by signal: Killed. ")) is None
+    assert explain(RuntimeError("shapes differ")) is None
+    assert explain(ValueError("DataLoader worker (pid 1) is killed by signal: Killed. ")) is None
 
 
 @pytest.mark.parametrize(
@@ -36,17 +36,17 @@ def test_other_errors_are_not_the_machine_s():
     ],
 )
 def test_a_worker_that_is_gone(text, by):
-    assert by in sentence(RuntimeError(text))
+    assert by in explain(RuntimeError(text))
 
 
 def test_writing_names_the_file_that_torch_does_not():
-    with pytest.raises(OSError, match="No space") as caught, writing("x.ckpt"):
+    with pytest.raises(OSError, match="No space") as caught, name_file_in_errors("x.ckpt"):
         try:
             raise OSError(errno.ENOSPC, "full")
         except OSError:
             raise RuntimeError("unexpected pos 704 vs 598")  # noqa: B904 as torch does
     assert caught.value.filename == "x.ckpt"
-    with pytest.raises(RuntimeError, match="other"), writing("x.ckpt"):
+    with pytest.raises(RuntimeError, match="other"), name_file_in_errors("x.ckpt"):
         raise RuntimeError("other")
 
 

@@ -22,7 +22,7 @@ _PART = re.compile(r"^\..+-[0-9a-f]{32}\.part$")
 _ABANDONED = 3600  # seconds
 
 
-def beside(path: Path) -> Path:
+def temporary_path(path: Path) -> Path:
     """A name in the same folder that nobody else takes.
 
     Not by the number of the process: those of two containers may be the same.
@@ -31,7 +31,7 @@ def beside(path: Path) -> Path:
 
 
 @contextmanager
-def writing(path: Path | str) -> Iterator[None]:
+def name_file_in_errors(path: Path | str) -> Iterator[None]:
     """Errors of writing within name the file, as those of opening one do.
 
     Raises:
@@ -47,7 +47,7 @@ def writing(path: Path | str) -> Iterator[None]:
 
 
 @contextmanager
-def whole(path: Path, *, lasting: bool = False) -> Iterator[Path]:
+def write_atomically(path: Path, *, lasting: bool = False) -> Iterator[Path]:
     """A file to write, which takes the place of `path` when all of it is there.
 
     Args:
@@ -58,9 +58,9 @@ def whole(path: Path, *, lasting: bool = False) -> Iterator[Path]:
         OSError: the disk is full or the like; the message names `path`, which is as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = beside(path)
+    part = temporary_path(path)
     try:
-        with writing(path):
+        with name_file_in_errors(path):
             yield part
             if lasting:
                 _to_disk(part)
@@ -73,7 +73,7 @@ def whole(path: Path, *, lasting: bool = False) -> Iterator[Path]:
 
 def write_json(path: Path, content: object) -> None:
     """Write what JSON can hold."""
-    with whole(path) as part:
+    with write_atomically(path) as part:
         part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
@@ -97,7 +97,7 @@ def remove_abandoned(folder: Path, seconds: float = _ABANDONED) -> None:
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[bool]:
+def lock(path: Path) -> Iterator[bool]:
     """Lock a file, which is made where it is missing; False: another process has locked it.
 
     The lock ends with the block, and with this process however it ends. Where the file system knows
@@ -113,8 +113,8 @@ def alone(path: Path) -> Iterator[bool]:
         yield ours
 
 
-def taken(path: Path) -> bool:
-    """Whether a process has locked a file, as `alone` does."""
+def is_locked(path: Path) -> bool:
+    """Whether a process has locked a file, as `lock` does."""
     try:
         with open(path, "rb") as file:
             return not _lock(file, fcntl.LOCK_SH)

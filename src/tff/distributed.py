@@ -1,4 +1,4 @@
-"""Several processes as one: ranks, agreement, and errors that are raised on all."""
+"""Ranks, broadcasts, and blocks in which an error of one rank is raised on all."""
 
 from __future__ import annotations
 
@@ -7,93 +7,94 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
 
-from torch.distributed import (
-    all_gather_object,
-    broadcast_object_list,
-    distributed_c10d,
-    get_rank,
-    get_world_size,
-    is_available,
-    is_initialized,
-)
+from torch import distributed
+from torch.distributed import distributed_c10d
 
 T = TypeVar("T")
 
 
 class OtherProcessError(RuntimeError):
-    """One of the other processes failed; the message says which, and why."""
+    """Another process failed; the message names its rank and its error."""
 
 
-class _LeaveError(Exception):
-    """Another process has failed: to the end of the block."""
+class _LeaveBlockError(Exception):
+    """Another process failed: leave the block early."""
 
 
-def place() -> tuple[int, int]:
-    """(rank, number of processes) of the running process; (0, 1) when it is alone."""
-    if is_available() and is_initialized():
-        return get_rank(), get_world_size()
-    return 0, 1
+def get_rank() -> int:
+    """Rank of this process; 0 without a process group, where torch's own raises."""
+    return distributed.get_rank() if _is_initialized() else 0
 
 
-def agreed(value: T) -> T:
-    """What the first process has, on all of them: a file may appear between two looks at it.
+def get_world_size() -> int:
+    """Number of processes; 1 without a process group."""
+    return distributed.get_world_size() if _is_initialized() else 1
+
+
+def _is_initialized() -> bool:
+    return distributed.is_available() and distributed.is_initialized()
+
+
+def broadcast(value: T) -> T:
+    """Value of rank 0, on all ranks.
+
+    For what ranks may see differently, such as whether a file exists yet.
 
     Raises:
-        OtherProcessError: another process has failed before, within `all_or_none`.
+        OtherProcessError: another process failed earlier, within `guard_collectives`.
     """
-    if place()[1] == 1:
+    if get_world_size() == 1:
         return value
-    with together():
-        pass  # one that failed on its way here has said so
-    answer = [value]
-    broadcast_object_list(answer)
-    return answer[0]
+    with fail_together():
+        pass  # a process that failed on its way here reports it now
+    values = [value]
+    distributed.broadcast_object_list(values)
+    return values[0]
 
 
 @contextmanager
-def together() -> Iterator[Callable[[], None]]:
-    """What one of the processes cannot do, none of them does: its error is raised on all.
+def fail_together() -> Iterator[Callable[[], None]]:
+    """Collective block without communication inside: if one rank raises, all raise.
 
-    All processes must enter it, and none may exchange anything within: it would wait for one that
-    is not coming. Yields what is to be called now and then, once a batch: it leaves the block early
-    when another process has failed.
+    All ranks must enter it. A collective inside would wait for a rank that has already failed; see
+    `guard_collectives`. Yields a function to call now and then, such as once a batch: it leaves the
+    block early when another process has failed.
 
     Raises:
-        OtherProcessError: another process raised an exception within.
+        OtherProcessError: another process raised within.
     """
-    rank, world = place()
-    if world == 1:
+    if get_world_size() == 1:
         yield lambda: None
         return
     block = _Block()
     error: Exception | None = None
     try:
-        yield block.look
-    except _LeaveError:
+        yield block.check
+    except _LeaveBlockError:
         pass
     except Exception as raised:
         error = raised
-    told = block.leave(error)
-    if error is not None and not any(one.error for one in told[:rank]):
+    outcomes = block.leave(error)
+    if error is not None and not any(outcome.error for outcome in outcomes[: get_rank()]):
         raise error
-    _raise_first(told, error)
+    _raise_first(outcomes, error)
 
 
 @contextmanager
-def all_or_none() -> Iterator[None]:
-    """Either all processes get through it or none, wherever in it one of them fails.
+def guard_collectives() -> Iterator[None]:
+    """Collective block around `fail_together` and `broadcast`: if one rank raises, all raise.
 
-    All must enter it, and may meet in `together` and `agreed` within, but not in another one of
-    this. A process that fails on its own goes to the end of it, and there tells the others: those
-    that are in a `together` still take it for that one, fail as well, and come after. So all meet
-    at the end, and exchange as often on the way. Where several fail, each keeps its own error.
+    All ranks must enter it; blocks of this kind do not nest. A rank that fails between two inner
+    blocks goes to the end of this one and reports its error there. Ranks that are in an inner block
+    take the report for one of that block, fail as well and come to the end, too: all ranks take
+    part in the same number of exchanges. Where several ranks fail, each keeps its own error.
 
-    An error while tensors are being exchanged is beyond this: the others wait for them.
+    It does not help against an error in the middle of an exchange of tensors: the others wait.
 
     Raises:
-        OtherProcessError: another process has failed.
+        OtherProcessError: another process failed.
     """
-    if place()[1] == 1:
+    if get_world_size() == 1:
         yield
         return
     error: Exception | None = None
@@ -101,52 +102,52 @@ def all_or_none() -> Iterator[None]:
         yield
     except Exception as raised:
         error = raised
-    told = _Block().leave(error, ended=True)
-    while not all(one.ended for one in told):
-        told = _Block().leave(error, ended=True)
+    outcomes = _Block().leave(error, at_end=True)
+    while not all(outcome.at_end for outcome in outcomes):
+        outcomes = _Block().leave(error, at_end=True)
     if error is not None:
         raise error
-    _raise_first(told)
+    _raise_first(outcomes)
 
 
-class _Told(NamedTuple):
-    """What a process says when it leaves a block."""
+class _Outcome(NamedTuple):
+    """What a process reports when it leaves a block."""
 
-    error: str  # empty: all went well
-    ended: bool  # whether it is at the end of `all_or_none`
+    error: str  # empty: none
+    at_end: bool  # whether it is at the end of `guard_collectives`
 
 
 class _Block:
-    """What all processes leave together. Each counts its own, and all come to the same number."""
+    """A block that all ranks leave together; each counts its blocks, so the numbers agree."""
 
     def __init__(self) -> None:
-        self.rank, self.world = place()
-        # The store is not public; without it processes would learn of an error at the end of a
-        # pass only, which may be hours away.
+        # The store is not public. Without it, processes would learn of an error at the end of a
+        # pass only, which may be hours later.
         self.store = distributed_c10d._get_default_store()
-        # Counted there and not here: the first process of a sweep lives on from job to job, while
-        # the others, and the store, are new.
-        self.key = f"tff/failed/{self.store.add(f'tff/blocks/{self.rank}', 1)}"
-        self.looked = time.monotonic()
+        # The store counts, not this process: rank 0 of a sweep lives on from job to job, while the
+        # other processes and the store are new.
+        self.key = f"tff/failed/{self.store.add(f'tff/blocks/{get_rank()}', 1)}"
+        self.checked = time.monotonic()
 
-    def look(self) -> None:
-        """Leave early if another process has failed; asks twice a second at most."""
-        if time.monotonic() - self.looked > 0.5:
-            self.looked = time.monotonic()
+    def check(self) -> None:
+        """Leave early if another process has failed; asks the store at most twice a second."""
+        if time.monotonic() - self.checked > 0.5:
+            self.checked = time.monotonic()
             if self.store.check([self.key]):
-                raise _LeaveError
+                raise _LeaveBlockError
 
-    def leave(self, error: Exception | None, ended: bool = False) -> list[_Told]:
-        """Wait for the others; what each of them says."""
+    def leave(self, error: Exception | None, at_end: bool = False) -> list[_Outcome]:
+        """Wait for all ranks; their outcomes."""
         if error is not None:
             self.store.set(self.key, "")
-        told = [_Told("", False)] * self.world
+        outcomes = [_Outcome("", False)] * get_world_size()
         text = "" if error is None else str(error) or repr(error)
-        all_gather_object(told, _Told(text, ended))
-        return told
+        distributed.all_gather_object(outcomes, _Outcome(text, at_end))
+        return outcomes
 
 
-def _raise_first(told: Sequence[_Told], cause: Exception | None = None) -> None:
-    for number, one in enumerate(told):
-        if one.error:
-            raise OtherProcessError(f"process {number} of {len(told)}: {one.error}") from cause
+def _raise_first(outcomes: Sequence[_Outcome], cause: Exception | None = None) -> None:
+    for rank, outcome in enumerate(outcomes):
+        if outcome.error:
+            text = f"process {rank} of {len(outcomes)}: {outcome.error}"
+            raise OtherProcessError(text) from cause

@@ -21,7 +21,7 @@ from rich.text import Text
 
 _ROOM = "make room there, or write to another disk (hydra.run.dir=DIR), and start with resume=auto"
 #: What is wrong and what to do, by the number of the error.
-WORDS = {
+ADVICE = {
     errno.ENOSPC: f"the disk is full; {_ROOM}",
     errno.EDQUOT: f"your share of the disk is used up; {_ROOM}",
     errno.EFBIG: f"larger files are not allowed here (`ulimit -f` shows the limit); {_ROOM}",
@@ -38,7 +38,7 @@ _WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 _KILLED = re.compile(r"DataLoader worker \(pid.*?(?:signal: (?P<signal>[\w ]+)|unexpectedly)", re.S)
 
 
-def sentence(error: BaseException, folder: Path | str | None = None) -> str | None:
+def explain(error: BaseException, folder: Path | str | None = None) -> str | None:
     """What happened and what to do about it; None where the machine is not to blame.
 
     Args:
@@ -57,9 +57,9 @@ def sentence(error: BaseException, folder: Path | str | None = None) -> str | No
     path = error.filename
     if path is None and error.errno in _WRITING:
         path = folder
-    if error.errno not in WORDS or path is None:
+    if error.errno not in ADVICE or path is None:
         return str(error)
-    return f"{os.fsdecode(path) if isinstance(path, bytes) else path}: {WORDS[error.errno]}"
+    return f"{os.fsdecode(path) if isinstance(path, bytes) else path}: {ADVICE[error.errno]}"
 
 
 #: What gloo, NCCL and torch's store say when a process at the other end is gone.
@@ -70,17 +70,17 @@ _GONE = re.compile(
 )
 
 
-def itself(error: BaseException) -> BaseException:
+def root_cause(error: BaseException) -> BaseException:
     """What went wrong: the error of a call within Hydra's, that of a process within torch's."""
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
-        return itself(error.__cause__)
+        return root_cause(error.__cause__)
     # By its name: to import torch takes seconds.
     if type(error).__name__ == "ProcessRaisedException":
         return _of_process(str(error)) or error
     return error
 
 
-def only_gone(error: BaseException) -> bool:
+def is_lost_connection(error: BaseException) -> bool:
     """Whether all it tells is that another process is gone, which knew the reason, if anyone."""
     return isinstance(error, RuntimeError) and bool(_GONE.search(str(error)))
 
@@ -126,7 +126,7 @@ PATHS = (
 GROUPS = {"report.protocol": "report/protocol"}
 
 
-def quoted(arguments: Iterable[str], keys: tuple[str, ...] = PATHS) -> list[str]:
+def quote_paths(arguments: Iterable[str], keys: tuple[str, ...] = PATHS) -> list[str]:
     """Quote the values of path options, so that Hydra takes `=`, `(`, `,`, spaces... literally.
 
     `ckpt=runs/epoch=3 (best).ckpt` then means that file, and `~` the home folder. Values that are
@@ -150,7 +150,7 @@ def _quoted(argument: str, keys: tuple[str, ...], sweep: bool) -> str:
     return f'{key}="{escaped}"'
 
 
-MENDABLE = (
+USER_ERRORS = (
     ValueError,
     OSError,
     NotImplementedError,
@@ -172,16 +172,16 @@ def readable_errors() -> Iterator[None]:
         text = _told(error)
         if text is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        from tff.safe_text import visible  # only here, since it takes a second
+        from tff.safe_text import make_printable  # only here, since it takes a second
 
-        text = visible(text, lines=True)  # names of files may hold what a terminal obeys
+        text = make_printable(text, lines=True)  # names of files may hold what a terminal obeys
         console = Console(stderr=True)
         console.print(Text(f"Error: {text}", style="bold red"), soft_wrap=True)
         console.print("(HYDRA_FULL_ERROR=1 shows where it came from.)", style="dim")
-        raise ended(text) from None
+        raise exit_error(text) from None
 
 
-def ended(reason: str) -> JobError | SystemExit:
+def exit_error(reason: str) -> JobError | SystemExit:
     """What to raise when the user has been told why nothing more is done."""
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         # SystemExit would end the jobs that are still to run. Hydra ends with this at last.
@@ -191,8 +191,8 @@ def ended(reason: str) -> JobError | SystemExit:
 
 def _told(error: Exception) -> str | None:
     """One sentence; None for an error that is not the user's to mend."""
-    cause = itself(error)
-    if only_gone(cause):
+    cause = root_cause(error)
+    if is_lost_connection(cause):
         # `tff.cli.run_folder.fail` notes what the other process has left word of.
         if reason := "; ".join(getattr(error, "__notes__", ())):
             return f"another process failed: {reason}"
@@ -200,9 +200,9 @@ def _told(error: Exception) -> str | None:
     # In a test, and before the first job of a sweep, there is no folder yet.
     hydra = HydraConfig.instance().cfg
     folder = OmegaConf.select(hydra, "hydra.runtime.output_dir") if hydra else None  # type: ignore[arg-type]
-    if fault := sentence(cause, folder):
+    if fault := explain(cause, folder):
         return fault
     if isinstance(cause, MissingMandatoryValue) and cause.full_key:
         return f"{cause.full_key} is needed: pass {cause.full_key}=..."
-    mendable = isinstance(error, MENDABLE) or isinstance(cause, MENDABLE)
+    mendable = isinstance(error, USER_ERRORS) or isinstance(cause, USER_ERRORS)
     return str(cause).strip() if mendable else None

@@ -11,7 +11,7 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from tff.distributed import place
+from tff.distributed import get_rank
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 def track(items: Iterable[T], description: str) -> Iterator[T]:
     """Yield the items and show how far it is; what takes under a second leaves no line in a log."""
-    if place()[0] > 0:
+    if get_rank() > 0:
         yield from items
         return
     total = len(items) if isinstance(items, Sized) else None

@@ -21,7 +21,7 @@ _UNSEEN = re.compile(
 )
 
 
-def visible(text: str, lines: bool = False) -> str:
+def make_printable(text: str, lines: bool = False) -> str:
     r"""Text as it may stand in a terminal or a page: `\x1b` for an escape character, and so on.
 
     Names of files and classes may hold sequences that clear a screen, write over what stands there,
@@ -39,14 +39,14 @@ def visible(text: str, lines: bool = False) -> str:
     return text if lines else text.replace("\n", "\\n")
 
 
-def without_formulas(table: pd.DataFrame) -> pd.DataFrame:
+def escape_formulas(table: pd.DataFrame) -> pd.DataFrame:
     """Text that a spreadsheet would run as a formula gets an apostrophe in front.
 
     Control characters are made visible: an end of line in a name would begin a row of its own.
     """
 
     def guard(cell: object) -> object:
-        return _FORMULA.sub(r"\1'", visible(cell)) if isinstance(cell, str) else cell
+        return _FORMULA.sub(r"\1'", make_printable(cell)) if isinstance(cell, str) else cell
 
     text = table.select_dtypes(exclude=["number", "bool"]).columns
     safe = table.assign(**{c: table[c].astype(object).map(guard) for c in text})
@@ -54,7 +54,7 @@ def without_formulas(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def read_table(path: Path, names: Iterable[str]) -> pd.DataFrame:
-    """A table of a report, its names without the apostrophes of `without_formulas`.
+    """A table of a report, its names without the apostrophes of `escape_formulas`.
 
     Args:
         path: of a CSV file.

@@ -16,7 +16,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from PIL import Image
 
-from tff.atomic import beside
+from tff.atomic import temporary_path
 from tff.data import manifest as listing
 from tff.data.dataset import Images
 from tff.data.folder import Folder
@@ -263,7 +263,7 @@ def test_what_a_killed_writer_left_in_the_cache_is_removed(tmp_path):
     put(root, "g/0_real/0.png", "g/1_fake/0.png")
     cache.mkdir()
     for age in (0, 7200):
-        part = beside(cache / "images.parquet")
+        part = temporary_path(cache / "images.parquet")
         part.touch()
         os.utime(part, (time.time() - age,) * 2)
     index(root, cache=cache)

@@ -19,7 +19,7 @@ from tff.analyses.median_test import MedianTest
 from tff.analyses.ranking import Ranking
 from tff.analyses.sensitivity import Sensitivity
 from tff.cli.launch import launch, processes
-from tff.distributed import place
+from tff.distributed import get_rank
 from tff.report.page import write
 
 
@@ -31,7 +31,7 @@ class Trouble(Grayscale):
         object.__setattr__(self, "ranks", ranks)
 
     def __call__(self, image):
-        rank, _ = place()
+        rank = get_rank()
         if rank in self.ranks:
             if self.what == "value":
                 raise ValueError(f"picture of process {rank} is odd")
@@ -54,7 +54,7 @@ def work(device, case, images, out):
     torch.set_num_threads(1)
     of = Path(images)
     if case == "files":
-        if place()[0] == 1:
+        if get_rank() == 1:
             raise ValueError("only process 1 sees this")
         distributed.barrier()
     # 3 batches, or 1 for `few`: of three processes one or two see no image.
@@ -68,7 +68,7 @@ def work(device, case, images, out):
         "median": MedianTest(ablation),
     }
     results = run(analyses, subject)
-    if place()[0] == 0:
+    if get_rank() == 0:
         write(results, Path(out), {})
     return len(results)
 

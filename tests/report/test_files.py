@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tff.safe_text import without_formulas
+from tff.safe_text import escape_formulas
 
 
 def test_csv_keeps_every_bit_and_runs_no_formula(tmp_path: Path) -> None:
@@ -18,7 +18,7 @@ def test_csv_keeps_every_bit_and_runs_no_formula(tmp_path: Path) -> None:
         {"value": wild, "single": rng.random(500, dtype=np.float32), "negative": -rng.random(500)}
     ).assign(name="=HYPERLINK(1)", other=["+1", "-1", "@x", "a=b", None] * 100)
     table["=head"] = pd.Categorical(["=c", "d"] * 250)
-    without_formulas(table).to_csv(tmp_path / "t.csv", index=False)
+    escape_formulas(table).to_csv(tmp_path / "t.csv", index=False)
     back = pd.read_csv(tmp_path / "t.csv", dtype=str)
     for column in ("value", "single", "negative"):
         read = np.array([float(text) for text in back[column]], table[column].dtype)

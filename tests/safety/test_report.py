@@ -18,7 +18,7 @@ import pytest
 from tff.plots.grouped import boxes
 from tff.plots.scatter import heat_map
 from tff.report.page import file_name, free, write
-from tff.safe_text import visible
+from tff.safe_text import make_printable
 from tff.types import Result
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -90,7 +90,7 @@ def test_no_name_becomes_part_of_the_page(page, hostile):
             assert not re.match(r"\s*(javascript|vbscript|https?|//)", address, re.IGNORECASE)
     words = "".join(found.words)
     for name in hostile:
-        assert visible(name, lines=True) in words
+        assert make_printable(name, lines=True) in words
 
 
 def test_the_page_holds_nothing_that_turns_text(page):
@@ -119,7 +119,7 @@ def test_every_figure_is_sound_and_shows_the_names_as_they_are(page, hostile):
             words += element.text or ""
     for name in hostile:
         for line in name.split("\n"):
-            assert visible(line) in words or "\r" in line, name  # no formula, no markup
+            assert make_printable(line) in words or "\r" in line, name  # no formula, no markup
 
 
 def test_files_stay_inside_and_have_names_that_any_disk_takes(page):

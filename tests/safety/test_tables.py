@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tff.published.rankings import read_omega
-from tff.safe_text import read_table, visible, without_formulas
+from tff.safe_text import escape_formulas, make_printable, read_table
 from tff.types import Channels
 
 TEXT = st.text(st.sampled_from(list("=+-@\t\r\n;,'\"a ＝＠")) | st.characters(codec="utf-8"))
@@ -31,14 +31,14 @@ def path(tmp_path_factory):
 
 @given(text=TEXT)
 def test_text_comes_back_as_it_is_shown(text, path):
-    without_formulas(pd.DataFrame({"name": [text], "ap": 1.0})).to_csv(path, index=False)
-    assert read_table(path, ["name"])["name"].tolist() == [visible(text)]
+    escape_formulas(pd.DataFrame({"name": [text], "ap": 1.0})).to_csv(path, index=False)
+    assert read_table(path, ["name"])["name"].tolist() == [make_printable(text)]
 
 
 @given(st.lists(TEXT, min_size=1, max_size=3))
 def test_no_cell_begins_with_a_sign_of_a_formula_wherever_it_is_cut(names):
     table = pd.DataFrame({"n": range(len(names)), "name": names, "=head": 1})
-    text = without_formulas(table).to_csv(index=False)
+    text = escape_formulas(table).to_csv(index=False)
     for separator in ",;\t":
         for cell in cells(text, separator):
             assert not cell.startswith(tuple("=+-@＝＋－＠")), (separator, cell)
@@ -46,9 +46,9 @@ def test_no_cell_begins_with_a_sign_of_a_formula_wherever_it_is_cut(names):
 
 def test_every_hostile_name(hostile, tmp_path):
     table = pd.DataFrame({"generator": hostile, "ap": -0.5})
-    without_formulas(table).to_csv(tmp_path / "t.csv", index=False)
+    escape_formulas(table).to_csv(tmp_path / "t.csv", index=False)
     assert read_table(tmp_path / "t.csv", ["generator"])["generator"].tolist() == [
-        *map(visible, hostile)
+        *map(make_printable, hostile)
     ]
     assert len((tmp_path / "t.csv").read_bytes().splitlines()) == 1 + len(hostile)
     assert "-0.5" in (tmp_path / "t.csv").read_text()  # numbers stay numbers
@@ -71,7 +71,7 @@ def test_packed_tables_are_not_unfolded(ending, tmp_path, little_memory):
 
 @given(st.text())
 def test_visible_text_holds_nothing_that_is_obeyed(text):
-    shown = visible(text)
+    shown = make_printable(text)
     assert all(c.isprintable() or c == "\t" or ord(c) > 0x9F for c in shown)
     assert not set(shown) & set("\x1b\r\n\x07\x08\x7f\x9b\x9d\u202e\u2066\u2028")
     shown.encode()  # no half characters
@@ -79,6 +79,6 @@ def test_visible_text_holds_nothing_that_is_obeyed(text):
 
 def test_what_is_visible_stays():
     text = "émile 猫 تفاحة 👩‍🔬 [red]x[/red] <b>\t$x^2$"
-    assert visible(text) == text
-    assert visible("a\n\x1b[2J\u202eb\rc") == r"a\n\x1b[2J\u202eb\rc"
-    assert visible("a\nb", lines=True) == "a\nb"
+    assert make_printable(text) == text
+    assert make_printable("a\n\x1b[2J\u202eb\rc") == r"a\n\x1b[2J\u202eb\rc"
+    assert make_printable("a\nb", lines=True) == "a\nb"

@@ -14,7 +14,7 @@ from tests.helpers.tiny import tree
 from tff.data.folder import Folder
 from tff.detectors.checkpoint import load
 from tff.report.terminal import show
-from tff.safe_text import visible
+from tff.safe_text import make_printable
 from tff.types import Result
 
 #: What rich itself writes for colors; nothing else may begin with an escape character.
@@ -37,7 +37,7 @@ def test_reports_steer_no_terminal(color, hostile, tmp_path):
     assert ("\x1b[" in file.getvalue()) == bool(color)
     for name in hostile:
         for mark in "•!":
-            assert f"{mark} {visible(name)}" in text
+            assert f"{mark} {make_printable(name)}" in text
     # No name begins a line of its own, as a finding of ours would.
     assert not re.search(r"^(two|overwritten)", text, re.MULTILINE)
 

@@ -10,7 +10,7 @@ import torch
 import torch.multiprocessing as mp
 from torch import distributed
 
-from tff.distributed import place
+from tff.distributed import get_rank, get_world_size
 from tff.statistics.detection import AveragePrecision
 from tff.statistics.ffrs import FFRS
 from tff.statistics.per_image import PerImage
@@ -51,7 +51,7 @@ def worker(rank: int, folder: str) -> None:
             "gloo", init_method=f"file://{folder}/meet{world}", rank=rank, world_size=world
         )
         try:
-            assert place() == (rank, world)
+            assert (get_rank(), get_world_size()) == (rank, world)
             torch.save(results(dealt(rank, world)), f"{folder}/{rank}of{world}.pt")
         finally:
             distributed.destroy_process_group()
@@ -66,7 +66,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def alone() -> dict[str, Any]:
-    assert place() == (0, 1)
+    assert (get_rank(), get_world_size()) == (0, 1)
     return results(list(range(ROWS)))
 
 

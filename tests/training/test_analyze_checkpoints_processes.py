@@ -18,7 +18,7 @@ from tff.analyses.engine.analysis import Analysis
 from tff.analyses.engine.subject import Subject
 from tff.data.folder import Folder
 from tff.detectors.safe_load import read
-from tff.distributed import place
+from tff.distributed import get_rank
 from tff.training.analyze_checkpoints import AnalyzeCheckpoints
 from tff.training.checkpointing import Last
 from tff.training.fit import fit
@@ -34,7 +34,7 @@ class Odd:
     cue = "luck"
 
     def __call__(self, image):
-        if place()[0] == 1:
+        if get_rank() == 1:
             raise OSError("process 1 lost a file")
         return image
 
@@ -47,7 +47,7 @@ class Failing(Analysis):
 
     def answer(self, subject):
         subject.evaluate(Odd() if self.where == "in a pass" else None)
-        if self.where == "everywhere" or place()[0] == 1:
+        if self.where == "everywhere" or get_rank() == 1:
             raise MemoryError(f"failed {self.where}")
         if self.where == "between passes":
             none = {"none": torch.tensor([0])}
@@ -60,7 +60,7 @@ class Interrupted(Analysis):
     """One process gets a signal meanwhile."""
 
     def answer(self, subject):
-        if place()[0] == 1:
+        if get_rank() == 1:
             os.kill(os.getpid(), signal.SIGUSR1)
         return Result("done")
 
@@ -75,7 +75,7 @@ class Unwanted(Analysis):
 
 def not_the_second(*arguments, weights, **options):
     """A subject that one process cannot make at the second checkpoint."""
-    if place()[0] == 1 and weights == "step 6":
+    if get_rank() == 1 and weights == "step 6":
         raise MemoryError("no room for it")
     return Subject.of(*arguments, weights=weights, **options)
 

@@ -21,7 +21,7 @@ from tff.analyses.engine.analysis import Failed, run, unanswered
 from tff.cli.launch import launch
 from tff.cli.run_folder import first, wanted
 from tff.comparisons.checkpoints import Run, listed, protocol, side_by_side
-from tff.distributed import agreed, place, together
+from tff.distributed import broadcast, fail_together, get_rank
 from tff.report.loggers import log_results
 from tff.report.page import versions, write
 from tff.report.terminal import show
@@ -57,8 +57,8 @@ def analyse(
     runs = {ckpt: _run(device, one, failed) for ckpt, one in settings.items()}
     results = side_by_side(runs)
     cfg = next(iter(settings.values()))
-    with together():
-        if place()[0] == 0:
+    with fail_together():
+        if get_rank() == 0:
             options: Any = OmegaConf.to_container(cfg)
             context = {
                 "protocol": protocol(runs),
@@ -143,10 +143,10 @@ def analyse_best(
         All scalars of the report; none where the run has left no such checkpoint.
     """
     best = out / "checkpoints" / "best.ckpt"
-    if not agreed(best.is_file()):
+    if not broadcast(best.is_file()):
         log.warning("not analysed: %s was not written", best)
         return {}
-    settings = agreed(settings)
+    settings = broadcast(settings)
     trainer = next(iter(settings.values())).trainer
     # A training that has learned too little is part of a sweep all the same.
     return launch(trainer, analyse, settings, _command(best, options), unanswered)

@@ -24,8 +24,8 @@ from pytorch_lightning.strategies.launchers import subprocess_script as trainer_
 from torch.distributed import destroy_process_group, is_available, is_initialized
 from torch.multiprocessing.spawn import ProcessExitedException
 
-from tff.distributed import OtherProcessError, place
-from tff.errors import MENDABLE, ended, itself, only_gone, readable_errors
+from tff.distributed import OtherProcessError, get_rank
+from tff.errors import USER_ERRORS, exit_error, is_lost_connection, readable_errors, root_cause
 
 #: Below those that Linux gives to whoever asks for any (from 32768 on).
 PORTS = range(15_000, 32_000)
@@ -80,7 +80,7 @@ def processes() -> Iterator[None]:
     except BaseException as error:
         # It has to be told to no one: the others wait for this process. But where one of them is
         # gone, that one may be about to say why.
-        patience = GRACE if only_gone(itself(error)) else 0.0
+        patience = GRACE if is_lost_connection(root_cause(error)) else 0.0
         _end(started, patience)  # before the group: NCCL might wait for them to leave it
         raise
     finally:
@@ -166,14 +166,14 @@ def launch(trainer: Mapping[str, Any], work: Callable[..., T], *arguments: objec
         reason = f"process {error.error_index} ended with code {error.exit_code}"
         if error.exit_code < 0:
             print(f"Error: {reason}: killed, perhaps for want of memory", file=sys.stderr)
-        raise ended(reason) from None
+        raise exit_error(reason) from None
     return found
 
 
 def _called(
     fabric: Fabric, work: Callable[..., T], arguments: Sequence[object], log: dict[str, Any] | None
 ) -> T:
-    parent, (rank, _) = os.getppid(), place()
+    parent, rank = os.getppid(), get_rank()
     if rank > 0:
         logging.getLogger("tff").setLevel(logging.ERROR)  # what the first one says is enough
     elif log and not logging.getLogger().handlers:  # a process that has just been started
@@ -183,8 +183,8 @@ def _called(
             return work(str(fabric.device), *arguments)
         except OtherProcessError as error:  # which names it and its reason
             time.sleep(PATIENCE)  # whoever starts processes ends all when the first one ends
-            raise ended(str(error)) from None
-        except MENDABLE:
+            raise exit_error(str(error)) from None
+        except USER_ERRORS:
             if rank > 0:  # most errors are met by all processes, and the first one tells of them
                 time.sleep(PATIENCE)
                 if os.getppid() != parent:
@@ -192,7 +192,7 @@ def _called(
                 print(f"Process {rank}:", file=sys.stderr)
             raise
         except RuntimeError as error:
-            if only_gone(error):
+            if is_lost_connection(error):
                 time.sleep(PATIENCE)  # the one that is gone tells why, or whoever started it
             raise
 

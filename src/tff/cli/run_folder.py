@@ -23,9 +23,9 @@ from omegaconf import DictConfig, OmegaConf
 
 # `main` of train.py, which a launcher may send to another process, needs this module, and the
 # folder of a job is resolved there.
-from tff.atomic import alone, taken, write_json
+from tff.atomic import is_locked, lock, write_json
 from tff.comparisons.runs import FAILED, FINISHED, part
-from tff.errors import itself, only_gone, readable_errors, sentence
+from tff.errors import explain, is_lost_connection, readable_errors, root_cause
 
 #: Rank, number of processes, and what names the job, by who starts processes. The first process of
 #: each node may also be started by hand.
@@ -99,7 +99,7 @@ def kept(folder: Path | str) -> Iterator[None]:
     if not first():
         yield
         return
-    with alone(Path(folder) / LOCK) as ours:
+    with lock(Path(folder) / LOCK) as ours:
         if not ours:
             raise ValueError(busy(folder))
         yield
@@ -107,7 +107,7 @@ def kept(folder: Path | str) -> Iterator[None]:
 
 def running(folder: Path | str) -> bool:
     """Whether a training is going on in a folder."""
-    return taken(Path(folder) / LOCK)
+    return is_locked(Path(folder) / LOCK)
 
 
 def busy(folder: Path | str) -> str:
@@ -167,9 +167,9 @@ def fail(folder: Path | str, error: BaseException) -> None:
 
     Where even that cannot be written, the error itself matters more.
     """
-    path, cause = Path(folder) / FAILED, itself(error)
+    path, cause = Path(folder) / FAILED, root_cause(error)
     with suppress(OSError):
-        if (only_gone(cause) or _ENDED.match(str(cause))) and path.is_file():
+        if (is_lost_connection(cause) or _ENDED.match(str(cause))) and path.is_file():
             with suppress(ValueError, KeyError, TypeError):
                 told = json.loads(path.read_text(encoding="utf-8"))
                 error.add_note(f"{told['type']}: {told['error']}")
@@ -219,10 +219,10 @@ def require_writable(arguments: Iterable[str]) -> None:
     except OSError as error:
         # The name within is one that nobody knows; and /proc calls missing what it does not permit.
         number = errno.EACCES if error.errno == errno.ENOENT else error.errno
-        reason = sentence(OSError(number, error.strerror, str(there)))
-        from tff.safe_text import visible  # only here, since it takes a second
+        reason = explain(OSError(number, error.strerror, str(there)))
+        from tff.safe_text import make_printable  # only here, since it takes a second
 
-        sys.exit(visible(f"Error: no run can be kept in {folder}. {reason}", lines=True))
+        sys.exit(make_printable(f"Error: no run can be kept in {folder}. {reason}", lines=True))
 
 
 LONGEST = 120

@@ -22,7 +22,7 @@ from tff.atomic import remove_abandoned
 from tff.cli.analyze import analyse_best, following
 from tff.cli.launch import processes
 from tff.cli.run_folder import fail, finish, first, forget
-from tff.distributed import agreed
+from tff.distributed import broadcast
 from tff.training.checkpointing import CheckpointFile
 from tff.training.fit import fit, show
 from tff.training.resume import Draws, newest, require_resumable
@@ -63,7 +63,7 @@ def train(cfg: DictConfig) -> float | None:
             finish_loggers(trainer.loggers)
         show(metrics, trainer, out)
         objective = metrics.get(cfg.optimized_metric)
-        if agreed(bool(analysis)):
+        if broadcast(bool(analysis)):
             analyse_best(out, analysis, cfg.analyze_options)
         if trainer.is_global_zero:
             overrides = list(HydraConfig.get().overrides.task)

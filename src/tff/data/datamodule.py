@@ -17,7 +17,7 @@ from tff.data.dataset import Images, Transform, View
 from tff.data.layout import Layout
 from tff.data.loaders import EvaluationBatches, TrainingBatches, loader
 from tff.data.manifest import ANY, Manifest, manifest
-from tff.distributed import place
+from tff.distributed import get_world_size
 from tff.types import Batch
 
 SPLITS = ("train", "val", "test")
@@ -181,10 +181,12 @@ class Data(LightningDataModule, ABC):
         images = replace(self.images("val"), transform=self.augmentation.get("validation"))
         self._require_size(images)
         batches = EvaluationBatches(images, self.batch_size)
-        if len(batches.batches) < place()[1]:  # a process without a batch would leave the others
+        if (
+            len(batches.batches) < get_world_size()
+        ):  # a process without a batch would leave the others
             raise ValueError(
                 f"{len(images)} validation images make {len(batches.batches)} batches for "
-                f"{place()[1]} processes; lower data.batch_size, or use fewer processes"
+                f"{get_world_size()} processes; lower data.batch_size, or use fewer processes"
             )
         return loader(images, batches, self.workers)
 

@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from tff.data.dataset import Images
-from tff.distributed import place
+from tff.distributed import get_rank, get_world_size
 from tff.types import Batch
 
 Keys = list[tuple[int, ...]]  # (epoch, row), or (epoch, row, number of the view)
@@ -40,11 +40,11 @@ class EvaluationBatches(Sampler[Keys]):
         ]
 
     def __iter__(self) -> Iterator[Keys]:
-        rank, world = place()
+        rank, world = get_rank(), get_world_size()
         return iter(self.batches[rank::world])
 
     def __len__(self) -> int:
-        rank, world = place()
+        rank, world = get_rank(), get_world_size()
         return len(self.batches[rank::world])
 
 
@@ -62,7 +62,7 @@ class TrainingBatches(Sampler[Keys]):
         if len(self) == 0:
             raise ValueError(
                 f"{rows} training images do not fill one batch of {batch_size} on each of "
-                f"{place()[1]} processes; lower data.batch_size"
+                f"{get_world_size()} processes; lower data.batch_size"
             )
 
     def set_epoch(self, epoch: int) -> None:
@@ -75,10 +75,10 @@ class TrainingBatches(Sampler[Keys]):
         return self
 
     def __len__(self) -> int:
-        return self.rows // (self.batch_size * place()[1])
+        return self.rows // (self.batch_size * get_world_size())
 
     def __iter__(self) -> Iterator[Keys]:
-        rank, world = place()
+        rank, world = get_rank(), get_world_size()
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.rows)
         for i in range(self.first, len(self)):
             start = (i * world + rank) * self.batch_size
@@ -177,7 +177,7 @@ class TrainingLoader(Loader):
             "delivered": self._delivered,
             "rows": self._batches.rows,
             "batch_size": self._batches.batch_size,
-            "processes": place()[1],
+            "processes": get_world_size(),
         }
 
     def load_state_dict(self, state: dict[str, int]) -> None:

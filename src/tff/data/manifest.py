@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from tff.atomic import remove_abandoned, whole
+from tff.atomic import remove_abandoned, write_atomically
 from tff.data.dataset import FORMATS, MOST_PIXELS, Images, damage, read
 from tff.data.layout import LABELS, Layout
 from tff.progress import track
@@ -251,7 +251,7 @@ def save(table: pd.DataFrame, store: Path | None) -> None:
         return
     try:
         remove_abandoned(store.parent)
-        with whole(store) as part:
+        with write_atomically(store) as part:
             table.to_parquet(part, index=False, write_page_checksum=True)
     except OSError as error:
         log.warning("%s: cannot be written (%s); nothing is kept for next time", store, error)

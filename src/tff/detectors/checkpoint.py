@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_type_hints
 from tff.detectors.detector import Detector
 from tff.detectors.safe_load import read
 from tff.detectors.weights import HINT, fill, fit, recognise, state_dict_in
-from tff.safe_text import visible
+from tff.safe_text import make_printable
 
 #: The entry of a checkpoint in which `tff` says how to rebuild its detector and where its data are.
 ORIGIN = "tff"
@@ -144,7 +144,7 @@ def build(settings: Any, path: Path | str, package: str, kind: type[T], **overri
     try:
         made: T = make(**arguments)
     except Exception as error:  # arguments made for it let it stumble over anything
-        told = visible(str(error), lines=True)
+        told = make_printable(str(error), lines=True)
         raise ValueError(f"checkpoint {path}: {target} cannot be made: {told}") from error
     return made
 

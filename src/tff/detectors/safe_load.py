@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from tff.safe_text import visible
+from tff.safe_text import make_printable
 
 _LFS = b"version https://git-lfs"
 # torch.save does not compress; weights hardly shrink if someone else does.
@@ -97,4 +97,4 @@ def _reason(error: Exception, path: Path) -> str:
         first = ""  # torch's text advises to read it with code
     told = ": ".join(text for text in (type(error).__name__, first) if text)
     size = path.stat().st_size
-    return f"not a readable checkpoint, perhaps cut short ({size:,} bytes; {visible(told)})"
+    return f"not a readable checkpoint, perhaps cut short ({size:,} bytes; {make_printable(told)})"

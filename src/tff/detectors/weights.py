@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tff.detectors.safe_load import read
-from tff.safe_text import visible
+from tff.safe_text import make_printable
 
 # What trainers put before the names of a network's own tensors.
 _WRAPPERS = ("module.", "_orig_mod.", "detector.", "model.", "network.")
@@ -64,7 +64,9 @@ def state_dict_in(content: Mapping[str, Any], path: Path | str) -> dict[str, Ten
     weights = {k: v for k, v in content.items() if isinstance(v, Tensor) and isinstance(k, str)}
     if not weights:
         found = ", ".join(str(key) for key in [*content][:5]) or "nothing"
-        raise ValueError(f"checkpoint {path}: holds no tensors, only: {visible(found[:300])}")
+        raise ValueError(
+            f"checkpoint {path}: holds no tensors, only: {make_printable(found[:300])}"
+        )
     _require_dense(weights, path)
     for wrapper in _WRAPPERS:
         if all(k.startswith(wrapper) for k in weights):
@@ -124,7 +126,7 @@ def recognise(weights: Mapping[str, Tensor], path: Path | str) -> dict[str, Any]
     """
     if "conv_stem.weight" in weights:
         return {"_target_": "tff.detectors.timm_models.efficientnet_b0"}
-    found = f"first tensors: {visible(', '.join([*weights][:3])[:300])}"
+    found = f"first tensors: {make_printable(', '.join([*weights][:3])[:300])}"
     inner = weights.get("layer1.0.conv2.weight")
     if inner is not None and inner.ndim == 4:
         blocks = {m[0] for k in weights if (m := re.match(r"layer[1-4]\.\d+\.", k))}
@@ -175,7 +177,7 @@ class Fit:
         }
         return ", ".join(
             f"{len(names)} {'tensor' if len(names) == 1 else 'tensors'} {what} "
-            f"({visible(', '.join(names[:3])[:300])}{', ...' if len(names) > 3 else ''})"
+            f"({make_printable(', '.join(names[:3])[:300])}{', ...' if len(names) > 3 else ''})"
             for what, names in told.items()
             if names
         )

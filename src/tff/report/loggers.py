@@ -14,7 +14,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from tff.report.page import render_png
 from tff.report.wandb import send, use
-from tff.safe_text import without_formulas
+from tff.safe_text import escape_formulas
 from tff.types import Result
 
 ROWS_LOGGED = 1000
@@ -78,5 +78,5 @@ def _log_ranking(
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ranking.csv"
-        without_formulas(ranking).to_csv(path, index=False)
+        escape_formulas(ranking).to_csv(path, index=False)
         send(logger, "ranking", {path.name: path}, metadata)

@@ -21,9 +21,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from tff.atomic import beside, remove_abandoned
+from tff.atomic import remove_abandoned, temporary_path
 from tff.plots.style import DARK, STYLE
-from tff.safe_text import visible, without_formulas
+from tff.safe_text import escape_formulas, make_printable
 from tff.types import Result
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "numpy", "scipy", "scikit-learn", "tff")
@@ -81,7 +81,7 @@ def render_svg(figure: Figure) -> bytes:
     """The figure as SVG, its text as text in the reader's font."""
     # XML may not hold control characters, not even escaped ones: a name with one in it would break
     # the figure.
-    drawn = visible(_saved(figure, "svg", "Date").decode(), lines=True).encode()
+    drawn = make_printable(_saved(figure, "svg", "Date").decode(), lines=True).encode()
     return re.sub(rb"'DejaVu Sans'[^;\"]*", SANS, drawn)
 
 
@@ -167,9 +167,7 @@ def section(name: str, result: Result, folder: Path) -> dict[str, object]:
 
 
 def _table(name: str, table: pd.DataFrame, path: Path) -> dict[str, object]:
-    without_formulas(table).to_csv(
-        path, index=False
-    )  # pandas writes floats so that they round-trip
+    escape_formulas(table).to_csv(path, index=False)  # pandas writes floats so that they round-trip
     same, rest = constants_apart(table)
     return {
         "name": name,
@@ -215,7 +213,7 @@ def write(results: Mapping[str, Result], folder: Path, context: Mapping[str, obj
     if folder.exists() and any(folder.iterdir()) and not (folder / "summary.json").exists():
         raise FileExistsError(f"{folder} is neither empty nor an older report; choose another one")
     remove_abandoned(folder.parent)
-    new, old = beside(folder), beside(folder)
+    new, old = temporary_path(folder), temporary_path(folder)
     try:
         _fill(new, results, context)
         if folder.exists():
@@ -256,4 +254,4 @@ def _template() -> jinja2.Template:
 
 def _visible(value: object) -> object:
     """Text of others; what a macro has made of it is safe already."""
-    return visible(value, lines=True) if type(value) is str else value
+    return make_printable(value, lines=True) if type(value) is str else value

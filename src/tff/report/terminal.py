@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tff.report.page import cells, constants_apart, numeric
-from tff.safe_text import visible
+from tff.safe_text import make_printable
 from tff.types import Result
 
 ROWS_SHOWN, COLUMNS_SHOWN = 15, 7
@@ -38,7 +38,7 @@ def show(results: Mapping[str, Result], page: Path, console: Console | None = No
 
 def _text(words: str, style: str = "") -> Text:
     """Not markup, since a name may hold brackets, and nothing that steers the terminal."""
-    return Text(visible(words), style=style)
+    return Text(make_printable(words), style=style)
 
 
 def _compact(result: Result) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 
 from tff.analyses.engine.analysis import Analysis, run, unanswered
 from tff.analyses.engine.subject import Subject, TooFewImagesError
-from tff.distributed import all_or_none
+from tff.distributed import guard_collectives
 from tff.report import loggers
 from tff.report.page import versions, write
 from tff.types import Result
@@ -150,7 +150,7 @@ class AnalyzeCheckpoints(Checkpoint):
     ) -> None:
         protocol: dict[str, object] = {}
         try:
-            with all_or_none():
+            with guard_collectives():
                 images = trainer.datamodule.splits().limited(self.images)  # type: ignore[attr-defined]
                 device, weights = str(pl_module.device), f"step {step}"
                 subject = self.subject(pl_module.detector, images, device=device, weights=weights)
@@ -161,7 +161,7 @@ class AnalyzeCheckpoints(Checkpoint):
             protocol = subject.protocol
         cost = self._cost(began)
         try:
-            with all_or_none():
+            with guard_collectives():
                 if trainer.is_global_zero:
                     told = {"step": step, "protocol": protocol, "versions": versions(), **cost}
                     write(results, self._folder(step), told)

@@ -12,7 +12,7 @@ from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
-from tff.atomic import whole
+from tff.atomic import write_atomically
 from tff.detectors.safe_load import read
 from tff.training.resume import images_fingerprint, require_same_images
 
@@ -33,7 +33,7 @@ class CheckpointFile(TorchCheckpointIO):
             OSError: the disk is full or the like; the former checkpoint is as it was.
         """
         # Opened here: the errors of torch's own writer do not say what went wrong.
-        with whole(Path(path), lasting=True) as part, part.open("wb") as file:
+        with write_atomically(Path(path), lasting=True) as part, part.open("wb") as file:
             torch.save(checkpoint, file)
 
     def load_checkpoint(

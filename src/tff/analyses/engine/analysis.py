@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from tff.analyses.engine.sanity_checks import raise_doubts
 from tff.analyses.engine.subject import Subject, TooFewImagesError
-from tff.distributed import all_or_none
+from tff.distributed import guard_collectives
 from tff.types import Result
 
 #: Makes a result of the name of an analysis and its error.
@@ -78,7 +78,7 @@ def run(
         if before:
             before()
         try:
-            with all_or_none():
+            with guard_collectives():
                 return question()
         except Exception as error:
             if failed is None:
@@ -92,7 +92,7 @@ def run(
     if looked and not any(analysis.tells_of_files for analysis in looked):
         detection = any(analysis.rests_on_detection for analysis in looked)
         try:
-            with all_or_none():
+            with guard_collectives():
                 raise_doubts(next(iter(results.values())), subject, detection)
         except Exception as error:
             if failed is None:

@@ -25,9 +25,9 @@ import torch
 from torch import Tensor, nn
 
 from tff.analyses.engine.passes import Activity, Cue, Evaluation, Passes, Relevance, Rows
-from tff.atomic import remove_abandoned, whole
+from tff.atomic import remove_abandoned, write_atomically
 from tff.data.dataset import Images
-from tff.distributed import agreed, place, together
+from tff.distributed import broadcast, fail_together, get_rank
 from tff.relevance.conservation import COLUMNS
 from tff.types import Channels, Floats
 
@@ -42,7 +42,7 @@ def write(path: Path, table: pd.DataFrame, facts: Mapping[str, object]) -> None:
         {**(arrow.schema.metadata or {}), b"tff": json.dumps(facts).encode()}
     )
     remove_abandoned(path.parent)
-    with whole(path) as part:
+    with write_atomically(path) as part:
         pq.write_table(arrow, part, compression="zstd")
 
 
@@ -261,11 +261,11 @@ class Kept:
         make: Callable[[], tuple[pd.DataFrame, dict[str, Any]]],
     ) -> tuple[pd.DataFrame, dict[str, Any]]:
         """The table and facts of a pass: read, or made and written."""
-        with together():  # a damaged file may be seen by one of them alone
+        with fail_together():  # a damaged file may be seen by one of them alone
             path = fitting(self.folder, name, key)
-        path, exists = agreed((path, path.exists()))
+        path, exists = broadcast((path, path.exists()))
         if exists:
-            with together():
+            with fail_together():
                 table, kept = read(path)
             if not covers(kept.get("key"), key):
                 raise ValueError(
@@ -273,8 +273,8 @@ class Kept:
                 )
             return table, kept["facts"]
         table, facts = make()
-        with together():
-            if place()[0] == 0:
+        with fail_together():
+            if get_rank() == 0:
                 write(path, table, {"key": key, "facts": facts})
         return table, facts
 

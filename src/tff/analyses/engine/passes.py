@@ -17,7 +17,7 @@ from tff.data.dataset import Images
 from tff.data.loaders import EvaluationBatches, loader
 from tff.detectors.detector import Detector
 from tff.detectors.hooks import Instead, dropped, outputs, recorded
-from tff.distributed import place, together
+from tff.distributed import fail_together, get_world_size
 from tff.progress import track
 from tff.relevance.conservation import COLUMNS
 from tff.relevance.lrp import LRP, Explanation
@@ -125,7 +125,7 @@ def each(
     Raises:
         OtherProcessError: another process failed.
     """
-    with together() as check:
+    with fail_together() as check:
         fitting = Fitting(look, name)
         for batch in track(batches, name):
             check()
@@ -267,8 +267,8 @@ class Passes:
                     all_of.update(batch.index[wanted[batch.index]], of_all)
 
             self._each(images, name, look, keep)
-        if place()[1] > 1:
-            with together():  # one GPU may have no room for it
+        if get_world_size() > 1:
+            with fail_together():  # one GPU may have no room for it
                 all_of.to(self.device)  # since processes on GPUs can exchange only what lies there
         values = rows.compute().cpu().numpy()
         return Evaluation(

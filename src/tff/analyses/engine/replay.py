@@ -16,7 +16,7 @@ from tff.analyses.engine.subject import Network, Subject
 from tff.atomic import write_json
 from tff.data.datamodule import Splits
 from tff.data.dataset import Images, View
-from tff.distributed import place, together
+from tff.distributed import fail_together, get_rank
 from tff.types import Channels
 
 
@@ -50,8 +50,8 @@ def keep(subject: Subject, folder: Path) -> Subject:
         "protocol": subject.protocol,
         "images": files,
     }
-    with together():
-        if place()[0] == 0:
+    with fail_together():
+        if get_rank() == 0:
             for name, found in sets.items():
                 if not (home / files[name]).exists():
                     write(home / files[name], found.manifest, _facts(found))

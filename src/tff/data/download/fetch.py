@@ -25,7 +25,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-from tff.atomic import alone, write_json
+from tff.atomic import lock, write_json
 from tff.data.download.extract import MARK, amount, counted, library, require, unpack
 from tff.data.download.sources import File, Source, Split
 
@@ -42,7 +42,7 @@ def locked(folder: Path) -> Iterator[None]:
     """
     with ExitStack() as stack:
         try:
-            ours = stack.enter_context(alone(folder / LOCK))
+            ours = stack.enter_context(lock(folder / LOCK))
         except OSError as error:
             raise ValueError(
                 f"to={folder}: cannot be written ({error.strerror}); choose another folder"
