@@ -9,8 +9,6 @@ import pandas as pd
 import pytest
 from scipy.stats import hypergeom, spearmanr
 
-from tff.analyses.engine.analysis import run
-from tff.analyses.engine.subject import Subject
 from tff.comparisons.emergence import Emergence
 from tff.report.page import write
 from tff.types import Result
@@ -70,8 +68,7 @@ def history(tmp_path):
 
 
 def answer(folder, **options):
-    result = run({"emergence": Emergence(str(folder), **options)}, Subject.of(None, None))
-    return result["emergence"]
+    return Emergence(str(folder), **options)()
 
 
 def named(table):
@@ -224,7 +221,7 @@ def test_an_impossible_k(k):
 @pytest.mark.parametrize("name", [None, "", ["a", "b"]])
 def test_no_run_is_named(name):
     with pytest.raises(ValueError, match=r"run=.*: analysis=emergence needs .* pass run=DIR"):
-        Emergence(name)(Subject.of(None, None))
+        Emergence(name)()
 
 
 def test_no_such_run_and_no_analysed_checkpoint(tmp_path):

@@ -11,9 +11,7 @@ from omegaconf import OmegaConf
 from scipy.stats import spearmanr
 from tests.helpers.bootstrap_by_hand import ends
 
-from tff.analyses.engine.analysis import run
 from tff.analyses.engine.evaluation import WHERE
-from tff.analyses.engine.subject import Subject
 from tff.comparisons.runs import runs_of
 from tff.comparisons.sweep import Sweep, jobs_table, tell_missing
 from tff.report.page import write
@@ -116,8 +114,7 @@ def sweep(template, tmp_path):
 
 
 def answer(runs, **options):
-    subject = Subject.of(None, None, **{"draws": 50, **options})
-    return run({"sweep": Sweep(runs if runs is None else str(runs))}, subject)["sweep"]
+    return Sweep(runs if runs is None else str(runs), **{"draws": 50, **options})()
 
 
 def flat(made):
@@ -466,14 +463,13 @@ def test_doubts_of_a_comparison(sweep):
 
 def test_few_jobs_have_no_correlation(sweep):
     folder, _ = sweep
-    subject = Subject.of(None, None)
-    three = Sweep([str(folder / name) for name in ("0", "4", "8")])(subject)
+    three = Sweep([str(folder / name) for name in ("0", "4", "8")])()
     table = three.tables["sweep_association"]
     assert set(table["n"]) == {3}
     assert table[["spearman", "spearman_low", "spearman_high"]].isna().all(axis=None)
     assert sum("only 3 trainings have both, too few" in w for w in three.warnings) == 2
     assert not any("Spearman" in f for f in three.findings)
-    four = Sweep([str(folder / name) for name in ("0", "4", "8", "11")])(subject)
+    four = Sweep([str(folder / name) for name in ("0", "4", "8", "11")])()
     assert four.tables["sweep_association"]["spearman"].notna().any()
 
 

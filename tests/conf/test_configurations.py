@@ -9,6 +9,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from tff.analyses.engine.analysis import Analysis
+from tff.comparisons.comparison import Comparison
 from tff.detectors.detector import Detector
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -65,7 +66,7 @@ def test_analysis(name):
     cfg = composed("analyze", f"analysis=[{name}]", "ckpt=x")
     analyses = instantiate(cfg.analysis, _convert_="all")
     assert list(analyses) == [name]
-    assert isinstance(analyses[name], Analysis)
+    assert isinstance(analyses[name], Analysis | Comparison)
 
 
 @pytest.mark.parametrize("name", sorted(set(options("data")) - {"checkpoint", "common"}))

@@ -85,23 +85,6 @@ def test_named_files_go_before_kept_passes(root, ckpt, tmp_path):
         Detection()(subject)
 
 
-def test_analyses_of_reports_need_nothing(root, ckpt, tmp_path):
-    kept = str(tmp_path / "passes")
-    subject_of(ckpt, MAKE, data(root), data(root), passes=kept)  # passes that must not be taken
-    for files in (False, True):
-        subject = subject_of(None, MAKE, unused, unused, passes=kept, files=files, reports=True)
-        assert subject.protocol == {}
-        assert all(len(images) == 0 for images in subject.images.named.values())
-        assert subject.draws == 20
-        with pytest.raises(ValueError, match="this analysis needs a detector: pass ckpt="):
-            Detection()(subject)
-
-
-def test_a_checkpoint_that_no_analysis_looks_at_is_refused(root, ckpt, tmp_path):
-    with pytest.raises(ValueError, match=r"best\.pth: .* leave ckpt out"):
-        subject_of(ckpt, MAKE, unused, unused, passes=str(tmp_path / "p"), reports=True)
-
-
 def test_a_named_subject_that_is_not_there(root, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"subject-1\.json: no kept passes there"):
         subject_of(None, MAKE, data(root), unused, passes=str(tmp_path / "subject-1.json"))

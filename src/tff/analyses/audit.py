@@ -27,7 +27,7 @@ An area under the ROC curve (AUC) of 0.5 means that it cannot; above {alarm:g} i
 class Audit(Analysis):
     """Formats, sizes, duplicates and oddities of all files; needs no detector."""
 
-    tells_of_files: ClassVar[bool] = True
+    sanity_checks: ClassVar = "none"
 
     def answer(self, subject: Subject) -> Result:
         """Tables `formats`, `format_bias`, `duplicates`, `odd_files`."""

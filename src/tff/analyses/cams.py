@@ -175,7 +175,7 @@ class CAMs(Analysis):
         ValueError: an option has an impossible value.
     """
 
-    rests_on_detection: ClassVar[bool] = False
+    sanity_checks: ClassVar = "files"
     methods: Sequence[str] = ("gradcam", "guided_gradcam")
     layer: str | None = None
     files: Sequence[str] = ()

@@ -32,7 +32,7 @@ WORDS = WHERE | {"all": "all generators (mean)", "all_worst": "the worst of all"
 class Detection(Analysis):
     """All measures of detection for each generator, their mean, and the worst."""
 
-    rests_on_detection: ClassVar[bool] = False
+    sanity_checks: ClassVar = "files"
 
     def answer(self, subject: Subject) -> Result:
         """Table `detection`, a row a generator, then mean and worst."""

@@ -34,7 +34,7 @@ class Examples(Analysis):
         images: how many of each kind and generator.
     """
 
-    rests_on_detection: ClassVar[bool] = False
+    sanity_checks: ClassVar = "files"
     images: int = 6
 
     def answer(self, subject: Subject) -> Result:
@@ -92,7 +92,7 @@ class Heatmaps(Analysis):
         ValueError: an option has an impossible value.
     """
 
-    rests_on_detection: ClassVar[bool] = False
+    sanity_checks: ClassVar = "files"
     files: Sequence[str] = ()
     images: int = 4
     blur: int = 1

@@ -17,10 +17,11 @@ from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from tff.analyses.engine.analysis import Failed, run, unanswered
+from tff.analyses.engine.analysis import Analysis, Failed, run, unanswered
 from tff.cli.launch import launch
 from tff.cli.run_folder import first, wanted
 from tff.comparisons.checkpoints import Run, listed, protocol, side_by_side
+from tff.comparisons.comparison import select_comparisons
 from tff.distributed import broadcast, fail_together, get_rank
 from tff.report.loggers import log_results
 from tff.report.page import versions, write
@@ -54,14 +55,19 @@ def analyse(
         command: by which the same can be had again, for the report.
         failed: makes a result of an error; None: the first error ends all.
     """
-    runs = {ckpt: _run(device, one, failed) for ckpt, one in settings.items()}
-    results = side_by_side(runs)
     cfg = next(iter(settings.values()))
+    chosen = {ckpt: instantiate(one.analysis, _convert_="all") for ckpt, one in settings.items()}
+    if comparisons := select_comparisons(next(iter(chosen.values())), cfg.ckpt):
+        results = {name: compare() for name, compare in comparisons.items()}
+        measured: Mapping[str, object] = {}
+    else:
+        runs = {ckpt: _run(device, one, chosen[ckpt], failed) for ckpt, one in settings.items()}
+        results, measured = side_by_side(runs), protocol(runs)
     with fail_together():
         if get_rank() == 0:
             options: Any = OmegaConf.to_container(cfg)
             context = {
-                "protocol": protocol(runs),
+                "protocol": measured,
                 "options": options | ({"ckpt": list(settings)} if len(settings) > 1 else {}),
                 "versions": versions(),
                 "command": command,
@@ -79,9 +85,8 @@ def analyse(
     return {f"{a}/{s}": float(v) for a, r in results.items() for s, v in r.scalars.items()}
 
 
-def _run(device: str, cfg: Any, failed: Failed | None) -> Run:
+def _run(device: str, cfg: Any, analyses: Mapping[str, Analysis], failed: Failed | None) -> Run:
     """The answers to all that is asked of one checkpoint."""
-    analyses = instantiate(cfg.analysis, _convert_="all")
     make = instantiate(cfg.subject)
     subject = subject_of(
         cfg.ckpt,
@@ -92,7 +97,6 @@ def _run(device: str, cfg: Any, failed: Failed | None) -> Run:
         detector=cfg.get("detector"),
         images=cfg.get("images"),
         files=cfg.data.get("_target_") != "tff.training.from_checkpoint.data_of",
-        reports=all(analysis.of_reports for analysis in analyses.values()),
     )
     return Run(subject, analyses, run(analyses, subject, failed))
 

@@ -7,15 +7,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from tff.analyses.engine.analysis import Analysis
-from tff.analyses.engine.subject import Subject
 from tff.analyses.median_test import SHARES
 from tff.analyses.ranking_agreement import by_k
+from tff.comparisons.comparison import Comparison
 from tff.plots import curves
 from tff.safe_text import read_table
 from tff.statistics.rank_agreement import overlaps, spearman
@@ -356,7 +355,7 @@ NAMED = 5
 
 
 @dataclass(frozen=True)
-class Emergence(Analysis):
+class Emergence(Comparison):
     """Omega, rank stability and conditional share over the checkpoints of one training.
 
     Args:
@@ -368,8 +367,6 @@ class Emergence(Analysis):
             checkpoints of one detector.
     """
 
-    rests_on_detection: ClassVar[bool] = False
-    of_reports: ClassVar[bool] = True
     run: str | None
     k: int | None = None
 
@@ -379,7 +376,7 @@ class Emergence(Analysis):
         ):
             raise ValueError(f"analysis.emergence.k={self.k}: expected a whole number from 1")
 
-    def answer(self, subject: Subject) -> Result:
+    def __call__(self) -> Result:
         """Tables `emergence`, `stability` and `conditional_over_time`."""
         if not self.run or not isinstance(self.run, str):
             raise ValueError(

@@ -7,15 +7,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from tff.analyses.engine.analysis import Analysis
 from tff.analyses.engine.evaluation import WHERE
-from tff.analyses.engine.subject import Subject
 from tff.comparisons.checkpoints import distinct
+from tff.comparisons.comparison import Comparison
 from tff.comparisons.emergence import checked
 from tff.comparisons.runs import FAILED, FINISHED, Settings, asked_for, runs_of, swept
 from tff.plots.scatter import repeats, scatter
@@ -528,31 +527,33 @@ Only jobs that finished and were analysed count in means and correlations.
 
 
 @dataclass(frozen=True)
-class Sweep(Analysis):
+class Sweep(Comparison):
     """Tables of jobs, of groups and of what goes together, over the trainings of a sweep.
 
     Args:
-        runs: as `runs_of.runs_of` takes them.
+        runs: as `runs_of` takes them.
+        draws: resamples behind each interval.
+        seed: of these.
 
     Raises:
         ValueError, FileNotFoundError: no training is named, or none is there.
     """
 
-    rests_on_detection: ClassVar[bool] = False
-    of_reports: ClassVar[bool] = True
     runs: str | Sequence[str] | None
+    draws: int = 1000
+    seed: int = 0
 
-    def answer(self, subject: Subject) -> Result:
+    def __call__(self) -> Result:
         """Tables `sweep` (a row a job), `sweep_summary` (a group) and `sweep_association`."""
         runs = runs_of(self.runs)
         table, options = jobs_table(runs)
         groups = summary(table, options)
-        together = association(table, subject.draws, subject.seed)
+        together = association(table, self.draws, self.seed)
         result = Result("Trainings side by side", ABOUT)
         result.tables = {
             "sweep": table,
             "sweep_summary": groups,
-            "sweep_association": together.assign(seed=subject.seed),
+            "sweep_association": together.assign(seed=self.seed),
         }
         states = table["state"].value_counts()
         counted = ", ".join(f"{n} {state}" for state, n in states.items())

@@ -41,13 +41,6 @@ class Splits(NamedTuple):
         train = self.train and self.train.limited(limit, seed)
         return Splits(self.discovery.limited(limit, seed), self.test.limited(limit, seed), train)
 
-    @classmethod
-    def none(cls) -> Splits:
-        """No images at all, for a look at reports alone."""
-        columns = ["path", "label", "generator", "class", "height", "width"]
-        nothing = Images(pd.DataFrame({column: [] for column in columns}))
-        return cls(nothing, nothing)
-
     @property
     def named(self) -> dict[str, Images]:
         """The sets by the names that a reader knows them by; one that stands for both, once."""

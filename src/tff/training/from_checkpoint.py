@@ -71,11 +71,8 @@ def subject_of(
     detector: Any = None,
     images: int | None = None,
     files: bool = False,
-    reports: bool = False,
 ) -> Subject:
     """The subject of one checkpoint, its passes kept; without one, of kept passes or files alone.
-
-    Analyses of reports alone get a subject of nothing: no checkpoint is read and no data are made.
 
     Args:
         ckpt: path; None takes the passes of an earlier run, where there are such, and else only
@@ -88,19 +85,10 @@ def subject_of(
         images: at most so many of each generator and label.
         files: whether data was named; without a checkpoint, its files are looked at then, even if
             passes are kept there.
-        reports: whether all analyses read reports of earlier runs alone (`Analysis.of_reports`).
 
     Raises:
-        ValueError: a checkpoint is named that no analysis would look at.
         ValueError, FileNotFoundError: as the parts that do the work.
     """
-    if reports:
-        if ckpt is not None:
-            raise ValueError(
-                f"ckpt={ckpt}: the chosen analyses read reports of earlier runs and no checkpoint; "
-                "leave ckpt out, or choose analyses of a checkpoint as well"
-            )
-        return make(None, None)
     if ckpt is None:
         place = Path(passes).expanduser()
         kept = place.suffix == ".json" or next(place.rglob("subject-*.json"), None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from tff.analyses.engine.sanity_checks import raise_doubts
 from tff.analyses.engine.subject import Subject, TooFewImagesError
@@ -24,12 +24,9 @@ class Analysis(ABC):
 
     #: Whether the answer needs the channels' responses, not the logits alone.
     needs_responses: ClassVar[bool] = False
-    #: Whether the answer means nothing for a detector that detects nothing.
-    rests_on_detection: ClassVar[bool] = True
-    #: Whether it says itself what is wrong with the files.
-    tells_of_files: ClassVar[bool] = False
-    #: Whether it reads reports of earlier runs alone, and needs neither detector nor images.
-    of_reports: ClassVar[bool] = False
+    #: What must be sound for the answer to mean something: the files alone where it holds for any
+    #: detector; "none" where the analysis reports on the files itself.
+    sanity_checks: ClassVar[Literal["files and detector", "files", "none"]] = "files and detector"
 
     def __call__(self, subject: Subject) -> Result:
         """Answer the question; every row of every table says how it was measured."""
@@ -88,9 +85,9 @@ def run(
     order = sorted(analyses, key=lambda name: not analyses[name].needs_responses)
     done = {name: answer(name, partial(analyses[name], subject)) for name in order}
     results = {name: done[name] for name in analyses}
-    looked = [a for a in analyses.values() if not a.of_reports]
-    if looked and not any(analysis.tells_of_files for analysis in looked):
-        detection = any(analysis.rests_on_detection for analysis in looked)
+    checks = {analysis.sanity_checks for analysis in analyses.values()}
+    if checks and "none" not in checks:
+        detection = "files and detector" in checks
         try:
             with guard_collectives():
                 raise_doubts(next(iter(results.values())), subject, detection)

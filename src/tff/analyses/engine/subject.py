@@ -405,7 +405,7 @@ class Subject(Observed):
     def of(
         cls,
         detector: Detector | None,
-        images: Splits | None,
+        images: Splits,
         relevance: Callable[[Detector], LRP] = LRP,
         *,
         batch_size: int = 32,
@@ -420,7 +420,6 @@ class Subject(Observed):
 
         Args:
             detector: None for analyses of the files alone.
-            images: None for analyses of reports alone.
             device: `auto` takes a GPU where there is one.
             weights: names the detector's weights in the tables.
             options: see `Options`.
@@ -429,8 +428,6 @@ class Subject(Observed):
             ValueError: an option has an impossible value.
         """
         chosen = Options(scoring=scoring or Protocol(), ranking=ranking or RankingRule(), **options)
-        if images is None:
-            return cls(Splits.none(), NONE, NONE, chosen, {})
         if detector is None:
             return cls(images, NONE, NONE, chosen, seen(images) | {"seed": chosen.seed})
         gpu = device == "auto" and torch.cuda.is_available()
