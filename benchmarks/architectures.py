@@ -47,7 +47,7 @@ def main():
             logit = net(images)[:, 0]
         error = ((logit - found.logit).abs() / logit.abs()).max()
         arrives = found.pixels.sum((1, 2, 3)).mean()
-        _, _, to_bias, at_zero, negative = found.ledger.mean(0).unbind(1)
+        _, _, to_bias, at_zero, negative = found.conservation.mean(0).unbind(1)
         convolutions = sum(isinstance(m, nn.Conv2d) for m in net.modules())
         print(
             f"{name:28} {len(lrp.channels.layers):4}/{convolutions:<4} {error:8.0e} {arrives:9.2%} "

@@ -26,8 +26,8 @@ from tff.analyses.engine.subject import Subject
 from tff.analyses.sensitivity import Controls, Sensitivity
 from tff.data.synthetic.planted_cues import CUES
 from tff.detectors.checkpoint import load
-from tff.statistics.bootstrap import Estimate, below, evaluated, resamples
-from tff.statistics.channel_tests import benjamini_hochberg, correlated_areas
+from tff.statistics.bootstrap import Estimate, draw_resamples, evaluate_resamples, shortfall
+from tff.statistics.channel_tests import benjamini_hochberg, delong_test
 from tff.statistics.detection import average_precision
 from tff.training.from_checkpoint import data_of
 
@@ -134,12 +134,12 @@ def ap(labels, scores, rows):
     def of(at):
         return average_precision(labels[at], scores[at])
 
-    return Estimate(float(average_precision(labels, scores)), evaluated(of, rows))
+    return Estimate(float(average_precision(labels, scores)), evaluate_resamples(of, rows))
 
 
 def called(difference):
     """Whether a difference is called more, or less, than chance."""
-    low, high = difference.ends
+    low, high = difference.interval
     return low > 0 or high < 0
 
 
@@ -161,13 +161,13 @@ def false_alarms(passes, alpha, draws, deals):
     matched = [of[at] for name, of in logits.items() if name.startswith("matched")]
     rng, found = np.random.default_rng(0), np.zeros(2, int)
     for deal in range(deals):
-        of = correlated_areas(rng.permutation(sampled), plain.sample[inside], gray.sample[inside])
-        loses = np.abs(of.area_b - 0.5) < np.abs(of.area_a - 0.5)
+        of = delong_test(rng.permutation(sampled), plain.sample[inside], gray.sample[inside])
+        loses = np.abs(of.auc_b - 0.5) < np.abs(of.auc_a - 0.5)
         found[0] += ((benjamini_hochberg(of.p) <= alpha) & loses).any()
         dealt = rng.permutation(labels)
-        rows = resamples(dealt, draws, deal)
+        rows = draw_resamples(dealt, draws, deal)
         of_matched = [ap(dealt, one, rows) for one in matched]
-        found[1] += called(below(ap(dealt, top, rows), of_matched))
+        found[1] += called(shortfall(ap(dealt, top, rows), of_matched))
     return {"separates worse": found[0], "AP difference": found[1]}
 
 
@@ -182,10 +182,10 @@ def random_tops(ckpt, cue, passes, draws, sets):
     drawn = {str(i): channels for i, channels in enumerate(controls.matched(sets))}
     at = subject.images.test.rows_of(cue)
     labels = subject.labels[at]
-    rows = resamples(labels, draws, subject.seed)
+    rows = draw_resamples(labels, draws, subject.seed)
     aps = [ap(labels, of[at], rows) for of in subject.evaluate_dropped(drawn).values()]
     ring = aps + aps[:5]
-    return sum(called(below(ring[i], ring[i + 1 : i + 6])) for i in range(sets))
+    return sum(called(shortfall(ring[i], ring[i + 1 : i + 6])) for i in range(sets))
 
 
 def verdicts(rows):

@@ -14,7 +14,7 @@ import pytest
 import torch
 from tests.helpers import tiny
 
-from tff.detectors.checkpoint import MOVED, load, origin
+from tff.detectors.checkpoint import MOVED, load, read_origin
 from tff.detectors.safe_load import read
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +38,7 @@ def test_detector_of_an_old_checkpoint():
 
 
 def test_names_of_modules_are_those_of_today():
-    settings = json.dumps(origin(CHECKPOINT))
+    settings = json.dumps(read_origin(CHECKPOINT))
     assert "tff.detectors.timm_models.timm_model" in settings
     for old in MOVED:
         assert f'"{old}.' not in settings

@@ -13,7 +13,7 @@ def test_flat_numbering():
     assert len(CHANNELS) == 9
     assert CHANNELS.starts == {"stem": 0, "block.conv": 3, "a": 7}
     table = CHANNELS.table()
-    flat = [CHANNELS.flat(row.layer, row.channel) for row in table.itertuples()]
+    flat = [CHANNELS.flat_index(row.layer, row.channel) for row in table.itertuples()]
     assert flat == list(range(9))
 
 
@@ -52,7 +52,7 @@ def test_masks():
 )
 def test_unknown_channel(layer, channel, message):
     with pytest.raises(KeyError, match=message):
-        CHANNELS.flat(layer, channel)
+        CHANNELS.flat_index(layer, channel)
 
 
 def test_no_channels():

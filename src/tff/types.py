@@ -56,7 +56,7 @@ class Channels:
     def __len__(self) -> int:
         return sum(self.widths.values())
 
-    def flat(self, layer: str, channel: int) -> int:
+    def flat_index(self, layer: str, channel: int) -> int:
         """Flat index of one channel of a layer.
 
         Raises:

@@ -8,7 +8,15 @@ import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from tff.ablations.color import ChromaSwap, Grayscale, Hue, Saturation, apart, luma, together
+from tff.ablations.color import (
+    ChromaSwap,
+    Grayscale,
+    Hue,
+    Saturation,
+    luma,
+    merge_luma_chroma,
+    split_luma_chroma,
+)
 from tff.ablations.frequency import LuminanceBlur
 
 BYTES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, 3, 19, 24)))
@@ -30,16 +38,16 @@ def close(a, b, off=1e-9):
 
 
 def saturation(image):
-    return apart(image)[1].norm(dim=1)
+    return split_luma_chroma(image)[1].norm(dim=1)
 
 
 def angle(image):
-    blue, red = apart(image)[1].unbind(1)
+    blue, red = split_luma_chroma(image)[1].unbind(1)
     return torch.atan2(red, blue)
 
 
 def test_luma_and_chroma_are_those_of_pillow():
-    brightness, chroma = apart(VIVID)
+    brightness, chroma = split_luma_chroma(VIVID)
     found = torch.cat([brightness, chroma + 128 / 255], dim=1)
     for image, planes in zip(BYTES, found, strict=True):
         pixels = image.permute(1, 2, 0).numpy().astype(np.uint8)
@@ -48,15 +56,15 @@ def test_luma_and_chroma_are_those_of_pillow():
 
 
 def test_apart_and_together_again():
-    close(together(*apart(VIVID)), VIVID)
+    close(merge_luma_chroma(*split_luma_chroma(VIVID)), VIVID)
 
 
 def test_colors_that_do_not_exist_lose_saturation_only():
-    brightness, chroma = luma(VIVID), apart(VIVID.flip(0))[1]
-    result = together(brightness, chroma)
+    brightness, chroma = luma(VIVID), split_luma_chroma(VIVID.flip(0))[1]
+    result = merge_luma_chroma(brightness, chroma)
     assert 0 <= result.min() <= result.max() <= 1
     close(luma(result), brightness)
-    got = apart(result)[1]
+    got = split_luma_chroma(result)[1]
     close(got[:, 0] * chroma[:, 1], got[:, 1] * chroma[:, 0])  # the same direction
     assert (got * chroma).sum(1).min() >= -1e-12
     smaller = got.norm(dim=1) < chroma.norm(dim=1) - 1e-9
@@ -68,7 +76,7 @@ def test_colors_that_do_not_exist_lose_saturation_only():
 def test_chroma_swap_keeps_luma_and_turns_chroma():
     close(luma(ChromaSwap()(VIVID)), luma(VIVID))
     close(luma(ChromaSwap()(VIVID.float())), luma(VIVID.float()), 1e-6)
-    close(apart(ChromaSwap()(PALE))[1], apart(PALE.rot90(2, (-2, -1)))[1])
+    close(split_luma_chroma(ChromaSwap()(PALE))[1], split_luma_chroma(PALE.rot90(2, (-2, -1)))[1])
     close(ChromaSwap()(ChromaSwap()(PALE)), PALE)
 
 
@@ -109,7 +117,7 @@ def test_saturation_times_one_minus_strength():
     for strength in (0.25, 0.75):
         result = Saturation(strength)(VIVID)
         close(luma(result), luma(VIVID))
-        close(apart(result)[1], (1 - strength) * apart(VIVID)[1])
+        close(split_luma_chroma(result)[1], (1 - strength) * split_luma_chroma(VIVID)[1])
     close(Saturation(0)(VIVID), VIVID)
     close(Saturation(1)(VIVID), Grayscale()(VIVID), 0.51 / 255)
     close(Saturation(1.0)(VIVID), luma(VIVID).expand_as(VIVID))
@@ -118,6 +126,6 @@ def test_saturation_times_one_minus_strength():
 @pytest.mark.parametrize("sigma", [1.5, 4])
 def test_luminance_blur_leaves_chroma(sigma):
     result = LuminanceBlur(sigma)(PALE)
-    close(apart(result)[1], apart(PALE)[1])
+    close(split_luma_chroma(result)[1], split_luma_chroma(PALE)[1])
     expected = gaussian_filter(luma(PALE).numpy(), (0, 0, sigma, sigma), truncate=8)
     close(luma(result), torch.from_numpy(expected), 1e-5)

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from tff.ablations.noise import Noise, Phase, normal
+from tff.ablations.noise import Noise, Phase, image_noise
 
 GRAYS = torch.arange(100, 104).reshape(4, 1, 1, 1).expand(4, 3, 64, 96) / 255
 SIZES = [(24, 32), (15, 20), (20, 15), (9, 7), (1, 8), (5, 1), (1, 1), (2, 2)]
@@ -20,33 +20,33 @@ def faint(height, width):
 
 
 def test_an_image_has_numbers_of_its_own():
-    first = normal(GRAYS, (5, 8), seed=0)
+    first = image_noise(GRAYS, (5, 8), seed=0)
     assert first.shape == (4, 5, 8)
     assert first.dtype == GRAYS.dtype
     assert len({tuple(numbers.flatten().tolist()) for numbers in first}) == 4
-    assert torch.equal(normal(GRAYS[[2, 1]], (5, 8), seed=0), first[[2, 1]])
-    assert not torch.equal(normal(GRAYS, (5, 8), seed=1), first)
-    assert normal(GRAYS.double(), (5, 8), seed=0).dtype == torch.float64
+    assert torch.equal(image_noise(GRAYS[[2, 1]], (5, 8), seed=0), first[[2, 1]])
+    assert not torch.equal(image_noise(GRAYS, (5, 8), seed=1), first)
+    assert image_noise(GRAYS.double(), (5, 8), seed=0).dtype == torch.float64
 
 
 def test_a_last_bit_changes_nothing_and_a_level_everything():
-    first = normal(GRAYS, (6,), seed=0)
+    first = image_noise(GRAYS, (6,), seed=0)
     for off in (1 + 2e-7, 1 - 2e-7):
-        assert torch.equal(normal(GRAYS * off, (6,), seed=0), first)
+        assert torch.equal(image_noise(GRAYS * off, (6,), seed=0), first)
     other = GRAYS.clone()
     other[0, 2, -1, -1] += 1 / 255
-    changed = normal(other, (6,), seed=0)
+    changed = image_noise(other, (6,), seed=0)
     assert (changed[0] != first[0]).all()
     assert torch.equal(changed[1:], first[1:])
 
 
 def test_another_process_draws_the_same():
     code = (
-        "import torch; from tff.ablations.noise import normal; torch.manual_seed(5);"
-        "print(normal(torch.full((1, 3, 4, 4), 0.2), (3,), 7).tolist())"
+        "import torch; from tff.ablations.noise import image_noise; torch.manual_seed(5);"
+        "print(image_noise(torch.full((1, 3, 4, 4), 0.2), (3,), 7).tolist())"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == str(normal(torch.full((1, 3, 4, 4), 0.2), (3,), 7).tolist())
+    assert run.stdout.strip() == str(image_noise(torch.full((1, 3, 4, 4), 0.2), (3,), 7).tolist())
 
 
 def test_noise_is_normal_white_and_as_strong_as_asked():
@@ -66,7 +66,7 @@ def test_noise_of_another_strength_is_the_same_draw():
     weak, strong = (Noise(sigma)(GRAYS) - GRAYS for sigma in (2, 4))
     torch.testing.assert_close(strong, 2 * weak, rtol=0, atol=1e-6)
     assert not torch.equal(Noise(2, seed=1)(GRAYS) - GRAYS, weak)
-    drawn = normal(GRAYS, (3, 64, 96), seed=0)
+    drawn = image_noise(GRAYS, (3, 64, 96), seed=0)
     torch.testing.assert_close(255 * weak, 2 * drawn, rtol=0, atol=1e-4)
 
 

@@ -17,9 +17,9 @@ from tff.analyses.heatmaps import Examples
 from tff.analyses.median_test import MedianTest
 from tff.analyses.ranking import Ranking, from_published, published_format
 from tff.analyses.sensitivity import Sensitivity
-from tff.detectors.hooks import dropped
+from tff.detectors.hooks import drop_channels
 from tff.relevance.lrp import channel_relevance
-from tff.statistics.bootstrap import resamples
+from tff.statistics.bootstrap import draw_resamples
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_omega_is_the_mean_share_of_confident_images(subject):
 def test_ranking_is_sorted_stable_and_complete(subject):
     table = Ranking()(subject).tables["ranking"]
     assert len(table) == len(subject.channels) == 12
-    keys = list(zip(-table["omega"], [subject.channels.flat(r.layer, r.channel) for r in
+    keys = list(zip(-table["omega"], [subject.channels.flat_index(r.layer, r.channel) for r in
                                       table.itertuples()], strict=True))  # fmt: skip
     assert keys == sorted(keys)
     assert {"layer", "channel", "omega", "omega_real", "crop", "weights", "seed"} <= set(table)
@@ -103,7 +103,7 @@ def test_sensitivity_equals_a_loop_over_models(subject):
     choices, images = analysis.choices(subject), pixels(subject)
     logits = {"none": subject.detector(images)}
     for name, channels in choices.items():
-        with dropped(subject.detector, channels):
+        with drop_channels(subject.detector, channels):
             logits[name] = subject.detector(images)
     random = torch.stack([logits[f"random_{i}"].double().sigmoid() for i in range(3)]).mean(0)
     scores = {name: logits[name] for name in ("none", "top_k", "low_k")} | {"random_k": random}
@@ -189,7 +189,7 @@ def test_median_test_equals_scipy_on_maxima(subject):
     generator_of = subject.images.test.manifest["generator"].to_numpy()
     for row in table.itertuples():
         rows = fakes & (generator_of == row.generator)
-        column = subject.channels.flat(row.layer, row.channel)
+        column = subject.channels.flat_index(row.layer, row.channel)
         a, b = maxima["plain"][rows, column], maxima["gray"][rows, column]
         try:
             expected = scipy.stats.median_test(a, b)[1]
@@ -273,7 +273,7 @@ def noisy(root):
 def ap_draws(subject, at, logits, seed):
     labels = subject.labels[at]
     return np.array([average_precision_score(labels[rows], logits[at][rows])
-                     for rows in resamples(labels, subject.draws, seed)])  # fmt: skip
+                     for rows in draw_resamples(labels, subject.draws, seed)])  # fmt: skip
 
 
 def test_a_drop_of_ap_is_taken_image_by_image(noisy):
@@ -307,7 +307,7 @@ def test_the_interval_of_a_median_drop_equals_a_loop(noisy):
     for generator, at in noisy.generators():
         a, b, labels = plain[at], ablated[at], noisy.labels[at]
         drops = []
-        for rows in resamples(labels, noisy.draws, 0):
+        for rows in draw_resamples(labels, noisy.draws, 0):
             kept = rows[(labels[rows] == 1) & (a[rows] >= 0.5)]
             drops.append(np.median(a[kept]) - np.median(b[kept]) if len(kept) else np.nan)
         row = table.loc[generator]

@@ -14,8 +14,8 @@ from torch import nn
 
 from tff.analyses.cams import METHODS, ActivationMaps, CAMs
 from tff.detectors.detector import Detector
-from tff.detectors.feature_maps import beside_relu
-from tff.detectors.hooks import last_map
+from tff.detectors.feature_maps import non_relu_activations
+from tff.detectors.hooks import last_feature_map
 
 
 @pytest.fixture(scope="module")
@@ -136,11 +136,11 @@ def test_the_analysis_shows_the_detectors_answer(root):
 
 
 def test_the_last_map_is_the_last_one_with_several_places(resnet):
-    assert last_map(resnet, IMAGE) == "layer4"
-    assert last_map(resnet, IMAGE[:, :, :32, :32]) == "layer3"
+    assert last_feature_map(resnet, IMAGE) == "layer4"
+    assert last_feature_map(resnet, IMAGE[:, :, :32, :32]) == "layer3"
     assert all(not module._forward_hooks for module in resnet.modules())
     with pytest.raises(ValueError, match="images of \\(1, 1\\) pixels leave no feature map"):
-        last_map(resnet, IMAGE[:, :, :1, :1])
+        last_feature_map(resnet, IMAGE[:, :, :1, :1])
 
 
 def test_activations_that_are_not_guided_are_named():
@@ -148,9 +148,9 @@ def test_activations_that_are_not_guided_are_named():
         def forward(self, x):
             return super().forward(nn.functional.silu(x))
 
-    assert beside_relu(tiny.Net()) == []
-    assert beside_relu(Odd()) == ["silu()"]
-    assert beside_relu(nn.Sequential(nn.Conv2d(3, 2, 1), nn.GELU(), nn.Hardswish())) == [
+    assert non_relu_activations(tiny.Net()) == []
+    assert non_relu_activations(Odd()) == ["silu()"]
+    assert non_relu_activations(nn.Sequential(nn.Conv2d(3, 2, 1), nn.GELU(), nn.Hardswish())) == [
         "GELU",
         "Hardswish",
     ]

@@ -8,7 +8,7 @@ from tests.helpers.bootstrap_by_hand import ends
 
 from tff.analyses.detection import Detection
 from tff.analyses.engine.protocol import Protocol
-from tff.statistics.bootstrap import resamples
+from tff.statistics.bootstrap import draw_resamples
 from tff.statistics.detection import sigmoid
 
 
@@ -59,7 +59,7 @@ MEASURES = {
 def literal(subject, at, measure):
     """Of the images, and of each resample."""
     labels, logits = subject.labels[at], subject.evaluate().logits[at]
-    rows = resamples(labels, subject.draws, subject.seed)
+    rows = draw_resamples(labels, subject.draws, subject.seed)
     return measure(labels, logits), np.array([measure(labels[r], logits[r]) for r in rows])
 
 

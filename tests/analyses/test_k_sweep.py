@@ -15,8 +15,8 @@ from tests.helpers.bootstrap_by_hand import ends
 from tff.analyses.engine.subject import CRITERIA
 from tff.analyses.k_sweep import KSweep
 from tff.analyses.sensitivity import Sensitivity
-from tff.detectors.hooks import dropped
-from tff.statistics.bootstrap import resamples
+from tff.detectors.hooks import drop_channels
+from tff.statistics.bootstrap import draw_resamples
 
 SHARES, KS = (10, 25, 50), (0, 1, 3, 6)  # of 12 channels
 ORDERS = 3
@@ -54,7 +54,7 @@ def orders(subject, by):
 
 
 @torch.no_grad()
-def logits(subject, channels, context=dropped):
+def logits(subject, channels, context=drop_channels):
     images = pixels(subject.images.test)
     if not len(channels):
         return subject.detector(images).double().numpy()
@@ -65,17 +65,17 @@ def logits(subject, channels, context=dropped):
 def aps(subject, at, score):
     """(1 + draws,): AP of the images first, then of each resample."""
     labels = subject.labels[at]
-    every = [np.arange(len(at)), *resamples(labels, subject.draws, subject.seed)]
+    every = [np.arange(len(at)), *draw_resamples(labels, subject.draws, subject.seed)]
     return np.array([average_precision_score(labels[r], score[at][r]) for r in every])
 
 
-def curve(subject, where, by, context=dropped):
+def curve(subject, where, by, context=drop_channels):
     """(len(KS), 1 + draws): means over generators of a kind, and over random orders."""
     return each_order(subject, where, by, context).mean(0)
 
 
 @cache
-def each_order(subject, where, by, context=dropped):
+def each_order(subject, where, by, context=drop_channels):
     """(orders, len(KS), 1 + draws): means over generators of a kind."""
     at_of = [at for name, at in subject.generators() if (name in subject.seen) == (where == "seen")]
     return np.array(

@@ -31,7 +31,7 @@ def test_means_over_the_images_behind_omega(root):
     }.items():
         mine = table[table["images"] == name]
         assert (mine["n_images"] == int(mask.sum())).all()
-        expected = found.ledger[mask].mean(0).flip(0)
+        expected = found.conservation[mask].mean(0).flip(0)
         np.testing.assert_allclose(
             mine[["arrives", "leaves", "lost_to_bias", "lost_at_zero", "negative_share"]],
             expected,

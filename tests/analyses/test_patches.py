@@ -16,7 +16,7 @@ from tff.analyses.engine.subject import Subject
 from tff.analyses.median_test import MedianTest
 from tff.analyses.patches import Patches
 from tff.relevance.lrp import LRP
-from tff.relevance.patch import patch, positive
+from tff.relevance.patch import locate_patch, positive_heat
 
 
 @pytest.fixture(scope="module")
@@ -63,15 +63,15 @@ def test_equal_a_loop_over_images(root, label, labels, batch_size):
     ):
         flat = int(subject.top[rank - 1])
         assert (row.rank, row.place) == (rank, place)
-        assert subject.channels.flat(row.layer, row.channel) == flat
+        assert subject.channels.flat_index(row.layer, row.channel) == flat
         assert row.omega == subject.relevance["fake"].omega[flat]
         at = np.argsort(-every[:, flat])[place - 1]
         assert row.path == subject.images.test.manifest.at[rows[at], "path"]
         assert row.response == pytest.approx(every[at, flat], rel=1e-5)
         found = lrp.explain_maximum(pixels(row.path), row.layer, row.channel)
         assert row.maximum == pytest.approx(float(found.value[0]), rel=1e-5)
-        assert [row.peak_row, row.peak_column] == found.place[0].tolist()
-        box = patch(positive(found.pixels[0]))
+        assert [row.peak_row, row.peak_column] == found.position[0].tolist()
+        box = locate_patch(positive_heat(found.pixels[0]))
         assert [row.top, row.bottom, row.left, row.right] == list(box)
 
 

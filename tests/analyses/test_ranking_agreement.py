@@ -81,7 +81,7 @@ def test_the_top_of_either_with_both_places(tmp_path, subject):
         (table["rank"] <= subject.k).sum() == (table["rank_other"] <= subject.k).sum() == subject.k
     )
     for row in table.itertuples():
-        flat = subject.channels.flat(row.layer, row.channel)
+        flat = subject.channels.flat_index(row.layer, row.channel)
         assert subject.ranking[row.rank - 1] == flat
         assert np.argsort(-other)[row.rank_other - 1] == flat
         assert row.omega_other == pytest.approx(other[flat])

@@ -9,7 +9,7 @@ from tests.helpers.bootstrap_by_hand import ends
 
 from tff.analyses.engine.protocol import Protocol
 from tff.analyses.sensitivity import Sensitivity
-from tff.statistics.bootstrap import resamples
+from tff.statistics.bootstrap import draw_resamples
 from tff.statistics.detection import sigmoid  # a threshold is one of its very values
 
 GENERATORS = ("other", "seen", "third")
@@ -47,7 +47,7 @@ def aps_of(subject, at, score):
     labels = subject.labels[at]
     draws = [
         average_precision_score(labels[rows], score[at][rows])
-        for rows in resamples(labels, subject.draws, subject.seed)
+        for rows in draw_resamples(labels, subject.draws, subject.seed)
     ]
     return average_precision_score(labels, score[at]), np.array(draws)
 

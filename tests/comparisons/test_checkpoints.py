@@ -13,7 +13,7 @@ from tff.analyses.detection import Detection
 from tff.analyses.engine.analysis import run
 from tff.analyses.ranking import Ranking
 from tff.comparisons.checkpoints import Run, distinct, joined, side_by_side
-from tff.statistics.bootstrap import resamples
+from tff.statistics.bootstrap import draw_resamples
 from tff.types import Result
 
 ANALYSES = {"detection": Detection(), "ablation": Ablation(Grayscale()), "ranking": Ranking()}
@@ -74,7 +74,7 @@ def test_findings_scalars_and_figures_say_of_which_detector_they_are(runs, compa
 
 def literal(subject, at, cue):
     labels, logits = subject.labels[at], subject.evaluate(cue).logits[at]
-    every = [np.arange(len(at)), *resamples(labels, subject.draws, subject.seed)]
+    every = [np.arange(len(at)), *draw_resamples(labels, subject.draws, subject.seed)]
     return np.array([average_precision_score(labels[rows], logits[rows]) for rows in every])
 
 

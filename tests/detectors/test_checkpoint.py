@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tff.detectors.checkpoint import load, origin
+from tff.detectors.checkpoint import load, read_origin
 from tff.detectors.detector import Detector
 from tff.detectors.torchvision_models import torchvision_model
 
@@ -71,8 +71,8 @@ def test_origin(tmp_path):
     said = {"detector": SETTINGS, "data": {"root": "x"}, "seed": 3}
     torch.save({"state_dict": {}, "tff": said}, tmp_path / "own.ckpt")
     torch.save({"model": {}}, tmp_path / "other.ckpt")
-    assert origin(tmp_path / "own.ckpt") == said
-    assert origin(tmp_path / "other.ckpt") == {}
+    assert read_origin(tmp_path / "own.ckpt") == said
+    assert read_origin(tmp_path / "other.ckpt") == {}
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tff.detectors.checkpoint import load
 from tff.detectors.timm_models import efficientnet_b0
-from tff.detectors.weights import recognise, state_dict_in
+from tff.detectors.weights import extract_state_dict, recognise
 
 RESNETS = [n for n in torchvision.models.list_models(module=torchvision.models) if "resne" in n]
 
@@ -107,5 +107,5 @@ def test_larger_efficientnets(tmp_path):
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "detector.network."])
 def test_wrappers(prefix):
-    found = state_dict_in({"state_dict": {f"{prefix}conv1.weight": torch.zeros(1)}}, "a.pth")
+    found = extract_state_dict({"state_dict": {f"{prefix}conv1.weight": torch.zeros(1)}}, "a.pth")
     assert [*found] == ["conv1.weight"]

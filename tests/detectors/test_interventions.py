@@ -6,7 +6,7 @@ from tests.helpers import lrp_replica as replicas
 from torch import Tensor, nn
 
 from tff.detectors.detector import Detector
-from tff.detectors.hooks import dropped, outputs, recorded
+from tff.detectors.hooks import drop_channels, record_outputs, record_responses
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def in_place(detector: Detector, image: Tensor, channels: list[int]) -> Tensor:
 def test_dropped(channels, detector, image):
     before = detector(image)
     expected = in_place(detector, image, channels)
-    with dropped(detector, torch.tensor(channels)):
+    with drop_channels(detector, torch.tensor(channels)):
         assert torch.equal(detector(image), expected)
         assert torch.equal(detector(image[:1])[0], detector(image)[0])
     assert not torch.equal(expected, before)
@@ -60,7 +60,7 @@ def test_a_dropped_channel_is_its_fused_bias(detector, image):
     constant = norm.bias - norm.running_mean * norm.weight / (norm.running_var + norm.eps).sqrt()
     behind = []
     handle = norm.register_forward_hook(lambda _m, _i, out: behind.append(out.clone()))
-    with dropped(detector, torch.tensor([detector.channels.flat("stem.conv", 1)])):
+    with drop_channels(detector, torch.tensor([detector.channels.flat_index("stem.conv", 1)])):
         detector(image)
     handle.remove()
     torch.testing.assert_close(behind[0][:, 1], constant[1].expand_as(behind[0][:, 1]))
@@ -69,7 +69,7 @@ def test_a_dropped_channel_is_its_fused_bias(detector, image):
 
 @torch.no_grad()
 def test_nothing_dropped(detector, image):
-    with dropped(detector, torch.tensor([], dtype=torch.int64)):
+    with drop_channels(detector, torch.tensor([], dtype=torch.int64)):
         assert hooks(detector) == 0
         inside = detector(image)
     assert torch.equal(inside, detector(image))
@@ -78,33 +78,33 @@ def test_nothing_dropped(detector, image):
 @torch.no_grad()
 def test_recorded_in_the_order_asked_for(detector, image):
     channels = torch.tensor([9, 2, 0, 21, 5])
-    outputs: dict[str, Tensor] = {}
+    raw: dict[str, Tensor] = {}
     handles = [
         detector.network.get_submodule(layer).register_forward_hook(
-            lambda _m, _i, out, layer=layer: outputs.__setitem__(layer, out)
+            lambda _m, _i, out, layer=layer: raw.__setitem__(layer, out)
         )
         for layer in detector.channels.layers
     ]
-    with recorded(detector, channels) as responses:
+    with record_responses(detector, channels) as responses:
         detector(image[:1])
         detector(image)
-        maxima = responses.of(channels)
+        maxima = responses.select(channels)
     for handle in handles:
         handle.remove()
     assert maxima.shape == (3, 5)
     table = detector.channels.table()
     for column, flat in enumerate(channels.tolist()):
         layer, channel = table.loc[flat, "layer"], table.loc[flat, "channel"]
-        assert torch.equal(maxima[:, column], outputs[layer][:, channel].flatten(1).max(1)[0])
+        assert torch.equal(maxima[:, column], raw[layer][:, channel].flatten(1).max(1)[0])
     assert hooks(detector) == 0
 
 
 @torch.no_grad()
 def test_recorded_sees_dropped_channels_as_zero(detector, image):
     channels = torch.tensor([1, 0])
-    with dropped(detector, channels[:1]), recorded(detector, channels) as responses:
+    with drop_channels(detector, channels[:1]), record_responses(detector, channels) as responses:
         detector(image)
-        maxima = responses.of(channels)
+        maxima = responses.select(channels)
     assert (maxima[:, 0] == 0).all()
     assert (maxima[:, 1] != 0).all()
 
@@ -115,7 +115,7 @@ def test_something_else_in_place_of_a_channel(flat, detector, image):
     channels, other = torch.tensor(flat), torch.rand(3, 3, 9, 7, dtype=torch.float64)
     values = torch.randn(len(detector.channels), dtype=torch.float64)
     layers = list(detector.channels.masks(channels))
-    with outputs(detector, layers) as maps:
+    with record_outputs(detector, layers) as maps:
         detector(other)
     for instead in (values, dict(maps)):
 
@@ -138,14 +138,14 @@ def test_something_else_in_place_of_a_channel(flat, detector, image):
         expected = detector(image)
         for handle in handles:
             handle.remove()
-        with dropped(detector, channels, instead):
+        with drop_channels(detector, channels, instead):
             assert torch.equal(detector(image), expected)
     assert hooks(detector) == 0
 
 
 def test_gradients_reach_the_outputs_of_layers(detector, image):
     layers = detector.channels.layers
-    with outputs(detector, layers) as found:
+    with record_outputs(detector, layers) as found:
         logits = detector(image.requires_grad_())
     slopes = torch.autograd.grad(logits.sum(), [found[layer] for layer in layers])
     # By a small step: the logit moves by slope times step.
@@ -163,7 +163,7 @@ def test_gradients_reach_the_outputs_of_layers(detector, image):
     assert float(moved) / step == pytest.approx(float(slopes[1][index]), rel=1e-3, abs=1e-8)
 
 
-@pytest.mark.parametrize("block", [dropped, recorded])
+@pytest.mark.parametrize("block", [drop_channels, record_responses])
 def test_no_hook_stays_after_an_exception(block, detector):
     with pytest.raises(ZeroDivisionError), block(detector, torch.tensor([0, 5, 12])):
         assert hooks(detector) == 3
@@ -171,7 +171,7 @@ def test_no_hook_stays_after_an_exception(block, detector):
     assert hooks(detector) == 0
 
 
-@pytest.mark.parametrize("block", [dropped, recorded])
+@pytest.mark.parametrize("block", [drop_channels, record_responses])
 def test_unknown_channel(block, detector):
     with pytest.raises(IndexError), block(detector, torch.tensor([len(detector.channels)])):
         pass

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.models import efficientnet_b0, mobilenet_v2, resnet18, shufflenet_v2_x0_5
 
-from tff.detectors.feature_maps import feature_maps, twins
+from tff.detectors.feature_maps import depthwise_twins, feature_maps
 
 
 class Pair(nn.Module):
@@ -40,7 +40,7 @@ def literal(network, pairs):
     for later, earlier in pairs:
         assert channels.widths[later] == channels.widths[earlier]
         for c in range(channels.widths[later]):
-            expected[channels.flat(later, c)] = channels.flat(earlier, c)
+            expected[channels.flat_index(later, c)] = channels.flat_index(earlier, c)
     return torch.tensor(expected)
 
 
@@ -51,7 +51,7 @@ def test_efficientnet_b0():
         for i in range(blocks):
             block = f"features.{stage}.{i}.block"
             pairs.append((f"{block}.1.0", f"{block}.0.0"))
-    found = twins(network)
+    found = depthwise_twins(network)
     assert torch.equal(found, literal(network, pairs))
     assert int((found >= 0).sum()) == 8960
 
@@ -60,7 +60,7 @@ def test_mobilenet_v2():
     network = mobilenet_v2(num_classes=1)
     pairs = [("features.1.conv.0.0", "features.0.0")]
     pairs += [(f"features.{i}.conv.1.0", f"features.{i}.conv.0.0") for i in range(2, 18)]
-    assert torch.equal(twins(network), literal(network, pairs))
+    assert torch.equal(depthwise_twins(network), literal(network, pairs))
 
 
 def test_shufflenet_has_them_in_one_branch_only():
@@ -72,11 +72,11 @@ def test_shufflenet_has_them_in_one_branch_only():
             assert module.groups == module.in_channels
             pairs.append((name, name[:-1] + "0"))
     assert len(pairs) == 16
-    assert torch.equal(twins(network), literal(network, pairs))
+    assert torch.equal(depthwise_twins(network), literal(network, pairs))
 
 
 def test_resnet_has_none():
-    found = twins(resnet18(num_classes=1))
+    found = depthwise_twins(resnet18(num_classes=1))
     assert len(found) == 4800
     assert (found == -1).all()
 
@@ -98,7 +98,7 @@ def test_resnet_has_none():
 )
 def test_elements_alone_keep_channels(between):
     network = Pair(between)
-    assert twins(network).tolist() == [-1] * 4 + [0, 1, 2, 3]
+    assert depthwise_twins(network).tolist() == [-1] * 4 + [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -114,18 +114,18 @@ def test_elements_alone_keep_channels(between):
     ],
 )
 def test_what_mixes_places_or_branches_makes_no_twins(between):
-    assert (twins(Pair(between)) == -1).all()
+    assert (depthwise_twins(Pair(between)) == -1).all()
 
 
 def test_two_channels_of_each_or_groups_of_two_are_no_twins():
-    assert (twins(Pair(nn.ReLU(), factor=2)) == -1).all()
+    assert (depthwise_twins(Pair(nn.ReLU(), factor=2)) == -1).all()
     grouped = Pair(nn.ReLU())
     grouped.second = nn.Conv2d(4, 4, 3, groups=2)
-    assert (twins(grouped) == -1).all()
+    assert (depthwise_twins(grouped) == -1).all()
 
 
 def test_one_channel_is_not_depthwise():
-    assert (twins(Pair(nn.ReLU(), width=1)) == -1).all()
+    assert (depthwise_twins(Pair(nn.ReLU(), width=1)) == -1).all()
 
 
 def test_a_depthwise_convolution_of_another_continues_that_one():
@@ -138,14 +138,14 @@ def test_a_depthwise_convolution_of_another_continues_that_one():
             x = self.third(torch.relu(self.second(self.between(self.first(x)))))
             return self.fc(x.mean((2, 3)))
 
-    assert twins(Chain()).tolist() == [-1] * 4 + [0, 1, 2, 3] + [4, 5, 6, 7]
+    assert depthwise_twins(Chain()).tolist() == [-1] * 4 + [0, 1, 2, 3] + [4, 5, 6, 7]
 
 
 @torch.no_grad()
 def test_a_twin_sees_nothing_but_the_channel_it_continues():
     torch.manual_seed(3)
     network = Pair(nn.Sequential(nn.BatchNorm2d(4), nn.SiLU())).eval()
-    found = twins(network)
+    found = depthwise_twins(network)
     seen = {}
     network.second.register_forward_hook(lambda _m, _i, out: seen.update(out=out))
     image = torch.rand(2, 3, 9, 9)

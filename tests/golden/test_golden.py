@@ -7,7 +7,7 @@ import torch
 from tests.helpers import golden_formula as formula
 from tests.helpers.golden_cases import difference, distance
 
-from tff.detectors.hooks import dropped, recorded
+from tff.detectors.hooks import drop_channels, record_responses
 
 
 def test_network_is_the_one_of_the_file(case):
@@ -37,7 +37,7 @@ def test_dead_layer_has_no_relevance(case):
 
 def test_dropped_channels(case):
     detector, images = case.detector, case.images.double()
-    with torch.no_grad(), dropped(detector, case.masked):
+    with torch.no_grad(), drop_channels(detector, case.masked):
         logits = detector(images)
     assert difference(logits, case.file["logits_mask"][:, 0]) <= 1e-11
     with torch.no_grad():
@@ -47,10 +47,10 @@ def test_dropped_channels(case):
 def test_recorded_maxima(case):
     detector, image = case.detector, case.images[:1].double()
     channels = torch.randperm(len(detector.channels), generator=torch.manual_seed(0))
-    with torch.no_grad(), recorded(detector, channels) as responses:
+    with torch.no_grad(), record_responses(detector, channels) as responses:
         logit = detector(image)[0]
     assert difference(logit, case.file["logits"][0, 0]) <= 1e-11
-    assert difference(responses.of(channels)[0], case.file["maxact0"][channels]) <= 1e-11
+    assert difference(responses.select(channels)[0], case.file["maxact0"][channels]) <= 1e-11
 
 
 def test_single_precision(case):

@@ -29,7 +29,7 @@ def test_maxima(case):
         found = engine.explain_maximum(case.images[:1].double(), *case.channel(str(key)))
         assert difference(found.value[0], case.file["lrpmax_z"][i]) <= 1e-11
         if found.value > 0:  # else any place is as good
-            assert found.place[0].tolist() == [*case.file["lrpmax_loc"][i]]
+            assert found.position[0].tolist() == [*case.file["lrpmax_loc"][i]]
         assert patch(found.pixels[0]) == [*case.file["lrpmax_box"][i]]
         # stored in single precision
         assert distance(found.pixels[0].sum(0), case.file["lrpmax_pixel_sum"][i]) <= 1e-7

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tff.relevance.lrp import LRP
-from tff.relevance.patch import patch, positive
+from tff.relevance.patch import locate_patch, positive_heat
 
 FILE = np.load(Path(__file__).with_name("patch.npz"))
 
@@ -16,18 +16,18 @@ FILE = np.load(Path(__file__).with_name("patch.npz"))
 @pytest.mark.parametrize("number", range(6))
 def test_boxes(number):
     heat, expected = FILE[f"map{number}"], FILE["boxes"][number].tolist()
-    assert list(patch(heat, "paper")) == expected
+    assert list(locate_patch(heat, "paper")) == expected
     if heat.any():
         top, bottom, left, right = expected
         expected = [top, bottom + 1, left, right + 1]
-    assert list(patch(heat)) == expected
+    assert list(locate_patch(heat)) == expected
 
 
 def test_a_single_pixel_is_lost_by_the_released_code_only():
     heat = FILE["map5"]
     assert np.count_nonzero(heat) == 1
-    assert patch(heat, "paper").empty
-    box = patch(heat)
+    assert locate_patch(heat, "paper").empty
+    box = locate_patch(heat)
     assert (box.bottom - box.top, box.right - box.left) == (1, 1)
     assert heat[box.top, box.left] == heat.max()
 
@@ -40,6 +40,6 @@ def test_patches_of_the_golden_networks(case):
     images = case.images[:1].double()
     for key, expected in zip(case.file["lrpmax_keys"], case.file["lrpmax_box"], strict=True):
         found = engine.explain_maximum(images, *case.channel(str(key)))
-        heat = positive(found.pixels[0])
-        assert list(patch(heat, "paper")) == expected.tolist()
+        heat = positive_heat(found.pixels[0])
+        assert list(locate_patch(heat, "paper")) == expected.tolist()
         assert heat.any() == (found.value[0] > 0)

@@ -95,7 +95,7 @@ class Case:
     def masked(self) -> Tensor:
         keys = [str(key) for key in self.file["mask_keys"]]
         assert len(keys) == 20
-        return torch.tensor([self.detector.channels.flat(*self.channel(key)) for key in keys])
+        return torch.tensor([self.detector.channels.flat_index(*self.channel(key)) for key in keys])
 
 
 def load(name: str) -> Case:

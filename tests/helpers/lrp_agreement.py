@@ -108,15 +108,15 @@ def agree(
     with torch.no_grad():
         close(found.logit, network(images.clone())[:, 0], 1e-11)
     close(found.logit, known.logit, 1e-11)
-    names = [name for name, _ in engine.accounts]
+    names = [name for name, _ in engine.leaky_operations]
     assert len(names) == len(known.accounts)
     assert all(a in (b, "") for a, b in zip(known.accounts, names, strict=True))
     if known.doubt <= doubtful:
         assert (found.shares - known.shares).abs().max() <= 1e-10
         close(found.pixels, known.pixels, 1e-9)
-        close(found.ledger[..., :4], known.ledger[..., :4], 1e-9)
+        close(found.conservation[..., :4], known.ledger[..., :4], 1e-9)
         told = torch.tensor([name in engine.channels.layers for name in names])
-        assert (found.ledger[:, told, 4] - known.ledger[:, told, 4]).abs().max() <= 1e-10
+        assert (found.conservation[:, told, 4] - known.ledger[:, told, 4]).abs().max() <= 1e-10
 
 
 def close(found: Tensor, known: Tensor, tolerance: float) -> None:

@@ -45,7 +45,7 @@ def test_authors_file_in_their_names(tmp_path):
     with pytest.raises(ValueError, match=r"has 21,007 of the network's 21,008 channels"):
         read_omega(written(tmp_path, table.iloc[1:]), channels)
     # The paper's strongest channel: number 2 of the first depthwise convolution.
-    assert int(read.argmax()) == channels.flat("blocks.0.0.conv_dw", 2)
+    assert int(read.argmax()) == channels.flat_index("blocks.0.0.conv_dw", 2)
     assert read.max() == theirs["omega"].max() == theirs["omega"].iloc[0]
 
 

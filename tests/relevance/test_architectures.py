@@ -67,8 +67,8 @@ def test_what_is_laid_on_the_logit_reaches_the_image_or_stands_in_the_ledger(mak
     found = lrp.explain(images, pixels=True)
     with torch.no_grad():
         torch.testing.assert_close(found.logit, detector(images), rtol=1e-9, atol=1e-12)
-    lost = found.ledger[:, :, 2] + found.ledger[:, :, 3]
-    size = found.ledger[:, :, 0].abs().amax(1).clamp(min=1)
+    lost = found.conservation[:, :, 2] + found.conservation[:, :, 3]
+    size = found.conservation[:, :, 0].abs().amax(1).clamp(min=1)
     assert ((1 - lost.sum(1) - found.pixels.sum((1, 2, 3))).abs() <= 1e-9 * size).all()
     assert found.shares.isfinite().all()
     assert (found.shares >= 0).all()

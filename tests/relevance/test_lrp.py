@@ -7,7 +7,7 @@ from tests.helpers import lrp_replica as replicas
 from torch import Tensor, nn
 
 from tff.detectors.detector import Detector
-from tff.relevance.conservation import Sums
+from tff.relevance.conservation import RelevanceSums
 from tff.relevance.lrp import LRP, channel_relevance
 
 KINDS = [("basic", 3, 1), ("bottleneck", 4, 2), ("inverted", 4, 1)]
@@ -57,23 +57,23 @@ def test_shares_of_a_layer(network, images):
 
 def test_share_by_hand():
     relevance = torch.tensor([[[[1.0, -2.0]], [[3.0, 0.0]]], [[[0.0, 0.0]], [[0.0, 0.0]]]])
-    assert Sums.of(relevance.double()).share.tolist() == [[1 / 6, 0.5], [0, 0]]
+    assert RelevanceSums.from_map(relevance.double()).share.tolist() == [[1 / 6, 0.5], [0, 0]]
 
 
 def test_all_negative_layer_has_no_positive_share():
-    assert Sums.of(-torch.rand(2, 3, 4, 4)).share.tolist() == [[0.0] * 3] * 2
+    assert RelevanceSums.from_map(-torch.rand(2, 3, 4, 4)).share.tolist() == [[0.0] * 3] * 2
 
 
 def test_ledger_with_and_without_pixels(network, images):
     engine = LRP(network)
     less, more = (engine.explain(images, pixels=pixels) for pixels in (False, True))
-    first = [name for name, _ in engine.accounts].index("stem.conv")
+    first = [name for name, _ in engine.leaky_operations].index("stem.conv")
     assert first == 0
-    assert less.ledger[:, 0, 1].isnan().all()  # nobody asked what leaves it
-    assert torch.equal(less.ledger[:, 1:, :4], more.ledger[:, 1:, :4])
-    torch.testing.assert_close(more.ledger[:, 0, 1], more.pixels.sum((1, 2, 3)))
-    torch.testing.assert_close(more.ledger[:, -1, 0], torch.ones(5, dtype=torch.float64))
-    arrives, leaves, to_bias, at_zero, _ = more.ledger.unbind(2)
+    assert less.conservation[:, 0, 1].isnan().all()  # nobody asked what leaves it
+    assert torch.equal(less.conservation[:, 1:, :4], more.conservation[:, 1:, :4])
+    torch.testing.assert_close(more.conservation[:, 0, 1], more.pixels.sum((1, 2, 3)))
+    torch.testing.assert_close(more.conservation[:, -1, 0], torch.ones(5, dtype=torch.float64))
+    arrives, leaves, to_bias, at_zero, _ = more.conservation.unbind(2)
     torch.testing.assert_close(leaves + to_bias + at_zero, arrives)
 
 

@@ -42,7 +42,7 @@ def test_random_networks(case, box, one, data):
         close(found.pixels, pixels, 1e-9)
     rows = torch.arange(len(images))
     maps = replicas.outputs(network, images, layer)[rows, channels]
-    at = maps[rows, found.place[:, 0], found.place[:, 1]]
+    at = maps[rows, found.position[:, 0], found.position[:, 1]]
     close(at, maps[rows, place[:, 0], place[:, 1]], 1e-12)  # rounding may break a tie
 
 
@@ -51,7 +51,7 @@ def test_each_image_for_itself(network, images):
     together = engine.explain_maximum(images, "blocks.0.conv1", torch.tensor([2, 0, 1]))
     for i, channel in enumerate([2, 0, 1]):
         alone = engine.explain_maximum(images[i : i + 1], "blocks.0.conv1", channel)
-        assert torch.equal(alone.place[0], together.place[i])
+        assert torch.equal(alone.position[0], together.position[i])
         torch.testing.assert_close(alone.pixels[0], together.pixels[i], rtol=1e-9, atol=1e-12)
 
 
@@ -60,7 +60,7 @@ def test_relevance_of_one_is_laid_on_the_place(network, images):
     torch.testing.assert_close(
         found.pixels.sum((1, 2, 3))[found.value > 0], torch.ones(3).double(), rtol=1e-5, atol=0
     )
-    for image, (y, x) in zip(found.pixels, found.place, strict=True):
+    for image, (y, x) in zip(found.pixels, found.position, strict=True):
         assert (image[:, : max(y - 1, 0)] == 0).all()
         assert (image[:, y + 2 :] == 0).all()
         assert (image[:, :, : max(x - 1, 0)] == 0).all()
@@ -104,7 +104,7 @@ def test_first_of_equal_maxima(equal, first):
         image[0, 0, y, x] = 2
     found = LRP(Red(), box=False).explain_maximum(image, "conv", 0)
     assert found.value.tolist() == [2]
-    assert tuple(found.place[0].tolist()) == first
+    assert tuple(found.position[0].tolist()) == first
     assert found.pixels.nonzero().tolist() == [[0, 0, *first]]
     assert found.pixels.sum() == 1
 
@@ -112,7 +112,7 @@ def test_first_of_equal_maxima(equal, first):
 def test_constant_channel():
     found = LRP(Red(), box=False).explain_maximum(torch.rand(2, 3, 4, 4), "conv", 1)
     assert found.value.tolist() == [3, 3]
-    assert found.place.tolist() == [[0, 0], [0, 0]]
+    assert found.position.tolist() == [[0, 0], [0, 0]]
     assert (found.pixels == 0).all()  # nothing speaks for it but its bias
 
 

@@ -31,7 +31,9 @@ def same(found: Explanation, known: Explanation) -> None:
     assert (found.logit - known.logit).abs().max() <= 1e-12
     assert (found.shares - known.shares).abs().max() <= 1e-12
     torch.testing.assert_close(found.pixels, known.pixels, rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(found.ledger, known.ledger, rtol=1e-9, atol=1e-12, equal_nan=True)
+    torch.testing.assert_close(
+        found.conservation, known.ledger, rtol=1e-9, atol=1e-12, equal_nan=True
+    )
 
 
 def test_batch_composition(network, images):
@@ -82,7 +84,7 @@ def test_gradients_stay_on(network, images):
 def test_single_precision(network, images):
     found = LRP(copy.deepcopy(network).float()).explain(images.float(), pixels=True)
     known = LRP(network).explain(images, pixels=True)
-    assert found.shares.dtype == found.ledger.dtype == torch.float32
+    assert found.shares.dtype == found.conservation.dtype == torch.float32
     assert (found.shares - known.shares).abs().max() <= 1e-3
     assert (found.logit - known.logit).abs().max() <= 1e-4
 
@@ -93,7 +95,7 @@ def test_bfloat16(rule, network, images):
     found = LRP(single, rule=rule, precision="bf16").explain(images, pixels=True)
     known = LRP(single, rule=rule).explain(images, pixels=True)
     assert torch.equal(found.logit, known.logit)
-    for part in (found.shares, found.pixels, found.ledger[..., :4]):
+    for part in (found.shares, found.pixels, found.conservation[..., :4]):
         assert part.isfinite().all()
     difference = (found.shares - known.shares).abs()
     assert difference.max() > 0
@@ -128,7 +130,7 @@ def test_compiled(plain, monkeypatch):
         assert len(compiled) == min(times, 1)  # not for a shape of images that comes just once
         assert (found.shares - known.shares).abs().max() <= 1e-6
         close(found.logit, known.logit, 1e-6)
-        close(found.ledger.nan_to_num(), known.ledger.nan_to_num(), 1e-6)
+        close(found.conservation.nan_to_num(), known.ledger.nan_to_num(), 1e-6)
     assert torch.equal(found.shares, engine.explain(images, sign).shares)
     torch.testing.assert_close(engine.explain(-images).shares, LRP(plain).explain(-images).shares)
 

@@ -129,10 +129,10 @@ def test_relevance_lost_on_zeros_is_booked_where_it_is_lost(images):
     network = replicas.network([("grouped", 4, 1)], seed=3)
     network.blocks[0].middle = nn.Sequential(nn.ZeroPad2d(1), network.blocks[0].middle)
     engine = LRP(network, rule="flat", box=False)
-    behind = [name for name, _ in engine.accounts].index("blocks.0.behind")
+    behind = [name for name, _ in engine.leaky_operations].index("blocks.0.behind")
     explained = engine.explain(images, pixels=True)
-    assert explained.ledger[:, behind - 1, 3].abs().max() <= 1e-12  # the grouped convolution
-    assert explained.ledger[:, :, 3].abs().sum() > 1e-3
+    assert explained.conservation[:, behind - 1, 3].abs().max() <= 1e-12  # the grouped convolution
+    assert explained.conservation[:, :, 3].abs().sum() > 1e-3
 
 
 @pytest.mark.parametrize("rule", ["epsilon", "gamma"])

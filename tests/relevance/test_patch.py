@@ -8,47 +8,47 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tff.relevance.patch import Patch, patch, positive
+from tff.relevance.patch import Patch, locate_patch, positive_heat
 
 
 def test_both_ends_of_a_block_are_in_it():
     heat = np.zeros((20, 30))
     heat[4:8, 10:13] = 0.5
     heat[5, 11] = 1
-    assert patch(heat) == Patch(4, 8, 10, 13)
-    assert patch(heat, "paper") == Patch(4, 7, 10, 12)
+    assert locate_patch(heat) == Patch(4, 8, 10, 13)
+    assert locate_patch(heat, "paper") == Patch(4, 7, 10, 12)
 
 
 def test_nothing_positive_gives_the_whole_image():
     for end in ("inclusive", "paper"):
-        assert patch(np.zeros((5, 7)), end) == Patch(0, 5, 0, 7)
+        assert locate_patch(np.zeros((5, 7)), end) == Patch(0, 5, 0, 7)
 
 
 def test_a_plateau_of_more_than_a_quarter_is_its_own_patch():
     heat = np.full((6, 8), 0.5)
-    assert patch(heat) == Patch(0, 6, 0, 8)
+    assert locate_patch(heat) == Patch(0, 6, 0, 8)
     heat[:3] = 0.1
-    assert patch(heat) == Patch(3, 6, 0, 8)
+    assert locate_patch(heat) == Patch(3, 6, 0, 8)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 12), st.integers(2, 12))
 def test_the_box_is_the_smallest_around_the_upper_quarter(seed, height, width):
     heat = np.random.default_rng(seed).random((height, width)) ** 4
-    box = patch(heat)
+    box = locate_patch(heat)
     hot = heat > np.percentile(heat, 75)
     inside = hot[box.top : box.bottom, box.left : box.right]
     assert inside.sum() == hot.sum() > 0
     for side in (inside[0], inside[-1], inside[:, 0], inside[:, -1]):
         assert side.any()
-    assert patch(1e-30 * heat) == box
+    assert locate_patch(1e-30 * heat) == box
 
 
 def test_relevance_is_summed_over_colors_before_its_sign_counts():
     relevance = torch.tensor([[[2.0, -1.0]], [[-3.0, 2.0]], [[0.5, 0.0]]])
-    np.testing.assert_array_equal(positive(relevance), [[0.0, 1.0]])
-    assert positive(torch.full((3, 2, 2), torch.nan)).tolist() == [[0, 0], [0, 0]]
+    np.testing.assert_array_equal(positive_heat(relevance), [[0.0, 1.0]])
+    assert positive_heat(torch.full((3, 2, 2), torch.nan)).tolist() == [[0, 0], [0, 0]]
 
 
 def test_an_unknown_end_is_refused():
     with pytest.raises(ValueError, match="end=open: expected inclusive or paper"):
-        patch(np.ones((2, 2)), "open")
+        locate_patch(np.ones((2, 2)), "open")

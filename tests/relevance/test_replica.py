@@ -63,7 +63,7 @@ def test_nearly_zero_is_moved_away_from_zero():
     assert found.logit == 0
     by = 1 / np.float64(np.float32(1e-6))
     np.testing.assert_allclose(found.pixels.flatten(), [by, 0, 0], rtol=1e-12)
-    assert found.ledger[0, -1, 3] == 1  # all is lost, as far as the linear layer is concerned
+    assert found.conservation[0, -1, 3] == 1  # all is lost, as far as the linear layer is concerned
     below = LRP(network, box=False).explain(image - 1e-7, pixels=True).pixels
     np.testing.assert_allclose(below.flatten()[0], -(1 - 1e-7) / (3e-7 + 1 / by), rtol=1e-8)
 
@@ -76,8 +76,8 @@ def test_unit_without_support_loses_its_relevance():
     images = torch.randn(2, 3, 5, 5, dtype=torch.float64)
     explained = LRP(network).explain(images)
     assert explained.shares.isfinite().all()
-    position = [name for name, _ in LRP(network).accounts].index("blocks.0.conv2")
-    arrives, leaves, to_bias, at_zero, _ = explained.ledger[:, position].T
+    position = [name for name, _ in LRP(network).leaky_operations].index("blocks.0.conv2")
+    arrives, leaves, to_bias, at_zero, _ = explained.conservation[:, position].T
     assert (arrives != 0).all()
     assert (leaves == 0).all()
     assert (to_bias == 0).all()
@@ -88,5 +88,5 @@ def test_unit_without_support_loses_its_relevance():
 def test_one_convolution_at_two_places_is_one_layer():
     network = replicas.network([("twice", 3, 1)], seed=2)
     engine = LRP(network)
-    assert [name for name, _ in engine.accounts].count("blocks.0.middle.conv") == 2
+    assert [name for name, _ in engine.leaky_operations].count("blocks.0.middle.conv") == 2
     assert engine.channels.layers.count("blocks.0.middle.conv") == 1

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tff.detectors.trace import LEAVES
 from tff.relevance.lrp import LRP
-from tff.relevance.rules import RULES, Pass, explains
+from tff.relevance.rules import RULES, Pass, register_rule
 
 
 class Changed(nn.Module):
@@ -87,7 +87,7 @@ def test_unknown_operation():
         "node 'sin'",
         "in middle.1",
         "behind middle.0",
-        "tff.relevance.rules.explains(sin)(RULE)",
+        "tff.relevance.rules.register_rule(sin)(RULE)",
         "tff.relevance.rules.Pass",
     ):
         assert told in str(caught.value)
@@ -124,13 +124,13 @@ def test_two_tensors():
 
 @pytest.mark.usefixtures("registry")
 def test_function_added_from_outside(images):
-    explains(torch.sin)(Pass)
+    register_rule(torch.sin)(Pass)
     agree(Changed(Sine()), images)
 
 
 @pytest.mark.usefixtures("registry")
 def test_module_added_from_outside(images):
-    explains(Branching)(Pass)
+    register_rule(Branching)(Pass)
     network = Changed(Branching())
     for image in images:  # both branches
         agree(network, image[None])

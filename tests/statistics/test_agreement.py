@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tff.statistics.rank_agreement import (
-    means_within,
-    overlap_by_chance,
-    overlap_within,
-    overlaps,
+    chance_overlap,
+    chance_overlap_within_groups,
+    mean_overlap_within_groups,
+    rank,
     rank_biased_overlap,
-    ranked,
     spearman,
+    top_k_overlap,
 )
 
 PAIRS = st.integers(1, 30).flatmap(
@@ -29,7 +29,7 @@ VALUES = st.lists(st.integers(0, 5).map(float), min_size=2, max_size=20)
 def test_overlap_is_the_size_of_an_intersection(pair):
     first, second = map(np.array, pair)
     literal = [len(set(pair[0][:k]) & set(pair[1][:k])) for k in range(1, len(first) + 1)]
-    assert overlaps(first, second).tolist() == literal
+    assert top_k_overlap(first, second).tolist() == literal
 
 
 @pytest.mark.parametrize(
@@ -37,18 +37,18 @@ def test_overlap_is_the_size_of_an_intersection(pair):
 )
 def test_no_rankings_of_the_same_things_are_refused(first, second):
     with pytest.raises(ValueError, match="each once"):
-        overlaps(np.array(first), np.array(second))
+        top_k_overlap(np.array(first), np.array(second))
 
 
 def test_equal_values_rank_in_their_order():
-    assert ranked(np.array([0.0, 2.0, 0.0, 2.0, 3.0])).tolist() == [4, 1, 3, 0, 2]
+    assert rank(np.array([0.0, 2.0, 0.0, 2.0, 3.0])).tolist() == [4, 1, 3, 0, 2]
 
 
 @pytest.mark.parametrize("k", range(1, 6))
 def test_chance_is_that_of_all_permutations(k):
     found = [len(set(p[:k]) & set(range(k))) for p in permutations(range(5))]
     for least in range(k + 1):
-        chance = overlap_by_chance(least, k, 5)
+        chance = chance_overlap(least, k, 5)
         assert chance.mean == pytest.approx(np.mean(found), abs=1e-12)
         assert chance.p == pytest.approx(np.mean(np.array(found) >= least), abs=1e-12)
 
@@ -62,10 +62,10 @@ def test_chance_within_groups_is_that_of_all_exchanges_within_groups():
         for low, high in exchanges:
             renamed = np.array([*low, *high])[second]  # who is who within a group, by chance
             found.append(len(set(first[:k]) & set(renamed[:k])))
-        means = means_within(np.array([k]), first, second, groups)
+        means = mean_overlap_within_groups(np.array([k]), first, second, groups)
         assert means[0] == pytest.approx(np.mean(found), abs=1e-12)
         for least in range(k + 1):
-            chance = overlap_within(least, k, first, second, groups)
+            chance = chance_overlap_within_groups(least, k, first, second, groups)
             assert chance.mean == means[0]
             assert chance.p == pytest.approx(np.mean(np.array(found) >= least), abs=1e-12)
 
@@ -74,16 +74,16 @@ def test_chance_within_one_group_is_chance():
     generator = np.random.default_rng(0)
     first, second = generator.permutation(300), generator.permutation(300)
     for k, found in ((1, 1), (17, 4), (120, 60)):
-        within = overlap_within(found, k, first, second, np.zeros(300, np.int64))
-        assert within == pytest.approx(overlap_by_chance(found, k, 300), rel=1e-9)
+        within = chance_overlap_within_groups(found, k, first, second, np.zeros(300, np.int64))
+        assert within == pytest.approx(chance_overlap(found, k, 300), rel=1e-9)
 
 
 def test_small_probabilities_are_not_lost():
     n, k = 26560, 114
-    assert 0 < overlap_by_chance(100, k, n).p < 1e-200
+    assert 0 < chance_overlap(100, k, n).p < 1e-200
     groups = np.arange(n) % 53
     first = np.random.default_rng(1).permutation(n)
-    assert 0 < overlap_within(100, k, first, first, groups).p < 1e-100
+    assert 0 < chance_overlap_within_groups(100, k, first, first, groups).p < 1e-100
 
 
 @given(VALUES.flatmap(lambda a: st.tuples(st.just(a), st.permutations(a))))
@@ -105,7 +105,7 @@ def test_spearman_of_one_value_is_undefined():
 @given(PAIRS, st.floats(0.05, 0.99))
 @settings(max_examples=60, deadline=None)
 def test_rank_biased_overlap_is_its_infinite_sum(pair, p):
-    counts = overlaps(*map(np.array, pair))
+    counts = top_k_overlap(*map(np.array, pair))
     n = len(counts)
     # Both hold the same n things: the agreement is 1 from n on.
     agreement = [counts[d - 1] / d if d <= n else 1.0 for d in range(1, 6000)]

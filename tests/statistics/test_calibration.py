@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss
 from torchmetrics.functional.classification import binary_calibration_error
 
-from tff.statistics.detection import bin_of, brier_score, expected_calibration_error
+from tff.statistics.detection import bin_index, brier_score, expected_calibration_error
 
 PAIRS = st.lists(
     st.tuples(st.integers(0, 1), st.floats(0, 1) | st.integers(0, 15).map(lambda i: i / 15)),
@@ -55,7 +55,7 @@ def test_against_others(images):
 
 
 def test_certain_and_nearly_certain_share_a_bin():
-    assert bin_of(np.array([0, 0.99, 1.0])).tolist() == [0, 14, 14]
+    assert bin_index(np.array([0, 0.99, 1.0])).tolist() == [0, 14, 14]
     labels, p = np.array([1, 0]), np.array([0.96, 1.0])
     assert expected_calibration_error(labels, p) == pytest.approx((1.96 - 1) / 2)
 

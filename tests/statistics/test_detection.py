@@ -21,7 +21,7 @@ from sklearn.metrics import (
 from tests.helpers.bootstrap_by_hand import ends
 from torchmetrics.functional.classification import binary_calibration_error
 
-from tff.statistics.bootstrap import resamples
+from tff.statistics.bootstrap import draw_resamples
 from tff.statistics.detection import MEASURES, best_threshold, detection, measures, sigmoid
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "statistics.npz")
@@ -35,7 +35,7 @@ def test_released_code(i):
     cut = best_threshold(labels, p)
     assert cut == pytest.approx(expected["threshold"], abs=1e-12)
     for name, at in (("calibrated", cut), ("at_half", 0.5)):
-        found = detection(labels, p, p > at, resamples(labels, 3, 0))
+        found = detection(labels, p, p > at, draw_resamples(labels, 3, 0))
         assert found["ap"] == pytest.approx(expected[name]["ap"], abs=1e-12)
         assert found["real_accuracy"] == pytest.approx(expected[name]["r_acc"], abs=1e-12)
         assert found["fake_accuracy"] == pytest.approx(expected[name]["f_acc"], abs=1e-12)
@@ -55,7 +55,7 @@ def test_detection_against_scikit_learn():
     generator = np.random.default_rng(0)
     labels = generator.integers(0, 2, 60)
     scores = (labels + generator.normal(0, 1, 60)).round(1)
-    called, rows = scores > 0.4, resamples(labels, 200, 7)
+    called, rows = scores > 0.4, draw_resamples(labels, 200, 7)
     found = detection(labels, scores, called, rows)
     statistics = {
         "ap": lambda at: average_precision_score(labels[at], scores[at]),
@@ -74,7 +74,7 @@ def test_detection_against_scikit_learn():
 @pytest.mark.parametrize(("label", "missing"), [(0, "fake_accuracy"), (1, "real_accuracy")])
 def test_one_kind_of_image(label, missing):
     labels = np.full(5, label)
-    found = detection(labels, np.arange(5.0), np.full(5, label == 1), resamples(labels, 10, 0))
+    found = detection(labels, np.arange(5.0), np.full(5, label == 1), draw_resamples(labels, 10, 0))
     assert np.isnan([found[missing], found[f"{missing}_low"], found[f"{missing}_high"]]).all()
     assert np.isnan(found["ap"]) == (label == 0)
     other = "real_accuracy" if label == 0 else "fake_accuracy"
@@ -116,7 +116,7 @@ def test_measures_of_every_resample(decimals, real, fake):
     generator = np.random.default_rng()
     labels = generator.permutation(np.repeat([0, 1], (real, fake)))
     scores = (labels + generator.normal(0, 1, real + fake)).round(decimals)
-    called, p, rows = scores > 0.4, sigmoid(scores), resamples(labels, 25, 7)
+    called, p, rows = scores > 0.4, sigmoid(scores), draw_resamples(labels, 25, 7)
     found = measures(labels, scores, called, p, rows)
     assert tuple(found) == MEASURES
     for name, value in one_by_one(labels, scores, called, p).items():
@@ -132,7 +132,7 @@ def test_measures_of_every_resample(decimals, real, fake):
 def test_measures_of_any_images(pairs, draws):
     labels = np.array([label for label, _ in pairs], np.int64)
     scores = np.array([score for _, score in pairs], np.float64)
-    rows = resamples(labels, draws, 0)
+    rows = draw_resamples(labels, draws, 0)
     found = measures(labels, scores, scores > 0, sigmoid(scores), rows)
     real, fake = bool((labels == 0).any()), bool((labels == 1).any())
     needed = {
@@ -154,7 +154,7 @@ def test_measures_of_any_images(pairs, draws):
 def test_measures_do_not_depend_on_the_chunk(chunk, monkeypatch):
     generator = np.random.default_rng()
     labels, scores = generator.integers(0, 2, 40), generator.normal(size=40)
-    arguments = labels, scores, scores > 0, sigmoid(scores), resamples(labels, 31, 0)
+    arguments = labels, scores, scores > 0, sigmoid(scores), draw_resamples(labels, 31, 0)
     expected = measures(*arguments)
     monkeypatch.setattr("tff.statistics.detection._CHUNK", chunk)
     for name, estimate in measures(*arguments).items():
@@ -164,7 +164,7 @@ def test_measures_do_not_depend_on_the_chunk(chunk, monkeypatch):
 def test_detection_is_part_of_the_measures():
     generator = np.random.default_rng()
     labels, scores = generator.integers(0, 2, 50), generator.normal(size=50).round(1)
-    rows = resamples(labels, 60, 0)
+    rows = draw_resamples(labels, 60, 0)
     found = measures(labels, scores, scores > 0, sigmoid(scores), rows)
     for column, number in detection(labels, scores, scores > 0, rows).items():
         name, _, end = column.replace("_low", ":low").replace("_high", ":high").partition(":")
@@ -173,7 +173,7 @@ def test_detection_is_part_of_the_measures():
 
 def test_what_is_unknown_spoils_only_what_needs_it():
     labels, scores = np.arange(8) % 2, np.arange(8.0)
-    rows = resamples(labels, 5, 0)
+    rows = draw_resamples(labels, 5, 0)
     p = sigmoid(scores)
     p[2] = np.nan
     found = measures(labels, scores, scores > 4, p, rows)

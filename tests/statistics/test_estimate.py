@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import t
 from tests.helpers.bootstrap_by_hand import ends
 
-from tff.statistics.bootstrap import Estimate, area, below, mean, resamples, worst
+from tff.statistics.bootstrap import Estimate, draw_resamples, mean, mean_height, shortfall, worst
 from tff.statistics.detection import measures
 
 UNDEFINED = Estimate(np.nan, np.full(50, np.nan))
@@ -23,9 +23,9 @@ def is_undefined(estimate: Estimate) -> bool:
 
 def test_interval_is_that_of_the_bootstrap():
     values = np.random.default_rng().normal(size=30)
-    rows = resamples(np.zeros(30, np.int64), 400, seed=0)
+    rows = draw_resamples(np.zeros(30, np.int64), 400, seed=0)
     found = Estimate(values.mean(), values[rows].mean(1))
-    assert (found.low, found.high) == found.ends
+    assert (found.low, found.high) == found.interval
     expected = [values.mean(), *ends(values.mean(), found.draws)]
     columns = found.columns("ap")
     assert list(columns) == ["ap", "ap_low", "ap_high"]
@@ -94,7 +94,7 @@ def test_one_generator(three):
 
 def test_area_by_hand(three):
     a, b, c = three
-    found = area([1, 2, 5], three)
+    found = mean_height([1, 2, 5], three)
 
     def by_hand(a, b, c):
         return ((a + b) / 2 * 1 + (b + c) / 2 * 3) / 4
@@ -104,26 +104,27 @@ def test_area_by_hand(three):
 
 
 def test_area_of_a_level_curve_is_its_height(three):
-    found = area([0, 0.1, 7, 7, 9], [three[0]] * 5)
+    found = mean_height([0, 0.1, 7, 7, 9], [three[0]] * 5)
     assert found.value == pytest.approx(three[0].value)
     np.testing.assert_allclose(found.draws, three[0].draws)
 
 
 def test_area_without_width_or_with_a_gap(three):
-    assert is_undefined(area([], []))
-    assert is_undefined(area([3], three[:1]))
-    assert is_undefined(area([3, 3], three[:2]))
-    assert is_undefined(area([1, 2, 3], [three[0], UNDEFINED, three[2]]))
+    assert is_undefined(mean_height([], []))
+    assert is_undefined(mean_height([3], three[:1]))
+    assert is_undefined(mean_height([3, 3], three[:2]))
+    assert is_undefined(mean_height([1, 2, 3], [three[0], UNDEFINED, three[2]]))
 
 
 @pytest.mark.parametrize("xs", [[1, 2], [1, 2, 3, 4], [2, 1, 3], [1, np.nan, 3], [1, 2, np.inf]])
 def test_xs_that_are_no_axis(three, xs):
     with pytest.raises(ValueError, match="ascending"):
-        area(xs, three)
+        mean_height(xs, three)
 
 
 @pytest.mark.parametrize(
-    "combine", [lambda a, b: a - b, lambda a, b: mean([a, b]), lambda a, b: area([0, 1], [a, b])]
+    "combine",
+    [lambda a, b: a - b, lambda a, b: mean([a, b]), lambda a, b: mean_height([0, 1], [a, b])],
 )
 def test_other_resamples(three, combine):
     with pytest.raises(ValueError, match=r"of 9 and 50 draws.*same number"):
@@ -136,7 +137,7 @@ def test_paired_interval_is_narrower_and_covers():
     for seed in range(150):
         a = generator.normal(0, 1, 60)
         b = a + generator.normal(0.3, 0.3, 60)
-        rows = resamples(np.zeros(60, np.int64), 300, seed)
+        rows = draw_resamples(np.zeros(60, np.int64), 300, seed)
         first, second = (Estimate(x.mean(), x[rows].mean(1)) for x in (a, b))
         gain = second - first
         covered.append(gain.low <= 0.3 <= gain.high)
@@ -149,25 +150,25 @@ def test_below_adds_the_chance_of_the_drawing():
     generator = np.random.default_rng()
     drawn = [Estimate(v, v + generator.normal(0, 0.1, 99)) for v in generator.normal(size=5)]
     one = Estimate(-1.0, generator.normal(-1, 0.1, 99))
-    found, values = below(one, drawn), [other.value for other in drawn]
+    found, values = shortfall(one, drawn), [other.value for other in drawn]
     assert found.value == pytest.approx(np.mean(values) + 1)
     images = ends(found.value, np.mean([other.draws for other in drawn], axis=0) - one.draws)
     spread = t.ppf(0.975, 4) * np.std(values, ddof=1) * np.sqrt(1 + 1 / 5)
-    for end, of_images in zip(found.ends, images, strict=True):
+    for end, of_images in zip(found.interval, images, strict=True):
         reach = np.sqrt((of_images - found.value) ** 2 + spread**2)
         assert abs(end - found.value) == pytest.approx(reach)
     assert found.low < found.value < found.high
 
 
 def test_below_of_a_single_draw_knows_no_interval(three):
-    found = below(three[0], three[1:2])
+    found = shortfall(three[0], three[1:2])
     assert found.value == pytest.approx(three[1].value - three[0].value)
-    assert np.isnan(found.ends).all()
-    assert is_undefined(below(UNDEFINED, three))
+    assert np.isnan(found.interval).all()
+    assert is_undefined(shortfall(UNDEFINED, three))
 
 
 def test_nothing_is_computed_from_what_varies_beyond_the_images(three):
-    held = below(three[0], three[1:])
+    held = shortfall(three[0], three[1:])
     for combine in (lambda: held - three[0], lambda: mean([held]), lambda: worst([held])):
         with pytest.raises(ValueError, match="hold against draws last"):
             combine()
@@ -182,7 +183,7 @@ def test_one_that_is_nothing_special_is_seldom_called_so(images):
         rows = generator.integers(0, 60, (80, 60))
         numbers = [Estimate(v + noise.mean(), v + noise[rows].mean(1))
                    for v, noise in zip(generator.normal(size=6), shared, strict=True)]  # fmt: skip
-        low, high = below(numbers[0], numbers[1:]).ends
+        low, high = shortfall(numbers[0], numbers[1:]).interval
         called.append(low > 0 or high < 0)
     assert 0.01 < np.mean(called) < 0.09
 
@@ -199,7 +200,7 @@ def test_intervals_of_ap_hold_with_thirty_images_of_a_kind(apart):
     truth = measures(many, scores(4000), many > 0, np.full(len(many), np.nan), many[None])
     held = []
     for seed in range(150):
-        rows, none = resamples(labels, 300, seed), np.full(60, np.nan)
+        rows, none = draw_resamples(labels, 300, seed), np.full(60, np.nan)
         found = measures(labels, scores(1), labels > 0, none, rows)["ap"]
         held.append(found.low <= truth["ap"].value <= found.high)
     assert 0.86 <= np.mean(held) <= 0.99

@@ -17,7 +17,7 @@ def shares() -> torch.Tensor:
 def test_mean_and_standard_error(shares):
     metric = FFRS(11)
     metric.update(shares)
-    omega, error, images = metric.report()
+    omega, error, images = metric.summary()
     exact = shares.double().numpy()
     np.testing.assert_allclose(omega, exact.mean(0), rtol=1e-14)
     np.testing.assert_allclose(error, exact.std(0, ddof=1) / np.sqrt(37), rtol=1e-9)
@@ -46,9 +46,9 @@ def test_few_images(shares):
     with warnings.catch_warnings(action="error"):
         assert metric.compute().isnan().all()
     metric.update(shares[:0])
-    assert metric.report()[0].isnan().all()
+    assert metric.summary()[0].isnan().all()
     metric.update(shares[:1])
-    omega, error, images = metric.report()
+    omega, error, images = metric.summary()
     assert torch.equal(omega, shares[0].double())
     assert error.isnan().all()
     assert images == 1
@@ -60,4 +60,4 @@ def test_few_images(shares):
 def test_equal_images_have_no_error():
     metric = FFRS(2)
     metric.update(torch.tensor([[0.1, 0.7]]).repeat(9, 1))
-    assert metric.report()[1].max() < 1e-6
+    assert metric.summary()[1].max() < 1e-6

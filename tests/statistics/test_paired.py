@@ -6,7 +6,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tff.statistics.channel_tests import by_columns, wilcoxon
+from tff.statistics.channel_tests import map_columns, wilcoxon
 
 # Few different values, so that ties and pairs without a difference abound.
 PAIRS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=25)
@@ -97,4 +97,4 @@ def test_chunks_of_columns(chunk):
         return np.stack([sample.sum(0) for sample in samples])
 
     expected = [a.astype(np.float64).sum(0), b.sum(0)]
-    np.testing.assert_allclose(by_columns(sums, a, b, chunk=chunk), expected, rtol=1e-12)
+    np.testing.assert_allclose(map_columns(sums, a, b, chunk=chunk), expected, rtol=1e-12)

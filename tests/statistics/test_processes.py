@@ -30,7 +30,7 @@ def results(mine: list[int]) -> dict[str, Any]:
         ap.update(logits[part], labels[part])
     return {
         "ffrs": ffrs.compute(),
-        "report": ffrs.report(),
+        "report": ffrs.summary(),
         "rows": rows.compute(),
         "ap": ap.compute(),
     }

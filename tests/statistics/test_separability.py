@@ -3,14 +3,14 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from tff.statistics.channel_tests import area, separability
+from tff.statistics.channel_tests import roc_auc, separability
 
 
 def test_interval_is_that_of_the_bootstrap():
     rng = np.random.default_rng()
     labels = np.repeat([0, 1], (150, 90))
     scores = np.round(rng.normal(size=240) + 0.8 * labels, 1)  # with ties
-    auc, low, high = area(labels, scores)
+    auc, low, high = roc_auc(labels, scores)
     assert auc == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
     draws = []
     for _ in range(1500):
@@ -26,7 +26,7 @@ def test_delong_by_its_definition():
     one, zero = rng.integers(0, 6, 9).astype(float), rng.integers(0, 6, 7).astype(float)
     wins = (one[:, None] > zero) + 0.5 * (one[:, None] == zero)
     error = np.sqrt(wins.mean(1).var(ddof=1) / 9 + wins.mean(0).var(ddof=1) / 7)
-    found = area(np.repeat([1, 0], (9, 7)), np.concatenate([one, zero]))
+    found = roc_auc(np.repeat([1, 0], (9, 7)), np.concatenate([one, zero]))
     assert found.auc == pytest.approx(wins.mean())
     assert found.high == pytest.approx(min(1, wins.mean() + 1.959964 * error))
     assert found.low == pytest.approx(max(0, wins.mean() - 1.959964 * error))

@@ -24,14 +24,14 @@ def luma(image: Tensor) -> Tensor:
     return (RED * red + GREEN * green + BLUE * blue).clamp(0, 1).unsqueeze(1)
 
 
-def apart(image: Tensor) -> tuple[Tensor, Tensor]:
+def split_luma_chroma(image: Tensor) -> tuple[Tensor, Tensor]:
     """(B, 3, H, W) in [0, 1] -> luma (B, 1, H, W) and chroma (B, 2, H, W): Cb, Cr."""
     brightness = luma(image)
     blue, red = image[:, 2:] - brightness, image[:, :1] - brightness
     return brightness, torch.cat([blue / (2 - 2 * BLUE), red / (2 - 2 * RED)], dim=1)
 
 
-def together(brightness: Tensor, chroma: Tensor) -> Tensor:
+def merge_luma_chroma(brightness: Tensor, chroma: Tensor) -> Tensor:
     """The image (B, 3, H, W) of this luma and this chroma.
 
     Where the two fit no color within [0, 1], the chroma of that pixel is scaled down until they
@@ -117,13 +117,13 @@ class Hue:
 
     def __call__(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> the same without its hues."""
-        brightness, chroma = apart(image)
+        brightness, chroma = split_luma_chroma(image)
         cos, sin = math.cos(math.radians(self.angle)), math.sin(math.radians(self.angle))
         blue, red = chroma.unbind(1)
         if self.mode == "one":
             blue, red = torch.hypot(blue, red), torch.zeros_like(red)
         turned = torch.stack([cos * blue - sin * red, sin * blue + cos * red], dim=1)
-        return together(brightness, turned)
+        return merge_luma_chroma(brightness, turned)
 
 
 @dataclass(frozen=True)
@@ -140,5 +140,5 @@ class ChromaSwap:
 
     def __call__(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> the same with turned chroma."""
-        brightness, chroma = apart(image)
-        return together(brightness, chroma.flip(-2, -1))
+        brightness, chroma = split_luma_chroma(image)
+        return merge_luma_chroma(brightness, chroma.flip(-2, -1))

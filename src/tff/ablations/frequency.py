@@ -17,14 +17,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from tff.ablations.color import apart, together
+from tff.ablations.color import merge_luma_chroma, split_luma_chroma
 from tff.ablations.options import above_zero
 
 #: Cycles per pixel of the finest checkerboard: 0.5 along rows and along columns.
 FINEST = math.sqrt(0.5)
 
 
-def filtered(image: Tensor, gain: Callable[[Tensor], Tensor]) -> Tensor:
+def apply_gain(image: Tensor, gain: Callable[[Tensor], Tensor]) -> Tensor:
     """Each frequency times a gain that depends on its radius only.
 
     Exact to float32's rounding, unless torch was told to round factors of matrix products to less
@@ -38,13 +38,13 @@ def filtered(image: Tensor, gain: Callable[[Tensor], Tensor]) -> Tensor:
         (B, C, H, W), not cut off to [0, 1].
     """
     height, width = image.shape[-2:]
-    rows, columns = cosines(height).to(image), cosines(width).to(image)
-    gains = gain(radii(height, width)).to(image)
+    rows, columns = dct_matrix(height).to(image), dct_matrix(width).to(image)
+    gains = gain(radial_frequencies(height, width)).to(image)
     spectrum = rows @ (image.contiguous() @ columns.T)
     return rows.T @ (spectrum.mul_(gains) @ columns)
 
 
-def cosines(size: int) -> Tensor:
+def dct_matrix(size: int) -> Tensor:
     """(size, size) orthonormal DCT-II in float64; row k has k / (2 size) cycles per pixel."""
     steps = torch.arange(size, dtype=torch.float64)
     matrix = torch.cos(math.pi / size * (steps + 0.5) * steps[:, None]) * math.sqrt(2 / size)
@@ -52,7 +52,7 @@ def cosines(size: int) -> Tensor:
     return matrix
 
 
-def radii(height: int, width: int) -> Tensor:
+def radial_frequencies(height: int, width: int) -> Tensor:
     """(height, width) cycles per pixel of the frequencies of the cosine transform, in float64.
 
     On the CPU, whatever the image is on: a frequency right at a cut-off falls on the same side on
@@ -64,12 +64,12 @@ def radii(height: int, width: int) -> Tensor:
     return torch.hypot(rows[:, None], columns)
 
 
-def blurred(image: Tensor, sigma: float) -> Tensor:
+def gaussian_blur(image: Tensor, sigma: float) -> Tensor:
     """Gaussian blur of `sigma` pixels standard deviation, (B, C, H, W) in [0, 1] -> the same.
 
     The gain is that of the continuous Gaussian, which nothing truncates.
     """
-    return filtered(image, lambda f: torch.exp(-2 * (math.pi * sigma * f) ** 2)).clamp(0, 1)
+    return apply_gain(image, lambda f: torch.exp(-2 * (math.pi * sigma * f) ** 2)).clamp(0, 1)
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Lowpass:
 
     def __call__(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> the same without high frequencies."""
-        return filtered(image, lambda radius: radius <= self.cutoff).clamp(0, 1)
+        return apply_gain(image, lambda radius: radius <= self.cutoff).clamp(0, 1)
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Highpass:
 
     def __call__(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> the same without low frequencies."""
-        kept = filtered(image, lambda radius: (radius > self.cutoff) | (radius == 0))
+        kept = apply_gain(image, lambda radius: (radius > self.cutoff) | (radius == 0))
         return kept.clamp(0, 1)
 
 
@@ -151,7 +151,7 @@ class Bandstop:
 
     def __call__(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> the same without middle frequencies."""
-        kept = filtered(image, lambda radius: (radius <= self.low) | (radius > self.high))
+        kept = apply_gain(image, lambda radius: (radius <= self.low) | (radius > self.high))
         return kept.clamp(0, 1)
 
 
@@ -177,7 +177,7 @@ class Blur:
 
     def __call__(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> the same, blurred."""
-        return blurred(image, self.sigma)
+        return gaussian_blur(image, self.sigma)
 
 
 @dataclass(frozen=True)
@@ -201,5 +201,5 @@ class LuminanceBlur:
 
     def __call__(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> the same with blurred luma."""
-        brightness, chroma = apart(image)
-        return together(blurred(brightness, self.sigma), chroma)
+        brightness, chroma = split_luma_chroma(image)
+        return merge_luma_chroma(gaussian_blur(brightness, self.sigma), chroma)

@@ -18,7 +18,7 @@ from torch import Tensor
 from tff.ablations.options import above_zero, between, whole
 
 
-def normal(image: Tensor, shape: Sequence[int], seed: int) -> Tensor:
+def image_noise(image: Tensor, shape: Sequence[int], seed: int) -> Tensor:
     """Standard normal numbers for each image of a batch.
 
     Args:
@@ -65,7 +65,7 @@ class Noise:
 
     def __call__(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> the same with noise."""
-        noise = normal(image, image.shape[1:], self.seed)
+        noise = image_noise(image, image.shape[1:], self.seed)
         return noise.mul_(self.sigma / 255).add_(image).clamp_(0, 1)
 
 
@@ -113,7 +113,7 @@ class Phase:
         sign or not. The mean stays.
         """
         height, width = image.shape[-2:]
-        noise = torch.fft.rfft2(normal(image, (height, width), self.seed))
+        noise = torch.fft.rfft2(image_noise(image, (height, width), self.seed))
         turns = torch.exp(1j * self.strength * noise.angle())
         for row in {0, height // 2 if height % 2 == 0 else 0}:
             for column in {0, width // 2 if width % 2 == 0 else 0}:

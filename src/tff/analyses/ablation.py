@@ -14,7 +14,7 @@ from tff.analyses.engine.evaluation import WHERE, Judge, Scores, judges, over_ge
 from tff.analyses.engine.passes import Rows
 from tff.analyses.engine.subject import Subject
 from tff.plots import grouped
-from tff.statistics.bootstrap import Estimate, evaluated
+from tff.statistics.bootstrap import Estimate, evaluate_resamples
 from tff.types import Floats, Result
 
 ABOUT = """
@@ -148,7 +148,7 @@ class Ablation(Analysis):
         if shown.any():
             everything = np.arange(len(shown))[None]
             drawn = judge.resamples[shown[judge.resamples].any(-1)]
-            estimate = Estimate(float(drop(everything)[0]), evaluated(drop, drawn))
+            estimate = Estimate(float(drop(everything)[0]), evaluate_resamples(drop, drawn))
         return {**estimate.columns("median_drop"), "images_boxed": int(shown.sum())}
 
 

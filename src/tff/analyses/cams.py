@@ -20,8 +20,8 @@ from tff.analyses.engine.analysis import Analysis
 from tff.analyses.engine.image_selection import Selection, require, said, selections
 from tff.analyses.engine.subject import Subject
 from tff.detectors.detector import Detector
-from tff.detectors.feature_maps import beside_relu
-from tff.detectors.hooks import last_map
+from tff.detectors.feature_maps import non_relu_activations
+from tff.detectors.hooks import last_feature_map
 from tff.plots import image_grids
 from tff.types import Result
 
@@ -88,7 +88,7 @@ class ActivationMaps:
             with torch.no_grad():
                 logit = float(self.detector(image))
             if self.layer is None:
-                self.layer = last_map(self.detector, image)
+                self.layer = last_feature_map(self.detector, image)
             # A gradient, unlike relevance, is not relative to the logit: -1 speaks for real.
             sign = -self.real_sign if logit < 0 else 1.0
             grad_cam: dict[str, Map] = {}
@@ -206,7 +206,9 @@ class CAMs(Analysis):
         result.about = ABOUT.format(layer=maps.layer or "(none yet)", what=what)
         columns = ["chosen", "path", "image", "layer", "p", "logit"]
         result.tables = {"cams": pd.DataFrame(table, columns=columns)}
-        if "guided_gradcam" in self.methods and (other := beside_relu(subject.detector.network)):
+        if "guided_gradcam" in self.methods and (
+            other := non_relu_activations(subject.detector.network)
+        ):
             result.warnings.append(
                 "Guided backpropagation changes nn.ReLU only; this network has "
                 f"{', '.join(other)}, through which its gradient is the plain one."

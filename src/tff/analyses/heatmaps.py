@@ -16,7 +16,7 @@ from tff.analyses.engine.analysis import Analysis
 from tff.analyses.engine.image_selection import Selection, require, said, selections
 from tff.analyses.engine.subject import Subject
 from tff.plots import image_grids
-from tff.relevance.patch import positive
+from tff.relevance.patch import positive_heat
 from tff.types import Result
 
 ABOUT_EXAMPLES = """
@@ -54,7 +54,7 @@ class Examples(Analysis):
                 p = float(explanation.logit.sigmoid())
                 rows["generated"].append((image, f"P = {p:.2f}"))
                 assert explanation.pixels is not None
-                light = image_grids.brightness(positive(explanation.pixels[0]))
+                light = image_grids.brightness(positive_heat(explanation.pixels[0]))
                 rows["relevance"].append((image_grids.bare(light), ""))
             name = f"examples_{generator}"
             result.figures[name] = image_grids.image_grid(rows)

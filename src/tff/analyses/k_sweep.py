@@ -13,7 +13,7 @@ from tff.analyses.engine.evaluation import WHERE, Scores, judges, over_generator
 from tff.analyses.engine.subject import CRITERIA, Subject, ladder
 from tff.data.dataset import Images
 from tff.plots import curves
-from tff.statistics.bootstrap import Estimate, area, below, mean
+from tff.statistics.bootstrap import Estimate, mean, mean_height, shortfall
 from tff.types import Result
 
 ABOUT = """
@@ -93,7 +93,9 @@ class KSweep(Analysis):
         areas: list[dict[str, object]] = []
         for instead in self.instead:
             for where, curve in self._measured(subject, ks, instead).items():
-                heights = {by: [area(xs, aps) for aps in orders] for by, orders in curve.items()}
+                heights = {
+                    by: [mean_height(xs, aps) for aps in orders] for by, orders in curve.items()
+                }
                 for by, orders in curve.items():
                     first = {"where": where, "ranking": by, "instead": instead}
                     points += [
@@ -104,7 +106,7 @@ class KSweep(Analysis):
                     height = mean(heights[by])
                     under = {}
                     if by != "random" and "random" in heights:
-                        under = below(height, heights["random"]).columns("below_random")
+                        under = shortfall(height, heights["random"]).columns("below_random")
                     areas.append({**first, "up_to_share": xs[-1], **height.columns("area")} | under)
         table, by_area = pd.DataFrame(points), pd.DataFrame(areas)
         result = Result("Does the ranking find the channels that matter?", ABOUT)

@@ -17,7 +17,7 @@ from tff.plots import grouped
 from tff.statistics.channel_tests import (
     benjamini_hochberg,
     cliffs_delta,
-    correlated_areas,
+    delong_test,
     median_test,
     wilcoxon,
 )
@@ -47,7 +47,7 @@ def channel_tests(labels: NDArray[np.int64], plain: Values, ablated: Values) -> 
     # A response that is no number, of a network that overflows, tells nothing.
     fake = labels == 1
     a, b = (np.nan_to_num(values[fake].astype(np.float64)) for values in (plain, ablated))
-    areas = correlated_areas(labels, np.nan_to_num(plain), np.nan_to_num(ablated))
+    areas = delong_test(labels, np.nan_to_num(plain), np.nan_to_num(ablated))
     some = bool(fake.any())
     table = pd.DataFrame(
         {
@@ -56,8 +56,8 @@ def channel_tests(labels: NDArray[np.int64], plain: Values, ablated: Values) -> 
             "cliffs_delta": cliffs_delta(b, a),
             "median": np.median(a, axis=0) if some else np.nan,
             "median_ablated": np.median(b, axis=0) if some else np.nan,
-            "area": areas.area_a,
-            "area_ablated": areas.area_b,
+            "area": areas.auc_a,
+            "area_ablated": areas.auc_b,
             "separation_p": areas.p,
         }
     )

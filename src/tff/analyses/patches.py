@@ -17,8 +17,8 @@ from tff.analyses.engine.analysis import Analysis
 from tff.analyses.engine.passes import Fitting
 from tff.analyses.engine.subject import Subject
 from tff.plots.image_grids import Piece, collage
-from tff.relevance.lrp import Maximum
-from tff.relevance.patch import ENDS, Patch, patch, positive
+from tff.relevance.lrp import MaximumExplanation
+from tff.relevance.patch import ENDS, Patch, locate_patch, positive_heat
 from tff.types import Batch, Floats, Result
 
 
@@ -68,7 +68,7 @@ def peaks(subject: Subject, pairs: Iterable[Pair], end: str) -> Iterator[Peak]:
     def alike(pair: Pair) -> tuple[str, int, int]:
         return pair.layer, int(size[pair.row, 0]), int(size[pair.row, 1])
 
-    def explained(part: Batch) -> Maximum:  # of the batch whose turn it is
+    def explained(part: Batch) -> MaximumExplanation:  # of the batch whose turn it is
         pixels = part.image.to(subject.passes.device).float() / 255
         channels = torch.tensor([batch[i].channel for i in part.index.tolist()])
         return subject.lrp.explain_maximum(pixels, batch[0].layer, channels)
@@ -85,12 +85,14 @@ def peaks(subject: Subject, pairs: Iterable[Pair], end: str) -> Iterator[Peak]:
                 yield from _peaks([batch[i] for i in part.index.tolist()], part.image, found, end)
 
 
-def _peaks(pairs: Sequence[Pair], images: Tensor, found: Maximum, end: str) -> Iterator[Peak]:
+def _peaks(
+    pairs: Sequence[Pair], images: Tensor, found: MaximumExplanation, end: str
+) -> Iterator[Peak]:
     for i, pair in enumerate(pairs):
         image = np.asarray(images[i].permute(1, 2, 0), np.uint8)
-        heat = positive(found.pixels[i])
-        row, column = found.place[i].tolist()
-        box = patch(heat, end) if heat.any() else None
+        heat = positive_heat(found.pixels[i])
+        row, column = found.position[i].tolist()
+        box = locate_patch(heat, end) if heat.any() else None
         yield Peak(pair, image, float(found.value[i]), (row, column), box)
 
 
@@ -188,7 +190,7 @@ def _table(subject: Subject, found: list[Peak], responses: Floats) -> pd.DataFra
     """A row a patch; no box and no peak where there is none."""
     pairs = [peak.pair for peak in found]
     images = subject.images.test.manifest.loc[[pair.row for pair in pairs]].reset_index(drop=True)
-    flat = [subject.channels.flat(pair.layer, pair.channel) for pair in pairs]
+    flat = [subject.channels.flat_index(pair.layer, pair.channel) for pair in pairs]
     by, none = subject.options.ranking.by, (None,) * len(_WHOLE)
     boxes = [none if peak.box is None else (*peak.at, *peak.box) for peak in found]
     return pd.DataFrame(

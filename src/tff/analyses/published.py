@@ -19,7 +19,7 @@ from tff.analyses.sensitivity import Sensitivity
 from tff.plots import grouped as figures
 from tff.published.rankings import TITLES, architecture
 from tff.published.tables import COLUMNS, RECIPES, Cell, Ours, cells, compared, plain_name
-from tff.statistics.bootstrap import Estimate, Resamples, evaluated, resamples
+from tff.statistics.bootstrap import Estimate, Resamples, draw_resamples, evaluate_resamples
 from tff.types import Floats, Result
 
 #: (what, generator, metric) -> our numbers: several if measured in several ways.
@@ -59,7 +59,9 @@ def numbers_of(subject: Subject) -> Numbers:
     for generator, at in subject.generators():
         labels = subject.labels[at]
         right = (logits[at] > 0) == (labels == 1)
-        drawn = evaluated(_Share(right), resamples(labels, subject.draws, subject.seed))
+        drawn = evaluate_resamples(
+            _Share(right), draw_resamples(labels, subject.draws, subject.seed)
+        )
         share = Estimate(float(right.mean()), drawn)
         half = Ours(share.value, share.low, share.high, threshold="half")
         numbers["baseline", generator, "accuracy"] = [half]

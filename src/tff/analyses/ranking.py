@@ -168,7 +168,7 @@ def from_published(table: pd.DataFrame, channels: Channels) -> np.ndarray:
         odd = table["key"][parts.isna().any(axis=1)].iloc[0]
         raise ValueError(f"ranking key {odd!r}: expected LAYER.#CHANNEL(T=WIDTH)")
     flat = [
-        channels.flat(layer, int(channel))
+        channels.flat_index(layer, int(channel))
         for layer, channel in zip(parts["layer"], parts["channel"], strict=True)
     ]
     if len(set(flat)) != len(flat) or len(flat) != len(channels):

@@ -14,13 +14,13 @@ from tff.analyses.engine.subject import Subject
 from tff.plots import channels as figures
 from tff.published.rankings import TITLES, architecture, published_omega, read_omega
 from tff.statistics.rank_agreement import (
-    means_within,
-    overlap_by_chance,
-    overlap_within,
-    overlaps,
+    chance_overlap,
+    chance_overlap_within_groups,
+    mean_overlap_within_groups,
+    rank,
     rank_biased_overlap,
-    ranked,
     spearman,
+    top_k_overlap,
 )
 from tff.types import Floats, Ints, Result
 
@@ -44,8 +44,8 @@ def by_k(ks: Sequence[int], counts: Ints, first: Ints, second: Ints, groups: Int
     rows = []
     for k in ks:
         found = int(counts[k - 1])
-        chance = overlap_by_chance(found, k, len(counts))
-        within = overlap_within(found, k, first, second, groups)
+        chance = chance_overlap(found, k, len(counts))
+        within = chance_overlap_within_groups(found, k, first, second, groups)
         rows.append((k, found, found / k, *chance, *within))
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -59,7 +59,7 @@ def curves(counts: Ints, first: Ints, second: Ints, groups: Ints) -> pd.DataFram
             "k": k,
             "share": counts[k - 1] / k,
             "share_by_chance": k / n,
-            "share_within_layers": means_within(k, first, second, groups) / k,
+            "share_within_layers": mean_overlap_within_groups(k, first, second, groups) / k,
         }
     )
 
@@ -171,8 +171,8 @@ class RankingAgreement(Analysis):
     def _compare(
         self, result: Result, subject: Subject, ours: Floats, theirs: Floats, word: str
     ) -> None:
-        first, second = subject.ranking.numpy(), ranked(theirs)
-        n, counts = len(first), overlaps(first, second)
+        first, second = subject.ranking.numpy(), rank(theirs)
+        n, counts = len(first), top_k_overlap(first, second)
         channels = subject.channels.table()
         groups = pd.factorize(channels["layer"])[0].astype(np.int64)
         ks = sorted({k for k in self.ks if k <= n} | {subject.k})

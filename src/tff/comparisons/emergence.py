@@ -17,7 +17,7 @@ from tff.analyses.ranking_agreement import by_k
 from tff.comparisons.comparison import Comparison
 from tff.plots import curves
 from tff.safe_text import read_table
-from tff.statistics.rank_agreement import overlaps, spearman
+from tff.statistics.rank_agreement import spearman, top_k_overlap
 from tff.types import Result
 
 #: Columns of text in the tables that are read here.
@@ -203,7 +203,7 @@ def stability(steps: Sequence[Step], k: int) -> pd.DataFrame:
     pairs = [("next", i, i + 1) for i in range(last)] + [("final", i, last) for i in range(last)]
     rows = []
     for compared, i, j in pairs:
-        counts = overlaps(orders[i], orders[j])
+        counts = top_k_overlap(orders[i], orders[j])
         row = by_k([k], counts, orders[i], orders[j], groups)
         row = row.assign(
             compared=compared, step=steps[i].number, other_step=steps[j].number,

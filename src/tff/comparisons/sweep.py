@@ -18,7 +18,7 @@ from tff.comparisons.comparison import Comparison
 from tff.comparisons.emergence import checked
 from tff.comparisons.runs import FAILED, FINISHED, Settings, asked_for, runs_of, swept
 from tff.plots.scatter import repeats, scatter
-from tff.statistics.bootstrap import Estimate, Resamples, evaluated, resamples
+from tff.statistics.bootstrap import Estimate, Resamples, draw_resamples, evaluate_resamples
 from tff.statistics.rank_agreement import spearman
 from tff.types import Floats, Result
 
@@ -313,12 +313,12 @@ def _spearman(pairs: Floats, draws: int, seed: int) -> tuple[float, float, float
         return np.array([spearman(*pairs[drawn].T) for drawn in rows])
 
     everything = np.arange(len(pairs))[None]
-    rows = resamples(np.zeros(len(pairs), np.int64), draws, seed)
+    rows = draw_resamples(np.zeros(len(pairs), np.int64), draws, seed)
     found = float(statistic(everything)[0])
     # Resamples of a perfect order are all perfect: that is no sign of certainty.
     if abs(found) > 1 - 1e-9:
         return found, np.nan, np.nan
-    return found, *Estimate(found, evaluated(statistic, rows)).ends
+    return found, *Estimate(found, evaluate_resamples(statistic, rows)).interval
 
 
 WORDS = {

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from tff.detectors.detector import Detector
 from tff.detectors.safe_load import read
-from tff.detectors.weights import HINT, fill, fit, recognise, state_dict_in
+from tff.detectors.weights import HINT, compare, extract_state_dict, load_matching, recognise
 from tff.safe_text import make_printable
 
 #: The entry of a checkpoint in which `tff` says how to rebuild its detector and where its data are.
@@ -30,12 +30,12 @@ MOVED = {
 T = TypeVar("T")
 
 
-def origin(path: Path | str) -> dict[str, Any]:
+def read_origin(path: Path | str) -> dict[str, Any]:
     """What a `tff` checkpoint says of its run: `detector` and `data` settings, `seed`; else {}."""
-    return origin_in(read(path), path)
+    return origin_of(read(path), path)
 
 
-def origin_in(content: Mapping[str, Any], path: Path | str) -> dict[str, Any]:
+def origin_of(content: Mapping[str, Any], path: Path | str) -> dict[str, Any]:
     """The same from the content of a checkpoint, with the names that modules have today.
 
     Args:
@@ -85,12 +85,12 @@ def load(path: Path | str, detector: Mapping[str, Any] | None = None) -> Detecto
     """
     path = Path(path).expanduser()
     content = read(path)
-    weights = state_dict_in(content, path)
-    told = detector or origin_in(content, path).get("detector")
+    weights = extract_state_dict(content, path)
+    told = detector or origin_of(content, path).get("detector")
     settings = told or recognise(weights, path)
     rebuilt = build(settings, path, "tff.detectors", Detector, pretrained=False)
-    found = fit(rebuilt.network, weights)
-    if found.head and found.but_head():
+    found = compare(rebuilt.network, weights)
+    if found.head and found.ignoring_head():
         outputs = len(weights[found.head[0]])
         what = "an ImageNet classifier" if outputs == 1000 else "a classifier"
         raise ValueError(
@@ -102,7 +102,7 @@ def load(path: Path | str, detector: Mapping[str, Any] | None = None) -> Detecto
             f"checkpoint {path}: does not fit {dict(settings)}: {found}"
             + ("" if told else f". {HINT}")
         )
-    fill(rebuilt.network, weights)
+    load_matching(rebuilt.network, weights)
     rebuilt.eval()
     return rebuilt
 

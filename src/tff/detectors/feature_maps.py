@@ -23,7 +23,7 @@ SHAPE = {"size", "dim", "numel", getattr, len}
 # Of these the second tensor tells a shape or a type only.
 _LIKE = {"type_as", "expand_as", "view_as", "reshape_as"}
 #: Operations that return several tensors, of which others take one each.
-PARTING = {torch.chunk, torch.split, torch.tensor_split, torch.unbind}
+SPLITS = {torch.chunk, torch.split, torch.tensor_split, torch.unbind}
 # What a gate may pass between the bounded function and the product.
 _KEEPING = {
     "view", "reshape", "expand", "expand_as", "contiguous", "type_as", "to",
@@ -75,8 +75,9 @@ def flow(traced: Trace) -> Flow:
             gates = [n for n in inputs if made[n] is not None]
             if len(inputs) != 2 or len(gates) != 1:
                 raise NotImplementedError(
-                    f"no relevance rule for the product {node.name!r} ({traced.place(node)}): of "
-                    "two tensors, just one must be a gate, that is, come from a sigmoid or the like"
+                    f"no relevance rule for the product {node.name!r} "
+                    f"({traced.location(node)}): exactly one of two tensors must be a gate, that "
+                    "is, the output of a sigmoid or another bounded function"
                 )
             found.gates[node] = made[gates[0]] is True
             inputs = [n for n in inputs if made[n] is None]
@@ -87,16 +88,16 @@ def flow(traced: Trace) -> Flow:
 
 def sources(traced: Trace, node: fx.Node) -> list[fx.Node]:
     """The nodes that an operation reads, constants aside; one that takes a part reads the whole."""
-    whole = parted(traced, node)
+    whole = split_source(traced, node)
     inputs = (node if whole is None else whole).all_input_nodes
     return [n for n in inputs if n not in traced.constants]
 
 
-def parted(traced: Trace, node: fx.Node) -> fx.Node | None:
+def split_source(traced: Trace, node: fx.Node) -> fx.Node | None:
     """The operation with several outputs of which this node takes one, or None."""
     whole = node.args[0] if node.args else None
     if traced.operation(node) is operator.getitem and isinstance(whole, fx.Node):
-        return whole if traced.operation(whole) in PARTING else None
+        return whole if traced.operation(whole) in SPLITS else None
     return None
 
 
@@ -151,7 +152,7 @@ _FUNCTIONS = UNCHANGED | {
 }  # fmt: skip
 
 
-def twins(network: nn.Module) -> torch.Tensor:
+def depthwise_twins(network: nn.Module) -> torch.Tensor:
     """Of each channel the earlier one that it continues, or -1: (n_channels,) flat indices.
 
     A depthwise convolution keeps channels apart. Behind nothing but BatchNorm and an activation,
@@ -196,7 +197,7 @@ _KNOWN = {
 }  # fmt: skip
 
 
-def beside_relu(network: nn.Module) -> list[str]:
+def non_relu_activations(network: nn.Module) -> list[str]:
     """The activations that are no `nn.ReLU` modules, sorted; functions in lower case, as `relu()`.
 
     Those of gates (sigmoid) are left out.

@@ -11,12 +11,14 @@ from torch import Tensor, nn
 from tff.detectors.detector import Detector
 
 #: What stands in place of channels: a number each, or maps (B, C, H, W) of each layer.
-Instead = Tensor | Mapping[str, Tensor] | None
+Replacement = Tensor | Mapping[str, Tensor] | None
 Hook = Callable[[nn.Module, object, Tensor], Tensor | None]
 
 
 @contextmanager
-def dropped(detector: Detector, channels: Tensor, instead: Instead = None) -> Iterator[None]:
+def drop_channels(
+    detector: Detector, channels: Tensor, replacement: Replacement = None
+) -> Iterator[None]:
     """Feature-map dropout: the raw convolution output of these channels is 0, or something else.
 
     As in the released code this happens before BatchNorm, so that behind it the channel is a
@@ -25,20 +27,20 @@ def dropped(detector: Detector, channels: Tensor, instead: Instead = None) -> It
     Args:
         detector: in eval mode; unchanged after the block.
         channels: (k,) flat indices in `detector.channels`.
-        instead: None for 0, a value for each of all channels (n_channels,), or for each layer that
-            holds one of the channels the raw outputs (B, C, H, W) of other images.
+        replacement: None for 0, one value per channel of the detector (n_channels,), or the raw
+            outputs (B, C, H, W) of other images for each layer with a dropped channel.
     """
 
     def exchange(layer: str, rows: Tensor) -> Hook:
         def hook(_module: nn.Module, _inputs: object, out: Tensor) -> Tensor:
             where = rows.to(out.device)
-            if instead is None:
+            if replacement is None:
                 return out.index_fill_(1, where, 0)
-            if isinstance(instead, Tensor):
-                values = detector.channels.split(instead.to(out))[layer][where]
+            if isinstance(replacement, Tensor):
+                values = detector.channels.split(replacement.to(out))[layer][where]
                 source = values.view(1, -1, 1, 1).expand(len(out), -1, *out.shape[2:])
             else:
-                source = instead[layer][:, where]
+                source = replacement[layer][:, where]
             return out.index_copy_(1, where, source)
 
         return hook
@@ -49,7 +51,7 @@ def dropped(detector: Detector, channels: Tensor, instead: Instead = None) -> It
 
 
 @contextmanager
-def outputs(detector: Detector, layers: list[str]) -> Iterator[dict[str, Tensor]]:
+def record_outputs(detector: Detector, layers: list[str]) -> Iterator[dict[str, Tensor]]:
     """The raw outputs (B, C, H, W) of these layers for the batch that went through last.
 
     Where gradients are on, they reach the outputs, and what follows cannot write over them.
@@ -86,7 +88,7 @@ class Responses:
 
         return record
 
-    def of(self, channels: Tensor) -> Tensor:
+    def select(self, channels: Tensor) -> Tensor:
         """(B, k) in the order asked for; of layers that were recorded."""
         some = next(iter(self._of_layer.values()))
         full = some.new_zeros(len(some), len(self._numbering))
@@ -97,7 +99,7 @@ class Responses:
 
 
 @contextmanager
-def recorded(detector: Detector, channels: Tensor) -> Iterator[Responses]:
+def record_responses(detector: Detector, channels: Tensor) -> Iterator[Responses]:
     """Record the spatial maximum of each of these channels of every batch that runs in the block.
 
     Args:
@@ -119,7 +121,7 @@ def _hooked(detector: Detector, hooks: Mapping[str, Hook]) -> Iterator[None]:
         yield
 
 
-def last_map(detector: Detector, image: Tensor) -> str:
+def last_feature_map(detector: Detector, image: Tensor) -> str:
     """The module that is the last to give a feature map with several places: its name.
 
     Modules that run several times are left out, since their maps cannot be told apart.

@@ -9,7 +9,7 @@ import timm
 from torch import nn
 
 from tff.detectors.detector import Detector
-from tff.detectors.weights import start_from
+from tff.detectors.weights import initialise
 
 
 def timm_model(name: str, pretrained: bool | str = True) -> Detector:
@@ -23,12 +23,12 @@ def timm_model(name: str, pretrained: bool | str = True) -> Detector:
         FileNotFoundError: there is no such file.
         ValueError: timm has no such network, or the weights do not fit or cannot be had.
     """
-    network = network_of(name, pretrained)
+    network = build_network(name, pretrained)
     told: Any = network.pretrained_cfg
     return Detector(network, mean=tuple(told["mean"]), std=tuple(told["std"]))
 
 
-def network_of(name: str, pretrained: bool | str) -> nn.Module:
+def build_network(name: str, pretrained: bool | str) -> nn.Module:
     """The bare network: normalised images (B, 3, H, W) -> (B, 1). Arguments as above."""
     if not isinstance(name, str) or not timm.is_model(name):
         models = timm.list_models()
@@ -47,7 +47,7 @@ def network_of(name: str, pretrained: bool | str) -> nn.Module:
         )
     network: nn.Module = timm.create_model(name, num_classes=1)
     # Of timm's own loading only what it makes of a file is used: names and shapes as they are now.
-    start_from(network, pretrained, lambda: timm.create_model(name, pretrained=True).state_dict())
+    initialise(network, pretrained, lambda: timm.create_model(name, pretrained=True).state_dict())
     return network
 
 
@@ -67,4 +67,4 @@ def efficientnet_b0(pretrained: bool | str = True) -> Detector:
         ValueError: the weights do not fit or cannot be had.
     """
     # The paper's k: the top 27 of 21,008 channels (0.13 %).
-    return Detector(network_of(_TWIN, pretrained), tff_fraction=27 / 21008)
+    return Detector(build_network(_TWIN, pretrained), tff_fraction=27 / 21008)

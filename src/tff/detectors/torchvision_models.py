@@ -9,7 +9,7 @@ import torchvision
 from torch import nn
 
 from tff.detectors.detector import Detector
-from tff.detectors.weights import replace_head, start_from
+from tff.detectors.weights import initialise, replace_head
 
 _TRANSFORMERS = ("vit_", "swin_", "maxvit_")
 _INCEPTIONS = ("googlenet", "inception_v3")
@@ -50,7 +50,7 @@ def torchvision_model(name: str, pretrained: bool | str = True) -> Detector:
     if isinstance(network, torchvision.models.SqueezeNet):
         # It would end in a ReLU: no logit below 0, so that no image could be called real.
         network.classifier[2] = nn.Identity()
-    start_from(network, pretrained, lambda: _imagenet(name))
+    initialise(network, pretrained, lambda: _imagenet(name))
     if name in _INCEPTIONS:
         # Their weights take pixels in [-1, 1]. torchvision gets there from ImageNet's statistics
         # inside the network (`transform_input`); this is the same without the detour.

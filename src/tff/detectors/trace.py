@@ -27,7 +27,7 @@ ARGUMENTS: dict[Any, tuple[str, ...]] = {
 }
 
 
-def layer(function: Any, arguments: dict[str, Any]) -> nn.Module:
+def as_layer(function: Any, arguments: dict[str, Any]) -> nn.Module:
     """The layer that a function of `ARGUMENTS` with these arguments (but the first) amounts to."""
     rest = dict(arguments)
     weight, bias = rest.pop("weight", None), rest.pop("bias", None)
@@ -158,7 +158,7 @@ class Trace:
         target = OUT_OF_PLACE.get(target, target)
         return _SAME.get(target, target)
 
-    def place(self, node: fx.Node) -> str:
+    def location(self, node: fx.Node) -> str:
         """Where a node stands in the network, for messages."""
         return f"in {self.names[node]}" if self.names[node] else "in the network itself"
 
@@ -225,8 +225,8 @@ def trace(network: nn.Module) -> Trace:
                 node, found.nodes, views
             ):
                 raise NotImplementedError(
-                    f"{node.name!r} ({found.place(node)}) overwrites a tensor of which a part, or "
-                    "the whole, is read later under another name; let it make a new one"
+                    f"{node.name!r} ({found.location(node)}) overwrites a tensor that is read "
+                    "later, whole or in part, under another name; use the out-of-place operation"
                 )
             if operation in VIEWS:
                 views.add(node)
@@ -247,7 +247,7 @@ def _layer(found: Trace, node: fx.Node, network: nn.Module) -> None:
     if any(n not in found.constants for n in node.all_input_nodes if n is not image):
         return
     known: Any = fx.node.map_arg(given, found.constants.__getitem__)
-    found.modules[node] = made = layer(function, known)
+    found.modules[node] = made = as_layer(function, known)
     node.args, node.kwargs = (image,), {}
     if not isinstance(network.get_submodule(found.names[node]), type(made)):
         found.names[node] = f"{found.names[node]}.{node.name}".lstrip(".")  # it is no module there

@@ -48,7 +48,7 @@ HINT = (
 )
 
 
-def state_dict_in(content: Mapping[str, Any], path: Path | str) -> dict[str, Tensor]:
+def extract_state_dict(content: Mapping[str, Any], path: Path | str) -> dict[str, Tensor]:
     """The network's tensors, whatever wraps them, by the names of torchvision or timm.
 
     Args:
@@ -147,7 +147,7 @@ _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 
 
 @dataclass(frozen=True)
-class Fit:
+class Mismatch:
     """Names of the tensors that keep a state dict from fitting a network.
 
     Attributes:
@@ -165,7 +165,7 @@ class Fit:
     def __bool__(self) -> bool:
         return not (self.missing or self.unknown or self.misshapen or self.head)
 
-    def but_head(self) -> Fit:
+    def ignoring_head(self) -> Mismatch:
         """The same, as if the number of outputs did not matter."""
         return replace(self, head=())
 
@@ -183,7 +183,7 @@ class Fit:
         )
 
 
-def fit(network: nn.Module, weights: Mapping[str, Tensor]) -> Fit:
+def compare(network: nn.Module, weights: Mapping[str, Tensor]) -> Mismatch:
     """Compare names and shapes.
 
     Counters of batches may be missing, as in old files; auxiliary classifiers are left out.
@@ -194,14 +194,14 @@ def fit(network: nn.Module, weights: Mapping[str, Tensor]) -> Fit:
     missing = [k for k in own if k not in weights and not k.endswith("num_batches_tracked")]
     unknown = [k for k in weights if k not in own and not k.startswith(_AUXILIARY)]
     misshapen = [k for k in differing if k not in head]
-    return Fit(tuple(missing), tuple(unknown), tuple(misshapen), tuple(head))
+    return Mismatch(tuple(missing), tuple(unknown), tuple(misshapen), tuple(head))
 
 
 def _outputs_aside(tensor: Tensor) -> tuple[int, ...]:
     return (1, *tensor.shape[1:]) if tensor.ndim else ()
 
 
-def fill(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+def load_matching(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Put the weights that fit into the network; the rest of it stays as it is."""
     # The network's own state dict also tells the version of its layers, which some insist on.
     state = network.state_dict()
@@ -211,7 +211,7 @@ def fill(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
     network.load_state_dict(state)
 
 
-def head_of(network: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:
+def find_head(network: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:
     """Name of the layer that gives the logit, and the layer: the last one with a single output.
 
     Raises:
@@ -238,7 +238,7 @@ def replace_head(network: nn.Module) -> None:
     network.set_submodule(name, head)
 
 
-def start_from(
+def initialise(
     network: nn.Module, pretrained: bool | str, download: Callable[[], Mapping[str, Any]]
 ) -> None:
     """Draw the head, and load weights into the rest of the network.
@@ -255,20 +255,20 @@ def start_from(
         FileNotFoundError: there is no such file.
         ValueError: no network, or weights of another architecture; the message says what to do.
     """
-    name, head = head_of(network)
+    name, head = find_head(network)
     # As in Wang et al. (CVPR 2020).
     nn.init.normal_(head.weight, 0.0, 0.02)
     if pretrained is False:
         return
     content = _downloaded(download) if pretrained is True else read(pretrained)
-    weights = state_dict_in(content, str(pretrained))
+    weights = extract_state_dict(content, str(pretrained))
     drawn = {f"{name}.{tensor}": value for tensor, value in head.state_dict().items()}
     if not drawn.keys() & weights.keys():
         weights |= drawn
-    found = fit(network, weights).but_head()
+    found = compare(network, weights).ignoring_head()
     if not found:
         raise ValueError(f"detector.pretrained={pretrained}: not weights of this network: {found}")
-    fill(network, weights)
+    load_matching(network, weights)
 
 
 def _downloaded(download: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:

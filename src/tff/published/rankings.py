@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tff.detectors.detector import Detector
-from tff.detectors.weights import state_dict_in
+from tff.detectors.weights import extract_state_dict
 from tff.published.tables import FOLDER
 from tff.types import Channels
 
@@ -77,7 +77,7 @@ def translated(layers: pd.Series[str], widths: pd.Series[int]) -> pd.Series[str]
         f"{layer}.weight": torch.zeros(int(width))
         for layer, width in dict(zip(layers, widths, strict=True)).items()
     }
-    ours = [name.removesuffix(".weight") for name in state_dict_in(weights, "ranking")]
+    ours = [name.removesuffix(".weight") for name in extract_state_dict(weights, "ranking")]
     theirs = [name.removesuffix(".weight") for name in weights]
     return layers.map(dict(zip(theirs, ours, strict=True)))
 

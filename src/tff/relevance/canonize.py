@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from tff.detectors.feature_maps import PARTING, flow, parted, sources
+from tff.detectors.feature_maps import SPLITS, flow, sources, split_source
 from tff.detectors.trace import BATCH_NORM, Trace, trace
-from tff.relevance.conv_rules import Box, Epsilon, Linear, Weighted
+from tff.relevance.conv_rules import Epsilon, Linear, Weighted, ZBox
 from tff.relevance.rules import RULES, Rule
 
 
-def fuse(traced: Trace) -> None:
+def fuse_batch_norm(traced: Trace) -> None:
     """Fold each BatchNorm that directly follows a convolution into it, exactly.
 
     The convolution is used for nothing else then. An activation that timm's BatchNorm carries
@@ -88,12 +88,12 @@ def canonize(network: nn.Module, convolution: MakeRule) -> list[Step]:
             place and says how to add one), or the network cannot be traced.
     """
     traced = trace(network)
-    fuse(traced)
+    fuse_batch_norm(traced)
     carriers, gates = flow(traced)
     wholes = {
         node
         for node in traced.nodes
-        if traced.operation(node) in PARTING and all(parted(traced, u) for u in node.users)
+        if traced.operation(node) in SPLITS and all(split_source(traced, u) for u in node.users)
     }
     nodes = [node for node in traced.nodes if node not in wholes]
     position = {node: i for i, node in enumerate(nodes)} | {traced.source: -1}
@@ -106,7 +106,7 @@ def canonize(network: nn.Module, convolution: MakeRule) -> list[Step]:
             if traced.operation(node) in _ARITHMETIC:
                 signs.append(gates.get(node, _others_nonnegative(traced, node, carriers[node])))
             rule = _rule(traced, node, signs, convolution)
-            if len(carriers[node]) > 1 and not rule.several:
+            if len(carriers[node]) > 1 and not rule.multiple_inputs:
                 raise NotImplementedError(_no_rule(traced, node, "of several tensors"))
         nonnegative[node] = rule is not None and rule.output_nonnegative()
         reads = [position[n] for n in sources(traced, node)]
@@ -117,7 +117,7 @@ def canonize(network: nn.Module, convolution: MakeRule) -> list[Step]:
 
 def _run(traced: Trace, node: fx.Node) -> Callable[..., Any]:
     """The node as a function of what it reads."""
-    reads, whole = sources(traced, node), parted(traced, node)
+    reads, whole = sources(traced, node), split_source(traced, node)
     module = traced.modules.get(node)
     if module is not None and hasattr(module, "inplace"):
         # In place only on what a convolution or a sum has just made and nobody else reads: no rule
@@ -145,13 +145,13 @@ def _rule(traced: Trace, node: fx.Node, signs: list[bool], convolution: MakeRule
     if isinstance(module, nn.Linear):
         made = [make(operation, module, signs) for make in (Epsilon, convolution)]
         return Linear(*made)
-    whole = parted(traced, node)
+    whole = split_source(traced, node)
     if whole is not None:
         operation = traced.operation(whole)
     if operation is torch.add and node.kwargs:
         operation = torch.sub  # it may have a factor `alpha`
     kind = RULES.get(BATCH_NORM if isinstance(module, BATCH_NORM) else operation)
-    if kind is None or (operation in PARTING and whole is None):
+    if kind is None or (operation in SPLITS and whole is None):
         raise NotImplementedError(_no_rule(traced, node))
     return kind(operation, module, signs)
 
@@ -163,8 +163,9 @@ def _no_rule(traced: Trace, node: fx.Node, what: str = "") -> str:
     behind = ", ".join(_name(traced, n) for n in sources(traced, node)) or "the input"
     return (
         f"no relevance rule for {name} {what}".rstrip()
-        + f" (node {node.name!r}, {node.op} {node.target}, {traced.place(node)}, behind {behind}). "
-        f"To add one: tff.relevance.rules.explains({name})(RULE), where RULE is "
+        + f" (node {node.name!r}, {node.op} {node.target}, {traced.location(node)}, "
+        f"behind {behind}). "
+        f"To add one: tff.relevance.rules.register_rule({name})(RULE), where RULE is "
         "tff.relevance.rules.Pass for a function of single elements, or a class of yours derived "
         "from tff.relevance.rules.Rule"
     )
@@ -186,7 +187,7 @@ def _name(traced: Trace, node: fx.Node) -> str:
     return f"{traced.names[node]}.{node.name}"
 
 
-def boxes(
+def zbox_rules(
     steps: list[Step], mean: Tensor | Sequence[float], std: Tensor | Sequence[float]
 ) -> dict[int, Rule]:
     """The z-beta rule for each convolution that reads the image itself, by its position.
@@ -200,7 +201,7 @@ def boxes(
     # One range for all three colors and in single precision, as released.
     low, high = float(((0 - shift) / scale).min()), float(((1 - shift) / scale).max())
     return {
-        i: Box(rule.operation, rule.module, rule.nonnegative, low=low, high=high)
+        i: ZBox(rule.operation, rule.module, rule.nonnegative, low=low, high=high)
         for i, step in enumerate(steps)
         if step.carriers == [-1] and isinstance(rule := step.rule, Weighted)
     }

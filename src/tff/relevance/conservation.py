@@ -12,20 +12,20 @@ from tff.relevance.canonize import Step
 
 
 @dataclass(frozen=True)
-class Sums:
+class RelevanceSums:
     """Sums over a map: of each channel's positive relevance (B, C), and of all relevance (B,)."""
 
     positive: Tensor
     net: Tensor
 
     @classmethod
-    def of(cls, relevance: Tensor) -> Sums:
+    def from_map(cls, relevance: Tensor) -> RelevanceSums:
         """The sums of the relevance (B, C, H, W) of a layer."""
         return cls(relevance.clamp(min=0).sum((2, 3)), relevance.sum((1, 2, 3)))
 
-    def plus(self, other: Sums) -> Sums:
+    def __add__(self, other: RelevanceSums) -> RelevanceSums:
         """Of a layer that is used at two places of the network."""
-        return Sums(self.positive + other.positive, self.net + other.net)
+        return RelevanceSums(self.positive + other.positive, self.net + other.net)
 
     @cached_property
     def absolute(self) -> Tensor:
@@ -46,7 +46,7 @@ class Sums:
 COLUMNS = ("arrives", "leaves", "lost_to_bias", "lost_at_zero", "negative_share")
 
 
-class Ledger:
+class ConservationGraph:
     """The accounts of a network: its operations at which relevance may be lost.
 
     Adding up a large map costs time, so what is handed over without loss is added up once: what
@@ -59,19 +59,19 @@ class Ledger:
 
     def __init__(self, steps: list[Step]) -> None:
         self.steps = steps
-        self.accounts = [i for i, step in enumerate(steps) if step.rule and step.rule.leaks]
+        self.leaky = [i for i, step in enumerate(steps) if step.rule and step.rule.leaks]
         self.readers: dict[int, list[int]] = {}
         for i, step in enumerate(steps):
             for j in step.carriers:
                 self.readers.setdefault(j, []).append(i)
-        self.before = {i: [self._account_at(j) for j in steps[i].carriers] for i in self.accounts}
-        self.behind = {i: self._last_of_same(i) for i in self.accounts}
+        self.before = {i: [self._next_leaky(j) for j in steps[i].carriers] for i in self.leaky}
+        self.behind = {i: self._last_of_same(i) for i in self.leaky}
 
     def _leaks(self, i: int) -> bool:
         rule = self.steps[i].rule
         return rule is not None and rule.leaks
 
-    def _account_at(self, j: int) -> int | None:
+    def _next_leaky(self, j: int) -> int | None:
         """The account at which all arrives that is handed to a step, where there is just one."""
         while j >= 0 and len(self.readers[j]) == 1 and len(self.steps[j].carriers) == 1:
             if self._leaks(j):
@@ -88,22 +88,22 @@ class Ledger:
         return i
 
 
-class Book:
+class ConservationRecord:
     """The lines of one walk back."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    def __init__(self, graph: ConservationGraph) -> None:
+        self._graph = graph
         self._arrives: dict[int, Tensor] = {}
         self._absolute: dict[int, Tensor] = {}
         self._bias: dict[int, Tensor] = {}
         self._handed: dict[int, list[Tensor | int]] = {}  # a number: what arrives there
         self._given: dict[int, list[Tensor]] = {}
 
-    def note(
+    def record(
         self,
         i: int,
         relevance: Tensor,
-        sums: Sums | None,
+        sums: RelevanceSums | None,
         parts: list[Tensor],
         to_bias: Tensor | None,
     ) -> None:
@@ -116,20 +116,18 @@ class Book:
             parts: relevance of its inputs; empty where that was not asked for.
             to_bias: (B,) what a bias keeps, where there is one.
         """
-        step, behind = self._ledger.steps[i], self._ledger.behind[i]
+        step, behind = self._graph.steps[i], self._graph.behind[i]
         given = self._given.get(behind, [])
         if sums is not None:
             self._arrives[i] = sums.net
             self._absolute[i] = sums.absolute
-        elif given and len(given) == len(self._ledger.readers[behind]):
+        elif given and len(given) == len(self._graph.readers[behind]):
             self._arrives[i] = torch.stack(given).sum(0)
         else:
             self._arrives[i] = _total(relevance)
         if relevance.ndim == 2:
             self._absolute[i] = _total(relevance.abs())
-        for part, j, before in zip(
-            parts, step.carriers, self._ledger.before[i], strict=bool(parts)
-        ):
+        for part, j, before in zip(parts, step.carriers, self._graph.before[i], strict=bool(parts)):
             handed = _total(part) if before is None else before
             self._handed.setdefault(i, []).append(handed)
             if isinstance(handed, Tensor):
@@ -137,8 +135,8 @@ class Book:
         if to_bias is not None:
             self._bias[i] = to_bias
 
-    def lines(self, like: Tensor) -> Tensor:
-        """(B, n_accounts, 5), see `COLUMNS`; an operation that no relevance reached has lost none.
+    def table(self, like: Tensor) -> Tensor:
+        """(B, n_leaky, 5), see `COLUMNS`; an operation that no relevance reached has lost none.
 
         What is lost and no bias has kept was lost at units whose contributions add up to zero, or
         to so little that epsilon counts. NaN is what was not computed: what leaves an operation
@@ -147,8 +145,8 @@ class Book:
         Args:
             like: (B, ...) any tensor of the walk.
         """
-        accounts = self._ledger.accounts
-        if not accounts:
+        leaky = self._graph.leaky
+        if not leaky:
             return like.new_zeros(len(like), 0, len(COLUMNS))
         zero = like.new_zeros(len(like))
         unknown = torch.full_like(zero, torch.nan)
@@ -156,10 +154,10 @@ class Book:
         arrives, leaves, to_bias, absolute = (
             torch.stack(column, dim=1)
             for column in (
-                [self._arrives.get(i, zero) for i in accounts],
-                [self._leaves(i, zero, unknown) for i in accounts],
-                [self._bias.get(i, zero) for i in accounts],
-                [self._absolute.get(i, unknown) for i in accounts],
+                [self._arrives.get(i, zero) for i in leaky],
+                [self._leaves(i, zero, unknown) for i in leaky],
+                [self._bias.get(i, zero) for i in leaky],
+                [self._absolute.get(i, unknown) for i in leaky],
             )
         )
         negative = torch.where(absolute == 0, 0, (absolute - arrives) / (2 * absolute))

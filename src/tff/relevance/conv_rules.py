@@ -21,12 +21,12 @@ from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tff.relevance.rules import Operation, Rule, stabilised, transposed
+from tff.relevance.rules import Operation, Rule, stabilise, with_transpose
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 
 
-class Full:
+class FullPrecision:
     """Convolutions in the precision of the network."""
 
     def narrow(self, x: Tensor) -> Tensor:
@@ -38,10 +38,10 @@ class Full:
         return x
 
 
-FULL = Full()
+FULL = FullPrecision()
 
 
-class BFloat16(Full):
+class BFloat16(FullPrecision):
     """Convolutions of bfloat16 numbers, whose sums are kept in float32 and rounded in the end.
 
     A CPU without such arithmetic would be some fifty times slower; there the numbers are rounded
@@ -61,13 +61,13 @@ def _has_bfloat16(device: str) -> bool:
     return device != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def named(name: str) -> Full:
+def get_precision(name: str) -> FullPrecision:
     """The precision of convolutions by its name, one of `PRECISIONS`."""
     return BFloat16() if name == "bf16" else FULL
 
 
 @contextmanager
-def tensor_cores(name: str) -> Iterator[None]:
+def float32_precision(name: str) -> Iterator[None]:
     """Let float32 convolutions of a GPU round their factors to TF32 in this block, or keep them.
 
     PyTorch lets cuDNN do so by default, also where full precision was asked for.
@@ -84,7 +84,7 @@ def tensor_cores(name: str) -> Iterator[None]:
             switch.fp32_precision = value
 
 
-class Layer(Protocol):
+class LinearMap(Protocol):
     """A map that is linear in its input, without its weights and bias."""
 
     def pad(self, a: Tensor) -> Tensor:
@@ -168,7 +168,7 @@ class Convolution:
         left, _, top, _ = self.edges(a)
         if self.mode == "constant":
             return relevance[..., top : top + a.shape[2], left : left + a.shape[3]]
-        _, transpose = transposed(self.pad, a)
+        _, transpose = with_transpose(self.pad, a)
         return transpose(relevance)[0]
 
     def column(self, bias: Tensor) -> Tensor:
@@ -185,7 +185,7 @@ class Convolution:
         return edges
 
 
-def layer_of(module: nn.Module) -> Layer:
+def linear_map_of(module: nn.Module) -> LinearMap:
     """The layer of a `Conv2d` or `Linear` module."""
     return Convolution(module) if isinstance(module, nn.Conv2d) else Dense()
 
@@ -207,10 +207,10 @@ class Weighted(Rule):
         operation: object,
         module: nn.Module,
         nonnegative: list[bool],
-        precision: Full = FULL,
+        precision: FullPrecision = FULL,
     ) -> None:
         super().__init__(operation, module, nonnegative)
-        self.layer = layer_of(module)
+        self.layer = linear_map_of(module)
         weight, bias = module.weight, module.bias
         assert isinstance(weight, Tensor)
         self.precision = precision
@@ -274,7 +274,7 @@ class Epsilon(Weighted):
 
     def share(self, relevance: Tensor, a: Tensor) -> Tensor:
         products = self.products(a)
-        return self.back(relevance / stabilised(self.whole(products)), products)
+        return self.back(relevance / stabilise(self.whole(products)), products)
 
     def products(self, a: Tensor) -> Products:
         return [(self.layer.pad(a), self.weight)]
@@ -291,7 +291,7 @@ class Epsilon(Weighted):
         bias = self.constant()
         if bias is None:
             return relevance.new_zeros(len(relevance))
-        z = stabilised(self.whole(self.products(a)))
+        z = stabilise(self.whole(self.products(a)))
         return (relevance / z * self.layer.column(bias)).flatten(1).sum(1)
 
 
@@ -378,7 +378,7 @@ class Flat(WSquare):
         return torch.ones_like(self.weight)
 
 
-class Box(Weighted):
+class ZBox(Weighted):
     """c = a w - low [w]+ - high [w]-, for inputs in [low, high] (z-beta, Montavon et al. 2017).
 
     Zeros around the image bring nothing, neither to a nor to the bounds.
@@ -392,7 +392,7 @@ class Box(Weighted):
         low, high = torch.full_like(a, -self.low), torch.full_like(a, -self.high)
         padded = [self.layer.pad(x) for x in (a, low, high)]
         products = list(zip(padded, (self.weight, self.positive, self.negative), strict=True))
-        return self.back(relevance / stabilised(self.sum(products)), products)
+        return self.back(relevance / stabilise(self.sum(products)), products)
 
 
 #: The rules that convolutions can have, by their names in `relevance.rule`.

@@ -13,9 +13,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from tff.detectors.detector import IMAGENET_MEAN, IMAGENET_STD, Detector
 from tff.detectors.feature_maps import feature_maps
-from tff.relevance.canonize import boxes, canonize
-from tff.relevance.conv_rules import CONVOLUTIONS, PRECISIONS, named, tensor_cores
-from tff.relevance.propagate import Walk
+from tff.relevance.canonize import canonize, zbox_rules
+from tff.relevance.conv_rules import CONVOLUTIONS, PRECISIONS, float32_precision, get_precision
+from tff.relevance.propagate import Propagator
 
 
 class Compiled:
@@ -67,28 +67,29 @@ class Explanation(NamedTuple):
     Shape:
         logit: (B,) of the fused network.
         shares: (B, n_channels), channels numbered as in `LRP.channels`.
-        ledger: (B, n_accounts, 5), see `ledger.COLUMNS`; accounts as in `LRP.accounts`.
+        conservation: (B, n_operations, 5), operations as in `LRP.leaky_operations`, columns as in
+            `conservation.COLUMNS`.
         pixels: (B, 3, H, W) relevance of the input, or None when it was not asked for.
     """
 
     logit: Tensor
     shares: Tensor
-    ledger: Tensor
+    conservation: Tensor
     pixels: Tensor | None
 
 
-class Maximum(NamedTuple):
+class MaximumExplanation(NamedTuple):
     """Where a channel is most active, and which pixels made it so.
 
     Shape:
         value: (B,) largest positive output of the channel behind its BatchNorm; 0 if there is none.
-        place: (B, 2) row and column of it in the feature map.
+        position: (B, 2) row and column of it in the feature map.
         pixels: (B, 3, H, W) relevance of the input; its sum is 1 where nothing leaks, and 0 for an
             image without a positive output.
     """
 
     value: Tensor
-    place: Tensor
+    position: Tensor
     pixels: Tensor
 
 
@@ -146,19 +147,19 @@ class LRP:
         self.real_sign = 1.0 if real_sign == "decision" else -1.0
         network = module.network if isinstance(module, Detector) else module
         self.prepare = module.normalise if isinstance(module, Detector) else nn.Identity()
-        make = partial(CONVOLUTIONS[rule], precision=named(precision), **options)
+        make = partial(CONVOLUTIONS[rule], precision=get_precision(precision), **options)
         self.steps = canonize(network, make)
         self.channels = feature_maps(network)
         normalised = isinstance(module, Detector)
         statistics = (module.mean, module.std) if normalised else (IMAGENET_MEAN, IMAGENET_STD)
-        first = boxes(self.steps, *statistics) if box else {}
-        self.walk = Walk(self.steps, set(self.channels.layers), first)
+        first = zbox_rules(self.steps, *statistics) if box else {}
+        self.propagator = Propagator(self.steps, set(self.channels.layers), first)
         self._channels = Compiled(self._to_channels) if compile else self._to_channels
 
     @property
-    def accounts(self) -> list[tuple[str, str]]:
+    def leaky_operations(self) -> list[tuple[str, str]]:
         """The operations at which relevance may be lost, in order: name, and name of the rule."""
-        steps = (self.steps[i] for i in self.walk.ledger.accounts)
+        steps = (self.steps[i] for i in self.propagator.conservation.leaky)
         return [(step.name, type(step.rule).__name__) for step in steps]
 
     def explain(
@@ -179,10 +180,12 @@ class LRP:
             seed = seed.expand(len(images)).clone()
             if pixels:
                 return Explanation(*self._back(images, seed, pixels=True))
-            logit, shares, ledger = self._channels(images, seed)
-            return Explanation(logit, shares, ledger, None)
+            logit, shares, conservation = self._channels(images, seed)
+            return Explanation(logit, shares, conservation, None)
 
-    def explain_maximum(self, images: Tensor, layer: str, channel: int | Tensor) -> Maximum:
+    def explain_maximum(
+        self, images: Tensor, layer: str, channel: int | Tensor
+    ) -> MaximumExplanation:
         """Explain where a channel is most active (LRP-max; Chandrasegaran et al., ECCV 2022).
 
         Of equal maxima the first is taken, by columns, then by rows, as in the released code.
@@ -197,11 +200,11 @@ class LRP:
         """
         at = torch.as_tensor(channel, device=images.device).expand(len(images))
         for one in set(at.tolist()):
-            self.channels.flat(layer, one)
+            self.channels.flat_index(layer, one)
         last = max(i for i, step in enumerate(self.steps) if step.name == layer)
         with self._exact():
             images = self._prepared(images)
-            activations = self.walk.forward(images, last)
+            activations = self.propagator.forward(images, last)
             outputs = activations.values[last]
             rows = torch.arange(len(images), device=images.device)
             maps = outputs[rows, at]
@@ -210,9 +213,9 @@ class LRP:
             value = maps[rows, y, x].clamp(min=0)
             seed = torch.zeros_like(outputs)
             seed[rows, at, y, x] = (value > 0).to(seed.dtype)
-            found = self.walk.back(activations, last, seed, pixels=True)
+            found = self.propagator.backward(activations, last, seed, pixels=True)
         assert found.pixels is not None
-        return Maximum(value, torch.stack([y, x], dim=1), found.pixels)
+        return MaximumExplanation(value, torch.stack([y, x], dim=1), found.pixels)
 
     def _prepared(self, images: Tensor) -> Tensor:
         prepared: Tensor = self.prepare(images.clone() if images.is_inference() else images)
@@ -225,18 +228,20 @@ class LRP:
         self, images: Tensor, seed: Tensor, pixels: bool
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         last = len(self.steps) - 1
-        activations = self.walk.forward(images, last)
+        activations = self.propagator.forward(images, last)
         logit = activations.values[last]
         if logit.numel() != len(images):
             raise ValueError(f"expected one logit an image, got an output of {tuple(logit.shape)}")
-        found = self.walk.back(activations, last, seed.to(logit).reshape(logit.shape), pixels)
+        found = self.propagator.backward(
+            activations, last, seed.to(logit).reshape(logit.shape), pixels
+        )
         shares = self.channels.join({name: sums.share for name, sums in found.sums.items()})
-        return logit.flatten(), shares, found.book.lines(logit), found.pixels
+        return logit.flatten(), shares, found.conservation.table(logit), found.pixels
 
     @contextmanager
     def _exact(self) -> Iterator[None]:
         # Out of inference mode, since the transposes of pools and sums are found by `vjp`.
-        with torch.inference_mode(False), torch.no_grad(), tensor_cores(self.precision):
+        with torch.inference_mode(False), torch.no_grad(), float32_precision(self.precision):
             yield
 
 

@@ -26,18 +26,18 @@ class Patch(NamedTuple):
         """Whether it holds no pixel, as patches of the released code may."""
         return self.bottom <= self.top or self.right <= self.left
 
-    def of(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def crop(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The piece of an image (H, W, 3)."""
         return image[self.top : self.bottom, self.left : self.right]
 
 
-def positive(relevance: Tensor) -> NDArray[np.float64]:
+def positive_heat(relevance: Tensor) -> NDArray[np.float64]:
     """Relevance (3, H, W) of an image -> (H, W) positive part of the sum over the colors."""
     summed = torch.nan_to_num(relevance.detach().cpu().double().sum(0))
     return np.asarray(summed.clamp(min=0).numpy())
 
 
-def patch(heat: NDArray[np.float64], end: str = "inclusive") -> Patch:
+def locate_patch(heat: NDArray[np.float64], end: str = "inclusive") -> Patch:
     """The smallest box around the pixels above the 75th percentile of all.
 
     As Chandrasegaran et al. (ECCV 2022) cut the patches of their LRP-max figures.

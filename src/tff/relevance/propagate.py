@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from tff.relevance.canonize import Step
-from tff.relevance.conservation import Book, Ledger, Sums
+from tff.relevance.conservation import ConservationGraph, ConservationRecord, RelevanceSums
 from tff.relevance.conv_rules import Linear, Weighted
 from tff.relevance.rules import Operation, Rule
 
@@ -22,7 +22,7 @@ class Activations(NamedTuple):
 
 
 @dataclass
-class Found:
+class Propagated:
     """What was found on the way back.
 
     Attributes:
@@ -31,12 +31,12 @@ class Found:
         pixels: relevance of the input, where it was asked for.
     """
 
-    book: Book
-    sums: dict[str, Sums] = field(default_factory=dict)
+    conservation: ConservationRecord
+    sums: dict[str, RelevanceSums] = field(default_factory=dict)
     pixels: Tensor | None = None
 
 
-class Walk:
+class Propagator:
     """Walks through a network.
 
     Args:
@@ -47,7 +47,7 @@ class Walk:
 
     def __init__(self, steps: list[Step], layers: set[str], first: Mapping[int, Rule]) -> None:
         self.steps, self.layers, self.first = steps, layers, first
-        self.ledger = Ledger(steps)
+        self.conservation = ConservationGraph(steps)
         self.last_use = {j: i for i, step in enumerate(steps) for j in step.inputs}
         self.kept = {
             j for s in steps if s.rule is not None and s.rule.keeps_inputs for j in s.inputs
@@ -65,9 +65,9 @@ class Walk:
                     del values[j]
         return Activations(values, shapes)
 
-    def back(
+    def backward(
         self, activations: Activations, last: int, relevance: Tensor, pixels: bool = False
-    ) -> Found:
+    ) -> Propagated:
         """Share out the relevance of the output of a step among all before it.
 
         Args:
@@ -76,17 +76,17 @@ class Walk:
             relevance: of its output.
             pixels: whether to go on to the input itself.
         """
-        found, waiting = Found(Book(self.ledger)), {last: relevance}
+        found, waiting = Propagated(ConservationRecord(self.conservation)), {last: relevance}
         values, shapes = activations
         for i in range(last, -1, -1):
             arrived, step = waiting.pop(i, None), self.steps[i]
             values.pop(i, None)
             if arrived is None or step.rule is None:
                 continue
-            sums = Sums.of(arrived) if step.name in self.layers else None
+            sums = RelevanceSums.from_map(arrived) if step.name in self.layers else None
             if sums is not None:
                 known = found.sums.get(step.name)
-                found.sums[step.name] = sums if known is None else known.plus(sums)
+                found.sums[step.name] = sums if known is None else known + sums
             parts: list[Tensor] = []
             rule = self.first.get(i, step.rule) if pixels else step.rule
             if step.carriers != [-1] or pixels:
@@ -96,7 +96,7 @@ class Walk:
                 to_bias = None
                 if parts and isinstance(rule, Weighted | Linear):
                     to_bias = rule.lost_to_bias(arrived, inputs[0])
-                found.book.note(i, arrived, sums, parts, to_bias)
+                found.conservation.record(i, arrived, sums, parts, to_bias)
             for j, part in zip(step.carriers, parts, strict=bool(parts)):
                 if shapes[j] is not None and part.shape != shapes[j]:
                     part = part.sum_to_size(shapes[j])  # a value that was spread over a map

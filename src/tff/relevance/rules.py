@@ -42,7 +42,7 @@ class Rule:
     #: Does the way back need the inputs?
     keeps_inputs: ClassVar[bool] = True
     #: May several tensors bring a part of the logit?
-    several: ClassVar[bool] = False
+    multiple_inputs: ClassVar[bool] = False
     #: May relevance be lost on the way back?
     leaks: ClassVar[bool] = False
 
@@ -73,7 +73,7 @@ RULES: dict[object, type[Rule]] = {}
 R = TypeVar("R", bound=type[Rule])
 
 
-def explains(*operations: object) -> Callable[[R], R]:
+def register_rule(*operations: object) -> Callable[[R], R]:
     """Make a rule serve these module classes, functions of `torch` and names of tensor methods."""
 
     def register(rule: R) -> R:
@@ -84,18 +84,18 @@ def explains(*operations: object) -> Callable[[R], R]:
     return register
 
 
-def transposed(run: Operation, *inputs: Tensor) -> tuple[Tensor, Transpose]:
+def with_transpose(run: Operation, *inputs: Tensor) -> tuple[Tensor, Transpose]:
     """The output y of a linear map L, and the function q -> L^T q, one tensor an input."""
     y, transpose = torch.func.vjp(run, *inputs)  # type: ignore[misc]  # three only with has_aux
     return y, transpose
 
 
-def stabilised(z: Tensor) -> Tensor:
+def stabilise(z: Tensor) -> Tensor:
     """e(z): z, moved away from zero by EPSILON."""
     return z + torch.copysign(z.new_tensor(EPSILON), z)
 
 
-@explains(
+@register_rule(
     nn.SiLU, nn.Hardswish, nn.GELU, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.CELU, nn.SELU, nn.Mish,
     nn.Tanh, nn.Hardtanh, nn.Softsign, nn.LogSigmoid, F.silu, F.hardswish, F.gelu, F.leaky_relu,
     F.prelu, torch.prelu, F.elu, F.celu, F.selu, F.mish, F.tanh, torch.tanh, F.hardtanh,
@@ -114,7 +114,7 @@ class Pass(Rule):
         return [relevance]
 
 
-@explains(
+@register_rule(
     nn.ReLU, nn.ReLU6, nn.Sigmoid, nn.Hardsigmoid, nn.Softplus, F.relu, F.relu6, torch.relu,
     torch.sigmoid, F.sigmoid, F.hardsigmoid, F.softplus,
 )  # fmt: skip
@@ -125,7 +125,7 @@ class PassNonnegative(Pass):
         return True
 
 
-@explains(*UNCHANGED, "clone")
+@register_rule(*UNCHANGED, "clone")
 class PassUnchanged(Pass):
     """As `Pass`, for what does nothing in eval mode."""
 
@@ -133,7 +133,7 @@ class PassUnchanged(Pass):
         return all(self.nonnegative)
 
 
-@explains(BATCH_NORM, F.batch_norm)
+@register_rule(BATCH_NORM, F.batch_norm)
 class PassNorm(Pass):
     """BatchNorm that no convolution could take in: a scale and a shift of each channel.
 
@@ -144,7 +144,7 @@ class PassNorm(Pass):
         return isinstance(getattr(self.module, "act", None), nn.ReLU | nn.ReLU6)
 
 
-@explains(
+@register_rule(
     nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle,
     nn.ReflectionPad2d, nn.ReplicationPad2d, nn.CircularPad2d, nn.MaxPool2d, nn.AdaptiveMaxPool2d,
     torch.flatten, torch.cat, torch.concat, torch.stack, torch.permute, torch.transpose,
@@ -153,24 +153,24 @@ class PassNorm(Pass):
     F.max_pool2d, torch.max_pool2d, F.adaptive_max_pool2d, operator.getitem, "view", "reshape",
     "expand", "expand_as", "repeat",
 )  # fmt: skip
-class Route(Rule):
+class Copy(Rule):
     """Each value of the output is a copy of one of the inputs: its R goes back there.
 
     Of a max pool that is the largest value of the window, the first where several are equal.
     """
 
-    several = True
+    multiple_inputs = True
 
     def relevance(self, relevance: Tensor, run: Operation, *inputs: Tensor) -> list[Tensor]:
-        _, transpose = transposed(run, *inputs)
+        _, transpose = with_transpose(run, *inputs)
         return list(transpose(relevance))
 
     def output_nonnegative(self) -> bool:
         return all(self.nonnegative)
 
 
-@explains(nn.ConstantPad2d, nn.ZeroPad2d, F.pad)
-class Pad(Route):
+@register_rule(nn.ConstantPad2d, nn.ZeroPad2d, F.pad)
+class Pad(Copy):
     """As `Route`; what lands on the constant around the image is lost.
 
     Under z+ nothing lands on zeros.
@@ -182,7 +182,7 @@ class Pad(Route):
         return False
 
 
-@explains(nn.LayerNorm, nn.GroupNorm)
+@register_rule(nn.LayerNorm, nn.GroupNorm)
 class Normalisation(Rule):
     """y = w (a - mean(a)) / s + b, with s held constant (Ali et al., ICML 2022).
 
@@ -197,7 +197,7 @@ class Normalisation(Rule):
         flat, R = a.reshape(groups), relevance.reshape(groups)
         variance, mean = torch.var_mean(flat, -1, correction=0, keepdim=True)
         s = (variance + eps).sqrt()
-        q = R / stabilised((flat - mean) / s)
+        q = R / stabilise((flat - mean) / s)
         return [(flat / s * (q - q.mean(-1, keepdim=True))).reshape(shape)]
 
     def _groups(self, a: Tensor) -> tuple[tuple[int, ...], float]:
@@ -208,7 +208,7 @@ class Normalisation(Rule):
         return (*a.shape[: -len(self.module.normalized_shape)], -1), self.module.eps
 
 
-@explains(torch.mul, torch.div)
+@register_rule(torch.mul, torch.div)
 class Gate(Pass):
     """y = x g with a gate g in [0, 1], or with a constant: the feature map x gets all."""
 
@@ -216,7 +216,7 @@ class Gate(Pass):
         return all(self.nonnegative)
 
 
-@explains(
+@register_rule(
     nn.AdaptiveAvgPool2d, nn.AvgPool2d, F.adaptive_avg_pool2d, F.avg_pool2d, torch.mean, torch.sum,
 )  # fmt: skip
 class Mixture(Rule):
@@ -225,15 +225,15 @@ class Mixture(Rule):
     leaks = True
 
     def relevance(self, relevance: Tensor, run: Operation, *inputs: Tensor) -> list[Tensor]:
-        y, transpose = transposed(run, *inputs)
-        shares = transpose(relevance / stabilised(y))
+        y, transpose = with_transpose(run, *inputs)
+        shares = transpose(relevance / stabilise(y))
         return [a * share for a, share in zip(inputs, shares, strict=True)]
 
     def output_nonnegative(self) -> bool:
         return all(self.nonnegative)
 
 
-@explains(
+@register_rule(
     nn.Upsample, nn.UpsamplingNearest2d, nn.UpsamplingBilinear2d, F.interpolate, torch.conv2d,
 )  # fmt: skip
 class SignedMixture(Mixture):
@@ -246,14 +246,14 @@ class SignedMixture(Mixture):
         return False
 
 
-@explains(torch.sub)
+@register_rule(torch.sub)
 class Difference(Mixture):
     """y = u - v, and any sum with a factor, under the rule of `Mixture`.
 
     Shares are signed and may exceed 1. Of a sum with a constant the constant gets nothing.
     """
 
-    several = True
+    multiple_inputs = True
 
     def relevance(self, relevance: Tensor, run: Operation, *inputs: Tensor) -> list[Tensor]:
         return [relevance] if len(inputs) == 1 else super().relevance(relevance, run, *inputs)
@@ -262,7 +262,7 @@ class Difference(Mixture):
         return False
 
 
-@explains(torch.add)
+@register_rule(torch.add)
 class Sum(Difference):
     """y = u + v; R_u = u R / e(y), R_v = v R / e(y).
 

@@ -17,7 +17,7 @@ Resamples = NDArray[np.int64]
 _EQUAL = 1e-12
 
 
-def resamples(labels: NDArray[np.int64], draws: int, seed: int) -> Resamples:
+def draw_resamples(labels: NDArray[np.int64], draws: int, seed: int) -> Resamples:
     """Rows drawn with replacement, as many of each label as there are: (draws, N)."""
     generator = np.random.default_rng(seed)
     parts = []
@@ -27,7 +27,7 @@ def resamples(labels: NDArray[np.int64], draws: int, seed: int) -> Resamples:
     return np.concatenate(parts, axis=1) if parts else np.zeros((draws, 0), np.int64)
 
 
-def evaluated(
+def evaluate_resamples(
     statistic: Callable[[Resamples], Floats], rows: Resamples, chunk: int = 2**24
 ) -> Floats:
     """The values of a statistic in all resamples, (draws, ...).
@@ -43,7 +43,9 @@ def evaluated(
     return np.concatenate([statistic(rows[i : i + step]) for i in starts])
 
 
-def bias_corrected(value: float, draws: Floats, level: float = 0.95) -> tuple[float, float]:
+def bias_corrected_interval(
+    value: float, draws: Floats, level: float = 0.95
+) -> tuple[float, float]:
     """Bias-corrected percentile interval (Efron, "Better bootstrap confidence intervals", 1987).
 
     Average precision is higher in resamples than in the images themselves, the more so the fewer
@@ -69,7 +71,7 @@ def bias_corrected(value: float, draws: Floats, level: float = 0.95) -> tuple[fl
     return float(min(low, value)), float(max(high, value))
 
 
-def counts(rows: Resamples, size: int) -> Resamples:
+def count_draws(rows: Resamples, size: int) -> Resamples:
     """How often each of `size` rows was drawn: (draws, n) -> (draws, size).
 
     A statistic of counts needs its images sorted, or its bins filled, only once for all draws.
@@ -99,9 +101,9 @@ class Estimate:
     beyond: float = 0.0
 
     @property
-    def ends(self) -> tuple[float, float]:
+    def interval(self) -> tuple[float, float]:
         """The 95 % interval, of both kinds of chance together; NaN where it is unknown."""
-        low, high = bias_corrected(self.value, self.draws)
+        low, high = bias_corrected_interval(self.value, self.draws)
         return (
             self.value - math.hypot(self.value - low, self.beyond),
             self.value + math.hypot(high - self.value, self.beyond),
@@ -110,12 +112,12 @@ class Estimate:
     @property
     def low(self) -> float:
         """Lower end of the interval."""
-        return self.ends[0]
+        return self.interval[0]
 
     @property
     def high(self) -> float:
         """Upper end of the interval."""
-        return self.ends[1]
+        return self.interval[1]
 
     def __sub__(self, other: Estimate) -> Estimate:
         """The difference in each resample: what varies in both alike drops out.
@@ -132,11 +134,11 @@ class Estimate:
 
     def columns(self, name: str) -> dict[str, float]:
         """Columns of a table: `name`, `name_low` and `name_high`."""
-        low, high = self.ends
+        low, high = self.interval
         return {name: self.value, f"{name}_low": low, f"{name}_high": high}
 
 
-def below(one: Estimate, others: Sequence[Estimate]) -> Estimate:
+def shortfall(one: Estimate, others: Sequence[Estimate]) -> Estimate:
     """By how much a number lies below the mean of others that were drawn at random.
 
     The interval holds the chance of the images and that of the drawing: if `one` had been drawn
@@ -197,7 +199,7 @@ def worst(estimates: Sequence[Estimate], smallest: bool = True) -> Estimate:
     return Estimate(float(extreme(values[known])), extreme(draws[known], axis=0))
 
 
-def area(xs: Sequence[float], estimates: Sequence[Estimate]) -> Estimate:
+def mean_height(xs: Sequence[float], estimates: Sequence[Estimate]) -> Estimate:
     """Mean height of a curve of estimates: the area under it by the trapezoid rule, over its width.
 
     Args:

@@ -41,7 +41,7 @@ def wilcoxon(a: Floats, b: Floats) -> Floats:
         )
     if not len(a):
         return np.full(a.shape[1], np.nan)
-    return by_columns(_signed_rank, a, b)
+    return map_columns(_signed_rank, a, b)
 
 
 def _signed_rank(a: Floats, b: Floats) -> Floats:
@@ -57,7 +57,7 @@ def _signed_rank(a: Floats, b: Floats) -> Floats:
     return np.where(equal.all(0), 1.0, p)
 
 
-def by_columns(statistic: Callable[..., Floats], *samples: Floats, chunk: int = 2**20) -> Floats:
+def map_columns(statistic: Callable[..., Floats], *samples: Floats, chunk: int = 2**20) -> Floats:
     """A statistic of columns, computed for a few columns at a time to bound memory.
 
     Args:
@@ -127,7 +127,7 @@ def cliffs_delta(a: Floats, b: Floats) -> Floats:
         )
     if not len(a) or not len(b):
         return np.full(a.shape[1], np.nan)
-    return by_columns(_delta, a, b)
+    return map_columns(_delta, a, b)
 
 
 def _delta(a: Floats, b: Floats) -> Floats:
@@ -173,15 +173,15 @@ def benjamini_hochberg(p: Floats, axis: int = -1) -> Floats:
     return np.moveaxis(np.where(np.isnan(rows), np.nan, q), -1, axis)
 
 
-class CorrelatedAreas(NamedTuple):
+class DeLongTest(NamedTuple):
     """Areas of two scores, and the p-value of their being equal; (C,) each."""
 
-    area_a: Floats
-    area_b: Floats
+    auc_a: Floats
+    auc_b: Floats
     p: Floats
 
 
-def correlated_areas(labels: NDArray[np.int64], a: Floats, b: Floats) -> CorrelatedAreas:
+def delong_test(labels: NDArray[np.int64], a: Floats, b: Floats) -> DeLongTest:
     """Do two scores of the same rows tell the labels apart equally well?
 
     The test of DeLong, DeLong and Clarke-Pearson (Biometrics, 1988), two-sided; ties count half.
@@ -205,16 +205,16 @@ def correlated_areas(labels: NDArray[np.int64], a: Floats, b: Floats) -> Correla
         )
     ones, zeros = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
     if not len(ones) or not len(zeros):
-        return CorrelatedAreas(*np.full((3, a.shape[1]), np.nan))
+        return DeLongTest(*np.full((3, a.shape[1]), np.nan))
 
     def compare(a: Floats, b: Floats) -> Floats:
-        of_a, of_b = (components(scores[ones], scores[zeros]) for scores in (a, b))
+        of_a, of_b = (structural_components(scores[ones], scores[zeros]) for scores in (a, b))
         return np.stack([of_a[0].mean(0), of_b[0].mean(0), _equal(of_a, of_b)])
 
-    return CorrelatedAreas(*by_columns(compare, a, b))
+    return DeLongTest(*map_columns(compare, a, b))
 
 
-def components(one: Floats, zero: Floats) -> tuple[Floats, Floats]:
+def structural_components(one: Floats, zero: Floats) -> tuple[Floats, Floats]:
     """The structural components of an area: its mean is the area, its variance that of the area.
 
     Args:
@@ -248,7 +248,7 @@ def _equal(a: tuple[Floats, Floats], b: tuple[Floats, Floats]) -> Floats:
 _FOLDS = 5
 
 
-class Area(NamedTuple):
+class AUC(NamedTuple):
     """Area under the ROC curve with the ends of its 95 % interval; NaN with under two of a kind."""
 
     auc: float
@@ -256,7 +256,7 @@ class Area(NamedTuple):
     high: float
 
 
-def separability(columns: pd.DataFrame, labels: NDArray[np.int64], seed: int = 0) -> Area:
+def separability(columns: pd.DataFrame, labels: NDArray[np.int64], seed: int = 0) -> AUC:
     """AUC of a shallow decision tree, each row judged by a tree that has not seen it.
 
     Three questions one after the other: what such a tree finds, anything finds.
@@ -268,19 +268,19 @@ def separability(columns: pd.DataFrame, labels: NDArray[np.int64], seed: int = 0
     """
     folds = min(_FOLDS, int(np.bincount(labels, minlength=2).min()))
     if folds < 2:
-        return Area(np.nan, np.nan, np.nan)
+        return AUC(np.nan, np.nan, np.nan)
     numbers = pd.get_dummies(columns).to_numpy(np.float64)
     tree = DecisionTreeClassifier(max_depth=3, random_state=seed)
     split = StratifiedKFold(folds, shuffle=True, random_state=seed)
     scores = cross_val_predict(tree, numbers, labels, cv=split, method="predict_proba")[:, 1]
-    return area(labels, scores)
+    return roc_auc(labels, scores)
 
 
-def area(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> Area:
+def roc_auc(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> AUC:
     """AUC and its interval (DeLong et al., Biometrics 1988), at least two rows of each label."""
     one, zero = scores[labels == 1], scores[labels == 0]
-    beaten, beating = components(one, zero)
+    beaten, beating = structural_components(one, zero)
     auc = float(roc_auc_score(labels, scores))
     error = np.sqrt(beaten.var(ddof=1) / len(one) + beating.var(ddof=1) / len(zero))
     reach = float(norm.ppf(0.975) * error)
-    return Area(auc, max(0.0, auc - reach), min(1.0, auc + reach))
+    return AUC(auc, max(0.0, auc - reach), min(1.0, auc + reach))

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_curve
 from torch import Tensor
 
-from tff.statistics.bootstrap import Estimate, Resamples, counts, evaluated
-from tff.statistics.per_image import PerImage, joined
+from tff.statistics.bootstrap import Estimate, Resamples, count_draws, evaluate_resamples
+from tff.statistics.per_image import PerImage, concatenate
 from tff.types import Floats
 
 
@@ -64,7 +64,7 @@ class AveragePrecision(PerImage):
     def compute(self) -> Tensor:
         """Scalar float32; NaN without a generated image, or of a network that gives NaN."""
         # In any order: images of equal logits count as one step of the curve.
-        logits, labels = joined(self.values).reshape(-1, 2).cpu().numpy().T
+        logits, labels = concatenate(self.values).reshape(-1, 2).cpu().numpy().T
         if not labels.any() or np.isnan(logits).any():
             return torch.tensor(torch.nan)
         return torch.tensor(average_precision_score(labels, logits), dtype=torch.float32)
@@ -114,7 +114,7 @@ def expected_calibration_error(
     """
     labels, p = np.broadcast_arrays(labels, checked(probabilities))
     sets, images = int(np.prod(p.shape[:-1])), p.shape[-1]
-    place = bin_of(p, bins).reshape(sets, images) + bins * np.arange(sets)[:, None]
+    place = bin_index(p, bins).reshape(sets, images) + bins * np.arange(sets)[:, None]
     gaps = np.bincount(place.ravel(), (p - labels).ravel(), minlength=bins * sets)
     error = np.abs(gaps.reshape(*p.shape[:-1], bins)).sum(-1)
     return np.asarray(error / (images or np.nan))
@@ -137,7 +137,7 @@ def brier_score(labels: NDArray[np.int64], probabilities: Floats) -> Floats:
     return np.asarray(squares.sum(-1) / (squares.shape[-1] or np.nan))
 
 
-def bin_of(probabilities: Floats, bins: int = BINS) -> NDArray[np.int64]:
+def bin_index(probabilities: Floats, bins: int = BINS) -> NDArray[np.int64]:
     """Number of the bin, 0 to bins - 1, in which each probability lies; of any shape."""
     edges = np.linspace(0, 1, bins + 1)
     place = np.searchsorted(edges, probabilities, side="right") - 1
@@ -350,13 +350,13 @@ def measures(
     fake = labels == 1
     kinds = np.stack([~fake, fake, ~fake & ~called, fake & called], axis=1).astype(np.float64)
     distance = checked(probabilities) - fake
-    in_bin = bin_of(probabilities)[:, None] == np.arange(BINS)
+    in_bin = bin_index(probabilities)[:, None] == np.arange(BINS)
     sums = np.concatenate(
         [kinds, np.where(in_bin, distance[:, None], 0), distance[:, None] ** 2], axis=1
     )
 
     def of(at: Resamples) -> Floats:
-        weights = counts(at, len(labels))
+        weights = count_draws(at, len(labels))
         roc = curve(labels, scores, weights)
         with np.errstate(invalid="ignore"):
             totals = weights @ sums
@@ -378,7 +378,7 @@ def measures(
         )
 
     values = of(np.arange(len(labels))[None])[0]
-    draws = evaluated(of, rows, _CHUNK)
+    draws = evaluate_resamples(of, rows, _CHUNK)
     return {
         name: Estimate(float(value), draw)
         for name, value, draw in zip(MEASURES, values, draws.T, strict=True)

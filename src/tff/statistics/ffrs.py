@@ -98,7 +98,7 @@ class FFRS(ExactMean):
         """Omega, (n_channels,) float64; NaN when no image was seen."""
         return super().compute().chunk(2)[0] if len(self.sums) > 1 else super().compute()
 
-    def report(self) -> tuple[Tensor, Tensor, int]:
+    def summary(self) -> tuple[Tensor, Tensor, int]:
         """Omega, its standard error (NaN with fewer than two images), and the number of images."""
         with self.sync_context():
             images = int(self.counts.max())

@@ -23,7 +23,7 @@ class PerImage(Metric):
 
     def __init__(self, width: int, dtype: torch.dtype = torch.float64) -> None:
         super().__init__()
-        self.width, self.kept_as = width, dtype
+        self.width, self.stored_dtype = width, dtype
         self.add_state("index", [], dist_reduce_fx="cat")
         self.add_state("values", [], dist_reduce_fx="cat")
 
@@ -36,13 +36,15 @@ class PerImage(Metric):
         """Take in rows (B,) of the manifest and their values (B, width)."""
         # float64 holds every row number below 2^53.
         self.index.append(index.to(self.device, torch.float64))
-        self.values.append(values.to(self.device, self.kept_as).reshape(len(index), self.width))
+        self.values.append(
+            values.to(self.device, self.stored_dtype).reshape(len(index), self.width)
+        )
 
     def compute(self) -> Tensor:
         """(N, width) in the order of the rows; the mean where a row came several times."""
-        values = joined(self.values).reshape(-1, self.width).to(self.kept_as)
+        values = concatenate(self.values).reshape(-1, self.width).to(self.stored_dtype)
         rows, place, times = torch.unique(
-            joined(self.index), return_inverse=True, return_counts=True
+            concatenate(self.index), return_inverse=True, return_counts=True
         )
         if len(rows) == len(values):  # none came twice: no need for a third copy
             return values[place.argsort()]
@@ -53,10 +55,10 @@ class PerImage(Metric):
         """Gather from all processes; one that saw no image takes part with no rows."""
         if not self.index:
             self.index.append(torch.empty(0, dtype=torch.float64, device=self.device))
-            self.values.append(self.index[0].new_empty(0, self.width, dtype=self.kept_as))
+            self.values.append(self.index[0].new_empty(0, self.width, dtype=self.stored_dtype))
         super().sync(*args, **kwargs)  # type: ignore[arg-type]
 
 
-def joined(state: list[Tensor] | Tensor) -> Tensor:
+def concatenate(state: list[Tensor] | Tensor) -> Tensor:
     """A `cat` state as one tensor: before synchronisation it is a list, afterwards joined."""
     return torch.cat(state) if isinstance(state, list) else state

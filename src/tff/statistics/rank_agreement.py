@@ -17,12 +17,12 @@ class Chance(NamedTuple):
     p: float
 
 
-def ranked(omega: Floats) -> Ints:
+def rank(omega: Floats) -> Ints:
     """Indices by value, largest first; equal values in their order."""
     return np.argsort(-omega, kind="stable")
 
 
-def overlaps(first: Ints, second: Ints) -> Ints:
+def top_k_overlap(first: Ints, second: Ints) -> Ints:
     """How many of the top k of one ranking are among the top k of the other, for k = 1 ... n.
 
     Args:
@@ -44,12 +44,14 @@ def overlaps(first: Ints, second: Ints) -> Ints:
     return np.cumsum(np.bincount(places, minlength=n))
 
 
-def overlap_by_chance(found: int, k: int, n: int) -> Chance:
+def chance_overlap(found: int, k: int, n: int) -> Chance:
     """Of two rankings that know nothing of each other: the hypergeometric distribution."""
     return Chance(k * k / n, float(hypergeom.sf(found - 1, n, k, k)))
 
 
-def overlap_within(found: int, k: int, first: Ints, second: Ints, groups: Ints) -> Chance:
+def chance_overlap_within_groups(
+    found: int, k: int, first: Ints, second: Ints, groups: Ints
+) -> Chance:
     """Of two rankings that agree on the groups of the top k at most, not on what is in a group.
 
     The things are exchanged at random within their groups: a sum of independent hypergeometric
@@ -67,11 +69,11 @@ def overlap_within(found: int, k: int, first: Ints, second: Ints, groups: Ints) 
         if a and b:
             counts = np.arange(min(a, b) + 1)
             distribution = np.convolve(distribution, hypergeom.pmf(counts, size, a, b))
-    mean = float(means_within(np.array([k]), first, second, groups)[0])
+    mean = float(mean_overlap_within_groups(np.array([k]), first, second, groups)[0])
     return Chance(mean, min(1.0, float(distribution[found:].sum())))
 
 
-def means_within(ks: Ints, first: Ints, second: Ints, groups: Ints) -> Floats:
+def mean_overlap_within_groups(ks: Ints, first: Ints, second: Ints, groups: Ints) -> Floats:
     """The mean overlap of `overlap_within` at many k: (len(ks),)."""
     means = np.zeros(len(ks))
     for group, size in enumerate(np.bincount(groups)):

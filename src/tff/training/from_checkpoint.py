@@ -10,7 +10,7 @@ from typing import Any
 from tff.analyses.engine.replay import again, keep
 from tff.analyses.engine.subject import Subject
 from tff.data.datamodule import Data, Splits
-from tff.detectors.checkpoint import build, load, origin
+from tff.detectors.checkpoint import build, load, read_origin
 
 
 def data_of(ckpt: str | None) -> Data:
@@ -24,7 +24,7 @@ def data_of(ckpt: str | None) -> Data:
         raise ValueError(
             "ckpt is needed: pass ckpt=..., or data=... to look at the files alone (analysis=audit)"
         )
-    settings = origin(ckpt).get("data")
+    settings = read_origin(ckpt).get("data")
     if not settings:
         raise ValueError(
             f"checkpoint {ckpt}: does not name its data. Say where images are: for the tests "

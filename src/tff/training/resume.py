@@ -16,7 +16,7 @@ from packaging.version import Version
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from tff.data.datamodule import Data
-from tff.detectors.checkpoint import origin_in
+from tff.detectors.checkpoint import origin_of
 from tff.detectors.safe_load import read
 
 
@@ -140,7 +140,7 @@ def require_resumable(path: Path, module: torch.nn.Module, origin: Mapping[str, 
             f"checkpoint {path}: was written by pytorch-lightning {theirs}, and {ours} "
             "is installed; install the newer one to go on"
         )
-    then, now = _flat(origin_in(content, path)), _flat(origin)
+    then, now = _flat(origin_of(content, path)), _flat(origin)
     differ = [k for k in now if k in then and then[k] != now[k] and k not in HARMLESS]
     if differ:
         told = "; ".join(f"{key}={then[key]} then, {now[key]} now" for key in differ[:5])

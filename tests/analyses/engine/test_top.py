@@ -7,7 +7,7 @@ from sklearn.metrics import average_precision_score
 from tests.helpers import tiny
 
 from tff.analyses.engine import subject as top
-from tff.detectors.hooks import dropped
+from tff.detectors.hooks import drop_channels
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_auto_is_the_smallest_k_that_the_detector_does_not_survive(below, root):
     pixels = torch.stack([images[0, row].image for row in range(len(images))]).float() / 255
     curve = [1.0]
     for k in range(1, 7):
-        with torch.no_grad(), dropped(subject.detector, subject.ranking[:k]):
+        with torch.no_grad(), drop_channels(subject.detector, subject.ranking[:k]):
             logits = subject.detector(pixels).double().numpy()
         curve.append(average_precision_score(images.manifest["label"], logits))
     assert min(curve) < below  # else this tests nothing

@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 
 from tff.analyses.engine.passes import Rows
 from tff.analyses.engine.subject import Subject
-from tff.statistics.bootstrap import Estimate, below, mean, resamples, worst
+from tff.statistics.bootstrap import Estimate, draw_resamples, mean, shortfall, worst
 from tff.statistics.detection import ThresholdRule, measures
 from tff.types import Floats
 
@@ -61,7 +61,7 @@ class Judge:
     @cached_property
     def resamples(self) -> Rows:
         """(draws, n), the same for every score."""
-        return resamples(self.labels, self.subject.draws, self.subject.seed)
+        return draw_resamples(self.labels, self.subject.draws, self.subject.seed)
 
     @property
     def seen(self) -> bool:
@@ -167,7 +167,7 @@ def contrast(
 
     top, low = with_means(found["top_k"]), with_means(found["low_k"])
     drawn = {control: [with_means(draw) for draw in draws] for control, draws in single.items()}
-    by = {c: {g: below(ap, [one[g] for one in of]) for g, ap in top.items()}
+    by = {c: {g: shortfall(ap, [one[g] for one in of]) for g, ap in top.items()}
           for c, of in drawn.items()}  # fmt: skip
     by["low_k"] = {generator: low[generator] - ap for generator, ap in top.items()}
     return pd.DataFrame(

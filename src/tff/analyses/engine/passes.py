@@ -16,7 +16,7 @@ from torch import Tensor
 from tff.data.dataset import Images
 from tff.data.loaders import EvaluationBatches, loader
 from tff.detectors.detector import Detector
-from tff.detectors.hooks import Instead, dropped, outputs, recorded
+from tff.detectors.hooks import Replacement, drop_channels, record_outputs, record_responses
 from tff.distributed import fail_together, get_world_size
 from tff.progress import track
 from tff.relevance.conservation import COLUMNS
@@ -37,7 +37,7 @@ class Relevance:
         omega: (n_channels,) FF-RS of each channel.
         error: (n_channels,) its standard error.
         images: how many images are behind it.
-        ledger: (n_accounts, 5) means over these images, see `relevance.ledger.COLUMNS`.
+        ledger: (n_accounts, 5) means over these images, see `relevance.conservation.COLUMNS`.
     """
 
     omega: Floats
@@ -207,7 +207,7 @@ class Passes:
     def relevance(self, images: Images, confidence: float) -> dict[str, Relevance]:
         """From `fake` and from `real` images that the detector is sure about."""
         lrp, width = self.lrp, len(self.detector.channels)
-        lines, kinds = len(lrp.accounts) * len(COLUMNS), ("fake", "real")
+        lines, kinds = len(lrp.leaky_operations) * len(COLUMNS), ("fake", "real")
         omega = {kind: FFRS(width).to(self.device) for kind in kinds}
         ledger = {kind: ExactMean(lines).to(self.device) for kind in kinds}
 
@@ -222,12 +222,12 @@ class Passes:
             }
             for kind, chosen in sure.items():
                 omega[kind].update(found.shares[chosen])
-                ledger[kind].update(found.ledger[chosen].flatten(1))
+                ledger[kind].update(found.conservation[chosen].flatten(1))
 
         self._each(images, "relevance", explain, keep)
         result = {}
         for kind in kinds:
-            mean, error, count = omega[kind].report()
+            mean, error, count = omega[kind].summary()
             means = ledger[kind].compute().reshape(-1, len(COLUMNS))
             result[kind] = Relevance(
                 mean.cpu().numpy(), error.cpu().numpy(), count, means.cpu().numpy()
@@ -250,14 +250,14 @@ class Passes:
         wanted[torch.from_numpy(sample)] = True
         name = "logits" if cue is None else f"without {getattr(cue, 'cue', 'the cue')}"
         watched = everything if len(sample) else channels
-        with torch.inference_mode(), recorded(self.detector, watched) as responses:
+        with torch.inference_mode(), record_responses(self.detector, watched) as responses:
 
             def look(batch: Batch) -> tuple[Tensor, Tensor | None]:
                 image = batch.image if cue is None else laid_out(cue(batch.image))
                 logits = self.detector(image)[:, None]
-                maxima = [responses.of(channels)] if len(channels) else []
+                maxima = [responses.select(channels)] if len(channels) else []
                 here = wanted[batch.index]
-                of_all = responses.of(everything).cpu()[here] if here.any() else None
+                of_all = responses.select(everything).cpu()[here] if here.any() else None
                 return torch.cat([logits, *maxima], dim=1), of_all
 
             def keep(batch: Batch, found: tuple[Tensor, Tensor | None]) -> None:
@@ -290,13 +290,13 @@ class Passes:
         layers = list(self.detector.channels.masks(torch.cat(list(choices.values()))))
 
         def look(batch: Batch) -> Tensor:
-            other: Instead = instead if isinstance(instead, Tensor) else None
+            other: Replacement = instead if isinstance(instead, Tensor) else None
             if isinstance(instead, Images):
-                with outputs(self.detector, layers) as other:
+                with record_outputs(self.detector, layers) as other:
                     self.detector(self._lenders(instead, batch))
             columns = []
             for channels in choices.values():
-                with dropped(self.detector, channels, other):
+                with drop_channels(self.detector, channels, other):
                     columns.append(self.detector(batch.image))
             return torch.stack(columns, dim=1)
 
@@ -314,7 +314,7 @@ class Passes:
         effects = ExactMean(len(self.detector.channels), 2**40, 2**8).to(self.device)  # are small
 
         def look(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-            with outputs(self.detector, layers) as found:
+            with record_outputs(self.detector, layers) as found:
                 logits = self.detector(batch.image.clone().requires_grad_())
             slopes = torch.autograd.grad(logits.sum(), [found[name] for name in layers])
             maps = {name: y.detach() for name, y in found.items()}

@@ -7,7 +7,7 @@ import pandas as pd
 
 from tff.analyses.engine.subject import Subject
 from tff.data.dataset import Images
-from tff.statistics.channel_tests import area, separability
+from tff.statistics.channel_tests import roc_auc, separability
 from tff.types import Result
 
 #: What a detector could learn instead of "generated": seen in the file's header alone.
@@ -143,7 +143,7 @@ def chance(subject: Subject) -> list[str]:
         labels = subject.labels[rows[name]]
         if np.bincount(labels, minlength=2).min() < 2:
             return []
-        auc, low, high = area(labels, logits[rows[name]])
+        auc, low, high = roc_auc(labels, logits[rows[name]])
         if low > 0.5:
             return []
         told.append(f"{name} (AUC {auc:.2f}, {low:.2f} to {high:.2f})")

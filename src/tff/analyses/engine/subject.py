@@ -30,7 +30,7 @@ from tff.analyses.engine.protocol import Protocol, seen
 from tff.data.datamodule import Splits
 from tff.data.dataset import Images
 from tff.detectors.detector import Detector
-from tff.detectors.feature_maps import twins
+from tff.detectors.feature_maps import depthwise_twins
 from tff.relevance.lrp import LRP
 from tff.statistics.detection import ThresholdRule, average_precision, best_threshold
 from tff.types import Channels, Floats
@@ -57,8 +57,10 @@ class Network:
     @classmethod
     def of(cls, detector: Detector, lrp: LRP) -> Network:
         """Of a detector and its relevance method."""
-        same = twins(detector.network)
-        return cls(detector.channels, same, detector.tff_fraction, lrp.accounts, lrp.max_leak)
+        same = depthwise_twins(detector.network)
+        return cls(
+            detector.channels, same, detector.tff_fraction, lrp.leaky_operations, lrp.max_leak
+        )
 
 
 class _Missing:
@@ -117,7 +119,8 @@ def order(scores: Floats, twins: Tensor, duplicates: str = "mark") -> Tensor:
     """All channels, best first, (n_channels,) flat indices; equal ones in the order of the network.
 
     Args:
-        twins: of each channel the earlier one that it continues, or -1; see `detectors.twins`.
+        twins: flat index of the earlier channel that each one repeats, or -1; see
+            `feature_maps.depthwise_twins`.
         duplicates: `mark` leaves both where they are; `merge` lets the earlier one stand for both,
             with the larger score, and puts the later one behind all others.
 
