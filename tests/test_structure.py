@@ -1,9 +1,10 @@
-"""The house rules that a machine can check."""
+"""Rules of the code base that a program can check."""
 
 import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -16,24 +17,33 @@ def test_imports_go_one_way():
     assert run.returncode == 0, run.stdout
 
 
+def test_the_import_contract_names_every_module():
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    (contract,) = tools["importlinter"]["contracts"]
+    named = [module for layer in contract["layers"] for module in layer.split(" | ")]
+    package = ROOT / "src/tff"
+    modules = [*package.glob("*.py"), *(path.parent for path in package.glob("*/__init__.py"))]
+    assert sorted(named) == sorted(f"tff.{p.stem}" for p in modules if p.stem != "__init__")
+
+
 def test_scripts_are_short():
     for name in ("train.py", "analyze.py"):
         assert len((ROOT / name).read_text().splitlines()) < 60
 
 
-def test_packages_re_export_nothing():
+def test_init_files_hold_only_a_docstring():
     for path in SOURCES:
         if path.name == "__init__.py":
             (docstring,) = ast.parse(path.read_text()).body
             assert isinstance(docstring, ast.Expr), path
 
 
-def test_no_utils():
+def test_no_module_is_called_utils():
     for path in SOURCES:
         assert path.stem not in ("utils", "helpers", "misc")
 
 
-def test_every_yaml_target_is_a_file_of_its_own():
+def test_every_target_in_conf_exists():
     for path in (ROOT / "conf").rglob("*.yaml"):
         for target in re.findall(r"_target_: (tff\.[\w.]+)", path.read_text()):
             module = ROOT / "src" / Path(*target.split("."))
