@@ -7,7 +7,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from tff.cli.run_folder import FAILED, fail
-from tff.comparisons.sweep import job
+from tff.comparisons.sweep import read_job
 from tff.errors import readable_errors
 
 GONE = "[gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:1. GLHF!"
@@ -22,7 +22,7 @@ def test_the_reason_within_a_call_is_what_a_sweep_shows(tmp_path):
         instantiate({"_target_": "tff.data.folder.Folder", "root": "/x", "on_corrupt": "nonsense"})
     fail(tmp_path, caught.value)
     assert told(tmp_path)["type"] == "ValueError"
-    found = job(tmp_path)
+    found = read_job(tmp_path)
     assert found["error"] == f"ValueError: {caught.value.__cause__}"
     assert "nonsense" in found["error"]
 

@@ -12,7 +12,7 @@ from tff.analyses.ablation import Ablation
 from tff.analyses.detection import Detection
 from tff.analyses.engine.analysis import run
 from tff.analyses.ranking import Ranking
-from tff.comparisons.checkpoints import Run, distinct, joined, side_by_side
+from tff.comparisons.checkpoints import Analyzed, combine, join, shorten_paths
 from tff.statistics.bootstrap import draw_resamples
 from tff.types import Result
 
@@ -27,7 +27,7 @@ def root(tmp_path_factory):
 
 def run_of(root, analyses=ANALYSES, **detector):
     subject = fake_subject.subject(root, **detector)
-    return Run(subject, analyses, run(analyses, subject))
+    return Analyzed(subject, analyses, run(analyses, subject))
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +41,12 @@ def runs(root):
 
 @pytest.fixture(scope="module")
 def compared(runs):
-    return side_by_side(runs)
+    return combine(runs)
 
 
 def test_of_one_checkpoint_the_results_are_as_they_are(runs):
     one = runs["runs/a/best.ckpt"]
-    assert side_by_side({"runs/a/best.ckpt": one}) is one.results
+    assert combine({"runs/a/best.ckpt": one}) is one.results
 
 
 def test_tables_hold_all_checkpoints_the_first_column_says_which(runs, compared):
@@ -124,7 +124,7 @@ def test_the_comparison_is_told_and_drawn(compared):
 def test_other_images_of_the_same_names_are_no_pairs(runs, tmp_path):
     other = tiny.tree(tmp_path, NAMES, images=20, size=16, seed=1)
     both = {"a.ckpt": runs["runs/a/best.ckpt"], "b.ckpt": run_of(other)}
-    result = side_by_side(both)["comparison"]
+    result = combine(both)["comparison"]
     assert "ap_more" not in result.tables["comparison"]
     assert len(result.tables["comparison"]) == 2 * 2 * 2
 
@@ -134,7 +134,7 @@ def test_tables_that_only_some_have_are_kept():
         "a": Result("t", tables={"x": pd.DataFrame({"v": [1]})}, warnings=["w"], alarms=["!"]),
         "b": Result("t", tables={"y": pd.DataFrame({"v": [2]})}),
     }
-    result = joined(parts)
+    result = join(parts)
     assert result.tables["x"].to_dict("list") == {"checkpoint": ["a"], "v": [1]}
     assert result.tables["y"].to_dict("list") == {"checkpoint": ["b"], "v": [2]}
     assert (result.warnings, result.alarms) == (["a: w"], ["a: !"])
@@ -161,17 +161,17 @@ def test_tables_that_only_some_have_are_kept():
     ],
 )
 def test_names_are_what_tells_paths_apart(paths, expected):
-    assert distinct(paths) == expected
+    assert shorten_paths(paths) == expected
     assert len(set(expected)) == len(paths)
-    assert distinct(paths[::-1]) == expected[::-1]
+    assert shorten_paths(paths[::-1]) == expected[::-1]
 
 
 @pytest.mark.parametrize("paths", [["a.ckpt", "a.ckpt"], ["r/a.ckpt", "r//a.ckpt", "b.ckpt"]])
 def test_the_same_checkpoint_twice_is_refused(paths):
     with pytest.raises(ValueError, match=r"ckpt: the same checkpoint twice in .*a\.ckpt"):
-        distinct(paths)
+        shorten_paths(paths)
 
 
 def test_no_checkpoint_is_refused():
     with pytest.raises(ValueError, match=r"ckpt=\[\]: pass the path"):
-        distinct([])
+        shorten_paths([])

@@ -2,12 +2,12 @@
 
 import pytest
 
-from tff.comparisons.runs import Settings, part, swept
+from tff.comparisons.runs import RunConfig, defines_training, find_swept_options
 
 
 def settings(*overrides, **config):
     pairs = (option.lstrip("+~").partition("=") for option in overrides)
-    return Settings(config, {}, {key: value for key, _, value in pairs})
+    return RunConfig(config, {}, {key: value for key, _, value in pairs})
 
 
 def test_trainings_that_differ_in_what_is_no_part_of_them_are_one_group():
@@ -17,17 +17,17 @@ def test_trainings_that_differ_in_what_is_no_part_of_them_are_one_group():
         settings("seed=3", "logger=wandb", "+logger.wandb.notes=n", "callbacks.analyze=null"),
         settings("seed=4", "callbacks.analyze.images=4", "ckpt=x"),
     ]
-    assert swept(runs) == []
-    assert swept([*runs, settings("seed=1", "data.size=64")]) == ["data.size"]
+    assert find_swept_options(runs) == []
+    assert find_swept_options([*runs, settings("seed=1", "data.size=64")]) == ["data.size"]
 
 
 @pytest.mark.parametrize(
     "option", ["seed=1", "analysis=[ranking]", "callbacks.analyzer=1", "loggers=x", "~callbacks"]
 )
 def test_what_is_part_of_a_training(option):
-    assert part(option)
+    assert defines_training(option)
 
 
 @pytest.mark.parametrize("option", ["~callbacks.analyze", "++logger.csv.name=x", "resume", "tags="])
 def test_what_is_not(option):
-    assert not part(option)
+    assert not defines_training(option)

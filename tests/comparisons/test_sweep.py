@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 from tests.helpers.bootstrap_by_hand import ends
 
 from tff.analyses.engine.evaluation import WHERE
-from tff.comparisons.runs import runs_of
+from tff.comparisons.runs import find_runs
 from tff.comparisons.sweep import Sweep, jobs_table, tell_missing
 from tff.report.page import write
 from tff.types import Result
@@ -378,7 +378,7 @@ def asked(folder, *task, sweeper="hydra._internal.core_plugins.basic_sweeper.Bas
 
 def missing(runs):
     result = Result("sweep")
-    tell_missing(result, runs_of(str(runs)))
+    tell_missing(result, find_runs(str(runs)))
     return result.warnings
 
 
@@ -503,25 +503,25 @@ def test_the_page_can_be_written_and_odd_names_come_back(sweep, tmp_path):
 def test_which_runs_are_meant(sweep, tmp_path):
     folder, _ = sweep
     every = [folder / str(i) for i in range(12)]
-    assert runs_of(str(folder)) == every
-    assert runs_of(str(folder / "3")) == [folder / "3"]
-    assert runs_of(str(folder / "1*")) == [folder / "1", folder / "10", folder / "11"]
-    assert runs_of([str(folder / "3"), str(folder), str(folder / "3")]) == [
+    assert find_runs(str(folder)) == every
+    assert find_runs(str(folder / "3")) == [folder / "3"]
+    assert find_runs(str(folder / "1*")) == [folder / "1", folder / "10", folder / "11"]
+    assert find_runs([str(folder / "3"), str(folder), str(folder / "3")]) == [
         folder / "3", *(f for f in every if f.name != "3")
     ]  # fmt: skip
-    assert runs_of(str(tmp_path)) == every  # a folder of sweeps
+    assert find_runs(str(tmp_path)) == every  # a folder of sweeps
     settings(tmp_path / "single[1]")
-    assert runs_of(str(tmp_path / "single[1]")) == [tmp_path / "single[1]"]
+    assert find_runs(str(tmp_path / "single[1]")) == [tmp_path / "single[1]"]
     # What an analysis left is no training, and a training is not searched for others.
     (tmp_path / "other" / ".hydra-analyze").mkdir(parents=True)
     settings(folder / "3" / "below")
-    assert len(runs_of(str(tmp_path))) == 13
+    assert len(find_runs(str(tmp_path))) == 13
 
 
 @pytest.mark.parametrize("runs", [None, "", [], [None], ["", "a"]])
 def test_no_runs_are_named(runs):
     with pytest.raises(ValueError, match="analysis=sweep needs the folder of a sweep"):
-        runs_of(runs)
+        find_runs(runs)
 
 
 def test_runs_that_are_not_there(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tff.report.page import cell, constants_apart
+from tff.report.page import format_value, split_constants
 
 
 @pytest.mark.parametrize(
@@ -26,16 +26,16 @@ from tff.report.page import cell, constants_apart
     ],
 )
 def test_values_are_rounded_for_readers(value: object, text: str) -> None:
-    assert cell(value) == text
+    assert format_value(value) == text
 
 
 def test_columns_that_say_the_same_in_every_row_are_told_once() -> None:
     table = pd.DataFrame({"ap": [0.5, 0.6, 0.7], "k": 114, "cue": "color", "seen": True})
-    same, rest = constants_apart(table)
+    same, rest = split_constants(table)
     assert same == {"k": "114", "cue": "color", "seen": "yes"}
     assert list(rest) == ["ap"]
 
 
 def test_a_table_of_constants_only_stays_whole() -> None:
-    same, rest = constants_apart(pd.DataFrame({"k": [114] * 3}))
+    same, rest = split_constants(pd.DataFrame({"k": [114] * 3}))
     assert (same, rest.shape) == ({}, (3, 1))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tff.report.page import section
+from tff.report.page import write_section
 from tff.types import Result
 
 
@@ -25,7 +25,7 @@ def test_files_are_complete_and_stay_inside(folder: Path, results: dict[str, Res
         "b": Result("B", tables={"t": table + 1}),
     }
     for name, result in {**results, **more}.items():
-        section(name, result, folder)
+        write_section(name, result, folder)
     names = {path.name for path in (folder / "tables").iterdir()}
     assert {"ranking.csv", "ablation.csv", "t.csv", "b-t.csv"} < names
     assert len(names) == 5

@@ -17,7 +17,7 @@ import pytest
 
 from tff.plots.grouped import boxes
 from tff.plots.scatter import heat_map
-from tff.report.page import file_name, free, write
+from tff.report.page import choose_path, safe_name, write
 from tff.safe_text import make_printable
 from tff.types import Result
 
@@ -135,11 +135,11 @@ def test_the_summary_is_strict_and_plain(page, hostile):
 
 
 def test_long_and_colliding_names(tmp_path):
-    assert len(file_name("ä" * 5000).encode()) < 220
-    assert file_name("ä" * 5000) != file_name("ä" * 4999)
+    assert len(safe_name("ä" * 5000).encode()) < 220
+    assert safe_name("ä" * 5000) != safe_name("ä" * 4999)
     paths = set()
     for name in ("a/b", "a_b", "a:b", "a\nb", "..", "/", "con/../x"):
-        path = free(tmp_path, "x", name, ".csv")
+        path = choose_path(tmp_path, "x", name, ".csv")
         assert path.parent == tmp_path
         assert not path.exists()  # no table writes over another one
         path.touch()

@@ -20,11 +20,11 @@ from omegaconf import DictConfig, OmegaConf
 from tff.analyses.engine.analysis import Analysis, Failed, run, unanswered
 from tff.cli.launch import launch
 from tff.cli.run_folder import first, wanted
-from tff.comparisons.checkpoints import Run, listed, protocol, side_by_side
+from tff.comparisons.checkpoints import Analyzed, combine, describe_protocol, list_checkpoints
 from tff.comparisons.comparison import select_comparisons
 from tff.distributed import broadcast, fail_together, get_rank
 from tff.report.loggers import log_results
-from tff.report.page import versions, write
+from tff.report.page import collect_versions, write
 from tff.report.terminal import show
 from tff.training.from_checkpoint import fingerprint, subject_of
 from tff.training.wandb_logger import finish
@@ -37,7 +37,7 @@ def settled(cfg: DictConfig) -> dict[str, DictConfig]:
         ValueError: a checkpoint is given twice, or none in a list.
     """
     found = {}
-    for ckpt in listed(cfg.ckpt):
+    for ckpt in list_checkpoints(cfg.ckpt):
         one: Any = OmegaConf.merge(cfg, {"ckpt": ckpt})
         OmegaConf.resolve(one)
         found[str(ckpt)] = one
@@ -62,14 +62,14 @@ def analyse(
         measured: Mapping[str, object] = {}
     else:
         runs = {ckpt: _run(device, one, chosen[ckpt], failed) for ckpt, one in settings.items()}
-        results, measured = side_by_side(runs), protocol(runs)
+        results, measured = combine(runs), describe_protocol(runs)
     with fail_together():
         if get_rank() == 0:
             options: Any = OmegaConf.to_container(cfg)
             context = {
                 "protocol": measured,
                 "options": options | ({"ckpt": list(settings)} if len(settings) > 1 else {}),
-                "versions": versions(),
+                "versions": collect_versions(),
                 "command": command,
             }
             page = write(results, Path(cfg.out) / "report", context)
@@ -85,7 +85,9 @@ def analyse(
     return {f"{a}/{s}": float(v) for a, r in results.items() for s, v in r.scalars.items()}
 
 
-def _run(device: str, cfg: Any, analyses: Mapping[str, Analysis], failed: Failed | None) -> Run:
+def _run(
+    device: str, cfg: Any, analyses: Mapping[str, Analysis], failed: Failed | None
+) -> Analyzed:
     """The answers to all that is asked of one checkpoint."""
     make = instantiate(cfg.subject)
     subject = subject_of(
@@ -98,7 +100,7 @@ def _run(device: str, cfg: Any, analyses: Mapping[str, Analysis], failed: Failed
         images=cfg.get("images"),
         files=cfg.data.get("_target_") != "tff.training.from_checkpoint.data_of",
     )
-    return Run(subject, analyses, run(analyses, subject, failed))
+    return Analyzed(subject, analyses, run(analyses, subject, failed))
 
 
 log = logging.getLogger(__name__)

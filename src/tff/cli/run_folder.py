@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 # `main` of train.py, which a launcher may send to another process, needs this module, and the
 # folder of a job is resolved there.
 from tff.atomic import is_locked, lock, write_json
-from tff.comparisons.runs import FAILED, FINISHED, part
+from tff.comparisons.runs import FAILED, FINISHED, defines_training
 from tff.errors import explain, is_lost_connection, readable_errors, root_cause
 
 #: Rank, number of processes, and what names the job, by who starts processes. The first process of
@@ -231,7 +231,7 @@ _PLAIN = re.compile(r"[A-Za-z][\w.]*=[\w.-]+", re.A)
 
 def job_folder(options: Iterable[str]) -> str:
     """Name of the folder of a job with these options, without those that are no part of it."""
-    return folder_name(",".join(sorted(option for option in options if part(option))))
+    return folder_name(",".join(sorted(option for option in options if defines_training(option))))
 
 
 def folder_name(overrides: str) -> str:
@@ -361,7 +361,7 @@ def require_same(folder: Path, options: Iterable[str]) -> None:
 
 def _values(options: Iterable[object]) -> dict[str, str]:
     """Option -> value, of what is part of a run; the last one of an option given twice."""
-    split = (str(option).partition("=") for option in options if part(str(option)))
+    split = (str(option).partition("=") for option in options if defines_training(str(option)))
     return {key: value for key, _, value in split}
 
 
@@ -475,7 +475,7 @@ def _task(arguments: Iterable[str]) -> list[str]:
     return sorted(
         argument
         for argument in arguments
-        if not argument.startswith(("-", "hydra.", "hydra/")) and part(argument)
+        if not argument.startswith(("-", "hydra.", "hydra/")) and defines_training(argument)
     )
 
 

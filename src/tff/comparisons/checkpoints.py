@@ -26,7 +26,7 @@ alike.
 """
 
 
-class Run(NamedTuple):
+class Analyzed(NamedTuple):
     """A subject, what was asked of it, and the answers."""
 
     subject: Subject
@@ -34,7 +34,7 @@ class Run(NamedTuple):
     results: dict[str, Result]
 
 
-def side_by_side(runs: Mapping[str, Run]) -> dict[str, Result]:
+def combine(runs: Mapping[str, Analyzed]) -> dict[str, Result]:
     """The results of one run as they are; of several, compared and then joined.
 
     Args:
@@ -42,16 +42,16 @@ def side_by_side(runs: Mapping[str, Run]) -> dict[str, Result]:
     """
     if len(runs) == 1:
         return next(iter(runs.values())).results
-    named = dict(zip(distinct(list(runs)), runs.values(), strict=True))
+    named = dict(zip(shorten_paths(list(runs)), runs.values(), strict=True))
     found = {}
     if all(run.subject.images.test.generators for run in runs.values()):
         found["comparison"] = compare(named)
     for analysis in next(iter(named.values())).results:
-        found[analysis] = joined({name: run.results[analysis] for name, run in named.items()})
+        found[analysis] = join({name: run.results[analysis] for name, run in named.items()})
     return found
 
 
-def listed(ckpt: str | Iterable[str] | None) -> list[str | None]:
+def list_checkpoints(ckpt: str | Iterable[str] | None) -> list[str | None]:
     """One checkpoint, none, or several.
 
     Raises:
@@ -62,11 +62,11 @@ def listed(ckpt: str | Iterable[str] | None) -> list[str | None]:
     paths = [str(path) for path in ckpt]
     if not paths:
         raise ValueError("ckpt=[]: name at least one checkpoint")
-    distinct(paths)
+    shorten_paths(paths)
     return [*paths]
 
 
-def protocol(runs: Mapping[str, Run]) -> Mapping[str, object]:
+def describe_protocol(runs: Mapping[str, Analyzed]) -> Mapping[str, object]:
     """How all was measured: of one checkpoint with its name, of several a mapping for each."""
     described = {ckpt: run.subject.describe() for ckpt, run in runs.items()}
     if len(runs) > 1:
@@ -75,7 +75,7 @@ def protocol(runs: Mapping[str, Run]) -> Mapping[str, object]:
     return {"checkpoint": ckpt, **one}
 
 
-def compare(runs: Mapping[str, Run]) -> Result:
+def compare(runs: Mapping[str, Analyzed]) -> Result:
     """Table `comparison`: AP of each detector on each generator, with and without cues."""
     rows: list[dict[str, object]] = []
     first: dict[object, Estimate] = {}
@@ -118,7 +118,7 @@ def compare(runs: Mapping[str, Run]) -> Result:
     return result
 
 
-def joined(results: Mapping[str, Result]) -> Result:
+def join(results: Mapping[str, Result]) -> Result:
     """The answers of several detectors to one question."""
     one = next(iter(results.values()))
     result = Result(one.title, one.about)
@@ -145,7 +145,7 @@ def joined(results: Mapping[str, Result]) -> Result:
     return result
 
 
-def distinct(paths: list[str]) -> list[str]:
+def shorten_paths(paths: list[str]) -> list[str]:
     """What tells paths apart: without the folders that they begin with and the ends they share.
 
     Raises:

@@ -12,7 +12,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from tff.plots.scatter import heat_map
-from tff.report.page import versions, write
+from tff.report.page import collect_versions, write
 from tff.report.terminal import show
 from tff.safe_text import read_table
 from tff.types import Result
@@ -41,7 +41,9 @@ class CueMatrix(Callback):
             return
         overrides = OmegaConf.to_container(config.hydra.overrides.task)
         page = write(
-            {"cue_matrix": result}, folder / "report", {"sweep": overrides, "versions": versions()}
+            {"cue_matrix": result},
+            folder / "report",
+            {"sweep": overrides, "versions": collect_versions()},
         )
         show({"cue_matrix": result}, page)
 

@@ -21,7 +21,7 @@ STARTED, FINISHED, FAILED = ".hydra", "finished.json", "failed.json"
 _DEEP = 3  # folders below that of a sweep in which its jobs are looked for
 
 
-def runs_of(runs: str | Iterable[str] | None) -> list[Path]:
+def find_runs(runs: str | Iterable[str] | None) -> list[Path]:
     """The folders of all trainings that are meant, each once, numbered ones in their order.
 
     Args:
@@ -81,22 +81,22 @@ def _order(path: Path) -> list[tuple[int, int, str]]:
 NOT_SWEPT = ("seed", "detector", "detector.name", "aug", "out", "ckpt")
 #: Options that are no part of a training, with all that is below them: its weights are the same
 #: without. Resuming and the names of a sweep's folders go by it too.
-NO_PART = ("resume", "tags", "logger", "analyze", "analyze_options", "callbacks.analyze")
+NOT_TRAINING = ("resume", "tags", "logger", "analyze", "analyze_options", "callbacks.analyze")
 
 
-def part(option: str) -> bool:
+def defines_training(option: str) -> bool:
     """Whether an option, as typed or its key alone, makes a training what it is.
 
     False for `logger=wandb`, `+logger.wandb.notes=new`, `analysis@callbacks.analyze.analyses=...`.
     """
     group, _, package = option.partition("=")[0].lstrip("+~").partition("@")
     key = package or group
-    return not any(key == one or key.startswith(f"{one}.") for one in NO_PART)
+    return not any(key == one or key.startswith(f"{one}.") for one in NOT_TRAINING)
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Settings of one training.
+class RunConfig:
+    """Options of one training.
 
     Attributes:
         config: the composed settings, references unresolved.
@@ -109,7 +109,7 @@ class Settings:
     overrides: Mapping[str, str]
 
     @classmethod
-    def of(cls, run: Path) -> Settings:
+    def load(cls, run: Path) -> RunConfig:
         """Read them; files that are not there count as empty.
 
         Raises:
@@ -160,7 +160,7 @@ class Settings:
         return str(found if found is not None else self.overrides.get(group, ""))
 
 
-def swept(settings: Sequence[Settings]) -> list[str]:
+def find_swept_options(settings: Sequence[RunConfig]) -> list[str]:
     """Options that somebody set and that differ between trainings.
 
     But for `NOT_SWEPT` and what is no part of a training. Trainings that tell nothing of their
@@ -168,11 +168,11 @@ def swept(settings: Sequence[Settings]) -> list[str]:
     """
     known = [one for one in settings if one.config or one.overrides]
     keys = dict.fromkeys(key for one in known for key in one.overrides)
-    own = [key for key in keys if key not in NOT_SWEPT and part(key)]
+    own = [key for key in keys if key not in NOT_SWEPT and defines_training(key)]
     return [key for key in own if len({one.value(key) for one in known}) > 1]
 
 
-def asked_for(sweep: Path) -> int | None:
+def count_requested_jobs(sweep: Path) -> int | None:
     """How many folders of jobs the command of a sweep asked for; None where that cannot be told.
 
     Args:
@@ -191,7 +191,7 @@ def asked_for(sweep: Path) -> int | None:
         values = {
             one.get_key_element(): len(list(one.sweep_string_iterator()))
             for one in OverridesParser.create().parse_overrides(options)
-            if one.is_sweep_override() and part(one.get_key_element())
+            if one.is_sweep_override() and defines_training(one.get_key_element())
         }
     except HydraException:  # such as glob(*), which needs the settings to choose from
         return None

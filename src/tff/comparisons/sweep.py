@@ -13,10 +13,17 @@ import numpy as np
 import pandas as pd
 
 from tff.analyses.engine.evaluation import WHERE
-from tff.comparisons.checkpoints import distinct
+from tff.comparisons.checkpoints import shorten_paths
 from tff.comparisons.comparison import Comparison
 from tff.comparisons.emergence import checked
-from tff.comparisons.runs import FAILED, FINISHED, Settings, asked_for, runs_of, swept
+from tff.comparisons.runs import (
+    FAILED,
+    FINISHED,
+    RunConfig,
+    count_requested_jobs,
+    find_runs,
+    find_swept_options,
+)
 from tff.plots.scatter import repeats, scatter
 from tff.statistics.bootstrap import Estimate, Resamples, draw_resamples, evaluate_resamples
 from tff.statistics.rank_agreement import spearman
@@ -115,7 +122,7 @@ DONE, NOT_ANALYSED, FAILURE, UNFINISHED, DAMAGED = (
 )  # fmt: skip
 
 
-def job(run: Path) -> dict[str, object]:
+def read_job(run: Path) -> dict[str, object]:
     """Columns of one training: state, error, objective, validation metrics, seconds, measures.
 
     A file that cannot be read makes the state `damaged` and the reason its error: one broken job
@@ -214,19 +221,19 @@ def jobs_table(runs: Sequence[Path]) -> tuple[pd.DataFrame, list[str]]:
     Args:
         runs: folders of trainings, none twice.
     """
-    names = distinct([str(run) for run in runs]) if len(runs) > 1 else [runs[0].name]
+    names = shorten_paths([str(run) for run in runs]) if len(runs) > 1 else [runs[0].name]
     settings, rows = [], []
     for run, name in zip(runs, names, strict=True):
-        row = job(run)
+        row = read_job(run)
         try:
-            known = Settings.of(run)
+            known = RunConfig.load(run)
         except ValueError as error:
-            known = Settings({}, {}, {})
+            known = RunConfig({}, {}, {})
             row |= {"state": DAMAGED, "error": str(error).splitlines()[0]}
         settings.append(known)
         of_settings = {"detector": known.detector, "aug": known.aug, "seed": known.seed}
         rows.append({"run": name, **of_settings, **row})
-    options = swept(settings)
+    options = find_swept_options(settings)
     taken = {*FIRST, *_AFTER, *_LAST, *(key for row in rows for key in row)}
     columns = {key: f"option {key}" if key in taken else key for key in options}
     for row, known in zip(rows, settings, strict=True):
@@ -457,7 +464,7 @@ def tell_lost(result: Result, table: pd.DataFrame) -> None:
 def tell_missing(result: Result, runs: Sequence[Path]) -> None:
     """Jobs that never began have no folder, and so no row; the sweep knows how many were meant."""
     for sweep in dict.fromkeys(run.parent for run in runs):
-        there, meant = runs_of(str(sweep)), asked_for(sweep)
+        there, meant = find_runs(str(sweep)), count_requested_jobs(sweep)
         # Who names some of its jobs wants no more of them.
         some = len(there) > sum(run.parent == sweep for run in runs)
         if meant is not None and len(there) < meant and not some:
@@ -531,7 +538,7 @@ class Sweep(Comparison):
     """Tables of jobs, of groups and of what goes together, over the trainings of a sweep.
 
     Args:
-        runs: as `runs_of` takes them.
+        runs: as `find_runs` takes them.
         draws: resamples behind each interval.
         seed: of these.
 
@@ -545,7 +552,7 @@ class Sweep(Comparison):
 
     def __call__(self) -> Result:
         """Tables `sweep` (a row a job), `sweep_summary` (a group) and `sweep_association`."""
-        runs = runs_of(self.runs)
+        runs = find_runs(self.runs)
         table, options = jobs_table(runs)
         groups = summary(table, options)
         together = association(table, self.draws, self.seed)

@@ -29,7 +29,7 @@ from tff.types import Result
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "numpy", "scipy", "scikit-learn", "tff")
 
 
-def versions() -> dict[str, str]:
+def collect_versions() -> dict[str, str]:
     """Versions of Python and of the packages that the numbers depend on."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
@@ -44,7 +44,7 @@ _LONGEST = 200  # bytes; file systems take 255, with endings and prefixes
 _MOST = 10_000  # names that differ only in what a file name may not hold
 
 
-def file_name(name: str) -> str:
+def safe_name(name: str) -> str:
     """The name without what would lead out of the folder, hide the file or be too long."""
     safe = re.sub(r"[^\w.-]", "_", name).lstrip(".") or "_"
     if len(safe.encode()) <= _LONGEST:
@@ -53,21 +53,21 @@ def file_name(name: str) -> str:
     return f"{short}-{hashlib.sha256(name.encode(errors='replace')).hexdigest()[:8]}"
 
 
-def free(folder: Path, analysis: str, name: str, ending: str) -> Path:
+def choose_path(folder: Path, analysis: str, name: str, ending: str) -> Path:
     """A path not taken yet: where two analyses use one name, the second bears its analysis."""
     names = [name, f"{analysis}-{name}", *(f"{analysis}-{name}-{n}" for n in range(2, _MOST))]
-    paths = (folder / f"{file_name(one)}{ending}" for one in names)
+    paths = (folder / f"{safe_name(one)}{ending}" for one in names)
     return next(path for path in paths if not path.exists())
 
 
-def plain(value: Any) -> Any:
+def to_json(value: Any) -> Any:
     """Only what strict JSON has; what is not a finite number becomes null."""
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): to_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item) for item in value]
+        return [to_json(item) for item in value]
     if hasattr(value, "tolist"):  # NumPy and torch
-        return plain(value.tolist())
+        return to_json(value.tolist())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if value is None or isinstance(value, bool | int | str) else str(value)
@@ -109,25 +109,27 @@ def data_uri(picture: bytes, form: str) -> str:
     return f"data:image/{form};base64,{base64.b64encode(picture).decode()}"
 
 
-def constants_apart(table: pd.DataFrame) -> tuple[dict[str, str], pd.DataFrame]:
+def split_constants(table: pd.DataFrame) -> tuple[dict[str, str], pd.DataFrame]:
     """Takes out the columns that say the same in every row, such as the protocol."""
     same = [c for c in table if len(table) > 2 and table[c].astype(str).nunique() == 1]
     if len(same) == table.shape[1]:
         return {}, table
-    return {str(c): cell(table[c].iloc[0]) for c in same}, table.drop(columns=same)
+    return {str(c): format_value(table[c].iloc[0]) for c in same}, table.drop(columns=same)
 
 
-def cells(table: pd.DataFrame) -> list[list[str]]:
+def format_cells(table: pd.DataFrame) -> list[list[str]]:
     """The rows of a table."""
-    return [[cell(value) for value in row] for row in table.itertuples(index=False, name=None)]
+    return [
+        [format_value(value) for value in row] for row in table.itertuples(index=False, name=None)
+    ]
 
 
-def numeric(table: pd.DataFrame) -> list[bool]:
+def find_numeric(table: pd.DataFrame) -> list[bool]:
     """Which columns hold numbers, to be aligned at the right."""
     return [pd.api.types.is_numeric_dtype(table[c]) for c in table]
 
 
-def cell(value: Any) -> str:
+def format_value(value: Any) -> str:
     """One value; a dash for a missing one."""
     if value is None or value is pd.NA or value is pd.NaT or value != value:
         return "\N{EN DASH}"
@@ -145,21 +147,21 @@ ROWS_SHOWN = 25
 SVG_LIMIT = 1_000_000  # bytes; above, a figure is a photograph and goes into the page as PNG
 
 
-def section(name: str, result: Result, folder: Path) -> dict[str, object]:
+def write_section(name: str, result: Result, folder: Path) -> dict[str, object]:
     """Writes the files of one result and collects what the page shows of them."""
     return {
-        "id": file_name(name),
+        "id": safe_name(name),
         "result": result,
         "about": [text for text in re.split(r"\n\s*\n", result.about) if text.strip()],
         "tables": [
-            _table(key, table, free(folder / "tables", name, key, ".csv"))
+            _table(key, table, choose_path(folder / "tables", name, key, ".csv"))
             for key, table in result.tables.items()
         ],
         "figures": [
             {
                 "key": key,
                 "caption": result.captions.get(key, ""),
-                **_figure(figure, free(folder / "figures", name, key, ".svg")),
+                **_figure(figure, choose_path(folder / "figures", name, key, ".svg")),
             }
             for key, figure in result.figures.items()
         ],
@@ -168,15 +170,15 @@ def section(name: str, result: Result, folder: Path) -> dict[str, object]:
 
 def _table(name: str, table: pd.DataFrame, path: Path) -> dict[str, object]:
     escape_formulas(table).to_csv(path, index=False)  # pandas writes floats so that they round-trip
-    same, rest = constants_apart(table)
+    same, rest = split_constants(table)
     return {
         "name": name,
         "path": f"tables/{path.name}",
         "rows": len(table),
         "same": same,
         "columns": list(rest),
-        "numeric": numeric(rest),
-        "cells": cells(rest.head(ROWS_SHOWN)),
+        "numeric": find_numeric(rest),
+        "cells": format_cells(rest.head(ROWS_SHOWN)),
     }
 
 
@@ -232,11 +234,11 @@ def write(results: Mapping[str, Result], folder: Path, context: Mapping[str, obj
 def _fill(folder: Path, results: Mapping[str, Result], context: Mapping[str, object]) -> None:
     (folder / "tables").mkdir(parents=True)
     (folder / "figures").mkdir()
-    sections = [section(name, result, folder) for name, result in results.items()]
+    sections = [write_section(name, result, folder) for name, result in results.items()]
     scalars = {f"{a}/{s}": v for a, r in results.items() for s, v in r.scalars.items()}
-    summary = json.dumps(plain({**context, "scalars": scalars}), indent=2, allow_nan=False)
+    summary = json.dumps(to_json({**context, "scalars": scalars}), indent=2, allow_nan=False)
     (folder / "summary.json").write_text(summary + "\n", encoding="utf-8")
-    page = _template().render(sections=sections, context=plain(context))
+    page = _template().render(sections=sections, context=to_json(context))
     (folder / "index.html").write_text(page, encoding="utf-8")
 
 

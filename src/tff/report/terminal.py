@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tff.report.page import cells, constants_apart, numeric
+from tff.report.page import find_numeric, format_cells, split_constants
 from tff.safe_text import make_printable
 from tff.types import Result
 
@@ -45,15 +45,15 @@ def _compact(result: Result) -> pd.DataFrame:
     """The first small table without the ends of intervals, or else the scalars."""
     small = [table for table in result.tables.values() if 0 < len(table) <= ROWS_SHOWN]
     scalars = pd.DataFrame(result.scalars.items(), columns=["scalar", "value"])
-    table = constants_apart(small[0])[1] if small else scalars.head(ROWS_SHOWN)
+    table = split_constants(small[0])[1] if small else scalars.head(ROWS_SHOWN)
     columns = [c for c in table if not str(c).endswith(("_low", "_high"))]
     return table[columns[:COLUMNS_SHOWN]]
 
 
 def _grid(table: pd.DataFrame) -> Table:
     grid = Table(box=None, pad_edge=False, header_style="dim")
-    for column, right in zip(table, numeric(table), strict=True):
+    for column, right in zip(table, find_numeric(table), strict=True):
         grid.add_column(_text(str(column)), justify="right" if right else "left")
-    for row in cells(table):
+    for row in format_cells(table):
         grid.add_row(*map(_text, row))
     return grid

@@ -17,7 +17,7 @@ from tff.analyses.engine.analysis import Analysis, run, unanswered
 from tff.analyses.engine.subject import Subject, TooFewImagesError
 from tff.distributed import guard_collectives
 from tff.report import loggers
-from tff.report.page import versions, write
+from tff.report.page import collect_versions, write
 from tff.types import Result
 
 log = logging.getLogger(__name__)
@@ -163,7 +163,12 @@ class AnalyzeCheckpoints(Checkpoint):
         try:
             with guard_collectives():
                 if trainer.is_global_zero:
-                    told = {"step": step, "protocol": protocol, "versions": versions(), **cost}
+                    told = {
+                        "step": step,
+                        "protocol": protocol,
+                        "versions": collect_versions(),
+                        **cost,
+                    }
                     write(results, self._folder(step), told)
                 for logger in trainer.loggers:
                     loggers.log_results(results, logger, step)

@@ -25,7 +25,7 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from tff.atomic import write_json
-from tff.report.page import plain
+from tff.report.page import to_json
 from tff.report.wandb import answers, end, forgiven, send, version
 
 log = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ def concealed(config: Mapping[str, Any]) -> dict[str, Any]:
         key=len,
         reverse=True,
     )
-    shown = _shown(plain(config), secrets)
+    shown = _shown(to_json(config), secrets)
     return shown if isinstance(shown, dict) else {}
 
 
