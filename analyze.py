@@ -14,12 +14,12 @@ from tff.errors import quote_paths, readable_errors
 def main(cfg: DictConfig) -> None:
     """Run the chosen analyses on a checkpoint, or on several, and write the report."""
     # Imported here, so that a mistyped option is told within a second.
-    from tff.cli.analyze import analyse, settled
+    from tff.cli.analyze import analyze, split_by_checkpoint
     from tff.cli.launch import launch, processes
 
     with readable_errors(), processes():
         command = shlex.join(["python", "analyze.py", *sys.argv[1:]])
-        launch(cfg.trainer, analyse, settled(cfg), command)
+        launch(cfg.trainer, analyze, split_by_checkpoint(cfg), command)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from tff.ablations.color import Grayscale
-from tff.analyses.engine.replay import again, keep
+from tff.analyses.engine.replay import cache_passes, replay
 from tff.analyses.engine.subject import Subject
 from tff.analyses.sensitivity import Controls, Sensitivity
 from tff.data.synthetic.planted_cues import CUES
@@ -29,7 +29,7 @@ from tff.detectors.checkpoint import load
 from tff.statistics.bootstrap import Estimate, draw_resamples, evaluate_resamples, shortfall
 from tff.statistics.channel_tests import benjamini_hochberg, delong_test
 from tff.statistics.detection import average_precision
-from tff.training.from_checkpoint import data_of
+from tff.training.from_checkpoint import load_data
 
 ROOT = Path(__file__).resolve().parent.parent
 ANALYSES = "analysis=[detection,ranking,sensitivity,ablation,median_test]"
@@ -151,7 +151,7 @@ def false_alarms(passes, alpha, draws, deals):
     """
     # Passes of an earlier checkpoint may lie there too: those just used are the newest.
     newest = max(passes.rglob("subject-*.json"), key=lambda file: file.stat().st_mtime)
-    subject = again(newest, partial(Subject.of, confidence=CONFIDENCE, draws=draws))
+    subject = replay(newest, partial(Subject.of, confidence=CONFIDENCE, draws=draws))
     plain, gray = (subject.evaluate(cue, responses=True) for cue in (None, Grayscale()))
     at = subject.images.test.rows_of(CONTROL)
     labels, inside = subject.labels[at], np.isin(subject.sample, at)
@@ -176,8 +176,10 @@ def random_tops(ckpt, cue, passes, draws, sets):
 
     They lie in the layers of the top k, and matter to the detector, since it has learned its cue.
     """
-    splits = data_of(str(ckpt)).splits()
-    subject = keep(Subject.of(load(ckpt), splits, confidence=CONFIDENCE, draws=draws), passes)
+    splits = load_data(str(ckpt)).splits()
+    subject = cache_passes(
+        Subject.of(load(ckpt), splits, confidence=CONFIDENCE, draws=draws), passes
+    )
     controls = Controls(subject.channels, subject.ranking, subject.k, subject.seed + 1)
     drawn = {str(i): channels for i, channels in enumerate(controls.matched(sets))}
     at = subject.images.test.rows_of(cue)

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from tests.helpers import tiny
 
-from tff.analyses.engine.image_selection import selections
+from tff.analyses.engine.image_selection import select_images
 from tff.analyses.engine.subject import Subject
 from tff.analyses.heatmaps import Heatmaps, explained
 from tff.relevance.lrp import LRP
@@ -43,7 +43,7 @@ def test_the_worst_mistakes_and_the_surest_of_both_kinds(root):
         paths[np.flatnonzero(right)[np.argsort(-np.abs(logits[right]))]]
         for right in ((logits > 0) & (labels == 1), (logits < 0) & (labels == 0))
     )
-    mistakes, surest = selections(subject, (), 3)
+    mistakes, surest = select_images(subject, (), 3)
     assert [path for path, _, _ in mistakes] == [*paths[worst]]
     assert [path for path, _, _ in surest] == [*fakes[:2], *reals[:1]]
     assert [kind for _, _, kind in surest] == ["generated", "generated", "real"]
@@ -108,7 +108,7 @@ def test_files_are_seen_as_the_test_images_are(root, tmp_path):
     subject = Subject.of(
         tiny.detector(), tiny.splits(root, crop="center16"), draws=10, device="cpu"
     )
-    ((_, seen, _),) = selections(subject, [path], 4)[0]
+    ((_, seen, _),) = select_images(subject, [path], 4)[0]
     np.testing.assert_array_equal(seen.permute(1, 2, 0), image[17:33, 22:38])
 
 

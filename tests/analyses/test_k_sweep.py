@@ -50,7 +50,7 @@ def pixels(images):
 
 def orders(subject, by):
     seeds = range(subject.seed, subject.seed + (ORDERS if by == "random" else 1))
-    return [subject.order(by, seed=seed) for seed in seeds]
+    return [subject.rank(by, seed=seed) for seed in seeds]
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 
 from tff.cli import run_folder
-from tff.cli.analyze import following
+from tff.cli.analyze import prepare_analysis
 from tff.cli.run_folder import Guard, answer, finish, kept, require_same
 
 ROOT = Path(__file__).parents[2]
@@ -131,7 +131,7 @@ def test_an_odd_wish_is_told(composed):
 
 
 def analysis(cfg, tmp_path):
-    (settings,) = following(cfg).items()
+    (settings,) = prepare_analysis(cfg).items()
     assert settings[0] == str(tmp_path / "out" / "checkpoints" / "best.ckpt")
     return settings[1]
 
@@ -175,12 +175,12 @@ def test_options_of_the_analysis_come_last(tmp_path, composed):
 def test_a_mistyped_option_of_the_analysis_is_told_before_the_training(composed, option):
     cfg = composed("analyze=true", f'analyze_options=["{option}"]')
     with pytest.raises(ValueError, match=r"^analyze_options=\['"):
-        following(cfg)
+        prepare_analysis(cfg)
 
 
 def test_no_analysis_is_wanted(composed, monkeypatch):
-    assert following(composed()) == {}
-    assert following(composed("analyze=false", mode="MULTIRUN")) == {}
-    assert following(composed(mode="MULTIRUN"))
+    assert prepare_analysis(composed()) == {}
+    assert prepare_analysis(composed("analyze=false", mode="MULTIRUN")) == {}
+    assert prepare_analysis(composed(mode="MULTIRUN"))
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert following(composed("analyze=true")) == {}
+    assert prepare_analysis(composed("analyze=true")) == {}

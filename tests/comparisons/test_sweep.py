@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from scipy.stats import spearmanr
 from tests.helpers.bootstrap_by_hand import ends
 
-from tff.analyses.engine.evaluation import WHERE
+from tff.analyses.engine.evaluation import GROUPS
 from tff.comparisons.runs import find_runs
 from tff.comparisons.sweep import Sweep, jobs_table, tell_missing
 from tff.report.page import write
@@ -40,7 +40,7 @@ def report(folder, random, summaries=True, seed=0, k=21):
             ("unseen", unseen["ap"].mean()),
             ("unseen_worst", unseen["ap"].min()),
         ):
-            row = {"generator": WHERE[where], "seen": where == "seen"}
+            row = {"generator": GROUPS[where], "seen": where == "seen"}
             ends = {"ap": value, "ap_low": value - 0.2, "ap_high": value + 0.1}
             detection.append(row | ends)
     ablation = [

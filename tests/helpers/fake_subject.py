@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from tests.helpers import tiny
 
-from tff.analyses.engine.passes import Evaluation, Passes, labels_of
+from tff.analyses.engine.passes import Outputs, Passes, labels_of
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Told:
 
     def evaluate(self, images, cue, channels, sample):
         name = "" if cue is None else cue.cue
-        return Evaluation(self.logits(images, self.signal[name], name))
+        return Outputs(self.logits(images, self.signal[name], name))
 
     def evaluate_dropped(self, images, choices, instead):
         left = {n: self.signal[""] / (1 + sum(c.tolist()) % 5) for n, c in choices.items()}

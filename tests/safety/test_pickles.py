@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from tff.analyses.engine import cache
-from tff.analyses.engine.replay import again
+from tff.analyses.engine.replay import replay
 from tff.data.dataset import decode
 from tff.data.dataset import read as read_image
 from tff.detectors.checkpoint import load, read_origin
@@ -25,7 +25,7 @@ from tff.detectors.timm_models import efficientnet_b0, timm_model
 from tff.detectors.torchvision_models import torchvision_model
 from tff.published.rankings import read_omega
 from tff.safe_text import read_table
-from tff.training.from_checkpoint import data_of
+from tff.training.from_checkpoint import load_data
 from tff.types import Channels
 
 
@@ -92,7 +92,7 @@ FORMS = [
 DOORS: dict[str, Callable[[Path], Any]] = {
     "load": load,
     "origin": read_origin,
-    "data": lambda path: data_of(str(path)),
+    "data": lambda path: load_data(str(path)),
     "torchvision": lambda path: torchvision_model("resnet18", str(path)),
     "timm": lambda path: timm_model("resnet18", str(path)),
     "efficientnet": lambda path: efficientnet_b0(str(path)),
@@ -139,7 +139,7 @@ OTHERS: dict[str, Callable[[Path], Any]] = {
     "ranking": lambda path: read_omega(path, Channels({"conv1": 1})),
     "table of a report": lambda path: read_table(path, ["generator"]),
     "kept pass": cache.read,
-    "subject": lambda path: again(path, lambda *_: None),
+    "subject": lambda path: replay(path, lambda *_: None),
     "image": lambda path: decode(read_image(str(path)), str(path)),
 }
 

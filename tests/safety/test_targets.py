@@ -19,7 +19,7 @@ import tff.detectors
 from tff.data.datamodule import Data
 from tff.detectors.checkpoint import _makes, build, load
 from tff.detectors.detector import Detector
-from tff.training.from_checkpoint import data_of
+from tff.training.from_checkpoint import load_data
 
 CRASHING = [
     "tff.detectors.detector\0.Detector", "tff.detectors..os.system", "tff.detectors.\n.x",
@@ -97,7 +97,7 @@ def test_data_of_a_stranger(settings, inside, monkeypatch):
     torch.save({"state_dict": {}, "tff": {"data": filled(settings)}}, path)
     monkeypatch.chdir(inside)
     with pytest.raises(ValueError, match=r"^checkpoint .*evil\.ckpt: "):
-        data_of(str(path))
+        load_data(str(path))
     assert list(inside.iterdir()) == [path]
 
 
@@ -109,7 +109,7 @@ def test_a_cache_that_is_there_or_lies_below_the_working_folder_is_used(there, i
     monkeypatch.chdir("/" if there else inside)
     settings = {"_target_": "tff.data.folder.Folder", "root": "x", "cache": str(cache)}
     torch.save({"tff": {"data": settings}}, inside / "own.ckpt")
-    assert data_of(str(inside / "own.ckpt")).files == cache / "files"
+    assert load_data(str(inside / "own.ckpt")).files == cache / "files"
 
 
 def test_no_size_can_be_asked_for(tmp_path):

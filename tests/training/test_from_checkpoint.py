@@ -14,7 +14,7 @@ from tff.analyses.detection import Detection
 from tff.analyses.engine.cache import Kept
 from tff.analyses.engine.subject import Subject
 from tff.data.folder import Folder
-from tff.training.from_checkpoint import subject_of
+from tff.training.from_checkpoint import load_subject
 
 MAKE = partial(Subject.of, draws=20, device="cpu")
 
@@ -42,7 +42,7 @@ def unused():
 
 def test_of_a_checkpoint(root, ckpt, tmp_path):
     found = data(root, generators=["seen"])
-    subject = subject_of(ckpt, MAKE, data(root), found, passes=str(tmp_path / "passes"))
+    subject = load_subject(ckpt, MAKE, data(root), found, passes=str(tmp_path / "passes"))
     assert isinstance(subject.passes, Kept)
     assert len(subject.channels) == 4800
     assert subject.images.discovery.generators == ["seen"]
@@ -51,15 +51,15 @@ def test_of_a_checkpoint(root, ckpt, tmp_path):
     assert str(subject.protocol["weights"]).startswith("best.pth sha256:")
     table = Detection()(subject).tables["detection"]
     # Without the checkpoint: from what was kept, and no data are made.
-    later = subject_of(None, MAKE, unused, unused, passes=str(tmp_path / "passes"))
+    later = load_subject(None, MAKE, unused, unused, passes=str(tmp_path / "passes"))
     pd.testing.assert_frame_equal(Detection()(later).tables["detection"], table, check_exact=True)
     (path,) = (tmp_path / "passes").rglob("subject-*.json")
-    named = subject_of(None, MAKE, unused, unused, passes=str(path))
+    named = load_subject(None, MAKE, unused, unused, passes=str(path))
     np.testing.assert_array_equal(named.evaluate().logits, subject.evaluate().logits)
 
 
 def test_a_limit_on_images(root, ckpt, tmp_path):
-    subject = subject_of(
+    subject = load_subject(
         ckpt, MAKE, data(root), data(root), passes=str(tmp_path / "passes"), images=2
     )
     counts = subject.images.test.manifest.groupby(["generator", "label"]).size()
@@ -69,7 +69,7 @@ def test_a_limit_on_images(root, ckpt, tmp_path):
 
 def test_of_files_alone(root, tmp_path):
     for place in (tmp_path / "nothing", tmp_path):
-        subject = subject_of(None, MAKE, data(root), unused, passes=str(place), images=3)
+        subject = load_subject(None, MAKE, data(root), unused, passes=str(place), images=3)
         assert len(subject.images.test) == 12
         assert Audit()(subject).tables
         with pytest.raises(ValueError, match="this analysis needs a detector: pass ckpt="):
@@ -78,8 +78,8 @@ def test_of_files_alone(root, tmp_path):
 
 def test_named_files_go_before_kept_passes(root, ckpt, tmp_path):
     kept = str(tmp_path / "passes")
-    subject_of(ckpt, MAKE, data(root), data(root), passes=kept)
-    subject = subject_of(None, MAKE, data(root), unused, passes=kept, images=1, files=True)
+    load_subject(ckpt, MAKE, data(root), data(root), passes=kept)
+    subject = load_subject(None, MAKE, data(root), unused, passes=kept, images=1, files=True)
     assert len(subject.images.test) == 4
     with pytest.raises(ValueError, match="this analysis needs a detector: pass ckpt="):
         Detection()(subject)
@@ -87,12 +87,12 @@ def test_named_files_go_before_kept_passes(root, ckpt, tmp_path):
 
 def test_a_named_subject_that_is_not_there(root, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"subject-1\.json: no kept passes there"):
-        subject_of(None, MAKE, data(root), unused, passes=str(tmp_path / "subject-1.json"))
+        load_subject(None, MAKE, data(root), unused, passes=str(tmp_path / "subject-1.json"))
 
 
 def test_a_checkpoint_that_is_not_there(root, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.ckpt"):
-        subject_of(
+        load_subject(
             str(tmp_path / "nowhere.ckpt"), MAKE, data(root), data(root), passes=str(tmp_path / "p")
         )
     assert not (tmp_path / "p").exists()

@@ -10,12 +10,17 @@ import pandas as pd
 from torch import Tensor
 
 from tff.analyses.engine.analysis import Analysis
-from tff.analyses.engine.evaluation import WHERE, Judge, Scores, judges, over_generators
-from tff.analyses.engine.passes import Rows
+from tff.analyses.engine.evaluation import (
+    GROUPS,
+    Evaluator,
+    Scores,
+    evaluators,
+    summarize_generators,
+)
 from tff.analyses.engine.subject import Subject
 from tff.plots import grouped
 from tff.statistics.bootstrap import Estimate, evaluate_resamples
-from tff.types import Floats, Result
+from tff.types import Floats, Ints, Result
 
 ABOUT = """
 The same test images are shown twice: as they are, and with the {cue} taken away. If the detector
@@ -56,10 +61,10 @@ class Ablation(Analysis):
         plain = Scores.of(subject, subject.evaluate().logits)
         ablated = Scores.of(subject, subject.evaluate(self.ablation).logits)
         rows, long, boxes, drops = [], [], {}, {}
-        for judge in judges(subject):
-            before, after = judge(plain), judge(ablated)
-            drops[judge.name] = before["ap"] - after["ap"]
-            first = {"generator": judge.name, "seen": judge.seen}
+        for evaluator in evaluators(subject):
+            before, after = evaluator.measure(plain), evaluator.measure(ablated)
+            drops[evaluator.generator] = before["ap"] - after["ap"]
+            first = {"generator": evaluator.generator, "seen": evaluator.seen}
             rows.append(
                 {
                     **first,
@@ -68,17 +73,19 @@ class Ablation(Analysis):
                     **_columns(before, ""),
                     **_columns(after, "_ablated"),
                     **_columns({m: before[m] - after[m] for m in MEASURES}, "_drop"),
-                    **self._median_drop(judge, plain.p, ablated.p),
-                    **judge.columns(),
+                    **self._median_drop(evaluator, plain.p, ablated.p),
+                    **evaluator.columns(),
                 }
             )
             for side, measures in (("as it is", before), ("ablated", after)):
                 long.append(first | {"input": side} | measures["ap"].columns("ap"))
-            shown = self._shown(judge, plain.p)
-            values = plain.p[judge.at][shown], ablated.p[judge.at][shown]
-            boxes[judge.name] = dict(zip(("as it is", f"without {cue}"), values, strict=True))
+            shown = self._shown(evaluator, plain.p)
+            values = plain.p[evaluator.rows][shown], ablated.p[evaluator.rows][shown]
+            boxes[evaluator.generator] = dict(
+                zip(("as it is", f"without {cue}"), values, strict=True)
+            )
         table = pd.DataFrame(rows)
-        overall = over_generators(subject, drops, smallest=False)
+        overall = summarize_generators(subject, drops, smallest=False)
         result = Result(
             f"What is lost without {cue}", ABOUT.format(cue=cue, suspicious=self.suspicious)
         )
@@ -91,7 +98,7 @@ class Ablation(Analysis):
             of_where = table[table["seen"] == (where == "seen")]
             sure = "" if drop.low > 0 or drop.high < 0 else ", which chance alone may do"
             result.findings.append(
-                f"Without {cue}, AP on {WHERE[where]} goes from {of_where['ap'].mean():.3f} to "
+                f"Without {cue}, AP on {GROUPS[where]} goes from {of_where['ap'].mean():.3f} to "
                 f"{of_where['ap_ablated'].mean():.3f}: a drop of {drop.value:.3f} ({drop.low:.3f} "
                 f"to {drop.high:.3f}){sure}."
             )
@@ -130,16 +137,18 @@ class Ablation(Analysis):
         }
         return result
 
-    def _shown(self, judge: Judge, p: Floats) -> np.ndarray:
+    def _shown(self, evaluator: Evaluator, p: Floats) -> np.ndarray:
         """Which images of a generator boxes and medians are of."""
-        return np.asarray((judge.labels == 1) & (p[judge.at] >= self.suspicious))
+        return np.asarray((evaluator.labels == 1) & (p[evaluator.rows] >= self.suspicious))
 
-    def _median_drop(self, judge: Judge, plain: Floats, ablated: Floats) -> dict[str, object]:
+    def _median_drop(
+        self, evaluator: Evaluator, plain: Floats, ablated: Floats
+    ) -> dict[str, object]:
         """The difference of the medians, by the same images before and after."""
-        shown = self._shown(judge, plain)
-        pair = plain[judge.at], ablated[judge.at]
+        shown = self._shown(evaluator, plain)
+        pair = plain[evaluator.rows], ablated[evaluator.rows]
 
-        def drop(rows: Rows) -> Floats:
+        def drop(rows: Ints) -> Floats:
             kept = shown[rows]
             before, after = (np.nanmedian(np.where(kept, p[rows], np.nan), axis=-1) for p in pair)
             return np.asarray(before - after)
@@ -147,7 +156,7 @@ class Ablation(Analysis):
         estimate = Estimate(np.nan, np.full(1, np.nan))
         if shown.any():
             everything = np.arange(len(shown))[None]
-            drawn = judge.resamples[shown[judge.resamples].any(-1)]
+            drawn = evaluator.resamples[shown[evaluator.resamples].any(-1)]
             estimate = Estimate(float(drop(everything)[0]), evaluate_resamples(drop, drawn))
         return {**estimate.columns("median_drop"), "images_boxed": int(shown.sum())}
 

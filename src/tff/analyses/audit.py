@@ -36,14 +36,14 @@ class Audit(Analysis):
             "Can the files alone be told apart?", ABOUT.format(alarm=sanity_checks.ALARM)
         )
         bias = _joined(
-            {name: sanity_checks.bias(images, subject.seed) for name, images in sets.items()}
+            {name: sanity_checks.format_bias(images, subject.seed) for name, images in sets.items()}
         )
         twice = duplicates(sets)
         odd = _joined({name: _odd(images.manifest) for name, images in sets.items()})
         skipped = _joined({name: images.skipped for name, images in sets.items()})
         result.tables = {
             "formats": _joined(
-                {name: sanity_checks.formats(images) for name, images in sets.items()}
+                {name: sanity_checks.describe_formats(images) for name, images in sets.items()}
             ),
             "format_bias": bias,
             "duplicates": twice,
@@ -63,9 +63,10 @@ class Audit(Analysis):
         ]
         for name, images in sets.items():
             result.alarms += [
-                f"{name}: {line}" for line in sanity_checks.alarms(bias[bias["set"] == name])
+                f"{name}: {line}"
+                for line in sanity_checks.format_bias_alarms(bias[bias["set"] == name])
             ]
-            result.warnings += [f"{name}: {line}" for line in sanity_checks.warnings(images)]
+            result.warnings += [f"{name}: {line}" for line in sanity_checks.file_warnings(images)]
         if len(twice):
             first = twice.iloc[0]
             result.warnings.append(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tff.analyses.engine.analysis import Analysis
-from tff.analyses.engine.image_selection import Selection, require, said, selections
+from tff.analyses.engine.image_selection import Selection, caption, check_options, select_images
 from tff.analyses.engine.subject import Subject
 from tff.detectors.detector import Detector
 from tff.detectors.feature_maps import non_relu_activations
@@ -182,7 +182,7 @@ class CAMs(Analysis):
     images: int = 4
 
     def __post_init__(self) -> None:
-        require("cams", self.files, self.images)
+        check_options("cams", self.files, self.images)
         unknown = [method for method in self.methods if method not in METHODS]
         if isinstance(self.methods, str) or unknown or not self.methods:
             raise ValueError(
@@ -191,7 +191,7 @@ class CAMs(Analysis):
 
     def answer(self, subject: Subject) -> Result:
         """Table `cams`, a row an image, and a figure for each choice of images."""
-        chosen = selections(subject, self.files, self.images)
+        chosen = select_images(subject, self.files, self.images)
         maps = ActivationMaps(subject.detector, self.layer, subject.lrp.real_sign)
         result = Result("Class activation maps")
         table: list[dict[str, Any]] = []
@@ -228,7 +228,7 @@ class CAMs(Analysis):
             logit, found = maps(pixels, self.methods, path)
             p = 1 / (1 + np.exp(-logit))
             shown = image_grids.small_image(np.asarray(image.permute(1, 2, 0), np.uint8), _SIDE)
-            rows["image"].append((shown, said(p, kind)))
+            rows["image"].append((shown, caption(p, kind)))
             for method, values in found.items():
                 light = image_grids.brightness(image_grids.small(values, _SIDE))
                 fine = method == "guided_gradcam"

@@ -9,7 +9,12 @@ from typing import ClassVar
 import pandas as pd
 
 from tff.analyses.engine.analysis import Analysis
-from tff.analyses.engine.evaluation import WHERE, Scores, judges, over_generators
+from tff.analyses.engine.evaluation import (
+    GROUPS,
+    Scores,
+    evaluators,
+    summarize_generators,
+)
 from tff.analyses.engine.subject import Subject
 from tff.plots import grouped
 from tff.statistics.bootstrap import Estimate, mean, worst
@@ -25,7 +30,7 @@ The mean over generators hides the one that the detector fails on, so the worst 
 it. Whiskers are 95 % bootstrap intervals over images, not over trainings.
 """
 ERRORS = ("ece", "brier")  # of these less is better
-WORDS = WHERE | {"all": "all generators (mean)", "all_worst": "the worst of all"}
+WORDS = GROUPS | {"all": "all generators (mean)", "all_worst": "the worst of all"}
 
 
 @dataclass(frozen=True)
@@ -37,15 +42,18 @@ class Detection(Analysis):
     def answer(self, subject: Subject) -> Result:
         """Table `detection`, a row a generator, then mean and worst."""
         scores = Scores.of(subject, subject.evaluate().logits)
-        found = {judge.name: (judge, judge(scores)) for judge in judges(subject)}
+        found = {
+            evaluator.generator: (evaluator, evaluator.measure(scores))
+            for evaluator in evaluators(subject)
+        }
         rows = [
             {
                 "generator": name,
-                "seen": judge.seen,
+                "seen": evaluator.seen,
                 **{c: v for m, e in measures.items() for c, v in e.columns(m).items()},
-                **judge.columns(),
+                **evaluator.columns(),
             }
-            for name, (judge, measures) in found.items()
+            for name, (evaluator, measures) in found.items()
         ]
         names = list(next(iter(found.values()))[1])
         overall = {
@@ -98,7 +106,7 @@ def _overall(
 ) -> dict[str, Estimate]:
     """Mean over the generators seen, those never seen and all, and the worst, each told once."""
     smallest, everyone = measure not in ERRORS, list(estimates.values())
-    found = over_generators(subject, estimates, smallest)
+    found = summarize_generators(subject, estimates, smallest)
     if {"seen", "unseen"} <= set(found):
         found["all"] = mean(everyone)
     if "seen" in found and len(everyone) > 1:

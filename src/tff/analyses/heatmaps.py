@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tff.analyses.engine.analysis import Analysis
-from tff.analyses.engine.image_selection import Selection, require, said, selections
+from tff.analyses.engine.image_selection import Selection, caption, check_options, select_images
 from tff.analyses.engine.subject import Subject
 from tff.plots import image_grids
 from tff.relevance.patch import positive_heat
@@ -99,7 +99,7 @@ class Heatmaps(Analysis):
     signed: bool = False
 
     def __post_init__(self) -> None:
-        require("heatmaps", self.files, self.images)
+        check_options("heatmaps", self.files, self.images)
         if self.blur < 1 or self.blur % 2 == 0:
             raise ValueError(f"analysis.heatmaps.blur={self.blur}: must be odd, 1 for none")
 
@@ -109,7 +109,7 @@ class Heatmaps(Analysis):
         what = "the decision (real or generated)" if decides else 'the answer "generated"'
         result = Result("What single images were judged by", ABOUT.format(what=what))
         table: list[dict[str, Any]] = []
-        for selection in selections(subject, self.files, self.images):
+        for selection in select_images(subject, self.files, self.images):
             name = f"heatmaps_{selection.name}"
             rows, facts = self._maps(subject, selection)
             table += facts
@@ -133,7 +133,7 @@ class Heatmaps(Analysis):
             shown = image_grids.small_image(np.asarray(image.permute(1, 2, 0), np.uint8), _SIDE)
             values = image_grids.small(relevance, _SIDE)
             light = image_grids.brightness(values, self.blur)
-            rows["image"].append((shown, said(p, kind)))
+            rows["image"].append((shown, caption(p, kind)))
             rows["over the image"].append((image_grids.overlay(shown, light), ""))
             rows["alone"].append(
                 (image_grids.bare(light), "" if light.any() else "nothing positive")

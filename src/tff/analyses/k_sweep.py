@@ -9,8 +9,14 @@ import torch
 from torch import Tensor
 
 from tff.analyses.engine.analysis import Analysis
-from tff.analyses.engine.evaluation import WHERE, Scores, judges, over_generators, verdict
-from tff.analyses.engine.subject import CRITERIA, Subject, ladder
+from tff.analyses.engine.evaluation import (
+    GROUPS,
+    Scores,
+    describe_difference,
+    evaluators,
+    summarize_generators,
+)
+from tff.analyses.engine.subject import CRITERIA, Subject, channel_counts
 from tff.data.dataset import Images
 from tff.plots import curves
 from tff.statistics.bootstrap import Estimate, mean, mean_height, shortfall
@@ -87,7 +93,7 @@ class KSweep(Analysis):
     def answer(self, subject: Subject) -> Result:
         """Tables `k_sweep`, a point of a curve a row, and `k_sweep_area`, a curve a row."""
         total = len(subject.channels)
-        ks = ladder(self.shares, total)
+        ks = channel_counts(self.shares, total)
         xs = [k / total for k in (0, *ks)]
         points: list[dict[str, object]] = []
         areas: list[dict[str, object]] = []
@@ -121,7 +127,7 @@ class KSweep(Analysis):
                     "average precision", CRITERIA,
                 )  # fmt: skip
                 result.captions[name] = (
-                    f"AP on {WHERE[where]} against the share of channels dropped; in their place: "
+                    f"AP on {GROUPS[where]} against the share of channels dropped; in their place: "
                     f"{INSTEAD[instead]}. Bands are 95 % intervals."
                 )
         return result
@@ -131,7 +137,7 @@ class KSweep(Analysis):
     ) -> dict[str, dict[str, list[list[Estimate]]]]:
         """Where (seen, unseen) -> ranking -> of each of its orders AP for each k (0 first)."""
         orders = {
-            (by, i): subject.order(by, seed=subject.seed + i)
+            (by, i): subject.rank(by, seed=subject.seed + i)
             for by in self.rankings
             for i in range(self.random_orders if by == "random" else 1)
         }
@@ -139,15 +145,18 @@ class KSweep(Analysis):
         logits = subject.evaluate_dropped(choices, self._instead(subject, instead))
         whole = Scores.of(subject, subject.evaluate().logits)
         scores = {name: Scores.of(subject, of_choice) for name, of_choice in logits.items()}
-        judged = {judge.name: judge for judge in judges(subject)}
-        undisturbed = {name: judge(whole)["ap"] for name, judge in judged.items()}
+        judged = {evaluator.generator: evaluator for evaluator in evaluators(subject)}
+        undisturbed = {name: evaluator.measure(whole)["ap"] for name, evaluator in judged.items()}
         found: dict[str, dict[str, list[list[Estimate]]]] = {}
         for by, i in orders:
             curve = [undisturbed] + [
-                {name: judge(scores[f"{by} {i} {k}"])["ap"] for name, judge in judged.items()}
+                {
+                    name: evaluator.measure(scores[f"{by} {i} {k}"])["ap"]
+                    for name, evaluator in judged.items()
+                }
                 for k in ks
             ]
-            points = [over_generators(subject, aps) for aps in curve]
+            points = [summarize_generators(subject, aps) for aps in curve]
             for where in [w for w in points[0] if w != "unseen_worst"]:
                 aps = [point[where] for point in points]
                 found.setdefault(where, {}).setdefault(by, []).append(aps)
@@ -158,14 +167,16 @@ class KSweep(Analysis):
         if instead == "mean":
             return torch.from_numpy(subject.activity.output)
         if instead == "resample":
-            return subject.lenders()
+            return subject.replacement_images()
         return None
 
     @staticmethod
     def _tell(result: Result, areas: pd.DataFrame) -> None:
         for (where, instead), part in areas.groupby(["where", "instead"], sort=False):
             best = part.sort_values("area").iloc[0]
-            text = f"On {WHERE[str(where)]}, AP falls soonest by {CRITERIA[best['ranking']]}: mean "
+            text = (
+                f"On {GROUPS[str(where)]}, AP falls soonest by {CRITERIA[best['ranking']]}: mean "
+            )
             text += f"AP {best['area']:.3f} ({best['area_low']:.3f} to {best['area_high']:.3f})"
             omega = part[part["ranking"] == "omega"]
             if len(omega) and "below_random" in part:
@@ -173,7 +184,7 @@ class KSweep(Analysis):
                 own, by = omega[["area", "below_random"]].to_numpy()[0]
                 text += (
                     f"; by omega it is {own:.3f}, below random orders by {by:+.3f} "
-                    f"({low:+.3f} to {high:+.3f}): {verdict(low, high)}"
+                    f"({low:+.3f} to {high:+.3f}): {describe_difference(low, high)}"
                 )
             result.findings.append(f"{text} (in place of a channel: {INSTEAD[str(instead)]}).")
         names = areas[["where", "ranking", "instead"]].agg("_area_".join, axis=1)

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from tff.analyses.ablation import Cue
 from tff.analyses.engine.analysis import Analysis
-from tff.analyses.engine.passes import Rows
 from tff.analyses.engine.subject import Subject
 from tff.plots import grouped
 from tff.statistics.channel_tests import (
@@ -21,7 +20,7 @@ from tff.statistics.channel_tests import (
     median_test,
     wilcoxon,
 )
-from tff.types import Floats, Result
+from tff.types import Floats, Ints, Result
 
 Values = NDArray[np.float64] | NDArray[np.float32]
 
@@ -236,7 +235,7 @@ class MedianTest(Analysis):
 
 
 def _table(
-    first: dict[str, object], names: pd.DataFrame, tests: pd.DataFrame, labels: Rows
+    first: dict[str, object], names: pd.DataFrame, tests: pd.DataFrame, labels: Ints
 ) -> pd.DataFrame:
     """Tests with the names of their channels."""
     counts = {"images": int((labels == 1).sum()), "images_real": int((labels == 0).sum())}

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tff.analyses.engine.analysis import Analysis
-from tff.analyses.engine.passes import Fitting
+from tff.analyses.engine.passes import SplitWhenOutOfMemory
 from tff.analyses.engine.subject import Subject
 from tff.plots.image_grids import Piece, collage
 from tff.relevance.lrp import MaximumExplanation
@@ -73,7 +73,7 @@ def peaks(subject: Subject, pairs: Iterable[Pair], end: str) -> Iterator[Peak]:
         channels = torch.tensor([batch[i].channel for i in part.index.tolist()])
         return subject.lrp.explain_maximum(pixels, batch[0].layer, channels)
 
-    fitting = Fitting(explained, "patches")
+    fitting = SplitWhenOutOfMemory(explained, "patches")
     for _, group in groupby(sorted(pairs, key=alike), alike):
         waiting = list(group)
         for start in range(0, len(waiting), subject.passes.batch_size):
@@ -198,7 +198,7 @@ def _table(subject: Subject, found: list[Peak], responses: Floats) -> pd.DataFra
             "rank": [pair.rank for pair in pairs],
             "layer": [pair.layer for pair in pairs],
             "channel": [pair.channel for pair in pairs],
-            by: subject.scores(by)[flat],
+            by: subject.channel_scores(by)[flat],
             "place": [pair.place for pair in pairs],
             **{column: images[column] for column in ("path", "generator", "label")},
             "view": [pair.view for pair in pairs],

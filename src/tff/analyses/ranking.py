@@ -23,7 +23,7 @@ def conservation_table(subject: Subject) -> pd.DataFrame:
     whose contributions add up to zero); `negative_share` is that of the sum of |R| that arrives.
     Where nothing is handed on, since a ranking needs no pixels, what leaves and is lost is missing.
     """
-    names = pd.DataFrame(subject.network.accounts, columns=["operation", "rule"])
+    names = pd.DataFrame(subject.info.accounts, columns=["operation", "rule"])
     parts = []
     for kind, name in (("fake", "generated"), ("real", "real")):
         found = subject.relevance[kind]
@@ -43,7 +43,7 @@ def add_conservation(result: Result, subject: Subject) -> None:
     """Add the ledger of a subject to a result, with a warning where too much was lost."""
     ledger = conservation_table(subject)
     of_generated = ledger[ledger["images"] == "generated"]
-    lost, limit = leak(of_generated), subject.network.max_leak
+    lost, limit = leak(of_generated), subject.info.max_leak
     total = float(lost.sum())
     result.tables["ledger"] = ledger
     result.figures["relevance_lost"] = losses(of_generated, limit)
@@ -89,8 +89,8 @@ class Ranking(Analysis):
         table["omega_low"] = fake.omega - 1.96 * fake.error
         table["omega_high"] = fake.omega + 1.96 * fake.error
         table["omega_real"] = real.omega
-        table["lift"] = subject.scores("lift")
-        twins = subject.network.twins.numpy()
+        table["lift"] = subject.channel_scores("lift")
+        twins = subject.info.twins.numpy()
         names = (table["layer"] + " #" + table["channel"].astype(str)).to_numpy(object)
         table["same_as"] = np.where(twins >= 0, names[twins], "")
         table = table.iloc[subject.ranking.numpy()].reset_index(drop=True)

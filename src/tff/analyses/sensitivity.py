@@ -11,15 +11,15 @@ from torch import Tensor
 
 from tff.analyses.engine.analysis import Analysis
 from tff.analyses.engine.evaluation import (
-    WHERE,
-    Aps,
+    GROUPS,
+    ApByGenerator,
     Scores,
-    at_each_threshold,
-    contrast,
-    judges,
-    over_generators,
-    spread,
-    verdict,
+    accuracies_by_threshold,
+    compare_with_controls,
+    describe_difference,
+    evaluators,
+    summarize_draws,
+    summarize_generators,
 )
 from tff.analyses.engine.subject import Subject
 from tff.plots import grouped
@@ -156,28 +156,34 @@ class Sensitivity(Analysis):
         draws = {name: [Scores.of(subject, z) for z in of] for name, of in drawn.items()}
         rows: list[dict[str, object]] = []
         accuracies: list[dict[str, object]] = []
-        found: dict[str, Aps] = {name: {} for name in WORDS}
-        single: dict[str, list[Aps]] = {name: [{} for _ in of] for name, of in draws.items()}
-        for judge in judges(subject):
-            plain = judge(scores["none"])
+        found: dict[str, ApByGenerator] = {name: {} for name in WORDS}
+        single: dict[str, list[ApByGenerator]] = {
+            name: [{} for _ in of] for name, of in draws.items()
+        }
+        for evaluator in evaluators(subject):
+            plain = evaluator.measure(scores["none"])
             for name in WORDS:
-                measures = judge(scores[name])
-                found[name][judge.name] = measures["ap"]
-                alone = [judge(one)["ap"] for one in draws.get(name, [])]
+                measures = evaluator.measure(scores[name])
+                found[name][evaluator.generator] = measures["ap"]
+                alone = [evaluator.measure(one)["ap"] for one in draws.get(name, [])]
                 for draw, ap in zip(single.get(name, []), alone, strict=True):
-                    draw[judge.name] = ap
+                    draw[evaluator.generator] = ap
                 first = {
-                    "generator": judge.name, "seen": judge.seen, "dropout": name,
+                    "generator": evaluator.generator, "seen": evaluator.seen, "dropout": name,
                     "k": 0 if name == "none" else subject.k,
                 }  # fmt: skip
                 columns = {c: v for m in SHOWN for c, v in measures[m].columns(m).items()}
                 if name != "none":
                     for m in SHOWN:
                         columns |= (plain[m] - measures[m]).columns(f"{m}_drop")
-                rows.append(first | columns | spread(alone) | judge.columns() | {"cue": "none"})
-                accuracies += [first | row for row in at_each_threshold(judge, scores[name])]
+                rows.append(
+                    first | columns | summarize_draws(alone) | evaluator.columns() | {"cue": "none"}
+                )
+                accuracies += [
+                    first | row for row in accuracies_by_threshold(evaluator, scores[name])
+                ]
         table = pd.DataFrame(rows)
-        against = contrast(subject, found, single)
+        against = compare_with_controls(subject, found, single)
         result = Result("Are they needed: the detector without them", ABOUT)
         result.tables = {
             "sensitivity": table,
@@ -216,21 +222,23 @@ class Sensitivity(Analysis):
         return Controls(subject.channels, subject.ranking, subject.k, subject.seed)
 
     def _tell(
-        self, subject: Subject, result: Result, found: dict[str, Aps],
+        self, subject: Subject, result: Result, found: dict[str, ApByGenerator],
         against: pd.DataFrame,
     ) -> None:  # fmt: skip
         """Findings, scalars and warnings."""
-        for where in [w for w in over_generators(subject, found["none"]) if w != "unseen_worst"]:
-            ap = {name: over_generators(subject, found[name])[where].value for name in WORDS}
+        for where in [
+            w for w in summarize_generators(subject, found["none"]) if w != "unseen_worst"
+        ]:
+            ap = {name: summarize_generators(subject, found[name])[where].value for name in WORDS}
             matched = against.query("against == 'matched_k'").set_index("generator")
             columns = ["ap_lower_by", "ap_lower_by_low", "ap_lower_by_high"]
-            by, low, high = matched.loc[[WHERE[where]], columns].to_numpy()[0]
+            by, low, high = matched.loc[[GROUPS[where]], columns].to_numpy()[0]
             result.findings.append(
-                f"On {WHERE[where]}: AP {ap['none']:.3f}; without the top {subject.k} channels "
+                f"On {GROUPS[where]}: AP {ap['none']:.3f}; without the top {subject.k} channels "
                 f"{ap['top_k']:.3f}; without {subject.k} random ones {ap['random_k']:.3f}, without "
                 f"matched ones {ap['matched_k']:.3f}; without the lowest {ap['low_k']:.3f}. "
                 f"Against one draw of matched ones at a time, the top k cost {by:+.3f} AP "
-                f"({low:+.3f} to {high:+.3f}): {verdict(low, high)}."
+                f"({low:+.3f} to {high:+.3f}): {describe_difference(low, high)}."
             )
             result.scalars |= {f"{where}_ap_{name}": value for name, value in ap.items()}
         if shortage := self._controls(subject).shortage:

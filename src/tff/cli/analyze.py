@@ -26,11 +26,11 @@ from tff.distributed import broadcast, fail_together, get_rank
 from tff.report.loggers import log_results
 from tff.report.page import collect_versions, write
 from tff.report.terminal import show
-from tff.training.from_checkpoint import fingerprint, subject_of
+from tff.training.from_checkpoint import fingerprint, load_subject
 from tff.training.wandb_logger import finish
 
 
-def settled(cfg: DictConfig) -> dict[str, DictConfig]:
+def split_by_checkpoint(cfg: DictConfig) -> dict[str, DictConfig]:
     """The settings for each checkpoint, without references to what other processes do not know.
 
     Raises:
@@ -44,14 +44,14 @@ def settled(cfg: DictConfig) -> dict[str, DictConfig]:
     return found
 
 
-def analyse(
+def analyze(
     device: str, settings: Mapping[str, DictConfig], command: str, failed: Failed | None = None
 ) -> dict[str, float]:
     """Run the chosen analyses on each checkpoint, and write the report; all scalars.
 
     Args:
         device: for a subject that leaves the choice.
-        settings: of analyze.py for each checkpoint, as of `settled`.
+        settings: of analyze.py for each checkpoint, as of `split_by_checkpoint`.
         command: by which the same can be had again, for the report.
         failed: makes a result of an error; None: the first error ends all.
     """
@@ -90,7 +90,7 @@ def _run(
 ) -> Analyzed:
     """The answers to all that is asked of one checkpoint."""
     make = instantiate(cfg.subject)
-    subject = subject_of(
+    subject = load_subject(
         cfg.ckpt,
         partial(make, device=device) if cfg.subject.device == "auto" else make,
         partial(instantiate, cfg.data),
@@ -98,7 +98,7 @@ def _run(
         passes=cfg.passes,
         detector=cfg.get("detector"),
         images=cfg.get("images"),
-        files=cfg.data.get("_target_") != "tff.training.from_checkpoint.data_of",
+        files=cfg.data.get("_target_") != "tff.training.from_checkpoint.load_data",
     )
     return Analyzed(subject, analyses, run(analyses, subject, failed))
 
@@ -110,8 +110,8 @@ FOLLOWED = ("ablation", "relevance", "trainer")
 AS_TRAINED = "as_trained"
 
 
-def following(cfg: DictConfig) -> dict[str, DictConfig]:
-    """Settings of the analysis that is to follow a training, as of `settled`; none: none is wanted.
+def prepare_analysis(cfg: DictConfig) -> dict[str, DictConfig]:
+    """Settings of the analysis that follows a training, by checkpoint; empty if none follows.
 
     They are asked for before the training, so that a mistyped option is told then. The seed of the
     analysis is not that of the run: trainings are compared by the same draws.
@@ -130,19 +130,19 @@ def following(cfg: DictConfig) -> dict[str, DictConfig]:
         return {}
     options = list(cfg.analyze_options)
     try:
-        return settled(compose("analyze", [*_given(cfg), *options]))
+        return split_by_checkpoint(compose("analyze", [*_given(cfg), *options]))
     except HydraException as error:
         raise ValueError(f"analyze_options={options}: {error}") from None
 
 
-def analyse_best(
+def analyze_best(
     out: Path, settings: Mapping[str, DictConfig], options: Iterable[str]
 ) -> dict[str, float]:
     """Analyse `checkpoints/best.ckpt` of a run on all its processes; the report goes to its folder.
 
     Args:
         out: folder of the run.
-        settings: as of `following`; those of the first process count.
+        settings: as of `prepare_analysis`; those of the first process count.
         options: `analyze_options`, for the command in the report.
 
     Returns:
@@ -155,7 +155,7 @@ def analyse_best(
     settings = broadcast(settings)
     trainer = next(iter(settings.values())).trainer
     # A training that has learned too little is part of a sweep all the same.
-    return launch(trainer, analyse, settings, _command(best, options), unanswered)
+    return launch(trainer, analyze, settings, _command(best, options), unanswered)
 
 
 def _given(cfg: DictConfig) -> Iterator[str]:

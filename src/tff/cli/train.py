@@ -19,7 +19,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from tff.atomic import remove_abandoned
-from tff.cli.analyze import analyse_best, following
+from tff.cli.analyze import analyze_best, prepare_analysis
 from tff.cli.launch import processes
 from tff.cli.run_folder import fail, finish, first, forget
 from tff.distributed import broadcast
@@ -41,7 +41,7 @@ def train(cfg: DictConfig) -> float | None:
     """
     started, out = time.monotonic(), Path(cfg.out)
     with Interrupt() as interrupt, _told(out, cfg), processes():
-        analysis = following(cfg)
+        analysis = prepare_analysis(cfg)
         pl.seed_everything(cfg.seed, workers=True, verbose=False)
         origin: Any = OmegaConf.to_container(cfg.origin, resolve=True)
         module = instantiate(cfg.module)(instantiate(cfg.detector), origin=origin)
@@ -64,7 +64,7 @@ def train(cfg: DictConfig) -> float | None:
         show(metrics, trainer, out)
         objective = metrics.get(cfg.optimized_metric)
         if broadcast(bool(analysis)):
-            analyse_best(out, analysis, cfg.analyze_options)
+            analyze_best(out, analysis, cfg.analyze_options)
         if trainer.is_global_zero:
             overrides = list(HydraConfig.get().overrides.task)
             finish(out, objective, metrics, time.monotonic() - started, overrides)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from tff.analyses.ablation import Ablation
 from tff.analyses.engine.analysis import Analysis
-from tff.analyses.engine.evaluation import Scores, judges
+from tff.analyses.engine.evaluation import Scores, evaluators
 from tff.analyses.engine.passes import Cue
 from tff.analyses.engine.subject import Subject
 from tff.plots import grouped
@@ -88,15 +88,15 @@ def compare(runs: Mapping[str, Analyzed]) -> Result:
         }
         for words, cue in cues.items():
             scores = Scores.of(subject, subject.evaluate(cue).logits)
-            for judge in judges(subject):
-                ap = judge(scores)["ap"]
-                paths = subject.images.test.manifest["path"].iloc[judge.at]
+            for evaluator in evaluators(subject):
+                ap = evaluator.measure(scores)["ap"]
+                paths = subject.images.test.manifest["path"].iloc[evaluator.rows]
                 # Other images, even as many of the same names, are no pairs.
-                key = (judge.name, words, tuple(paths), tuple(judge.labels))
+                key = (evaluator.generator, words, tuple(paths), tuple(evaluator.labels))
                 beside = ap - first[key] if key in first else None
                 first.setdefault(key, ap)
                 rows.append(
-                    {"generator": judge.name, "seen": judge.seen, "checkpoint": name}
+                    {"generator": evaluator.generator, "seen": evaluator.seen, "checkpoint": name}
                     | {"input": words}
                     | ap.columns("ap")
                     | (beside.columns("ap_more") if beside else {})

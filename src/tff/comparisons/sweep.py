@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tff.analyses.engine.evaluation import WHERE
+from tff.analyses.engine.evaluation import GROUPS
 from tff.comparisons.checkpoints import shorten_paths
 from tff.comparisons.comparison import Comparison
 from tff.comparisons.emergence import checked
@@ -91,8 +91,8 @@ def _ap(table: pd.DataFrame) -> dict[str, object]:
         found["worst_generator"] = str(worst["generator"])
         found |= {f"worst_ap{end}": float(worst[f"ap{end}"]) for end in ENDS}
     for name, where in (("seen", "seen"), ("unseen", "unseen"), ("worst", "unseen_worst")):
-        if WHERE[where] in overall.index:
-            row = overall[overall.index == WHERE[where]]
+        if GROUPS[where] in overall.index:
+            row = overall[overall.index == GROUPS[where]]
             found |= {f"{name}_ap{end}": float(row[f"ap{end}"].iloc[0]) for end in ENDS}
     return found
 

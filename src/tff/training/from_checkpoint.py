@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tff.analyses.engine.replay import again, keep
+from tff.analyses.engine.replay import cache_passes, replay
 from tff.analyses.engine.subject import Subject
 from tff.data.datamodule import Data, Splits
 from tff.detectors.checkpoint import build, load, read_origin
 
 
-def data_of(ckpt: str | None) -> Data:
+def load_data(ckpt: str | None) -> Data:
     """The data on which the detector of a checkpoint was trained, without augmentation.
 
     Raises:
@@ -61,7 +61,7 @@ def fingerprint(path: str) -> str:
     return f"{file.name} sha256:{digest[:12]}"
 
 
-def subject_of(
+def load_subject(
     ckpt: str | None,
     make: Callable[..., Subject],
     data: Callable[[], Data],
@@ -93,8 +93,8 @@ def subject_of(
         place = Path(passes).expanduser()
         kept = place.suffix == ".json" or next(place.rglob("subject-*.json"), None)
         if kept and not files:
-            return again(place, make)
+            return replay(place, make)
         return make(None, data().everything().limited(images))
     known = load(ckpt, detector)
     splits = Splits(discovery().discovery(), data().test()).limited(images)
-    return keep(make(known, splits, weights=fingerprint(ckpt)), Path(passes))
+    return cache_passes(make(known, splits, weights=fingerprint(ckpt)), Path(passes))

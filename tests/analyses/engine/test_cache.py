@@ -15,7 +15,7 @@ from tests.helpers import tiny
 
 from tff.ablations.color import Grayscale
 from tff.analyses.engine.cache import Kept, digest, digest_of, identity, read, write
-from tff.analyses.engine.passes import Passes, drawn, evenly
+from tff.analyses.engine.passes import Passes, draw_images, sample_evenly
 from tff.data.dataset import View
 from tff.relevance.lrp import LRP
 
@@ -77,11 +77,11 @@ ASKED = {
     "relevance": lambda p, i: p.relevance(i, 0.9),
     "no sure image": lambda p, i: p.relevance(i, 1.0),
     "logits": lambda p, i: p.evaluate(i, None, NOTHING, NO_ROWS),
-    "responses": lambda p, i: p.evaluate(i, Grayscale(), CHANNELS, evenly(i, 3)),
+    "responses": lambda p, i: p.evaluate(i, Grayscale(), CHANNELS, sample_evenly(i, 3)),
     "only a sample": lambda p, i: p.evaluate(i, None, NOTHING, np.array([4, 9])),
     "dropped": lambda p, i: p.evaluate_dropped(i, CHOICES, None),
     "exchanged": lambda p, i: p.evaluate_dropped(i, CHOICES, torch.linspace(-1, 1, 12)),
-    "lent": lambda p, i: p.evaluate_dropped(i, CHOICES, drawn(i, len(i), 3)),
+    "lent": lambda p, i: p.evaluate_dropped(i, CHOICES, draw_images(i, len(i), 3)),
     "activity": lambda p, i: p.activity(i),
 }
 
@@ -137,12 +137,12 @@ def test_every_argument_has_a_file_of_its_own(kept, images, folder, calls):
         lambda p, i: p.relevance(i, 0.8),
         lambda p, i: p.evaluate(i, Darker(), NOTHING, NO_ROWS),
         lambda p, i: p.evaluate(i, Darker(0.25), NOTHING, NO_ROWS),
-        lambda p, i: p.evaluate(i, Grayscale(), CHANNELS, evenly(i, 4)),
-        lambda p, i: p.evaluate(i, Grayscale(), CHANNELS + 1, evenly(i, 3)),
+        lambda p, i: p.evaluate(i, Grayscale(), CHANNELS, sample_evenly(i, 4)),
+        lambda p, i: p.evaluate(i, Grayscale(), CHANNELS + 1, sample_evenly(i, 3)),
         lambda p, i: p.evaluate_dropped(i, {"first": CHOICES["top"]}, None),
         lambda p, i: p.evaluate_dropped(i, {**CHOICES, "top": CHANNELS}, None),
         lambda p, i: p.evaluate_dropped(i, CHOICES, torch.linspace(-2, 1, 12)),
-        lambda p, i: p.evaluate_dropped(i, CHOICES, drawn(i, len(i), 4)),
+        lambda p, i: p.evaluate_dropped(i, CHOICES, draw_images(i, len(i), 4)),
         lambda _p, i: weights.activity(i),
         lambda p, _i: p.activity(other),
         lambda p, i: p.activity(replace(i, manifest=swapped)),
@@ -160,7 +160,7 @@ def test_every_argument_has_a_file_of_its_own(kept, images, folder, calls):
 
 
 def test_what_holds_more_is_read_for_less(kept, passes, images, calls):
-    sample = evenly(images, 3)
+    sample = sample_evenly(images, 3)
     kept.evaluate(images, None, CHANNELS, sample)
     kept.evaluate_dropped(images, CHOICES, None)
     less = [

@@ -25,24 +25,24 @@ def activity(seed=0):
 def test_lift_is_omega_times_the_width_of_the_layer():
     omega = np.random.default_rng(1).random(9)
     expected = [omega[i] * (3 if i < 3 else 5 if i < 8 else 1) for i in range(9)]
-    found = subject.scores("lift", lambda: omega, refuse, CHANNELS)
+    found = subject.score_channels("lift", lambda: omega, refuse, CHANNELS)
     np.testing.assert_array_equal(found, expected)
     # A layer that shares out evenly has a lift of 1 everywhere.
     even = np.repeat([1 / 3, 1 / 5, 1], [3, 5, 1])
-    np.testing.assert_allclose(subject.scores("lift", lambda: even, refuse, CHANNELS), 1)
+    np.testing.assert_allclose(subject.score_channels("lift", lambda: even, refuse, CHANNELS), 1)
 
 
 def test_each_criterion_asks_for_its_own_pass_only():
     omega, measured = np.arange(9.0), activity()
-    assert subject.scores("omega", lambda: omega, refuse, CHANNELS) is omega
+    assert subject.score_channels("omega", lambda: omega, refuse, CHANNELS) is omega
     for by in ("effect", "response", "weight"):
-        found = subject.scores(by, refuse, lambda: measured, CHANNELS)
+        found = subject.score_channels(by, refuse, lambda: measured, CHANNELS)
         np.testing.assert_array_equal(found, getattr(measured, by))
 
 
 def test_random_comes_from_the_seed():
     one, same, other = (
-        subject.scores("random", refuse, refuse, CHANNELS, seed) for seed in (4, 4, 5)
+        subject.score_channels("random", refuse, refuse, CHANNELS, seed) for seed in (4, 4, 5)
     )
     np.testing.assert_array_equal(one, same)
     assert len(set(one)) == 9
@@ -52,14 +52,14 @@ def test_random_comes_from_the_seed():
 @pytest.mark.parametrize("by", ["", "Omega", "output", "relevance"])
 def test_unknown_criterion(by):
     with pytest.raises(ValueError, match=rf"subject\.ranking\.by={by}: expected one of omega, "):
-        subject.scores(by, refuse, activity, CHANNELS)
+        subject.score_channels(by, refuse, activity, CHANNELS)
     with pytest.raises(ValueError, match=rf"subject\.ranking\.by={by}: expected one of omega, "):
         RankingRule(by=by)
 
 
 def test_unknown_treatment_of_duplicates():
     with pytest.raises(ValueError, match=r"subject\.ranking\.duplicates=drop: expected mark or"):
-        subject.order(np.ones(2), torch.tensor([-1, 0]), "drop")
+        subject.rank_channels(np.ones(2), torch.tensor([-1, 0]), "drop")
     with pytest.raises(ValueError, match=r"subject\.ranking\.duplicates=drop: expected one of"):
         RankingRule(duplicates="drop")
 
@@ -101,7 +101,7 @@ def sorted_literally(values):
 
 @given(scores)
 def test_order_with_ties_and_missing_values(values):
-    found = subject.order(np.array(values), torch.full((len(values),), -1))
+    found = subject.rank_channels(np.array(values), torch.full((len(values),), -1))
     assert found.dtype == torch.int64
     assert found.tolist() == sorted_literally(values)
 
@@ -129,8 +129,8 @@ def test_twins_are_merged_or_marked(values, data):
     expected = [first[i] for i in sorted_literally([merged[i] for i in first])]
     expected += [later[i] for i in sorted_literally([values[i] for i in later])]
     array, before = np.array(values), torch.tensor(twins)
-    assert subject.order(array, before, "merge").tolist() == expected
-    assert subject.order(array, before).tolist() == sorted_literally(values)
+    assert subject.rank_channels(array, before, "merge").tolist() == expected
+    assert subject.rank_channels(array, before).tolist() == sorted_literally(values)
     np.testing.assert_array_equal(array, values)  # the scores that were given stay as they are
 
 
@@ -143,10 +143,10 @@ def root(tmp_path_factory):
 def test_another_criterion_changes_the_top_of_a_subject(by, root):
     plain, other = tiny.subject(root), tiny.subject(root, ranking=RankingRule(by=by))
     assert other.describe()["ranking"] == f"by {by}, duplicates mark"
-    scores = other.scores(by)
+    scores = other.channel_scores(by)
     assert other.ranking.tolist() == sorted_literally(scores.tolist())
     assert other.top.tolist() == other.ranking.tolist()[:3]
-    assert plain.order(by).tolist() == other.ranking.tolist()
+    assert plain.rank(by).tolist() == other.ranking.tolist()
     if by != "lift":  # both layers are equally wide here
         assert other.ranking.tolist() != plain.ranking.tolist()
 

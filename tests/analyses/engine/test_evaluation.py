@@ -7,11 +7,11 @@ from tests.helpers import tiny
 
 from tff.analyses.engine.evaluation import (
     RULES,
-    Judge,
+    Evaluator,
     Scores,
-    at_each_threshold,
-    judges,
-    over_generators,
+    accuracies_by_threshold,
+    evaluators,
+    summarize_generators,
 )
 from tff.analyses.engine.protocol import Protocol
 from tff.statistics.bootstrap import Estimate
@@ -52,14 +52,16 @@ def of_test(subject, split="test"):
 
 def test_one_judge_a_generator_the_seen_one_first(root):
     subject = tiny.subject(root)
-    found = list(judges(subject))
-    assert [judge.name for judge in found] == ["seen", "other", "third"]
-    assert [judge.seen for judge in found] == [True, False, False]
+    found = list(evaluators(subject))
+    assert [evaluator.generator for evaluator in found] == ["seen", "other", "third"]
+    assert [evaluator.seen for evaluator in found] == [True, False, False]
     labels, generators = of_test(subject)
-    for judge in found:
-        assert judge.at.tolist() == [i for i in range(48) if generators[i] == judge.name]
-        np.testing.assert_array_equal(judge.labels, labels[judge.at])
-        np.testing.assert_array_equal(judge.undisturbed, subject.evaluate().logits)
+    for evaluator in found:
+        assert evaluator.rows.tolist() == [
+            i for i in range(48) if generators[i] == evaluator.generator
+        ]
+        np.testing.assert_array_equal(evaluator.labels, labels[evaluator.rows])
+        np.testing.assert_array_equal(evaluator.logits, subject.evaluate().logits)
 
 
 @pytest.mark.parametrize("rule", [None, *RULES])
@@ -67,8 +69,8 @@ def test_thresholds_are_their_definitions(rule, root):
     subject = tiny.subject(root, scoring=Protocol(threshold="oracle"))
     logits = wide(1)
     for name, at in subject.generators():
-        judge = Judge(subject, name, at, logits)
-        found = judge.cut(rule)
+        evaluator = Evaluator(subject, name, at, logits)
+        found = evaluator.threshold(rule)
         if rule == "half":
             assert found == 0.5
         elif rule == "validation":
@@ -78,9 +80,11 @@ def test_thresholds_are_their_definitions(rule, root):
             p = sigmoid(subject.evaluate().logits[rows])
             assert min(abs(found - cut) for cut in best(labels, p)) < 1e-6
         else:
-            assert min(abs(found - cut) for cut in best(judge.labels, sigmoid(logits[at]))) < 1e-12
-    assert judge.columns() == {
-        "threshold": judge.cut("oracle"), "threshold_rule": "oracle", "scores": "logits",
+            assert (
+                min(abs(found - cut) for cut in best(evaluator.labels, sigmoid(logits[at]))) < 1e-12
+            )
+    assert evaluator.columns() == {
+        "threshold": evaluator.threshold("oracle"), "threshold_rule": "oracle", "scores": "logits",
         "images": 16,
     }  # fmt: skip
 
@@ -92,14 +96,14 @@ def test_measures_equal_a_loop_over_resamples(rule, scores, root):
     undisturbed, logits = wide(2), wide(3)
     logits[::5] += 90  # saturated: ties of probabilities
     name, at = next(subject.generators())
-    judge = Judge(subject, name, at, undisturbed)
-    found = judge(Scores.of(subject, logits))
+    evaluator = Evaluator(subject, name, at, undisturbed)
+    found = evaluator.measure(Scores.of(subject, logits))
     p = sigmoid(logits[at])
     shown = p.astype(np.float32) if scores == "probabilities" else logits[at]
-    called = p > judge.cut()
+    called = p > evaluator.threshold()
     everything = np.arange(len(at))
-    for i, rows in enumerate([everything, *judge.resamples]):
-        labels = judge.labels[rows]
+    for i, rows in enumerate([everything, *evaluator.resamples]):
+        labels = evaluator.labels[rows]
         expected = {
             "ap": average_precision_score(labels, shown[rows]),
             "real_accuracy": np.mean(~called[rows][labels == 0]),
@@ -110,8 +114,8 @@ def test_measures_equal_a_loop_over_resamples(rule, scores, root):
             own = found[measure].draws[i - 1] if i else found[measure].value
             assert own == pytest.approx(value, abs=1e-6)
     # Another rule than that of the protocol.
-    other = judge(Scores.of(subject, logits), "half")
-    right = np.mean(p[judge.labels == 1] > 0.5)
+    other = evaluator.measure(Scores.of(subject, logits), "half")
+    right = np.mean(p[evaluator.labels == 1] > 0.5)
     assert other["fake_accuracy"].value == pytest.approx(right)
 
 
@@ -119,13 +123,16 @@ def test_all_scores_of_a_generator_meet_the_same_resamples(root):
     one, again, other = (tiny.subject(root, seed=seed) for seed in (0, 0, 1))
     found = {}
     for subject in (one, again, other):
-        for judge in judges(subject):
-            rows = judge.resamples
-            assert rows is judge.resamples
+        for evaluator in evaluators(subject):
+            rows = evaluator.resamples
+            assert rows is evaluator.resamples
             assert rows.shape == (50, 16)
-            assert (np.sort(judge.labels[rows]) == np.sort(judge.labels)).all()
-            found.setdefault(judge.name, []).append(rows)
-            equal = judge(Scores.of(subject, wide(4))), judge(Scores.of(subject, wide(4)))
+            assert (np.sort(evaluator.labels[rows]) == np.sort(evaluator.labels)).all()
+            found.setdefault(evaluator.generator, []).append(rows)
+            equal = (
+                evaluator.measure(Scores.of(subject, wide(4))),
+                evaluator.measure(Scores.of(subject, wide(4))),
+            )
             difference = equal[0]["ap"] - equal[1]["ap"]
             assert (difference.draws == 0).all()
     for first, same, different in found.values():
@@ -136,14 +143,14 @@ def test_all_scores_of_a_generator_meet_the_same_resamples(root):
 def test_accuracies_at_each_threshold(root):
     subject = tiny.subject(root)
     name, at = next(subject.generators())
-    judge, logits = Judge(subject, name, at, wide(5)), wide(6)
-    rows = at_each_threshold(judge, Scores.of(subject, logits))
+    evaluator, logits = Evaluator(subject, name, at, wide(5)), wide(6)
+    rows = accuracies_by_threshold(evaluator, Scores.of(subject, logits))
     assert [row["threshold_rule"] for row in rows] == ["half", "validation", "oracle"]
     p, z = sigmoid(logits[at]), 1.959963984540054
     for row in rows:
-        assert row["threshold"] == judge.cut(row["threshold_rule"])
+        assert row["threshold"] == evaluator.threshold(row["threshold_rule"])
         for kind, label in (("real_accuracy", 0), ("fake_accuracy", 1)):
-            mine = p[judge.labels == label]
+            mine = p[evaluator.labels == label]
             n = len(mine)
             share = sum((x > row["threshold"]) == bool(label) for x in mine) / n
             middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
@@ -162,7 +169,7 @@ def test_over_generators(root):
     subject = tiny.subject(root)
     found = {name: estimate(i) for i, name in enumerate(("seen", "other", "third"))}
     for smallest, extreme in ((True, min), (False, max)):
-        over = over_generators(subject, found, smallest)
+        over = summarize_generators(subject, found, smallest)
         assert list(over) == ["seen", "unseen", "unseen_worst"]
         assert over["seen"].value == found["seen"].value
         two = found["other"], found["third"]
@@ -176,6 +183,6 @@ def test_over_generators(root):
 
 def test_over_generators_without_one_kind(root):
     subject = tiny.subject(root)
-    assert list(over_generators(subject, {"seen": estimate(0)})) == ["seen"]
-    assert list(over_generators(subject, {"new": estimate(0)})) == ["unseen", "unseen_worst"]
-    assert over_generators(subject, {}) == {}
+    assert list(summarize_generators(subject, {"seen": estimate(0)})) == ["seen"]
+    assert list(summarize_generators(subject, {"new": estimate(0)})) == ["unseen", "unseen_worst"]
+    assert summarize_generators(subject, {}) == {}

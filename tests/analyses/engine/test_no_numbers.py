@@ -10,7 +10,7 @@ from tests.helpers import fake_subject, tiny
 from tff.ablations.color import Grayscale
 from tff.analyses.ablation import Ablation
 from tff.analyses.detection import Detection
-from tff.analyses.engine.sanity_checks import few
+from tff.analyses.engine.sanity_checks import few_images_warning
 from tff.analyses.sensitivity import Sensitivity
 from tff.statistics.detection import AveragePrecision, average_precision
 
@@ -71,8 +71,11 @@ def test_average_precision_of_no_number_is_none():
 
 
 def test_few_images_are_told(root, tmp_path):
-    (warning,) = few(fake_subject.subject(root))
+    (warning,) = few_images_warning(fake_subject.subject(root))
     assert warning.startswith("Fewer than 30 real or generated images of seen, other: 95 % inter")
     assert (
-        few(fake_subject.subject(tiny.tree(tmp_path, ("seen", "other"), images=30, size=8))) == []
+        few_images_warning(
+            fake_subject.subject(tiny.tree(tmp_path, ("seen", "other"), images=30, size=8))
+        )
+        == []
     )

@@ -7,7 +7,7 @@ from PIL import Image
 from tests.helpers import tiny
 
 from tff.ablations.color import Grayscale
-from tff.analyses.engine.passes import Passes, drawn, evenly
+from tff.analyses.engine.passes import Passes, draw_images, sample_evenly
 from tff.relevance.lrp import LRP
 
 NOTHING = torch.empty(0, dtype=torch.int64)
@@ -55,7 +55,7 @@ def maxima(maps):
 @pytest.mark.parametrize("view", [{}, {"crop": "five24"}, {"crop": "random20", "resize": 26}])
 def test_evaluate_equals_layers_run_by_hand(batch_size, limit, view, root):
     images, made = tiny.splits(root, **view).test, passes(batch_size)
-    channels, sample = torch.tensor([9, 2, 0, 11]), evenly(images, limit)
+    channels, sample = torch.tensor([9, 2, 0, 11]), sample_evenly(images, limit)
     assert len(sample) == 4 * min(limit, 7)
     cue = Grayscale()
     for taken in (None, cue):
@@ -190,8 +190,8 @@ CHOICES = {
 def test_dropped_channels(kind, view, batch_size, root):
     images, made = tiny.splits(root, **view).test, passes(batch_size)
     values = torch.randn(12, dtype=torch.float64, generator=torch.manual_seed(2))
-    lenders = drawn(images, len(images), seed=8)
-    instead = {"zero": None, "values": values, "images": lenders}[kind]
+    replacement_images = draw_images(images, len(images), seed=8)
+    instead = {"zero": None, "values": values, "images": replacement_images}[kind]
     found = made.evaluate_dropped(images, CHOICES, instead)
     assert list(found) == list(CHOICES)
     for row in range(len(images)):
@@ -202,7 +202,7 @@ def test_dropped_channels(kind, view, batch_size, root):
             other = {f"conv{i + 1}": shaped[i].expand(1, 6, 99, 99) for i in range(2)}
             other = {n: y[:, :, : _side(image), : _side(image)] for n, y in other.items()}
         elif kind == "images":
-            other = by_hand(made.detector, views(lenders, row)[:1])[1]
+            other = by_hand(made.detector, views(replacement_images, row)[:1])[1]
         for name, channels in CHOICES.items():
             expected = put(made.detector, image, channels.tolist(), other).mean()
             assert found[name][row] == pytest.approx(float(expected), rel=2e-6, abs=1e-5)
@@ -263,5 +263,5 @@ def test_a_subject_reads_once_for_the_same_choices(root, monkeypatch):
     assert calls == [list(CHOICES)]
     subject.evaluate_dropped({"one": torch.tensor([1])})
     subject.evaluate_dropped(CHOICES, torch.zeros(12))
-    subject.evaluate_dropped(CHOICES, subject.lenders())
+    subject.evaluate_dropped(CHOICES, subject.replacement_images())
     assert len(calls) == 4

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from tests.helpers import tiny
 
-from tff.analyses.engine.protocol import Protocol, seen
+from tff.analyses.engine.protocol import Protocol, describe_view
 from tff.data.dataset import View
 
 TFF2022 = {"name": "tff2022", "threshold": "oracle", "scores": "probabilities", "crop": "none",
@@ -86,8 +86,8 @@ def test_a_subject_refuses_at_once(tmp_path):
         )  # fmt: skip
 
 
-def test_seen(tmp_path):
+def test_describe_view(tmp_path):
     root = tiny.tree(tmp_path, images=2)
-    assert seen(tiny.splits(root)) == {"crop": "none", "resize": "none"}
-    told = seen(tiny.splits(root, crop="five16", resize=24, match_format=True))
+    assert describe_view(tiny.splits(root)) == {"crop": "none", "resize": "none"}
+    told = describe_view(tiny.splits(root, crop="five16", resize=24, match_format=True))
     assert told == {"crop": "five16", "resize": 24, "match_format": "JPEG 75"}

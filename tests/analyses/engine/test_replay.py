@@ -17,7 +17,7 @@ from tff.analyses.engine.analysis import run
 from tff.analyses.engine.cache import read
 from tff.analyses.engine.passes import Passes
 from tff.analyses.engine.protocol import Protocol
-from tff.analyses.engine.replay import again, keep
+from tff.analyses.engine.replay import cache_passes, replay
 from tff.analyses.engine.subject import RankingRule, Subject
 from tff.analyses.median_test import MedianTest
 from tff.analyses.ranking import Ranking
@@ -44,7 +44,7 @@ def root(tmp_path):
 
 def kept(root, folder, **options):
     options = {"weights": "best.ckpt sha256:0123", **options}
-    return keep(make(**options)(tiny.detector(), tiny.splits(root)), folder)
+    return cache_passes(make(**options)(tiny.detector(), tiny.splits(root)), folder)
 
 
 def unused(*_args, **_kwargs):
@@ -86,7 +86,7 @@ def test_the_same_tables_without_images_and_network(options, root, tmp_path, not
     nothing_is_read()
     equal(first, run(ANALYSES, kept(root, tmp_path / "passes", **options)))
     shutil.rmtree(root)
-    subject = again(tmp_path / "passes", make(**options))
+    subject = replay(tmp_path / "passes", make(**options))
     equal(first, run(ANALYSES, subject))
     assert subject.protocol["weights"] == "best.ckpt sha256:0123"
     told = subject.describe()
@@ -96,7 +96,7 @@ def test_the_same_tables_without_images_and_network(options, root, tmp_path, not
 def test_by_the_name_of_the_subject(root, tmp_path):
     first = run(ANALYSES, kept(root, tmp_path / "passes"))
     (path,) = (tmp_path / "passes").rglob("subject-*.json")
-    equal(first, run(ANALYSES, again(path, make())))
+    equal(first, run(ANALYSES, replay(path, make())))
 
 
 def test_another_protocol_from_the_same_passes(root, tmp_path, nothing_is_read):
@@ -106,32 +106,32 @@ def test_another_protocol_from_the_same_passes(root, tmp_path, nothing_is_read):
         tiny.detector(), tiny.splits(root)
     ))  # fmt: skip
     nothing_is_read()
-    found = run(analyses, again(tmp_path / "passes", make(scoring=TFF2022)))
+    found = run(analyses, replay(tmp_path / "passes", make(scoring=TFF2022)))
     equal(expected, found)
     table = found["detection"].tables["detection"]
     assert set(table["protocol"]) == {"tff2022"}
     assert set(table["threshold_rule"].dropna()) == {"oracle"}
     with pytest.raises(ValueError, match=r"report/protocol=wang.*data\.crop=center224, not none"):
-        again(tmp_path / "passes", make(scoring=Protocol("wang", crop="center224")))
+        replay(tmp_path / "passes", make(scoring=Protocol("wang", crop="center224")))
 
 
 def test_another_look_needs_other_passes(root, tmp_path):
     run(ANALYSES, kept(root, tmp_path / "passes"))
-    subject = again(tmp_path / "passes", make(k=2))
+    subject = replay(tmp_path / "passes", make(k=2))
     run({"ranking": Ranking(), "detection": Detection()}, subject)  # these are there
     with pytest.raises(ValueError, match=r"no such pass \(dropped channels\); run .* ckpt="):
         Sensitivity(random_draws=2)(subject)
     with pytest.raises(ValueError, match=r"no such pass \(activity\)"):
-        _ = again(tmp_path / "passes", make(ranking=RankingRule("effect"))).top
+        _ = replay(tmp_path / "passes", make(ranking=RankingRule("effect"))).top
     with pytest.raises(ValueError, match=r"subject\.k=13: must lie between 1 and .* 12"):
-        again(tmp_path / "passes", make(k=13))
+        replay(tmp_path / "passes", make(k=13))
 
 
 def test_the_view_and_all_that_is_told_of_images_come_back(root, tmp_path):
     images = tiny.splits(root, crop="five24", resize=28, match_format=True, seed=5)
-    subject = keep(make()(tiny.detector(), images), tmp_path / "passes")
+    subject = cache_passes(make()(tiny.detector(), images), tmp_path / "passes")
     logits = subject.evaluate().logits
-    found = again(tmp_path / "passes", make())
+    found = replay(tmp_path / "passes", make())
     for one, other in zip(subject.images[:2], found.images[:2], strict=True):
         pd.testing.assert_frame_equal(one.manifest, other.manifest, check_dtype=False)
         assert (one.view, one.seed, one.match_format) == (
@@ -149,10 +149,10 @@ def test_notes_and_real_images_of_a_later_run_are_not_those_of_an_earlier(root, 
     images = tiny.splits(root)
     test = images.test.__class__(images.test.manifest, notes=("3 images are missing",),
                                  real_of={"other": "seen"})  # fmt: skip
-    keep(make()(tiny.detector(), images), tmp_path / "passes")
-    keep(make()(tiny.detector(), images._replace(test=test)), tmp_path / "passes")
+    cache_passes(make()(tiny.detector(), images), tmp_path / "passes")
+    cache_passes(make()(tiny.detector(), images._replace(test=test)), tmp_path / "passes")
     paths = sorted((tmp_path / "passes").rglob("subject-*.json"))
-    told = {again(path, make()).images.test.notes for path in paths}
+    told = {replay(path, make()).images.test.notes for path in paths}
     assert told == {(), ("3 images are missing",)}
 
 
@@ -160,27 +160,27 @@ def test_another_network_has_a_folder_of_its_own(root, tmp_path):
     one, other = tiny.detector(), tiny.detector()
     other.network.relu = torch.nn.ReLU6()  # the same weights
     for detector in (one, other):
-        keep(make()(detector, tiny.splits(root)), tmp_path / "passes").evaluate()
-    keep(make()(tiny.detector(1), tiny.splits(root)), tmp_path / "passes")
+        cache_passes(make()(detector, tiny.splits(root)), tmp_path / "passes").evaluate()
+    cache_passes(make()(tiny.detector(1), tiny.splits(root)), tmp_path / "passes")
     assert len(list((tmp_path / "passes").iterdir())) == 3
 
 
 def test_several_subjects(root, tmp_path):
     kept(root, tmp_path / "passes")
-    keep(make()(tiny.detector(1), tiny.splits(root)), tmp_path / "passes")
+    cache_passes(make()(tiny.detector(1), tiny.splits(root)), tmp_path / "passes")
     with pytest.raises(ValueError, match="holds several subjects; choose one: passes=") as error:
-        again(tmp_path / "passes", make())
+        replay(tmp_path / "passes", make())
     paths = sorted((tmp_path / "passes").rglob("subject-*.json"))
     assert len(paths) == 2
     for path in paths:
         assert f"passes={path}" in str(error.value)
-        assert again(path, make()).passes.folder == path.parent
+        assert replay(path, make()).passes.folder == path.parent
 
 
 def test_a_subject_kept_twice_is_one(root, tmp_path):
     for seed in (0, 1):
         kept(root, tmp_path / "passes", seed=seed)
-    assert again(tmp_path / "passes", make(seed=1)).protocol["seed"] == 1
+    assert replay(tmp_path / "passes", make(seed=1)).protocol["seed"] == 1
 
 
 @pytest.mark.parametrize("place", ["passes", "passes/subject-1.json"])
@@ -189,7 +189,7 @@ def test_no_subject(place, tmp_path):
         if there:
             (tmp_path / "passes").mkdir()
         with pytest.raises(FileNotFoundError, match=rf"passes=.*{place}: no kept passes there"):
-            again(tmp_path / place, make())
+            replay(tmp_path / place, make())
 
 
 @pytest.mark.parametrize("damage", ["{", "[1]", "{}", "null", "no widths", "no set", "binary"])
@@ -206,7 +206,7 @@ def test_a_broken_subject_is_named(damage, root, tmp_path):
     else:
         path.write_text(damage)
     with pytest.raises(ValueError, match=rf"{path.name}: broken .*; delete it and run again"):
-        again(tmp_path / "passes", make())
+        replay(tmp_path / "passes", make())
 
 
 def test_lost_or_broken_images_are_named(root, tmp_path):
@@ -217,7 +217,7 @@ def test_lost_or_broken_images_are_named(root, tmp_path):
     for damage in (lambda: images.write_bytes(images.read_bytes()[:50]), images.unlink):
         damage()
         with pytest.raises(ValueError, match=rf"{images.name}: .*; delete it and run again"):
-            again(tmp_path / "passes", make())
+            replay(tmp_path / "passes", make())
 
 
 def test_only_a_detector_s_own_passes_are_kept(root, tmp_path):
@@ -226,5 +226,5 @@ def test_only_a_detector_s_own_passes_are_kept(root, tmp_path):
         with pytest.raises(
             ValueError, match="a subject with a detector can be kept, and only once"
         ):
-            keep(other, tmp_path / "again")
+            cache_passes(other, tmp_path / "again")
     assert not (tmp_path / "again").exists()

@@ -27,11 +27,11 @@ from tff.detectors.hooks import drop_channels
     ],
 )
 def test_parsed(k, expected):
-    assert top.parsed(k, 26560, 114 / 26560) == expected
+    assert top.parse_k(k, 26560, 114 / 26560) == expected
 
 
 def test_the_share_of_the_paper_is_at_least_one_channel():
-    assert top.parsed(None, 12, 114 / 26560) == 1
+    assert top.parse_k(None, 12, 114 / 26560) == 1
 
 
 @pytest.mark.parametrize(
@@ -39,14 +39,14 @@ def test_the_share_of_the_paper_is_at_least_one_channel():
 )
 def test_odd_k(k):
     with pytest.raises(ValueError, match=r"subject\.k=.*expected a number, a share such as 0\.43%"):
-        top.parsed(k, 100, 0.1)
+        top.parse_k(k, 100, 0.1)
 
 
 @pytest.mark.parametrize("k", [0, "0", 101, "101", "101%", "0%", "0.0%"])
 def test_impossible_k(k):
     message = rf"subject\.k={k}: must lie between 1 and the number of channels, 100"
     with pytest.raises(ValueError, match=message):
-        top.parsed(k, 100, 0.1)
+        top.parse_k(k, 100, 0.1)
 
 
 class Curve:
@@ -68,14 +68,14 @@ def test_smallest_equals_brute_force_on_falling_curves(total, seed, below):
     found = [k for k in range(half + 1) if curve.values[k] < below]
     if found[:1] == [0]:
         with pytest.raises(ValueError, match=f"{curve.values[0]:.3f} with nothing dropped"):
-            top.smallest(curve, below, total)
+            top.find_smallest_k(curve, below, total)
     elif found:
-        assert top.smallest(curve, below, total) == found[0]
+        assert top.find_smallest_k(curve, below, total) == found[0]
     else:
         with pytest.raises(
             ValueError, match=f"{curve.values[half]:.3f} or more with up to {half} "
         ):
-            top.smallest(curve, below, total)
+            top.find_smallest_k(curve, below, total)
     assert len(curve.readings) <= 1 + np.log2(half + 1)
     assert all(0 <= k <= half for ks in curve.readings for k in ks)
     assert all(len(set(ks)) == len(ks) for ks in curve.readings)
@@ -86,7 +86,7 @@ def test_on_any_curve_the_k_found_is_below_and_the_one_before_it_is_not(values):
     curve = Curve(values)
     half = max(1, (len(values) - 1) // 2)
     try:
-        k = top.smallest(curve, 0.5, len(values) - 1)
+        k = top.find_smallest_k(curve, 0.5, len(values) - 1)
     except ValueError:
         powers = [2**i for i in range(20) if 2**i <= half]
         assert values[0] < 0.5 or all(curve.values[k] >= 0.5 for k in [*powers, half])
@@ -97,7 +97,7 @@ def test_on_any_curve_the_k_found_is_below_and_the_one_before_it_is_not(values):
 
 def test_never_reached_names_the_options():
     with pytest.raises(ValueError, match=r"subject\.k=auto.*0\.900.*subject\.k_below=0\.75; raise"):
-        top.smallest(Curve(np.full(13, 0.9)), 0.75, 12)
+        top.find_smallest_k(Curve(np.full(13, 0.9)), 0.75, 12)
 
 
 @given(st.lists(st.floats(-1, 100), max_size=9), st.integers(1, 5000))
@@ -106,7 +106,7 @@ def test_ladder(shares, total):
     for share in shares:
         if share > 0:
             expected.add(max(1, round(total * (share / 100))))
-    found = top.ladder(shares, total)
+    found = top.channel_counts(shares, total)
     assert found == sorted(found)
     assert set(found) == expected
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tff.analyses.engine.passes import drawn, evenly, labels_of
+from tff.analyses.engine.passes import draw_images, labels_of, sample_evenly
 from tff.data.dataset import Images, View
 
 
@@ -19,7 +19,7 @@ kinds = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 1)), min_size=
 @given(kinds, st.integers(1, 60))
 def test_evenly_takes_at_most_so_many_of_each_kind(rows, limit):
     some = images(*map(list, zip(*rows, strict=True)))
-    found = evenly(some, limit)
+    found = sample_evenly(some, limit)
     assert found.dtype == np.int64
     assert (np.diff(found) > 0).all()
     for kind in set(rows):
@@ -35,11 +35,11 @@ def test_evenly_takes_at_most_so_many_of_each_kind(rows, limit):
 def test_evenly_never_takes_one_more(limit):
     for number in range(1, 600, 2):
         some = images(["a"] * number, [1] * number)
-        assert len(evenly(some, limit)) == min(limit, number)
+        assert len(sample_evenly(some, limit)) == min(limit, number)
 
 
 def test_no_images():
-    assert evenly(images([], []), 5).tolist() == []
+    assert sample_evenly(images([], []), 5).tolist() == []
 
 
 def test_labels_of():
@@ -48,7 +48,7 @@ def test_labels_of():
 
 def test_drawn_with_replacement_by_the_seed():
     some = images(["a"] * 9, [1, 0, 1] * 3, view=View("center8"), seed=4, match_format=True)
-    one, same, other = (drawn(some, 300, seed) for seed in (1, 1, 2))
+    one, same, other = (draw_images(some, 300, seed) for seed in (1, 1, 2))
     assert one.manifest.equals(same.manifest)
     assert not one.manifest.equals(other.manifest)
     assert len(one) == 300

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, ClassVar, Literal
 
-from tff.analyses.engine.sanity_checks import raise_doubts
+from tff.analyses.engine.sanity_checks import add_sanity_checks
 from tff.analyses.engine.subject import Subject, TooFewImagesError
 from tff.distributed import guard_collectives
 from tff.types import Result
@@ -90,7 +90,7 @@ def run(
         detection = "files and detector" in checks
         try:
             with guard_collectives():
-                raise_doubts(next(iter(results.values())), subject, detection)
+                add_sanity_checks(next(iter(results.values())), subject, detection)
         except Exception as error:
             if failed is None:
                 raise

@@ -24,12 +24,12 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
-from tff.analyses.engine.passes import Activity, Cue, Evaluation, Passes, Relevance, Rows
+from tff.analyses.engine.passes import Activity, Cue, Outputs, Passes, Relevance
 from tff.atomic import remove_abandoned, write_atomically
 from tff.data.dataset import Images
 from tff.distributed import broadcast, fail_together, get_rank
 from tff.relevance.conservation import COLUMNS
-from tff.types import Channels, Floats
+from tff.types import Channels, Floats, Ints
 
 # RecursionError: of JSON that is nested thousands of times.
 _BROKEN = (pa.ArrowException, OSError, KeyError, TypeError, ValueError, RecursionError)
@@ -182,9 +182,7 @@ class Kept:
             for kind, fact in facts.items()
         }
 
-    def evaluate(
-        self, images: Images, cue: Cue | None, channels: Tensor, sample: Rows
-    ) -> Evaluation:
+    def evaluate(self, images: Images, cue: Cue | None, channels: Tensor, sample: Ints) -> Outputs:
         """See `Passes.evaluate`."""
         what = {"cue": _named(cue), "channels": channels.tolist(), "sample": sample.tolist()}
         key = self._key("evaluate", images, **what)
@@ -206,7 +204,7 @@ class Kept:
             }
 
         table, _ = self._once(f"evaluate-{_short(cue)}", key, make)
-        return Evaluation(
+        return Outputs(
             table["logit"].to_numpy(float),
             table[names].to_numpy(float) if names else None,
             np.stack(list(table[_SAMPLE].iloc[sample])) if len(sample) else None,

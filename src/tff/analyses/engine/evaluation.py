@@ -10,11 +10,10 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from tff.analyses.engine.passes import Rows
 from tff.analyses.engine.subject import Subject
 from tff.statistics.bootstrap import Estimate, draw_resamples, mean, shortfall, worst
 from tff.statistics.detection import ThresholdRule, measures
-from tff.types import Floats
+from tff.types import Floats, Ints
 
 Measures = Mapping[str, Estimate]
 
@@ -39,64 +38,64 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Judge:
+class Evaluator:
     """Judges scores on the images of one generator and the real ones that belong to it.
 
     Attributes:
-        name: of the generator.
-        at: rows of its images.
-        undisturbed: (N,) logits of the detector as it is, from which thresholds are taken.
+        generator: its name.
+        rows: (n,) of these images among the test images.
+        logits: (N,) logits of the detector as it is, from which thresholds are taken.
     """
 
     subject: Subject
-    name: str
-    at: Rows
-    undisturbed: Floats
+    generator: str
+    rows: Ints
+    logits: Floats
 
     @cached_property
-    def labels(self) -> Rows:
+    def labels(self) -> Ints:
         """(n,) of these images."""
-        return self.subject.labels[self.at]
+        return self.subject.labels[self.rows]
 
     @cached_property
-    def resamples(self) -> Rows:
+    def resamples(self) -> Ints:
         """(draws, n), the same for every score."""
         return draw_resamples(self.labels, self.subject.draws, self.subject.seed)
 
     @property
     def seen(self) -> bool:
         """Whether channels were found on this generator."""
-        return self.name in self.subject.seen
+        return self.generator in self.subject.seen
 
-    def cut(self, rule: ThresholdRule | None = None) -> float:
+    def threshold(self, rule: ThresholdRule | None = None) -> float:
         """The threshold, by the rule of the protocol or another one."""
         chosen = self.subject.options.scoring.threshold if rule is None else rule
-        return self.subject.cut(chosen, self.labels, self.undisturbed[self.at])
+        return self.subject.threshold(chosen, self.labels, self.logits[self.rows])
 
-    def __call__(self, scores: Scores, rule: ThresholdRule | None = None) -> dict[str, Estimate]:
+    def measure(self, scores: Scores, rule: ThresholdRule | None = None) -> dict[str, Estimate]:
         """All `statistics.detection.MEASURES`."""
-        p = scores.p[self.at]
-        called = p > self.cut(rule)
-        return measures(self.labels, scores.score[self.at], called, p, self.resamples)
+        p = scores.p[self.rows]
+        called = p > self.threshold(rule)
+        return measures(self.labels, scores.score[self.rows], called, p, self.resamples)
 
     def columns(self) -> dict[str, object]:
         """What a row of a table says of threshold and images."""
         return {
-            "threshold": self.cut(),
+            "threshold": self.threshold(),
             "threshold_rule": self.subject.options.scoring.threshold,
             "scores": self.subject.options.scoring.scores,
-            "images": len(self.at),
+            "images": len(self.rows),
         }
 
 
-def judges(subject: Subject) -> Iterable[Judge]:
+def evaluators(subject: Subject) -> Iterable[Evaluator]:
     """One for each generator, the seen one first."""
     logits = subject.evaluate().logits
     for name, at in subject.generators():
-        yield Judge(subject, name, at, logits)
+        yield Evaluator(subject, name, at, logits)
 
 
-def over_generators(
+def summarize_generators(
     subject: Subject, estimates: Mapping[str, Estimate], smallest: bool = True
 ) -> dict[str, Estimate]:
     """A number on the seen generators, and mean and worst over those never seen.
@@ -115,7 +114,7 @@ def over_generators(
     return found
 
 
-WHERE = {
+GROUPS = {
     "seen": "the seen generator",
     "unseen": "generators never seen (mean)",
     "unseen_worst": "the worst of them",
@@ -125,19 +124,19 @@ WHERE = {
 RULES: tuple[ThresholdRule, ...] = ("half", "validation", "oracle")
 
 
-def at_each_threshold(judge: Judge, scores: Scores) -> list[dict[str, object]]:
+def accuracies_by_threshold(evaluator: Evaluator, scores: Scores) -> list[dict[str, object]]:
     """A row a rule: the threshold, and accuracies with Wilson's 95 % intervals (1927).
 
     `validation` and `oracle` are taken from the detector with nothing dropped, as in the released
     code; `oracle` from the very images that are judged, hence optimistic.
     """
     rows: list[dict[str, object]] = []
-    p = scores.p[judge.at]
+    p = scores.p[evaluator.rows]
     for rule in RULES:
-        cut = judge.cut(rule)
+        cut = evaluator.threshold(rule)
         row: dict[str, object] = {"threshold_rule": rule, "threshold": cut}
         for name, label in (("real_accuracy", 0), ("fake_accuracy", 1)):
-            mine = judge.labels == label
+            mine = evaluator.labels == label
             right, total = int(((p > cut) == (label == 1))[mine].sum()), int(mine.sum())
             low = high = np.nan
             if total:
@@ -148,11 +147,13 @@ def at_each_threshold(judge: Judge, scores: Scores) -> list[dict[str, object]]:
     return rows
 
 
-Aps = dict[str, Estimate]  # of each generator
+ApByGenerator = dict[str, Estimate]  # of each generator
 
 
-def contrast(
-    subject: Subject, found: Mapping[str, Aps], single: Mapping[str, Sequence[Aps]]
+def compare_with_controls(
+    subject: Subject,
+    found: Mapping[str, ApByGenerator],
+    single: Mapping[str, Sequence[ApByGenerator]],
 ) -> pd.DataFrame:
     """By how much AP is lower without the top k than without others, with intervals.
 
@@ -161,9 +162,9 @@ def contrast(
         single: of random channels, AP with each draw of them dropped.
     """
 
-    def with_means(aps: Aps) -> Aps:
-        parts = over_generators(subject, aps)
-        return aps | {WHERE[where]: ap for where, ap in parts.items() if where != "unseen_worst"}
+    def with_means(aps: ApByGenerator) -> ApByGenerator:
+        parts = summarize_generators(subject, aps)
+        return aps | {GROUPS[where]: ap for where, ap in parts.items() if where != "unseen_worst"}
 
     top, low = with_means(found["top_k"]), with_means(found["low_k"])
     drawn = {control: [with_means(draw) for draw in draws] for control, draws in single.items()}
@@ -177,7 +178,7 @@ def contrast(
     )
 
 
-def verdict(low: float, high: float) -> str:
+def describe_difference(low: float, high: float) -> str:
     """What the ends of the interval of a difference from random channels say of it."""
     if np.isnan([low, high]).any():
         return "of a single draw nobody knows its chance"
@@ -186,7 +187,7 @@ def verdict(low: float, high: float) -> str:
     return "less, and not by chance" if high < 0 else "no more than chance can do"
 
 
-def spread(alone: list[Estimate]) -> dict[str, float]:
+def summarize_draws(alone: list[Estimate]) -> dict[str, float]:
     """How much AP differs between single draws of random channels."""
     aps = np.array([ap.value for ap in alone])
     known = len(aps) > 0

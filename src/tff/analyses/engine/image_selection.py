@@ -37,12 +37,12 @@ class Selection:
             yield str(path), self.images[0, row].image, str(kind)
 
 
-def said(p: float, kind: str) -> str:
+def caption(p: float, kind: str) -> str:
     """The line below an image: what the detector says, and what the image is."""
     return f"P = {p:.2f}" + (f", {kind}" if kind else "")
 
 
-def selections(subject: Subject, files: Sequence[str], images: int) -> list[Selection]:
+def select_images(subject: Subject, files: Sequence[str], images: int) -> list[Selection]:
     """The files, or else the test images that the detector mistakes most, and is surest about.
 
     Args:
@@ -84,7 +84,7 @@ def selections(subject: Subject, files: Sequence[str], images: int) -> list[Sele
     ]
 
 
-def require(name: str, files: object, images: int) -> None:
+def check_options(name: str, files: object, images: int) -> None:
     """Refuse options of the analysis `name` that mean nothing.
 
     Raises:

@@ -23,10 +23,9 @@ from tff.relevance.conservation import COLUMNS
 from tff.relevance.lrp import LRP, Explanation
 from tff.statistics.ffrs import FFRS, ExactMean
 from tff.statistics.per_image import PerImage as RowValues
-from tff.types import Batch, Floats
+from tff.types import Batch, Floats, Ints
 
 Cue = Callable[[Tensor], Tensor]
-Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Relevance:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Outputs:
     """Detector and channels on each image.
 
     Attributes:
@@ -84,8 +83,8 @@ def labels_of(images: Images) -> NDArray[np.int64]:
     return images.manifest["label"].to_numpy(np.int64)
 
 
-def evenly(images: Images, limit: int) -> Rows:
-    """Rows (n,), at most so many of each generator and label, evenly spread over them."""
+def sample_evenly(images: Images, limit: int) -> Ints:
+    """Ints (n,), at most so many of each generator and label, evenly spread over them."""
     rows = [np.empty(0, np.int64)]
     for _, group in images.manifest.groupby(["generator", "label"]):
         number = min(limit, len(group))
@@ -93,7 +92,7 @@ def evenly(images: Images, limit: int) -> Rows:
     return np.sort(np.concatenate(rows)).astype(np.int64)
 
 
-def drawn(images: Images, number: int, seed: int) -> Images:
+def draw_images(images: Images, number: int, seed: int) -> Images:
     """So many images, drawn at random with replacement."""
     rows = np.random.default_rng([seed, 2]).integers(0, len(images), number)
     return replace(images, manifest=images.manifest.iloc[rows].reset_index(drop=True))
@@ -107,7 +106,7 @@ _MEMORY = re.compile(
 )
 
 
-def each(
+def for_each_batch(
     batches: Iterable[Batch],
     device: torch.device,
     name: str,
@@ -126,20 +125,20 @@ def each(
         OtherProcessError: another process failed.
     """
     with fail_together() as check:
-        fitting = Fitting(look, name)
+        fitting = SplitWhenOutOfMemory(look, name)
         for batch in track(batches, name):
             check()
-            image = laid_out(batch.image.to(device).float() / 255)
+            image = channels_last(batch.image.to(device).float() / 255)
             for part, found in fitting(Batch(image, batch.label.to(device), batch.index)):
                 keep(part, found)
 
 
-def laid_out(image: Tensor) -> Tensor:
+def channels_last(image: Tensor) -> Tensor:
     """(B, 3, H, W) in the order of memory in which convolutions are fast."""
     return image.contiguous(memory_format=torch.channels_last)
 
 
-class Fitting(Generic[T]):
+class SplitWhenOutOfMemory(Generic[T]):
     """Does something with a batch; where memory runs out, with its halves, and so on.
 
     Later batches are taken in the size that was found. Parts of a batch may differ from the whole
@@ -234,9 +233,7 @@ class Passes:
             )
         return result
 
-    def evaluate(
-        self, images: Images, cue: Cue | None, channels: Tensor, sample: Rows
-    ) -> Evaluation:
+    def evaluate(self, images: Images, cue: Cue | None, channels: Tensor, sample: Ints) -> Outputs:
         """Logits and spatial maxima, with a cue taken away.
 
         Args:
@@ -253,7 +250,7 @@ class Passes:
         with torch.inference_mode(), record_responses(self.detector, watched) as responses:
 
             def look(batch: Batch) -> tuple[Tensor, Tensor | None]:
-                image = batch.image if cue is None else laid_out(cue(batch.image))
+                image = batch.image if cue is None else channels_last(cue(batch.image))
                 logits = self.detector(image)[:, None]
                 maxima = [responses.select(channels)] if len(channels) else []
                 here = wanted[batch.index]
@@ -271,7 +268,7 @@ class Passes:
             with fail_together():  # one GPU may have no room for it
                 all_of.to(self.device)  # since processes on GPUs can exchange only what lies there
         values = rows.compute().cpu().numpy()
-        return Evaluation(
+        return Outputs(
             values[:, 0],
             values[:, 1:] if len(channels) else None,
             all_of.compute().cpu().numpy() if len(sample) else None,
@@ -343,7 +340,7 @@ class Passes:
                 f"({tuple(odd[0][1:])} and {tuple(batch.image.shape[2:])}); pass "
                 "data.crop=center224 discovery.crop=center224, or another crop that all have"
             )
-        return laid_out(torch.stack(lent).to(self.device).float() / 255)
+        return channels_last(torch.stack(lent).to(self.device).float() / 255)
 
     def _each(
         self,
@@ -353,7 +350,7 @@ class Passes:
         keep: Callable[[Batch, T], None],
     ) -> None:
         batches = loader(images, EvaluationBatches(images, self.batch_size), self.workers)
-        each(batches, self.device, name, look, keep)
+        for_each_batch(batches, self.device, name, look, keep)
 
 
 def _norms(detector: Detector) -> Floats:

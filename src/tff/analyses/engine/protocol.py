@@ -76,7 +76,7 @@ class Protocol:
                 )
 
 
-def seen(images: Splits) -> dict[str, object]:
+def describe_view(images: Splits) -> dict[str, object]:
     """How the test images are seen."""
     test = images.test
     matched = {"match_format": f"JPEG {MATCHED_QUALITY}"} if test.match_format else {}

@@ -12,7 +12,7 @@ import torch
 
 from tff.analyses.engine.cache import Kept, digest, digest_of, identity, read, write
 from tff.analyses.engine.passes import Passes
-from tff.analyses.engine.subject import Network, Subject
+from tff.analyses.engine.subject import DetectorInfo, Subject
 from tff.atomic import write_json
 from tff.data.datamodule import Splits
 from tff.data.dataset import Images, View
@@ -20,7 +20,7 @@ from tff.distributed import fail_together, get_rank
 from tff.types import Channels
 
 
-def keep(subject: Subject, folder: Path) -> Subject:
+def cache_passes(subject: Subject, folder: Path) -> Subject:
     """The same subject, with its passes kept in a folder, and all that makes it again.
 
     Args:
@@ -30,11 +30,11 @@ def keep(subject: Subject, folder: Path) -> Subject:
     Raises:
         ValueError: the subject has no detector, or its passes are kept already.
     """
-    network, passes = subject.network, subject.passes
+    info, passes = subject.info, subject.passes
     if not isinstance(passes, Passes):
         raise ValueError("only passes of a subject with a detector can be kept, and only once")
     shift, scale = subject.detector.mean.tolist(), subject.detector.std.tolist()
-    rules = subject.lrp.protocol, network.accounts
+    rules = subject.lrp.protocol, info.accounts
     detector = digest_of(subject.detector.network, *rules, shift, scale)
     home = folder.expanduser() / detector[:12]
     sets = {"discovery": subject.images.discovery, "test": subject.images.test}
@@ -42,11 +42,11 @@ def keep(subject: Subject, folder: Path) -> Subject:
     files = {name: f"images-{of_set}.parquet" for name, of_set in told.items()}
     facts: dict[str, Any] = {
         "detector": detector,
-        "widths": dict(network.channels.widths),
-        "twins": network.twins.tolist(),
-        "tff_fraction": network.tff_fraction,
-        "accounts": network.accounts,
-        "max_leak": network.max_leak,
+        "widths": dict(info.channels.widths),
+        "twins": info.twins.tolist(),
+        "tff_fraction": info.tff_fraction,
+        "accounts": info.accounts,
+        "max_leak": info.max_leak,
         "protocol": subject.protocol,
         "images": files,
     }
@@ -57,11 +57,11 @@ def keep(subject: Subject, folder: Path) -> Subject:
                     write(home / files[name], found.manifest, _facts(found))
             write_json(home / f"subject-{digest(files)[:12]}.json", facts)
     return replace(
-        subject, passes=Kept(passes, home, detector, network.channels), _done={}, _dropped={}
+        subject, passes=Kept(passes, home, detector, info.channels), _done={}, _dropped={}
     )
 
 
-def again(place: Path, make: Callable[..., Subject]) -> Subject:
+def replay(place: Path, make: Callable[..., Subject]) -> Subject:
     """The subject whose passes were kept, for other tables from the same numbers.
 
     Args:
@@ -87,7 +87,7 @@ def again(place: Path, make: Callable[..., Subject]) -> Subject:
         )
     try:
         facts = json.loads(found[0].read_text(encoding="utf-8"))
-        network = Network(
+        info = DetectorInfo(
             Channels(facts["widths"]),
             torch.tensor(facts["twins"]),
             facts["tff_fraction"],
@@ -95,13 +95,13 @@ def again(place: Path, make: Callable[..., Subject]) -> Subject:
             facts["max_leak"],
         )
         home, files, protocol = found[0].parent, facts["images"], facts["protocol"]
-        kept = Kept(None, home, facts["detector"], network.channels)
+        kept = Kept(None, home, facts["detector"], info.channels)
         sets = [home / files[name] for name in ("discovery", "test")]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{found[0]}: broken ({error!r}); delete it and run again") from None
     subject = make(None, Splits(*map(_images, sets)))
     described = protocol | subject.protocol | {"protocol": subject.options.scoring.name}
-    return replace(subject, passes=kept, network=network, protocol=described)
+    return replace(subject, passes=kept, info=info, protocol=described)
 
 
 def _facts(images: Images) -> dict[str, object]:

@@ -16,7 +16,7 @@ HEADER = ["format", "mode", "quality", "chroma", "height", "width"]
 ALARM = 0.6
 
 
-def formats(images: Images) -> pd.DataFrame:
+def describe_formats(images: Images) -> pd.DataFrame:
     """One row a generator and kind: formats, JPEG qualities, sizes."""
     rows = []
     for generator in images.generators:
@@ -39,7 +39,7 @@ def formats(images: Images) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def bias(images: Images, seed: int = 0) -> pd.DataFrame:
+def format_bias(images: Images, seed: int = 0) -> pd.DataFrame:
     """How well the headers alone tell real from generated, a row a generator.
 
     Columns `generator`, `images`, `auc`, `auc_low`, `auc_high`, `alarm`. With
@@ -58,7 +58,7 @@ def bias(images: Images, seed: int = 0) -> pd.DataFrame:
     )
 
 
-def alarms(found: pd.DataFrame) -> list[str]:
+def format_bias_alarms(found: pd.DataFrame) -> list[str]:
     """Whether the files, by their `bias`, give away what should be found in the pixels."""
     suspects = found[found["alarm"].astype(bool)]
     if suspects.empty:
@@ -71,7 +71,7 @@ def alarms(found: pd.DataFrame) -> list[str]:
     ]
 
 
-def warnings(images: Images) -> list[str]:
+def file_warnings(images: Images) -> list[str]:
     """What else a reader must know of the files: what was left out, what is not as published."""
     lines = []
     if len(images.skipped):
@@ -103,21 +103,21 @@ def _range(values: pd.Series[int]) -> str:
 FEW = 30
 
 
-def raise_doubts(result: Result, subject: Subject, detection: bool) -> None:
+def add_sanity_checks(result: Result, subject: Subject, detection: bool) -> None:
     """Add to a result what a reader must know of files and detector before anything else.
 
     Args:
         detection: whether the results rest on what the detector has learned.
     """
     images = subject.images.test
-    result.alarms += alarms(bias(images, subject.seed))
+    result.alarms += format_bias_alarms(format_bias(images, subject.seed))
     if detection:
-        result.alarms += chance(subject)
-        result.warnings[:0] = few(subject)
-    result.warnings[:0] = warnings(images)
+        result.alarms += chance_level_alarm(subject)
+        result.warnings[:0] = few_images_warning(subject)
+    result.warnings[:0] = file_warnings(images)
 
 
-def few(subject: Subject) -> list[str]:
+def few_images_warning(subject: Subject) -> list[str]:
     """Whether there are too few images of a kind for intervals that hold what they promise."""
     counts = {
         name: int(np.bincount(subject.labels[at], minlength=2).min())
@@ -131,7 +131,7 @@ def few(subject: Subject) -> list[str]:
     ]
 
 
-def chance(subject: Subject) -> list[str]:
+def chance_level_alarm(subject: Subject) -> list[str]:
     """Whether the detector tells real from generated no better than a coin.
 
     On the generators on which its channels were found; if none of these is tested, on all.

@@ -18,26 +18,25 @@ from tff.analyses.engine.cache import Kept, identity
 from tff.analyses.engine.passes import (
     Activity,
     Cue,
-    Evaluation,
+    Outputs,
     Passes,
     Relevance,
-    Rows,
-    drawn,
-    evenly,
+    draw_images,
     labels_of,
+    sample_evenly,
 )
-from tff.analyses.engine.protocol import Protocol, seen
+from tff.analyses.engine.protocol import Protocol, describe_view
 from tff.data.datamodule import Splits
 from tff.data.dataset import Images
 from tff.detectors.detector import Detector
 from tff.detectors.feature_maps import depthwise_twins
 from tff.relevance.lrp import LRP
 from tff.statistics.detection import ThresholdRule, average_precision, best_threshold
-from tff.types import Channels, Floats
+from tff.types import Channels, Floats, Ints
 
 
 @dataclass(frozen=True)
-class Network:
+class DetectorInfo:
     """What is known without images.
 
     Attributes:
@@ -55,7 +54,7 @@ class Network:
     max_leak: float
 
     @classmethod
-    def of(cls, detector: Detector, lrp: LRP) -> Network:
+    def of(cls, detector: Detector, lrp: LRP) -> DetectorInfo:
         """Of a detector and its relevance method."""
         same = depthwise_twins(detector.network)
         return cls(
@@ -85,7 +84,7 @@ CRITERIA = {
 DUPLICATES = ("mark", "merge")
 
 
-def scores(
+def score_channels(
     by: str, omega: Callable[[], Floats], activity: Callable[[], Activity], channels: Channels,
     seed: int = 0,
 ) -> Floats:  # fmt: skip
@@ -115,7 +114,7 @@ def scores(
     return found
 
 
-def order(scores: Floats, twins: Tensor, duplicates: str = "mark") -> Tensor:
+def rank_channels(scores: Floats, twins: Tensor, duplicates: str = "mark") -> Tensor:
     """All channels, best first, (n_channels,) flat indices; equal ones in the order of the network.
 
     Args:
@@ -145,7 +144,7 @@ def order(scores: Floats, twins: Tensor, duplicates: str = "mark") -> Tensor:
 Drop = Callable[[list[int]], Floats]
 
 
-def parsed(k: int | str | None, total: int, fraction: float) -> int | None:
+def parse_k(k: int | str | None, total: int, fraction: float) -> int | None:
     """`114`, `0.43%`, `auto` (None), or None for the share that the paper takes.
 
     A share, however small, is at least one channel.
@@ -170,7 +169,7 @@ def parsed(k: int | str | None, total: int, fraction: float) -> int | None:
     return number
 
 
-def smallest(drop: Drop, below: float, total: int) -> int:
+def find_smallest_k(drop: Drop, below: float, total: int) -> int:
     """The smallest k whose top k, dropped, take AP below a value.
 
     Nothing, powers of two and half of all channels first, in one reading of the images; then the
@@ -206,7 +205,7 @@ def smallest(drop: Drop, below: float, total: int) -> int:
     return high
 
 
-def ladder(shares: Iterable[float], total: int) -> list[int]:
+def channel_counts(shares: Iterable[float], total: int) -> list[int]:
     """Numbers of channels for shares in percent, each once, rising."""
     return sorted({max(1, round(share / 100 * total)) for share in shares if share > 0})
 
@@ -273,7 +272,7 @@ class TooFewImagesError(ValueError):
     """A statistic has no images to be computed from."""
 
 
-def require_numbers(logits: Floats, images: Images, how: str) -> None:
+def refuse_nan(logits: Floats, images: Images, how: str) -> None:
     """Refuse logits that are NaN: no statistic of them means anything.
 
     Raises:
@@ -294,23 +293,23 @@ class Observed:
     Attributes:
         images: on which channels are found, and on which they are tested.
         passes: how images are read.
-        network: what there is to know of the detector without images.
+        info: what there is to know of the detector without images.
         options: how it is looked at.
         protocol: how all this was measured, for the tables.
     """
 
     images: Splits
     passes: Passes | Kept
-    network: Network
+    info: DetectorInfo
     options: Options
     protocol: dict[str, object]
-    _done: dict[tuple[str, Cue | None], Evaluation] = field(default_factory=dict)
+    _done: dict[tuple[str, Cue | None], Outputs] = field(default_factory=dict)
     _dropped: dict[object, dict[str, Floats]] = field(default_factory=dict)
 
     @property
     def channels(self) -> Channels:
         """The numbering of the detector's channels."""
-        return self.network.channels
+        return self.info.channels
 
     @property
     def detector(self) -> Detector:
@@ -358,7 +357,7 @@ class Observed:
         """What each channel does on the average discovery image, from one pass."""
         return self.passes.activity(self.images.discovery)
 
-    def _evaluate(self, which: str, cue: Cue | None, channels: Tensor | None = None) -> Evaluation:
+    def _evaluate(self, which: str, cue: Cue | None, channels: Tensor | None = None) -> Outputs:
         """One pass over `test` or `discovery` images; with channels, their responses too."""
         images = getattr(self.images, which)
         if which == "discovery" and identity(images) == identity(self.images.test):
@@ -369,7 +368,7 @@ class Observed:
             none = torch.empty(0, dtype=torch.int64)
             done = self.passes.evaluate(images, cue, none if channels is None else channels, sample)
             how = "as they are" if cue is None else f"without {getattr(cue, 'cue', 'the cue')}"
-            require_numbers(done.logits, images, how)
+            refuse_nan(done.logits, images, how)
             self._done[which, cue] = done
         return done
 
@@ -385,19 +384,19 @@ class Observed:
             return dict(self._dropped[key])
         found = self.passes.evaluate_dropped(self.images.test, choices, instead)
         for name, logits in found.items():
-            require_numbers(logits, self.images.test, f"with channels dropped ({name})")
+            refuse_nan(logits, self.images.test, f"with channels dropped ({name})")
         if instead is None:
             self._dropped[key] = found
         return dict(found)
 
     @cached_property
-    def sample(self) -> Rows:
+    def sample(self) -> Ints:
         """(n,) test images of which the responses of all channels are kept."""
-        return evenly(self.images.test, self.options.sample)
+        return sample_evenly(self.images.test, self.options.sample)
 
-    def lenders(self) -> Images:
+    def replacement_images(self) -> Images:
         """For each test image a discovery image that may lend its maps."""
-        return drawn(self.images.discovery, len(self.images.test), self.seed)
+        return draw_images(self.images.discovery, len(self.images.test), self.seed)
 
 
 @dataclass(eq=False)
@@ -432,43 +431,43 @@ class Subject(Observed):
         """
         chosen = Options(scoring=scoring or Protocol(), ranking=ranking or RankingRule(), **options)
         if detector is None:
-            return cls(images, NONE, NONE, chosen, seen(images) | {"seed": chosen.seed})
+            return cls(images, NONE, NONE, chosen, describe_view(images) | {"seed": chosen.seed})
         gpu = device == "auto" and torch.cuda.is_available()
         place = torch.device("cuda" if gpu else "cpu" if device == "auto" else device)
         private = copy.deepcopy(detector).eval().requires_grad_(False)
         private = private.to(place).to(memory_format=torch.channels_last)
         lrp = relevance(private)
-        network = Network.of(private, lrp)
-        protocol = seen(images) | {
+        info = DetectorInfo.of(private, lrp)
+        protocol = describe_view(images) | {
             "protocol": chosen.scoring.name,
             "weights": weights or type(private.network).__name__,
             "relevance": " ".join(f"{name}={value}" for name, value in lrp.protocol.items()),
             "seed": chosen.seed,
         }
         passes = Passes(private, lrp, place, batch_size, workers)
-        return cls(images, passes, network, chosen, protocol)
+        return cls(images, passes, info, chosen, protocol)
 
     def __post_init__(self) -> None:
         if self.passes is not NONE:
             self.options.scoring.check(self.images.test.view)
-            parsed(self.options.k, len(self.channels), self.network.tff_fraction)
+            parse_k(self.options.k, len(self.channels), self.info.tff_fraction)
 
-    def scores(self, by: str, seed: int | None = None) -> Floats:
+    def channel_scores(self, by: str, seed: int | None = None) -> Floats:
         """(n_channels,) by one of `criteria.CRITERIA`."""
         of_seed = self.seed if seed is None else seed
-        return scores(
+        return score_channels(
             by, lambda: self.relevance["fake"].omega, lambda: self.activity, self.channels, of_seed
         )
 
-    def order(self, by: str, seed: int | None = None) -> Tensor:
+    def rank(self, by: str, seed: int | None = None) -> Tensor:
         """All channels (n_channels,) by a criterion, best first; ties in order."""
         rule = self.options.ranking.duplicates
-        return order(self.scores(by, seed), self.network.twins, rule)
+        return rank_channels(self.channel_scores(by, seed), self.info.twins, rule)
 
     @cached_property
     def ranking(self) -> Tensor:
         """All channels (n_channels,) by the criterion of this subject, best first."""
-        return self.order(self.options.ranking.by)
+        return self.rank(self.options.ranking.by)
 
     @cached_property
     def k(self) -> int:
@@ -478,7 +477,7 @@ class Subject(Observed):
             ValueError: `k=auto`, and no k does what is asked of it.
         """
         total = len(self.channels)
-        known = parsed(self.options.k, total, self.network.tff_fraction)
+        known = parse_k(self.options.k, total, self.info.tff_fraction)
         if known is not None:
             return known
         found = self.images.discovery
@@ -488,14 +487,14 @@ class Subject(Observed):
             logits = self.passes.evaluate_dropped(found, choices, None)
             return np.array([average_precision(labels_of(found), logits[str(k)]) for k in ks])
 
-        return smallest(drop, self.options.k_below, total)
+        return find_smallest_k(drop, self.options.k_below, total)
 
     @property
     def top(self) -> Tensor:
         """The k channels taken for the transferable forensic features: (k,) flat indices."""
         return self.ranking[: self.k]
 
-    def evaluate(self, cue: Cue | None = None, responses: bool = False) -> Evaluation:
+    def evaluate(self, cue: Cue | None = None, responses: bool = False) -> Outputs:
         """One pass over the test images, kept for whoever asks next.
 
         Args:
@@ -505,7 +504,7 @@ class Subject(Observed):
         """
         return self._evaluate("test", cue, self.top if responses else None)
 
-    def cut(self, rule: ThresholdRule, of: NDArray[np.int64], logits: Floats) -> float:
+    def threshold(self, rule: ThresholdRule, of: NDArray[np.int64], logits: Floats) -> float:
         """Where "generated" begins for images with these labels and logits, by a rule."""
         if rule == "validation":
             of, logits = labels_of(self.images.discovery), self._evaluate("discovery", None).logits

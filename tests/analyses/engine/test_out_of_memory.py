@@ -6,7 +6,7 @@ import pytest
 import torch
 from tests.helpers import tiny
 
-from tff.analyses.engine.passes import Fitting
+from tff.analyses.engine.passes import SplitWhenOutOfMemory
 from tff.detectors.detector import Detector
 from tff.types import Batch
 
@@ -41,7 +41,7 @@ def test_each_image_once_in_order(kind, room, caplog):
             raise out_of(kind)
         return part.image.sum((1, 2, 3))
 
-    fitting = Fitting(work, "logits")
+    fitting = SplitWhenOutOfMemory(work, "logits")
     whole = [batch(8), batch(8, 8), batch(3, 16)]
     with caplog.at_level(logging.WARNING):
         found = [pair for one in whole for pair in fitting(one)]
@@ -61,7 +61,7 @@ def test_a_single_image_that_does_not_fit_is_an_error():
         raise out_of("gpu")
 
     with pytest.raises(torch.OutOfMemoryError):
-        list(Fitting(work, "logits")(batch(4)))
+        list(SplitWhenOutOfMemory(work, "logits")(batch(4)))
 
 
 @pytest.mark.parametrize("text", ["shapes do not match", "CUDNN_STATUS_EXECUTION_FAILED"])
@@ -73,7 +73,7 @@ def test_other_errors_are_not_of_memory(text):
         raise RuntimeError(text)
 
     with pytest.raises(RuntimeError, match=text):
-        list(Fitting(work, "logits")(batch(4)))
+        list(SplitWhenOutOfMemory(work, "logits")(batch(4)))
     assert len(calls) == 1
 
 
