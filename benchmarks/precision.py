@@ -15,7 +15,7 @@ from networks import network
 from scipy.stats import spearmanr
 
 from tff.data.dataset import pixels
-from tff.data.manifest import index
+from tff.data.manifest import list_images
 from tff.detectors.checkpoint import load
 from tff.detectors.detector import Detector
 from tff.relevance.lrp import LRP
@@ -26,7 +26,7 @@ def pictures(folder, count, size):
     """Lists of images in [0, 1], a batch each."""
     if folder is None:
         return torch.rand(count, 3, size, size).split(8)
-    paths = index(Path(folder))["path"].tolist()
+    paths = list_images(Path(folder)).table["path"].tolist()
     chosen = paths[:: max(1, len(paths) // count)][:count]
     return [torch.from_numpy(pixels(p)).permute(2, 0, 1)[None].float() / 255 for p in chosen]
 

@@ -9,7 +9,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from tff.data.synthetic.photographs import embedded
+from tff.data.synthetic.photographs import load_embedded
 
 CONF = Path(__file__).parents[2] / "conf"
 NAMES = sorted(path.stem for path in (CONF / "ablation").iterdir())
@@ -26,7 +26,7 @@ def made(name, *overrides):
 @pytest.fixture(scope="module")
 def photographs():
     """(3, 3, 48, 56) from the middle of three photographs."""
-    chosen = [p for split in embedded().values() for p in split][:3]
+    chosen = [p for split in load_embedded().values() for p in split][:3]
     crops = []
     for photograph in chosen:
         top, left = (side // 2 for side in photograph.pixels.shape[:2])

@@ -27,7 +27,7 @@ def put(root: Path, real: str, fake: str, count=40, size=(16, 16), fake_size=(16
 
 
 def audit(root, **options):
-    images = Folder(str(root), **options).everything()
+    images = Folder(str(root), **options).all_splits()
     return Audit()(Subject.of(None, images, draws=20))
 
 

@@ -17,13 +17,13 @@ from tff.data.synthetic.autogan import (
     MARGIN,
     UPSAMPLERS,
     Autoencoder,
-    Settings,
+    AutoGANSettings,
     build,
     cached,
     reconstruct,
     train,
 )
-from tff.data.synthetic.photographs import patches
+from tff.data.synthetic.photographs import sample_patches
 
 SMALL: dict[str, Any] = {
     "size": 32,
@@ -57,7 +57,9 @@ def noise(path: Path, seed: int, width: int = 80, height: int = 80) -> Path:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small data set whose generators have learned something."""
-    return build(tmp_path_factory.mktemp("autogan") / "set", Settings(**SMALL | {"steps": 200}))
+    return build(
+        tmp_path_factory.mktemp("autogan") / "set", AutoGANSettings(**SMALL | {"steps": 200})
+    )
 
 
 def test_tree_holds_what_was_asked_for(folder: Path) -> None:
@@ -94,7 +96,7 @@ def test_test_generators_have_real_patches_of_their_own(folder: Path) -> None:
 
 
 def test_embedded_photographs_are_disjoint_and_complete() -> None:
-    split = photographs.embedded()
+    split = photographs.load_embedded()
     digests = [hashlib.sha256(p.pixels.tobytes()).digest() for part in split.values() for p in part]
     assert len(set(digests)) == len(digests) == 7
     assert [len(split[part]) for part in photographs.SPLITS] == [4, 1, 2]
@@ -110,7 +112,7 @@ def test_generators_learn_from_training_photographs_only(
         return train(name, photos, *rest)
 
     monkeypatch.setattr(autogan, "train", spy)
-    build(tmp_path / "set", Settings(**SMALL))
+    build(tmp_path / "set", AutoGANSettings(**SMALL))
     assert set(seen_by_generators) == {"astronaut", "flower", "rocket", "china"}
 
 
@@ -118,17 +120,17 @@ def test_patches_come_from_the_photographs_and_have_texture() -> None:
     ramp = np.zeros((40, 50, 3), np.uint8)
     ramp[:, 25:] = np.arange(25)[:, None] * 10  # the left half is flat
     photo = photographs.Photograph("ramp", ramp, photographs.Credit("", "", ""))
-    drawn = patches([photo], 20, 16, np.random.default_rng(0))
+    drawn = sample_patches([photo], 20, 16, np.random.default_rng(0))
     assert drawn.shape == (20, 16, 16, 3)
     assert drawn.mean(axis=3).std(axis=(1, 2)).min() > 8
     flat = photo._replace(pixels=np.zeros((40, 50, 3), np.uint8))
     with pytest.raises(ValueError, match="no textured 16x16 patch in ramp"):
-        patches([flat], 1, 16, np.random.default_rng(0))
+        sample_patches([flat], 1, 16, np.random.default_rng(0))
 
 
 def test_seed_decides_every_byte(tmp_path: Path) -> None:
     first, again, other = (
-        files(build(tmp_path / name, Settings(seed=seed, **SMALL)))
+        files(build(tmp_path / name, AutoGANSettings(seed=seed, **SMALL)))
         for name, seed in (("first", 0), ("again", 0), ("other", 1))
     )
     assert first == again
@@ -137,8 +139,8 @@ def test_seed_decides_every_byte(tmp_path: Path) -> None:
 
 
 def test_one_generator_fewer_changes_no_other(tmp_path: Path) -> None:
-    both = files(build(tmp_path / "both", Settings(**SMALL)))
-    alone = files(build(tmp_path / "alone", Settings(**SMALL | {"unseen": []})))
+    both = files(build(tmp_path / "both", AutoGANSettings(**SMALL)))
+    alone = files(build(tmp_path / "alone", AutoGANSettings(**SMALL | {"unseen": []})))
     alone.pop("manifest.json")
     assert alone.items() <= both.items()
 
@@ -163,12 +165,12 @@ def test_the_slower_of_two_builds_discards_its_own(
     def overtaken(name: str, *rest: Any) -> Autoencoder:
         if name == "nearest":
             monkeypatch.setattr(autogan, "train", train)
-            build(tmp_path / "set", Settings(**SMALL))
+            build(tmp_path / "set", AutoGANSettings(**SMALL))
             (tmp_path / "set" / "first").touch()
         return train(name, *rest)
 
     monkeypatch.setattr(autogan, "train", overtaken)
-    build(tmp_path / "set", Settings(**SMALL))
+    build(tmp_path / "set", AutoGANSettings(**SMALL))
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
     assert (tmp_path / "set" / "first").exists()
 
@@ -185,7 +187,7 @@ def test_cache_is_built_once_for_each_choice_of_settings(
 @pytest.mark.parametrize("upsampler", UPSAMPLERS)
 def test_training_is_reproducible_and_leaves_the_global_random_state(upsampler: str) -> None:
     before = torch.get_rng_state()
-    photos = photographs.embedded()["train"]
+    photos = photographs.load_embedded()["train"]
     first, again, other = (train(upsampler, photos, seed, steps=2) for seed in (0, 0, 1))
     assert torch.equal(before, torch.get_rng_state())
     same = [torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True)]
@@ -224,7 +226,7 @@ def test_folder_is_split_by_the_seed(tmp_path: Path) -> None:
         noise(tmp_path / f"{number}.png", number)
 
     def names(seed: int) -> dict[str, list[str]]:
-        split = photographs.from_folder(tmp_path, seed, smallest=48)
+        split = photographs.load_folder(tmp_path, seed, smallest=48)
         return {part: [photo.name for photo in split[part]] for part in photographs.SPLITS}
 
     assert {part: len(listed) for part, listed in names(0).items()} == {
@@ -244,26 +246,26 @@ def test_orientation_in_exif_is_applied(tmp_path: Path) -> None:
         tmp_path / "0.jpg", exif=exif
     )
     (tmp_path / "0.png").unlink()
-    split = photographs.from_folder(tmp_path, 0, smallest=48)
+    split = photographs.load_folder(tmp_path, 0, smallest=48)
     shapes = {photo.name: photo.pixels.shape for part in split.values() for photo in part}
     assert shapes["0.jpg"] == (90, 70, 3)
 
 
 def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there is no folder"):
-        photographs.from_folder(tmp_path / "none", 0, 48)
+        photographs.load_folder(tmp_path / "none", 0, 48)
     with pytest.raises(ValueError, match="holds 0 different photographs"):
-        photographs.from_folder(tmp_path, 0, 48)
+        photographs.load_folder(tmp_path, 0, 48)
     for number in range(2):
         noise(tmp_path / f"{number}.png", number)
     with pytest.raises(ValueError, match="holds 2 different photographs, at least 3"):
-        photographs.from_folder(tmp_path, 0, 48)
+        photographs.load_folder(tmp_path, 0, 48)
     noise(tmp_path / "narrow.png", 2, width=47)
     with pytest.raises(ValueError, match=r"narrow\.png is 47x80, smaller than 48"):
-        photographs.from_folder(tmp_path, 0, 48)
+        photographs.load_folder(tmp_path, 0, 48)
     (tmp_path / "narrow.png").write_text("no image")
     with pytest.raises(ValueError, match=r"narrow\.png cannot be read"):
-        photographs.from_folder(tmp_path, 0, 48)
+        photographs.load_folder(tmp_path, 0, 48)
 
 
 @pytest.mark.parametrize(
@@ -277,4 +279,4 @@ def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
 )
 def test_settings_that_cannot_be_used(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Settings(**wrong)
+        AutoGANSettings(**wrong)

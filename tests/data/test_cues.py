@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tff.data.synthetic import photographs
-from tff.data.synthetic.photographs import patches
+from tff.data.synthetic.photographs import sample_patches
 from tff.data.synthetic.planted_cues import CUES, REAL, luma
 
 SIZE = 64
@@ -37,7 +37,7 @@ def saturated() -> NDArray[np.uint8]:
 
 
 def natural() -> NDArray[np.uint8]:
-    return patches(photographs.embedded()["train"], 6, SIZE, rng(3))
+    return sample_patches(photographs.load_embedded()["train"], 6, SIZE, rng(3))
 
 
 KINDS = (noise, flat, saturated, natural)

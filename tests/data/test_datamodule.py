@@ -41,15 +41,15 @@ def undivided(tmp_path) -> Path:
 
 def test_divided_tree(divided):
     folder = Folder(str(divided), size=8)
-    assert folder.divided
+    assert folder.has_splits
     assert [len(folder.manifest(s)) for s in ("train", "val", "test")] == [12, 6, 8]
     splits = folder.splits()
     assert splits.discovery.manifest.equals(folder.manifest("val"))
     assert splits.test.manifest.equals(folder.manifest("test"))
     assert splits.test.generators == ["progan", "stargan"]
-    limited = splits.limited(1)
+    limited = splits.subsample(1)
     assert [len(limited.discovery), len(limited.test)] == [2, 4]
-    assert list(folder.everything().named) == ["train", "discovery", "test"]
+    assert list(folder.all_splits().by_name) == ["train", "discovery", "test"]
 
 
 def test_divided_tree_without_a_set(divided):
@@ -62,7 +62,7 @@ def test_divided_tree_without_a_set(divided):
 
 def test_undivided_tree_is_divided_once(undivided):
     folder = Folder(str(undivided))
-    assert not folder.divided
+    assert not folder.has_splits
     found = {split: folder.manifest(split) for split in ("train", "val", "test")}
     paths = [p for table in found.values() for p in table["path"]]
     assert len(paths) == len(set(paths)) == 240

@@ -16,7 +16,7 @@ from tff.augmentations.jpeg import JPEG
 from tff.data.dataset import Images, View, pixels
 from tff.data.layout import LABELS
 from tff.data.loaders import EvaluationBatches, TrainingBatches, loader
-from tff.data.manifest import index
+from tff.data.manifest import list_images
 
 NOISE = np.random.default_rng(0).integers(0, 256, (24, 30, 3), dtype=np.uint8)
 
@@ -32,7 +32,7 @@ def put(root: Path, *names: str, size: tuple[int, int] = (6, 5)) -> None:
 def test_rows(tmp_path):
     put(tmp_path, "b/1_fake/x.png", "b/0_real/y.jpg", "a/1_fake/z.PNG", "a/0_real/z.bmp")
     (tmp_path / "a" / "notes.txt").write_text("no image")
-    table = index(tmp_path)
+    table = list_images(tmp_path).table
     assert [Path(p).relative_to(tmp_path).as_posix() for p in table["path"]] == [
         "a/0_real/z.bmp",
         "a/1_fake/z.PNG",
@@ -53,8 +53,8 @@ def test_names_of_labels(real, fake, tmp_path):
     put(tmp_path, f"g/{real}/x.png", f"g/{fake}/x.png")
     found = dict(
         zip(
-            index(tmp_path)["path"].map(lambda p: Path(p).parent.name),
-            index(tmp_path)["label"],
+            list_images(tmp_path).table["path"].map(lambda p: Path(p).parent.name),
+            list_images(tmp_path).table["label"],
             strict=True,
         )
     )
@@ -75,7 +75,7 @@ def test_nearest_folder_decides(tmp_path):
     )
     labels = {
         Path(p).relative_to(tmp_path).as_posix(): v
-        for p, v in index(tmp_path)[["path", "label"]].itertuples(index=False)
+        for p, v in list_images(tmp_path).table[["path", "label"]].itertuples(index=False)
     }
     assert labels == {
         "ai/nature/x.png": 0,
@@ -88,20 +88,20 @@ def test_nearest_folder_decides(tmp_path):
 def test_flat_tree_takes_the_name_of_the_root(tmp_path, monkeypatch):
     put(tmp_path / "set", "0_real/x.png", "1_fake/x.png")
     (tmp_path / "other").mkdir()
-    assert set(index(tmp_path / "set")["generator"]) == {"set"}
-    assert set(index(tmp_path / "other" / ".." / "set")["generator"]) == {"set"}
+    assert set(list_images(tmp_path / "set").table["generator"]) == {"set"}
+    assert set(list_images(tmp_path / "other" / ".." / "set").table["generator"]) == {"set"}
 
 
 def test_class_folders(tmp_path):
     put(tmp_path, *(f"gan/{c}/{k}/x.png" for c in ("car", "cat") for k in ("0_real", "1_fake")))
-    table = index(tmp_path)
+    table = list_images(tmp_path).table
     assert set(table["generator"]) == {"gan"}
     assert table["label"].tolist() == [0, 1, 0, 1]
 
 
 def test_unicode_and_spaces(tmp_path):
     put(tmp_path, "gén 猫/0_real/é 1.png", "gén 猫/1_fake/日本.jpeg")
-    table = index(tmp_path)
+    table = list_images(tmp_path).table
     assert set(table["generator"]) == {"gén 猫"}
     assert [pixels(p).shape for p in table["path"]] == [(5, 6, 3)] * 2
 
@@ -109,7 +109,7 @@ def test_unicode_and_spaces(tmp_path):
 def test_generator_of_one_kind(tmp_path):
     put(tmp_path, "a/0_real/x.png", "a/1_fake/x.png", "lonely/1_fake/x.png")
     with pytest.raises(ValueError, match=r"lonely \(only generated\)") as caught:
-        index(tmp_path)
+        list_images(tmp_path)
     assert "a (only" not in str(caught.value)
 
 
@@ -118,25 +118,25 @@ def test_no_image_behind_the_name(content, tmp_path):
     put(tmp_path, "0_real/x.png", "1_fake/x.png")
     (tmp_path / "1_fake" / "bad.png").write_bytes(content)
     with pytest.raises(ValueError, match=r"1 of 3 images cannot be used: .*bad\.png \(\w+"):
-        index(tmp_path)
+        list_images(tmp_path)
     with pytest.raises(ValueError, match=r"bad\.png"):
         pixels(str(tmp_path / "1_fake" / "bad.png"))
 
 
 def test_no_label_no_folder_no_images(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        index(tmp_path / "nowhere")
+        list_images(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="no images"):
-        index(tmp_path)
+        list_images(tmp_path)
     put(tmp_path, "g/train/x.png")
     with pytest.raises(ValueError, match=r"no folder above g/train/x\.png says .*0_real"):
-        index(tmp_path)
+        list_images(tmp_path)
 
 
 def test_root_of_a_label_name_does_not_count(tmp_path):
     put(tmp_path / "fake", "x.png")
     with pytest.raises(ValueError, match=r"no folder above x\.png"):
-        index(tmp_path / "fake")
+        list_images(tmp_path / "fake")
 
 
 ODD = {
@@ -191,7 +191,7 @@ def test_no_rotation_by_exif(orientation, tmp_path):
     found = pixels(str(path))
     assert found.shape == NOISE.shape
     assert np.abs(found.astype(int) - Image.open(path)).max() <= 1
-    row = index(tmp_path).iloc[1]
+    row = list_images(tmp_path).table.iloc[1]
     assert (row["height"], row["width"]) == NOISE.shape[:2]
 
 
@@ -224,7 +224,7 @@ def tree(tmp_path) -> Path:
 
 
 def test_sample(tree):
-    images = Images(index(tree))
+    images = Images(list_images(tree).table)
     assert len(images) == 8
     for row in range(8):
         batch = images[0, row]
@@ -239,15 +239,15 @@ def test_sample(tree):
 
 @pytest.mark.parametrize("crop", [1, 7, 16])
 def test_crop_is_the_centre(crop, tree):
-    images = Images(index(tree), view=View(f"center{crop}"))
-    whole = Images(index(tree))
+    images = Images(list_images(tree).table, view=View(f"center{crop}"))
+    whole = Images(list_images(tree).table)
     for row in range(8):
         found, full = images[0, row].image, whole[0, row].image
         assert tuple(found.shape[1:]) == (crop, crop) == tuple(images.sizes()[row])
         top, left = ((side - crop) // 2 for side in full.shape[1:])
         assert torch.equal(found, full[:, top : top + crop, left : left + crop])
     with pytest.raises(ValueError, match=r"smaller than data\.crop=center27"):
-        Images(index(tree), view=View("center27"))[0, 0]
+        Images(list_images(tree).table, view=View("center27"))[0, 0]
 
 
 def pipeline() -> A.Compose:
@@ -263,7 +263,7 @@ def pipeline() -> A.Compose:
 
 
 def test_samples_are_functions_of_seed_epoch_and_row(tree):
-    table = index(tree)
+    table = list_images(tree).table
 
     def sample(seed: int, epoch: int, row: int) -> bytes:
         images = Images(table, transform=pipeline(), seed=seed)
@@ -278,7 +278,7 @@ def test_samples_are_functions_of_seed_epoch_and_row(tree):
 
 
 def test_workers_do_not_matter(tree):
-    images = Images(index(tree), transform=pipeline(), seed=5)
+    images = Images(list_images(tree).table, transform=pipeline(), seed=5)
 
     def run(workers: int) -> list[bytes]:
         batches = TrainingBatches(8, 2, seed=1)
@@ -296,7 +296,7 @@ def test_workers_do_not_matter(tree):
 
 
 def test_loader_stacks(tree):
-    images = Images(index(tree), view=View("center16"))
+    images = Images(list_images(tree).table, view=View("center16"))
     (batch,) = loader(images, EvaluationBatches(images, 8), 0)
     assert batch.image.shape == (8, 3, 16, 16)
     assert batch.label.tolist() == images.manifest["label"].tolist()
@@ -315,7 +315,7 @@ def table(**counts: tuple[int, int]) -> pd.DataFrame:
 
 def test_limited():
     images = Images(table(b=(9, 2), a=(4, 7)))
-    few = images.limited(3, seed=1)
+    few = images.subsample(3, seed=1)
     assert few.manifest.groupby(["generator", "label"]).size().to_dict() == {
         ("a", 0): 3,
         ("a", 1): 3,
@@ -325,9 +325,9 @@ def test_limited():
     assert few.manifest.index.tolist() == list(range(11))
     assert few.manifest["path"].is_unique
     assert set(few.manifest["path"]) <= set(images.manifest["path"])
-    assert few.manifest.equals(images.limited(3, seed=1).manifest)
-    assert not few.manifest.equals(images.limited(3, seed=2).manifest)
-    assert images.limited(None) is images
+    assert few.manifest.equals(images.subsample(3, seed=1).manifest)
+    assert not few.manifest.equals(images.subsample(3, seed=2).manifest)
+    assert images.subsample(None) is images
 
 
 def test_counts_and_generators():

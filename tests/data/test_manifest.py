@@ -21,7 +21,7 @@ from tff.data import manifest as listing
 from tff.data.dataset import Images
 from tff.data.folder import Folder
 from tff.data.layout import Layout
-from tff.data.manifest import index, manifest
+from tff.data.manifest import list_images
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -92,7 +92,7 @@ def test_a_set_as_it_is_given_out(name, tmp_path):
         folders = Path(row.path).relative_to(tmp_path).parts
         real = bool(set(folders) & {"0_real", "nature", "real", "REAL"})
         assert row.label == (0 if real else 1)
-    there = data.splits_there()
+    there = data.available_splits()
     used = [path for split in there for path in data.manifest(split)["path"]]
     assert sorted(used) == sorted(str(tmp_path / path) for path in TREES[name])
     if "train" in there:
@@ -123,17 +123,17 @@ def test_forensynths_has_classes_and_one_generator_to_train_on(tmp_path):
 def test_a_set_of_which_only_a_part_has_come(tmp_path):
     put(tmp_path, *(name for name in TREES["forensynths"] if name.startswith("val")))
     data = named("forensynths", tmp_path)
-    assert data.splits_there() == ["val"]
-    splits = data.everything()
-    assert list(splits.named) == ["test"]  # it stands for all
+    assert data.available_splits() == ["val"]
+    splits = data.all_splits()
+    assert list(splits.by_name) == ["test"]  # it stands for all
     assert len(splits.test) == 8
     with pytest.raises(ValueError, match=r"train/\{class\}"):
         data.images("train")
     with pytest.raises(FileNotFoundError, match="no such folder"):
-        named("forensynths", tmp_path / "nowhere").everything()
+        named("forensynths", tmp_path / "nowhere").all_splits()
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no images"):
-        named("forensynths", tmp_path / "empty").everything()
+        named("forensynths", tmp_path / "empty").all_splits()
 
 
 def test_generators_that_share_real_images(tmp_path):
@@ -173,14 +173,14 @@ def test_limit_is_seeded_and_takes_classes_evenly(tmp_path):
     names = [f"g/{c}/{k}/{i}.png" for c, n in (("many", 30), ("few", 3))
              for k in ("0_real", "1_fake") for i in range(n)]  # fmt: skip
     put(tmp_path, *names)
-    images = Images(index(tmp_path))
-    found = images.limited(6, seed=1)
+    images = Images(list_images(tmp_path).table)
+    found = images.subsample(6, seed=1)
     assert len(found) == 12
     counts = found.manifest.groupby(["label", "class"]).size()
     assert counts.tolist() == [3, 3, 3, 3]
-    assert found.manifest.equals(images.limited(6, seed=1).manifest)
-    assert not found.manifest.equals(images.limited(6, seed=2).manifest)
-    assert len(images.limited(1000)) == len(images)
+    assert found.manifest.equals(images.subsample(6, seed=1).manifest)
+    assert not found.manifest.equals(images.subsample(6, seed=2).manifest)
+    assert len(images.subsample(1000)) == len(images)
 
 
 def test_broken_files_are_named_or_left_out(tmp_path):
@@ -191,10 +191,10 @@ def test_broken_files_are_named_or_left_out(tmp_path):
     (tmp_path / "g" / "0_real" / "cut.png").write_bytes(whole[:-30])
     (tmp_path / "g" / "0_real" / "gone.png").symlink_to(tmp_path / "nowhere.png")
     with pytest.raises(ValueError, match=r"4 of 10 images cannot be used") as caught:
-        index(tmp_path)
+        list_images(tmp_path)
     for name in ("empty.png (empty file)", "text.jpg (not an image)", "cut.png", "gone.png"):
         assert name in str(caught.value)
-    found = manifest(tmp_path, on_corrupt="skip")
+    found = list_images(tmp_path, on_corrupt="skip")
     assert len(found.table) == 6
     assert found.table.index.tolist() == list(range(6))
     assert len(found.skipped) == 4
@@ -210,7 +210,7 @@ def test_many_names_are_cut_short(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     with pytest.raises(ValueError, match=r"19\.png \(empty file\) and 10 more\."):
-        index(tmp_path)
+        list_images(tmp_path)
 
 
 @pytest.fixture
@@ -224,20 +224,20 @@ def probed(monkeypatch):
 def test_only_new_and_changed_files_are_looked_at(tmp_path, probed):
     root, cache = tmp_path / "images", tmp_path / "cache"
     put(root, *(f"g/{k}/{i}.png" for k in ("0_real", "1_fake") for i in range(4)))
-    first = index(root, cache=cache)
+    first = list_images(root, cache=cache).table
     assert len(probed) == 8
-    assert index(root, cache=cache).equals(first)
+    assert list_images(root, cache=cache).table.equals(first)
     assert len(probed) == 8
     put(root, "g/0_real/new.png")
     put(root, "g/0_real/1.png", size=(9, 9))
     (root / "g" / "1_fake" / "3.png").unlink()
-    table = index(root, cache=cache)
+    table = list_images(root, cache=cache).table
     assert {Path(p).name for p in probed[8:]} == {"new.png", "1.png"}
-    pd.testing.assert_frame_equal(table, index(root))
+    pd.testing.assert_frame_equal(table, list_images(root).table)
     assert table["height"].tolist().count(9) == 1
-    index(root, cache=cache, pixels=True)  # asks for more than is known
+    list_images(root, cache=cache, pixels=True)  # asks for more than is known
     assert len(probed) == 8 + 2 + 8 + 8
-    index(root, cache=cache)
+    list_images(root, cache=cache)
     assert len(probed) == 26
     assert [p.suffix for p in cache.iterdir()] == [".parquet"]
 
@@ -245,16 +245,16 @@ def test_only_new_and_changed_files_are_looked_at(tmp_path, probed):
 def test_a_damaged_or_forbidden_cache_costs_time_only(tmp_path, probed, caplog):
     root, cache = tmp_path / "images", tmp_path / "cache"
     put(root, "g/0_real/0.png", "g/1_fake/0.png")
-    table = index(root, cache=cache)
+    table = list_images(root, cache=cache).table
     (store,) = cache.iterdir()
     store.write_bytes(b"PAR1 no more")
-    assert index(root, cache=cache).equals(table)
+    assert list_images(root, cache=cache).table.equals(table)
     assert len(probed) == 4
     assert "not readable" in caplog.text
-    assert index(root, cache=cache).equals(table)
+    assert list_images(root, cache=cache).table.equals(table)
     assert len(probed) == 4
     (tmp_path / "file").touch()
-    assert index(root, cache=tmp_path / "file").equals(table)
+    assert list_images(root, cache=tmp_path / "file").table.equals(table)
     assert "nothing is kept" in caplog.text
 
 
@@ -266,7 +266,7 @@ def test_what_a_killed_writer_left_in_the_cache_is_removed(tmp_path):
         part = temporary_path(cache / "images.parquet")
         part.touch()
         os.utime(part, (time.time() - age,) * 2)
-    index(root, cache=cache)
+    list_images(root, cache=cache)
     left = [p for p in cache.iterdir() if p.suffix == ".part"]
     assert len(left) == 1  # another one may be at it
     assert left[0].stat().st_mtime > time.time() - 3600
@@ -277,7 +277,7 @@ def test_links_to_folders_are_followed_once(tmp_path):
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "g").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "0_real" / "back").symlink_to(tmp_path / "set")
-    assert len(index(tmp_path / "set")) == 2
+    assert len(list_images(tmp_path / "set").table) == 2
 
 
 KILLED = """
@@ -288,7 +288,7 @@ files._PORTION, files._SAVING = 5, 0
 true = files.probe
 files.probe = lambda *a: (time.sleep(0.02), true(*a))[1]
 files._THREADS = 1
-files.files(Path(sys.argv[1]), Path(sys.argv[2]))
+files.scan(Path(sys.argv[1]), Path(sys.argv[2]))
 """
 
 
@@ -303,6 +303,6 @@ def test_what_was_listed_survives_a_kill(tmp_path, probed):
     time.sleep(0.3)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    table = index(root, cache=cache)
+    table = list_images(root, cache=cache).table
     assert 0 < len(probed) < 200
-    assert table.equals(index(root))
+    assert table.equals(list_images(root).table)

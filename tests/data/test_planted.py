@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from tff.data.synthetic import planted
-from tff.data.synthetic.planted import Planted, Settings, build
+from tff.data.synthetic.planted import Planted, PlantedSettings, build
 from tff.data.synthetic.planted_cues import CUES
 
 SIZE, COUNTS = 32, {"train": 6, "val": 4, "test": 200}
@@ -48,7 +48,8 @@ def pixels(folder: Path) -> NDArray[np.float64]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set with many test images of every cue."""
     return build(
-        tmp_path_factory.mktemp("planted") / "set", Settings(size=SIZE, counts=COUNTS, cue="blur")
+        tmp_path_factory.mktemp("planted") / "set",
+        PlantedSettings(size=SIZE, counts=COUNTS, cue="blur"),
     )
 
 

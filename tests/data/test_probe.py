@@ -9,7 +9,7 @@ from PIL import Image
 from tff.data import dataset as decoding
 from tff.data import manifest as probing
 from tff.data.dataset import decode
-from tff.data.manifest import probe, quality_of
+from tff.data.manifest import estimate_quality, probe
 
 NOISE = np.random.default_rng().integers(0, 256, (37, 51, 3), dtype=np.uint8)
 SMOOTH = np.asarray(Image.fromarray(NOISE[:4, :5]).resize((64, 48), Image.Resampling.BICUBIC))
@@ -38,9 +38,9 @@ def test_quality_and_chroma_of_every_jpeg_of_libjpeg(subsampling):
 def test_a_foreign_quantisation_table_gets_the_nearest_quality():
     table = Image.open(io.BytesIO(encoded(Image.fromarray(NOISE), "JPEG", quality=80)))
     table = table.quantization[0]
-    assert quality_of([v + (i == 5) for i, v in enumerate(table)]) in (79, 80)
-    assert quality_of([1] * 64) == 100
-    assert quality_of([255] * 64) == 1
+    assert estimate_quality([v + (i == 5) for i, v in enumerate(table)]) in (79, 80)
+    assert estimate_quality([1] * 64) == 100
+    assert estimate_quality([255] * 64) == 1
 
 
 KINDS = {
@@ -85,7 +85,7 @@ def test_no_image(data, problem):
 def test_more_pixels_than_memory(monkeypatch):
     data = encoded(Image.fromarray(NOISE), "PNG")
     for module in (probing, decoding):
-        monkeypatch.setattr(module, "MOST_PIXELS", 37 * 51 - 1)
+        monkeypatch.setattr(module, "MAX_PIXELS", 37 * 51 - 1)
     assert "more than" in look(data).problem
     with pytest.raises(ValueError, match=r"51x37 pixels are more"):
         decode(data, "x")

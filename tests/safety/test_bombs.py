@@ -11,7 +11,7 @@ from tests.helpers.forged_images import PIXELS, bmp, chunk, gif, jpeg, png, tiff
 
 from tff.data.dataset import View, decode
 from tff.data.manifest import probe
-from tff.data.synthetic.photographs import from_folder
+from tff.data.synthetic.photographs import load_folder
 
 
 @pytest.mark.parametrize("make", [png, jpeg, gif, bmp, tiff], ids=lambda make: make.__name__)
@@ -30,7 +30,7 @@ def test_a_bomb_among_photographs(tmp_path, little_memory):
             png(10_001, 10_000, chunk(b"teXt", b"%d" % number))
         )
     with pytest.raises(ValueError, match=r"\d\.png cannot be read .* are more than"):
-        from_folder(tmp_path, 0, 1)
+        load_folder(tmp_path, 0, 1)
 
 
 SPOOL = zlib.compress(bytes(900_000_000), 9)

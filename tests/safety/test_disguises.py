@@ -14,7 +14,7 @@ from tests.helpers.tiny import tree
 from tff.data.dataset import FORMATS, decode
 from tff.data.folder import Folder
 from tff.data.manifest import SUFFIXES, probe
-from tff.data.synthetic.photographs import from_folder
+from tff.data.synthetic.photographs import load_folder
 
 OTHERS = {
     "postscript": EPS,
@@ -48,7 +48,7 @@ def test_no_interpreter_of_programs_is_started(tmp_path, monkeypatch, witness):
     for name in "ab":
         (tmp_path / f"images/{name}.png").write_bytes(EPS + name.encode())
     with pytest.raises(ValueError, match="cannot be read as an image"):
-        from_folder(root, 0, 1)
+        load_folder(root, 0, 1)
     assert not witness.exists()
     with pytest.raises(OSError), Image.open(io.BytesIO(EPS)) as image:  # Pillow itself would
         image.load()

@@ -11,8 +11,8 @@ from tests.helpers.forged_images import EPS, encoded, jpeg, png
 from tests.helpers.tiny import tree
 
 from tff.data.dataset import read
-from tff.data.folder import Folder, rows
-from tff.data.synthetic.photographs import from_folder
+from tff.data.folder import Folder, list_parquet_images
+from tff.data.synthetic.photographs import load_folder
 
 
 @pytest.fixture
@@ -33,13 +33,13 @@ def test_pipes_and_devices_are_not_opened(root):
             read(str(root / "seen/1_fake" / name))
     os.mkfifo(root / "rows.parquet")
     with pytest.raises(ValueError, match=r"no \.parquet files in it"):
-        rows(root, "train", None, "error")
+        list_parquet_images(root, "train", None, "error")
 
 
 def test_photographs_are_files(root):
     os.mkfifo(root / "pipe.png")
     (root / "folder.png").mkdir()
-    found = from_folder(root, 0, 1)
+    found = load_folder(root, 0, 1)
     assert sum(map(len, found.values())) == 24
 
 
@@ -79,4 +79,4 @@ def parquet(path, images, kind=None):
 def test_rows_of_parquet_files(images, problem, tmp_path, little_memory):
     parquet(tmp_path / "train.parquet", images)
     with pytest.raises(ValueError, match=rf"train\.parquet.*{problem}"):
-        rows(tmp_path, "train", None, "error")
+        list_parquet_images(tmp_path, "train", None, "error")

@@ -68,8 +68,9 @@ def test_few_can_be_called_at_all(package, kind, few):
     "settings",
     [
         {"_target_": "tff.data.download.__main__.main", "arguments": ["cifake", "to={inside}"]},
-        {"_target_": "tff.data.manifest.save", "table": 1, "store": "{inside}/x"},
-        {"_target_": "tff.data.synthetic.image_tree.write", "images": [], "folder": "{inside}/x"},
+        {"_target_": "tff.data.manifest.save_cache", "table": 1, "store": "{inside}/x"},
+        {"_target_": "tff.data.synthetic.image_tree.write_images", "images": [],
+         "folder": "{inside}/x"},
         {"_target_": "tff.data.folder.Folder", "root": {"_target_": "os.mkdir", "path": "x"}},
         {"_target_": "tff.data.folder.Folder", "root": "x", "layout": {"train": 3}},
         {"_target_": "tff.data.folder.Folder", "root": "x", "layout": {"train": {"folders":

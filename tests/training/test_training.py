@@ -83,7 +83,7 @@ def test_callback_and_analysis_agree_to_the_last_bit(root, tmp_path):
     detector.load_state_dict(
         {k.removeprefix("detector."): v for k, v in weights.items() if k.startswith("detector.")}
     )
-    results = run(ANALYSES, subject(detector, data.splits().limited(5), device="cpu"))
+    results = run(ANALYSES, subject(detector, data.splits().subsample(5), device="cpu"))
     write(results, tmp_path / "again", {})
     for name in ("ranking", "ablation"):
         one, other = (
@@ -128,7 +128,7 @@ def test_two_processes_train_and_analyse(root, tmp_path):
     detector.load_state_dict(
         {k.removeprefix("detector."): v for k, v in weights.items() if k.startswith("detector.")}
     )
-    images = Folder(root=str(root)).splits().limited(5)
+    images = Folder(root=str(root)).splits().subsample(5)
     write(run(ANALYSES, subject(detector, images, device="cpu")), tmp_path / "again", {})
     for name in ("ranking", "ablation"):
         two, one = (
@@ -183,7 +183,7 @@ def test_compiled_training_is_training(root, tmp_path):
         )  # fmt: skip
         trainer.fit(module, data)
         weights.append(module.detector.state_dict())
-        images = data.splits().limited(4)
+        images = data.splits().subsample(4)
         found = subject(module.detector, images, device="cpu").evaluate().logits
         assert len(found) == len(images.test)
     plain, compiled = weights

@@ -31,7 +31,7 @@ class Audit(Analysis):
 
     def answer(self, subject: Subject) -> Result:
         """Tables `formats`, `format_bias`, `duplicates`, `odd_files`."""
-        sets = subject.images.named
+        sets = subject.images.by_name
         result = Result(
             "Can the files alone be told apart?", ABOUT.format(alarm=sanity_checks.ALARM)
         )

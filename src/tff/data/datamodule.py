@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from tff.data.dataset import Images, Transform, View
 from tff.data.layout import Layout
 from tff.data.loaders import EvaluationBatches, TrainingBatches, loader
-from tff.data.manifest import ANY, Manifest, manifest
+from tff.data.manifest import ANY_LAYOUT, Manifest, list_images
 from tff.distributed import get_world_size
 from tff.types import Batch
 
@@ -36,13 +36,15 @@ class Splits(NamedTuple):
     test: Images
     train: Images | None = None
 
-    def limited(self, limit: int | None, seed: int = 0) -> Splits:
+    def subsample(self, limit: int | None, seed: int = 0) -> Splits:
         """At most so many images of each generator and label in each set."""
-        train = self.train and self.train.limited(limit, seed)
-        return Splits(self.discovery.limited(limit, seed), self.test.limited(limit, seed), train)
+        train = self.train and self.train.subsample(limit, seed)
+        return Splits(
+            self.discovery.subsample(limit, seed), self.test.subsample(limit, seed), train
+        )
 
     @property
-    def named(self) -> dict[str, Images]:
+    def by_name(self) -> dict[str, Images]:
         """The sets by the names that a reader knows them by; one that stands for both, once."""
         sets = {} if self.train is None else {"train": self.train}
         if not self.discovery.manifest.equals(self.test.manifest):
@@ -104,10 +106,10 @@ class Data(LightningDataModule, ABC):
         self.match_format, self.on_corrupt, self.pixels = match_format, on_corrupt, pixels
         #: Folder for what is known of files.
         self.files = Path(cache).expanduser() / "files" if cache else None
-        self._listed: dict[str, Manifest] = {}
+        self._manifests: dict[str, Manifest] = {}
 
     @abstractmethod
-    def listed(self, split: str) -> Manifest:
+    def list_images(self, split: str) -> Manifest:
         """All images of `train`, `val` or `test`, and the files that cannot be used."""
 
     def real_of(self, split: str) -> Mapping[str, str]:
@@ -118,7 +120,7 @@ class Data(LightningDataModule, ABC):
         """What a reader of a report should know of a set."""
         return []
 
-    def splits_there(self) -> list[str]:
+    def available_splits(self) -> list[str]:
         """Which of train, val and test there are."""
         return list(SPLITS)
 
@@ -128,11 +130,11 @@ class Data(LightningDataModule, ABC):
 
     def images(self, split: str) -> Images:
         """The images of `train`, `val` or `test`, without augmentation."""
-        if split not in self._listed:
-            self._listed[split] = self.listed(split)
+        if split not in self._manifests:
+            self._manifests[split] = self.list_images(split)
             if notes := self.notes(split):
                 log.warning("%s set is not as published: %s", split, "; ".join(notes))
-        table, skipped = self._listed[split]
+        table, skipped = self._manifests[split]
         images = Images(
             table,
             self.view,
@@ -142,7 +144,7 @@ class Data(LightningDataModule, ABC):
             skipped=skipped,
             notes=tuple(self.notes(split)),
         )
-        return images.chosen(self.generators, self.classes).limited(self.limit, self.seed)
+        return images.select(self.generators, self.classes).subsample(self.limit, self.seed)
 
     def discovery(self) -> Images:
         """The images on which channels are ranked."""
@@ -156,9 +158,9 @@ class Data(LightningDataModule, ABC):
         """The images of an analysis."""
         return Splits(self.discovery(), self.test())
 
-    def everything(self) -> Splits:
+    def all_splits(self) -> Splits:
         """All sets that there are, for a look at the files; one may stand for one that is not."""
-        sets = {split: self.images(split) for split in self.splits_there()}
+        sets = {split: self.images(split) for split in self.available_splits()}
         last = list(sets.values())[-1]
         return Splits(sets.get("val", last), sets.get("test", last), sets.get("train"))
 
@@ -200,8 +202,8 @@ class Data(LightningDataModule, ABC):
                 f"with aug.resize={self.size}"
             ) from error
 
-    def _list(self, root: Path, layout: Layout = ANY) -> Manifest:
+    def _list(self, root: Path, layout: Layout = ANY_LAYOUT) -> Manifest:
         """What is below a folder, with the options of this set."""
-        return manifest(
+        return list_images(
             root, layout, cache=self.files, pixels=self.pixels, on_corrupt=self.on_corrupt
         )

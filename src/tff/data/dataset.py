@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch.utils.data import Dataset
 
-from tff.data.layout import real_for
+from tff.data.layout import real_source
 from tff.types import Batch
 
 #: The kinds of files that are read, whatever their names say. Pillow knows forty more, one of which
 #: (PostScript) it hands to an interpreter of programs.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 #: Larger images are refused: a small file may unfold into all of the memory.
-MOST_PIXELS = 100_000_000
+MAX_PIXELS = 100_000_000
 # Pixels as stored, as Pillow and the published code see them: no rotation by EXIF.
 _FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 #: Modes of Pillow that OpenCV, which is faster, turns into the same pixels.
@@ -54,8 +54,8 @@ def decode(data: bytes, name: str) -> NDArray[np.uint8]:
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if image.width * image.height > MOST_PIXELS:
-                raise ValueError(f"{image.width}x{image.height} pixels are more than {MOST_PIXELS}")
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{image.width}x{image.height} pixels are more than {MAX_PIXELS}")
             if image.mode in _ALIKE and image.format in ("PNG", "JPEG"):
                 _require_chunks(data)
                 pixels = cv2.imdecode(np.frombuffer(data, np.uint8), _FLAGS)
@@ -94,11 +94,11 @@ def damage(error: Exception) -> str:
 
 
 #: Between the name of a Parquet file and the place of an image in it.
-MARK = "::"
+ROW_SEPARATOR = "::"
 #: Column with the bytes of the images, and where they may stand within it.
-COLUMN = "image_data"
+IMAGE_COLUMN = "image_data"
 # Of a Parquet file only: `::` may also stand in the names of folders.
-_ROW = re.compile(rf"(?P<file>.+\.parquet){MARK}(?P<group>\d+)\.(?P<row>\d+)", re.DOTALL)
+_ROW = re.compile(rf"(?P<file>.+\.parquet){ROW_SEPARATOR}(?P<group>\d+)\.(?P<row>\d+)", re.DOTALL)
 
 
 def pixels(path: str) -> NDArray[np.uint8]:
@@ -129,7 +129,7 @@ def read(path: str) -> bytes:
 @lru_cache(maxsize=4)
 def _group(file: str, group: int) -> list[bytes]:
     """The images of a row group: the smallest piece that can be read at once."""
-    column = pq.ParquetFile(file).read_row_group(group, columns=[COLUMN])[COLUMN]
+    column = pq.ParquetFile(file).read_row_group(group, columns=[IMAGE_COLUMN])[IMAGE_COLUMN]
     return encoded(column.to_pylist(), file)
 
 
@@ -146,7 +146,7 @@ def encoded(values: Iterable[Any], name: str) -> list[bytes]:
     found = [value.get("bytes") if isinstance(value, dict) else value for value in values]
     if odd := [type(one).__name__ for one in found if not isinstance(one, bytes | None)]:
         raise ValueError(
-            f"{name}: the column {COLUMN} holds {odd[0]}, expected the bytes of images"
+            f"{name}: the column {IMAGE_COLUMN} holds {odd[0]}, expected the bytes of images"
         )
     return [one or b"" for one in found]
 
@@ -219,10 +219,10 @@ class View:
         if self.resize is not None and min(height, width) != self.resize:
             was = f"{height}x{width}"
             height, width = self._resized(height, width)
-            if height * width > MOST_PIXELS:
+            if height * width > MAX_PIXELS:
                 raise ValueError(
                     f"{name}: {was} pixels would become {height}x{width} by "
-                    f"data.resize={self.resize}, more than {MOST_PIXELS}; remove it or leave "
+                    f"data.resize={self.resize}, more than {MAX_PIXELS}; remove it or leave "
                     "sizes alone with data.resize=null"
                 )
             small = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
@@ -252,7 +252,7 @@ class View:
         return int(self.resize * height / width), self.resize
 
 
-WHOLE = View()
+WHOLE_IMAGE = View()
 
 
 #: Quality at which `match_format` encodes all images; lower than most sets' own.
@@ -274,7 +274,7 @@ class Images(Dataset[Batch]):
     A sample is a pure function of (seed, epoch, row), whatever worker makes it and in what order.
 
     Attributes:
-        manifest: as `manifest.index` makes it, numbered 0, 1, ...
+        manifest: as `manifest.list_images` makes it, numbered 0, 1, ...
         view: what of an image is seen.
         transform: augmentation, applied in place of the view's crop.
         match_format: whether every image is compressed alike (JPEG) before anything else.
@@ -285,7 +285,7 @@ class Images(Dataset[Batch]):
     """
 
     manifest: pd.DataFrame
-    view: View = WHOLE
+    view: View = WHOLE_IMAGE
     transform: Transform | None = None
     seed: int = 0
     match_format: bool = False
@@ -320,7 +320,7 @@ class Images(Dataset[Batch]):
     def rows_of(self, generator: str) -> NDArray[np.int64]:
         """The rows of a generator's images and of the real ones that belong to it."""
         of_row, label = self.manifest["generator"], self.manifest["label"]
-        real = real_for(generator, self.real_of)
+        real = real_source(generator, self.real_of)
         mine = ((of_row == generator) & (label == 1)) | ((of_row == real) & (label == 0))
         return np.flatnonzero(mine)
 
@@ -336,7 +336,7 @@ class Images(Dataset[Batch]):
         """(N, 2) height and width of each image as it comes out (without augmentation)."""
         return self.view.sizes(self.manifest[["height", "width"]].to_numpy(np.int64))
 
-    def chosen(self, generators: list[str] | None, classes: list[str] | None) -> Images:
+    def select(self, generators: list[str] | None, classes: list[str] | None) -> Images:
         """Those of some generators and classes only; None: of all.
 
         Raises:
@@ -356,7 +356,7 @@ class Images(Dataset[Batch]):
             keep &= self.manifest["class"].isin(classes).to_numpy()
         return replace(self, manifest=self.manifest[keep].reset_index(drop=True))
 
-    def limited(self, limit: int | None, seed: int = 0) -> Images:
+    def subsample(self, limit: int | None, seed: int = 0) -> Images:
         """At most so many images of each generator and label, drawn with the seed.
 
         Classes are taken from evenly: each gives its next image in turn.

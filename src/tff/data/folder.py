@@ -17,20 +17,28 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tff.data.datamodule import SPLITS, Data, Splits
-from tff.data.dataset import COLUMN, MARK, Images, encoded
+from tff.data.dataset import IMAGE_COLUMN, ROW_SEPARATOR, Images, encoded
 from tff.data.layout import Layout
-from tff.data.manifest import Facts, Manifest, kept, miscounted, probe, save, usable
+from tff.data.manifest import (
+    Header,
+    Manifest,
+    compare_counts,
+    drop_unusable,
+    load_cache,
+    probe,
+    save_cache,
+)
 from tff.progress import track
 
 #: What the label column may hold.
 _LABELS = {"0": 0, "1": 1, "real": 0, "fake": 1, "false": 0, "true": 1, "generated": 1}
 #: Of the table that is kept of each file.
-_COLUMNS = [*Facts._fields, "path", "label", "generator", "bytes", "split", "class"]
+_COLUMNS = [*Header._fields, "path", "label", "generator", "bytes", "split", "class"]
 #: The `generator` of all real images.
 REAL = "real"
 
 
-def rows(root: Path, split: str, cache: Path | None, on_corrupt: str) -> Manifest:
+def list_parquet_images(root: Path, split: str, cache: Path | None, on_corrupt: str) -> Manifest:
     """List the images in all Parquet files below a folder whose `split` is the given one.
 
     Their columns: `image_data` (bytes), `label` (0 and 1, or real and fake), `model_name`, and,
@@ -52,7 +60,7 @@ def rows(root: Path, split: str, cache: Path | None, on_corrupt: str) -> Manifes
     table = table[table["split"].isin(["", split])]
     if table.empty:
         raise ValueError(f"image folder {root}: its Parquet files hold no images of {split}")
-    good, skipped = usable(table, root, on_corrupt)
+    good, skipped = drop_unusable(table, root, on_corrupt)
     good = good.drop(columns=["problem", "split"])
     if good["label"].nunique() < 2:
         raise ValueError(
@@ -66,10 +74,10 @@ def _known(path: Path, cache: Path | None) -> pd.DataFrame:
     state = path.stat()
     key = f"{path.resolve()} {state.st_size} {state.st_mtime_ns}"
     store = cache and cache / f"rows-{hashlib.sha256(key.encode()).hexdigest()[:16]}.parquet"
-    if (known := kept(store, _COLUMNS)) is not None:
+    if (known := load_cache(store, _COLUMNS)) is not None:
         return known
     table = _looked_at(path)
-    save(table, store)
+    save_cache(table, store)
     return table
 
 
@@ -77,9 +85,9 @@ def _looked_at(path: Path) -> pd.DataFrame:
     try:
         file = pq.ParquetFile(path)
         there = file.schema_arrow.names
-        if missing := {COLUMN, "label", "model_name"} - set(there):
+        if missing := {IMAGE_COLUMN, "label", "model_name"} - set(there):
             raise ValueError(f"{path}: no column {', '.join(sorted(missing))}")
-        columns = [c for c in (COLUMN, "label", "model_name", "split") if c in there]
+        columns = [c for c in (IMAGE_COLUMN, "label", "model_name", "split") if c in there]
         with ThreadPoolExecutor() as pool:
             parts = [
                 _group(path, number, file.read_row_group(number, columns).to_pandas(), pool)
@@ -91,15 +99,15 @@ def _looked_at(path: Path) -> pd.DataFrame:
 
 
 def _group(path: Path, number: int, group: pd.DataFrame, pool: ThreadPoolExecutor) -> pd.DataFrame:
-    data = encoded(group[COLUMN], str(path))
+    data = encoded(group[IMAGE_COLUMN], str(path))
     facts = pool.map(lambda one: probe(io.BytesIO(one), ""), data)
     labels = group["label"].astype(str).str.lower()
     if unknown := set(labels) - set(_LABELS):
         raise ValueError(f"{path}: labels {sorted(unknown)}; known: {', '.join(_LABELS)}")
     label = labels.map(_LABELS)
     parted = group["split"].astype(str) if "split" in group else _split_of(path)
-    table = pd.DataFrame(facts, columns=list(Facts._fields)).assign(
-        path=[f"{path}{MARK}{number}.{row}" for row in range(len(group))],
+    table = pd.DataFrame(facts, columns=list(Header._fields)).assign(
+        path=[f"{path}{ROW_SEPARATOR}{number}.{row}" for row in range(len(group))],
         label=label.to_numpy(),
         generator=group["model_name"].astype(str).where(label == 1, REAL).to_numpy(),
         bytes=[len(one) for one in data],
@@ -163,19 +171,19 @@ class Folder(Data):
             self.images(split)
 
     @cached_property
-    def divided(self) -> bool:
+    def has_splits(self) -> bool:
         """Whether there is a place for each set."""
         there = any((self.root / split).is_dir() for split in SPLITS)
         return self.layout is not None or there
 
-    def splits_there(self) -> list[str]:
+    def available_splits(self) -> list[str]:
         """Which of train, val and test there are."""
         if self.layout is not None:
             there = {split for split, own in self.layout.items() if self._holds(own)}
             drawn = {"val"} if "train" in there and "val" not in self.layout else set()
             # With nothing there, whoever asks for one of them is told what was expected where.
             return [s for s in SPLITS if s in (there | drawn or self.layout)]
-        if self.divided:
+        if self.has_splits:
             return [s for s in SPLITS if (self.root / s).is_dir()]
         return list(SPLITS)
 
@@ -186,11 +194,11 @@ class Folder(Data):
         folders = (Path(folder) for folder, _, _ in os.walk(self.root))
         return any(layout.place(folder.relative_to(self.root).as_posix()) for folder in folders)
 
-    def listed(self, split: str) -> Manifest:
+    def list_images(self, split: str) -> Manifest:
         """All images of a set, and the files that cannot be used."""
         if self.layout is not None:
             return self._of_layout(self.layout, split)
-        if self.divided:
+        if self.has_splits:
             return self._list(self.root / split)
         table, skipped = self._whole
         train, val = self.fractions
@@ -208,7 +216,7 @@ class Folder(Data):
         table, skipped = (
             self._list(self.root, layout)
             if layout is not None
-            else rows(self.root, own, self.files, self.on_corrupt)
+            else list_parquet_images(self.root, own, self.files, self.on_corrupt)
         )
         if split == "test" or "val" in layouts or "train" not in layouts:
             return Manifest(table, skipped)
@@ -222,7 +230,7 @@ class Folder(Data):
 
     def _part(self, table: pd.DataFrame, low: float, high: float, split: str) -> pd.DataFrame:
         """The rows whose names' hash, as a fraction, lies in (low, high], or in [0, high]."""
-        names = table["path"].map(lambda p: p if MARK in p else Path(p).stem)
+        names = table["path"].map(lambda p: p if ROW_SEPARATOR in p else Path(p).stem)
         hashes = names.map(lambda name: zlib.crc32(f"{self.seed}/{name}".encode()))
         fraction = hashes / 2**32
         rows = table[((fraction > low) | (low == 0)) & (fraction <= high)]
@@ -241,24 +249,24 @@ class Folder(Data):
 
     def notes(self, split: str) -> list[str]:
         """Where the number of images is not the published one."""
-        if split not in self.expected or split not in self._listed:
+        if split not in self.expected or split not in self._manifests:
             return []
         chosen = self.generators or self.expected[split]
         expected = {name: n for name, n in self.expected[split].items() if name in chosen}
-        return miscounted(self._listed[split].table, expected)
+        return compare_counts(self._manifests[split].table, expected)
 
     def test(self) -> Images:
         """The test set of a divided tree; of an undivided one, all images."""
-        return super().test() if self.divided else self._all()
+        return super().test() if self.has_splits else self._all()
 
     def discovery(self) -> Images:
         """The validation set of a divided tree; of an undivided one, all images."""
-        return super().discovery() if self.divided else self._all()
+        return super().discovery() if self.has_splits else self._all()
 
-    def everything(self) -> Splits:
+    def all_splits(self) -> Splits:
         """All sets of a divided tree; an undivided one is looked at as a whole."""
-        return super().everything() if self.divided else self.splits()
+        return super().all_splits() if self.has_splits else self.splits()
 
     def _all(self) -> Images:
-        self._listed["all"] = self._whole
+        self._manifests["all"] = self._whole
         return self.images("all")

@@ -68,10 +68,10 @@ class Layout:
 
     def real(self, generator: str) -> str:
         """The `generator` of the real images that belong to a generator."""
-        return real_for(generator, self.real_of)
+        return real_source(generator, self.real_of)
 
 
-def real_for(generator: str, real_of: Mapping[str, str]) -> str:
+def real_source(generator: str, real_of: Mapping[str, str]) -> str:
     """The name under which the real images that belong to a generator stand."""
     return real_of.get(generator, real_of.get("*", generator))
 

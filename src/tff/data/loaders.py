@@ -85,17 +85,17 @@ class TrainingBatches(Sampler[Keys]):
             yield [(self.epoch, int(row)) for row in order[start : start + self.batch_size]]
 
 
-def deaf(worker: int) -> None:
+def ignore_signals(worker: int) -> None:
     """Ignore signals: clusters and terminals send them to workers too, whose end breaks a step."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
 
 
-def end_with_process(batches: Any) -> None:
+def shut_down_at_exit(batches: Any) -> None:
     """Have the workers behind an iterator of a loader ended in their own way with this process.
 
-    Python would send them SIGTERM, to which they are deaf, and wait for them for ever. The loader
-    may be gone by then: whoever holds the iterator, or an error that came out of it, holds them.
+    Python would send them SIGTERM, which they ignore, and wait for them for ever. The loader may be
+    gone by then: whoever holds the iterator, or an error that came out of it, holds them.
 
     A process that multiprocessing has started ends by its finalizers, any other one by atexit,
     where this comes before PyTorch declares that nothing can be ended any more.
@@ -136,7 +136,7 @@ class Loader(DataLoader[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         batches = super().__iter__()
-        end_with_process(batches)
+        shut_down_at_exit(batches)
         try:
             yield from batches
         except Exception as error:
@@ -209,7 +209,7 @@ def loader(images: Images, batches: Sampler[Keys], workers: int) -> DataLoader[B
         "num_workers": workers,
         "persistent_workers": workers > 0,
         "pin_memory": torch.cuda.is_available(),
-        "worker_init_fn": deaf,
+        "worker_init_fn": ignore_signals,
     }
     if isinstance(batches, TrainingBatches):
         return TrainingLoader(images, batches, **options)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from tff.atomic import remove_abandoned, write_atomically
-from tff.data.dataset import FORMATS, MOST_PIXELS, Images, damage, read
+from tff.data.dataset import FORMATS, MAX_PIXELS, Images, damage, read
 from tff.data.layout import LABELS, Layout
 from tff.progress import track
 
@@ -34,7 +34,7 @@ _ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
 _TAIL = 65_536
 
 
-class Facts(NamedTuple):
+class Header(NamedTuple):
     """What the header says.
 
     Attributes:
@@ -57,7 +57,7 @@ class Facts(NamedTuple):
     note: str = ""
 
 
-def probe(stream: BinaryIO, suffix: str, pixels: bool = False) -> Facts:
+def probe(stream: BinaryIO, suffix: str, pixels: bool = False) -> Header:
     """Look at an image file.
 
     Args:
@@ -67,26 +67,26 @@ def probe(stream: BinaryIO, suffix: str, pixels: bool = False) -> Facts:
     """
     size = stream.seek(0, os.SEEK_END)
     if size == 0:
-        return Facts(problem="empty file")
-    facts = Facts()
+        return Header(problem="empty file")
+    facts = Header()
     try:
         stream.seek(0)
         with Image.open(stream, formats=FORMATS) as image:
-            facts = _facts(image, suffix)
-            if facts.height * facts.width > MOST_PIXELS:
-                return facts._replace(problem=f"more than {MOST_PIXELS} pixels")
+            facts = _read_header(image, suffix)
+            if facts.height * facts.width > MAX_PIXELS:
+                return facts._replace(problem=f"more than {MAX_PIXELS} pixels")
             if pixels or facts.format not in (*_ENDS, "WEBP"):
                 image.load()
     except UnidentifiedImageError:
-        return Facts(problem="not an image")
+        return Header(problem="not an image")
     except Image.DecompressionBombError:
-        return Facts(problem=f"more than {MOST_PIXELS} pixels")
+        return Header(problem=f"more than {MAX_PIXELS} pixels")
     except Exception as error:
         return facts._replace(problem=f"damaged ({damage(error)})")
     return facts if _complete(stream, size, facts.format) else facts._replace(problem="truncated")
 
 
-def _facts(image: Image.Image, suffix: str) -> Facts:
+def _read_header(image: Image.Image, suffix: str) -> Header:
     kind = image.format or ""
     tables = getattr(image, "quantization", None)
     notes = []
@@ -100,13 +100,13 @@ def _facts(image: Image.Image, suffix: str) -> Facts:
         notes.append("rotation in EXIF not applied")
     if image.mode not in ("RGB", "L"):
         notes.append(f"mode {image.mode}")
-    quality = quality_of(tables[0]) if tables else -1
-    return Facts(
+    quality = estimate_quality(tables[0]) if tables else -1
+    return Header(
         image.height, image.width, kind, image.mode, quality, _chroma(image), note="; ".join(notes)
     )
 
 
-def quality_of(luminance: list[int]) -> int:
+def estimate_quality(luminance: list[int]) -> int:
     """The quality, 1 to 100, at which libjpeg's luminance table is nearest to this one in sum."""
     return 1 + int(np.abs(_sums() - np.sum(luminance)).argmin())
 
@@ -144,13 +144,13 @@ def _complete(stream: BinaryIO, size: int, kind: str) -> bool:
 log = logging.getLogger(__name__)
 
 _STAMP = ["file", "bytes", "modified"]  # while these are the same, a file is taken for unchanged
-_NUMBERS = ["bytes", "modified", *(n for n, v in Facts()._asdict().items() if isinstance(v, int))]
+_NUMBERS = ["bytes", "modified", *(n for n, v in Header()._asdict().items() if isinstance(v, int))]
 _PORTION = 500  # files between two steps of the progress bar
 _SAVING = 20.0  # seconds between two savings
 _THREADS = min(16, 4 * (os.cpu_count() or 1))  # most of the time they wait for the disk
 
 
-def files(root: Path, cache: Path | None, pixels: bool = False) -> pd.DataFrame:
+def scan(root: Path, cache: Path | None, pixels: bool = False) -> pd.DataFrame:
     """List the image files below a folder.
 
     What was found is kept as a Parquet file in `cache`, saved now and then while the work goes on,
@@ -166,7 +166,7 @@ def files(root: Path, cache: Path | None, pixels: bool = False) -> pd.DataFrame:
 
     Returns:
         Columns `file` (relative to the root, `/` between), `bytes`, `modified` (ns), `checked` and
-        those of `probe.Facts`; sorted by file.
+        those of `probe.Header`; sorted by file.
     """
     there = pd.DataFrame(sorted(_walk(root)), columns=_STAMP)
     store = cache and cache / f"{root.resolve().name}-{_digest(root)}.parquet"
@@ -179,7 +179,7 @@ def files(root: Path, cache: Path | None, pixels: bool = False) -> pd.DataFrame:
     for start in track(starts, f"files of {root.name}") if len(starts) > 1 else starts:
         parts.append(_probed(new.iloc[start : start + _PORTION], root, pixels))
         if start == starts[-1] or time.monotonic() - saved > _SAVING:
-            save(pd.concat(parts, ignore_index=True), store)
+            save_cache(pd.concat(parts, ignore_index=True), store)
             saved = time.monotonic()
     return pd.concat(parts, ignore_index=True).sort_values("file", ignore_index=True)
 
@@ -210,31 +210,31 @@ def _require_text(path: Path) -> None:
 
 
 def _probed(new: pd.DataFrame, root: Path, pixels: bool) -> pd.DataFrame:
-    def look(file: str) -> Facts:
+    def look(file: str) -> Header:
         try:
             # Seen before it is opened: a pipe would wait for ever.
             if (root / file).exists() and not stat.S_ISREG((root / file).stat().st_mode):
-                return Facts(problem="no regular file")
+                return Header(problem="no regular file")
             with (root / file).open("rb") as stream:
                 return probe(stream, Path(file).suffix, pixels)
         except OSError as error:
-            return Facts(problem=f"cannot be opened ({error.strerror})")
+            return Header(problem=f"cannot be opened ({error.strerror})")
 
     with ThreadPoolExecutor(_THREADS) as pool:
         facts = list(pool.map(look, new["file"]))
-    found = pd.DataFrame(facts, columns=list(Facts._fields), index=new.index)
+    found = pd.DataFrame(facts, columns=list(Header._fields), index=new.index)
     return pd.concat([new.assign(checked="pixels" if pixels else "header"), found], axis=1)
 
 
 def _read(store: Path | None) -> pd.DataFrame:
-    columns = [*_STAMP, "checked", *Facts._fields]
-    if (known := kept(store, columns)) is not None:
+    columns = [*_STAMP, "checked", *Header._fields]
+    if (known := load_cache(store, columns)) is not None:
         return known
     kinds = {column: "int64" if column in _NUMBERS else "str" for column in columns}
     return pd.DataFrame({column: pd.Series(dtype=kind) for column, kind in kinds.items()})
 
 
-def kept(store: Path | None, columns: list[str]) -> pd.DataFrame | None:
+def load_cache(store: Path | None, columns: list[str]) -> pd.DataFrame | None:
     """What `save` has written; None where there is nothing, or nothing that can be used."""
     if store is None or not store.is_file():
         return None
@@ -245,7 +245,7 @@ def kept(store: Path | None, columns: list[str]) -> pd.DataFrame | None:
         return None
 
 
-def save(table: pd.DataFrame, store: Path | None) -> None:
+def save_cache(table: pd.DataFrame, store: Path | None) -> None:
     """Keep what was found; a folder that cannot be written costs time only."""
     if store is None:
         return
@@ -262,7 +262,7 @@ def _digest(root: Path) -> str:
 
 
 #: Any tree: the nearest folder above an image says what it is, the first one which generator.
-ANY = Layout(["{generator}/{class*}/{label}", "{label}"])
+ANY_LAYOUT = Layout(["{generator}/{class*}/{label}", "{label}"])
 _FACTS = ["height", "width", "format", "mode", "quality", "chroma", "bytes", "note"]
 _SHOWN = 20  # names in a message
 
@@ -272,7 +272,7 @@ class Manifest(NamedTuple):
 
     Attributes:
         table: one row an image, numbered from 0 and sorted by path: `path`, `label` (0 real, 1
-            generated), `generator`, `class`, and what `probe.Facts` tells of the file.
+            generated), `generator`, `class`, and what `probe.Header` tells of the file.
         skipped: `path` and `problem` of the files that cannot be used.
     """
 
@@ -280,14 +280,9 @@ class Manifest(NamedTuple):
     skipped: pd.DataFrame
 
 
-def index(root: Path, layout: Layout = ANY, **options: object) -> pd.DataFrame:
-    """The table of a set; see `manifest`."""
-    return manifest(root, layout, **options).table  # type: ignore[arg-type]
-
-
-def manifest(
+def list_images(
     root: Path,
-    layout: Layout = ANY,
+    layout: Layout = ANY_LAYOUT,
     *,
     cache: Path | None = None,
     pixels: bool = False,
@@ -309,18 +304,20 @@ def manifest(
     root = Path(root).expanduser()
     if not root.is_dir():
         raise FileNotFoundError(f"image folder {root}: no such folder")
-    found = files(root, cache, pixels)
+    found = scan(root, cache, pixels)
     if found.empty:
         raise ValueError(f"image folder {root}: no images (of {', '.join(SUFFIXES)}) in it")
     placed = _placed(found, root, layout)
-    good, skipped = usable(placed, root, on_corrupt)
+    good, skipped = drop_unusable(placed, root, on_corrupt)
     columns = ["path", "label", "generator", "class", *_FACTS]
     table = good[columns].reset_index(drop=True)
     _require_both(table, root, layout)
     return Manifest(table, skipped)
 
 
-def usable(table: pd.DataFrame, root: Path, on_corrupt: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+def drop_unusable(
+    table: pd.DataFrame, root: Path, on_corrupt: str
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The rows without a problem, and `path` and `problem` of the others.
 
     Raises:
@@ -331,19 +328,19 @@ def usable(table: pd.DataFrame, root: Path, on_corrupt: str) -> tuple[pd.DataFra
     if len(skipped) and on_corrupt == "error":
         raise ValueError(
             f"image folder {root}: {len(skipped)} of {len(table)} images cannot be used: "
-            f"{named(skipped['path'] + ' (' + skipped['problem'] + ')')}. Remove or repair them, "
-            "or leave them out with data.on_corrupt=skip"
+            f"{join_names(skipped['path'] + ' (' + skipped['problem'] + ')')}. Remove or repair "
+            "them, or leave them out with data.on_corrupt=skip"
         )
     return table[~bad], skipped
 
 
-def named(names: pd.Series[str]) -> str:
+def join_names(names: pd.Series[str]) -> str:
     """The first names of a list, and how many more there are."""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names.head(_SHOWN)) + more
 
 
-def miscounted(table: pd.DataFrame, expected: Mapping[str, int]) -> list[str]:
+def compare_counts(table: pd.DataFrame, expected: Mapping[str, int]) -> list[str]:
     """In words, which generators have another number of images than published.
 
     Args:
@@ -365,13 +362,13 @@ def _placed(found: pd.DataFrame, root: Path, layout: Layout) -> pd.DataFrame:
     folders = found["file"].str.rpartition("/")[0]
     places = {folder: layout.place(folder) for folder in folders.unique()}
     known = folders.map({f: place is not None for f, place in places.items()}).astype(bool)
-    if not known.all() and (layout is ANY or not known.any()):
+    if not known.all() and (layout is ANY_LAYOUT or not known.any()):
         raise ValueError(
-            f"image folder {root}: no folder above {named(found['file'][~known])} says real or "
+            f"image folder {root}: no folder above {join_names(found['file'][~known])} says real "
             + (
-                f"fake; known: {', '.join(LABELS)}"
-                if layout is ANY
-                else f"fake where this set has it: {' or '.join(layout.folders)}. "
+                f"or fake; known: {', '.join(LABELS)}"
+                if layout is ANY_LAYOUT
+                else f"or fake where this set has it: {' or '.join(layout.folders)}. "
                 "Is data.root right?"
             )
         )
@@ -379,7 +376,9 @@ def _placed(found: pd.DataFrame, root: Path, layout: Layout) -> pd.DataFrame:
     own = root.resolve().name  # a tree without a generator level is one, by its own name
     says = {f: place for f, place in places.items() if place is not None}
     generators = {
-        f: own if not p.generator or (layout is ANY and p.generator in LABELS) else p.generator
+        f: own
+        if not p.generator or (layout is ANY_LAYOUT and p.generator in LABELS)
+        else p.generator
         for f, p in says.items()
     }
     placed = found.assign(
@@ -401,7 +400,7 @@ def _require_both(table: pd.DataFrame, root: Path, layout: Layout) -> None:
         raise ValueError(
             f"image folder {root}: need real and generated images of each generator, but of "
             f"{', '.join(lonely)} there is one kind; expected GENERATOR/.../0_real and 1_fake"
-            if layout is ANY
+            if layout is ANY_LAYOUT
             else f"image folder {root}: need real and generated images of each generator, but of "
             f"{', '.join(lonely)} there is one kind; expected {' or '.join(layout.folders)}"
         )

@@ -151,7 +151,7 @@ class AnalyzeCheckpoints(Checkpoint):
         protocol: dict[str, object] = {}
         try:
             with guard_collectives():
-                images = trainer.datamodule.splits().limited(self.images)  # type: ignore[attr-defined]
+                images = trainer.datamodule.splits().subsample(self.images)  # type: ignore[attr-defined]
                 device, weights = str(pl_module.device), f"step {step}"
                 subject = self.subject(pl_module.detector, images, device=device, weights=weights)
         except Exception as error:

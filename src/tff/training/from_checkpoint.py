@@ -94,7 +94,7 @@ def load_subject(
         kept = place.suffix == ".json" or next(place.rglob("subject-*.json"), None)
         if kept and not files:
             return replay(place, make)
-        return make(None, data().everything().limited(images))
+        return make(None, data().all_splits().subsample(images))
     known = load(ckpt, detector)
-    splits = Splits(discovery().discovery(), data().test()).limited(images)
+    splits = Splits(discovery().discovery(), data().test()).subsample(images)
     return cache_passes(make(known, splits, weights=fingerprint(ckpt)), Path(passes))

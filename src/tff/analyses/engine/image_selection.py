@@ -11,7 +11,7 @@ import pandas as pd
 from torch import Tensor
 
 from tff.analyses.engine.subject import Subject
-from tff.data.dataset import MARK, Images
+from tff.data.dataset import ROW_SEPARATOR, Images
 
 _KINDS = {0: "real", 1: "generated"}
 
@@ -56,7 +56,7 @@ def select_images(subject: Subject, files: Sequence[str], images: int) -> list[S
     if files:
         paths = [str(Path(file).expanduser()) for file in files]
         for path in paths:
-            if not Path(path.rpartition(MARK)[0] or path).is_file():
+            if not Path(path.rpartition(ROW_SEPARATOR)[0] or path).is_file():
                 raise FileNotFoundError(f"image {path}: no such file")
         table = pd.DataFrame({"path": paths, "label": -1, "generator": "", "kind": ""})
         parts = [table[i : i + images].reset_index(drop=True) for i in range(0, len(table), images)]

@@ -525,7 +525,9 @@ class Subject(Observed):
     def describe(self) -> dict[str, object]:
         """The protocol in full, for a report."""
         images = {
-            f"images of {n}": found.counts() for n, found in self.images.named.items() if len(found)
+            f"images of {n}": found.counts()
+            for n, found in self.images.by_name.items()
+            if len(found)
         }
         if self.passes is NONE:
             return {**self.protocol, **images}

@@ -27,10 +27,10 @@ from tff.data.synthetic.photographs import (
     Photograph,
     Split,
     digest,
-    embedded,
-    from_folder,
-    image_files,
-    patches,
+    list_photographs,
+    load_embedded,
+    load_folder,
+    sample_patches,
 )
 from tff.progress import track
 
@@ -124,7 +124,7 @@ def train(
     model.to(memory_format=torch.channels_last).train()
     with torch.enable_grad():  # whoever asks for data may stand inside no_grad
         for _ in track(range(steps), f"generator {upsampler}"):
-            batch = _to_tensor(patches(photographs, BATCH, PATCH, rng))
+            batch = _to_tensor(sample_patches(photographs, BATCH, PATCH, rng))
             loss = F.l1_loss(model(batch), batch)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -152,7 +152,7 @@ RECIPE = 3  # part of a cached folder's name: raise it with every change that ch
 
 
 @dataclass(frozen=True)
-class Settings:
+class AutoGANSettings:
     """What the images depend on.
 
     Args:
@@ -205,12 +205,14 @@ class Settings:
             ValueError: the folder of photographs cannot be used.
         """
         if self.photos is None:
-            return embedded()
-        return from_folder(Path(self.photos), self.seed, smallest=max(PATCH, self.crop))
+            return load_embedded()
+        return load_folder(Path(self.photos), self.seed, smallest=max(PATCH, self.crop))
 
     def plain(self) -> dict[str, Any]:
         """The settings as JSON holds them; the user's photographs by the digests of their bytes."""
-        photos = self.photos and sorted(digest(file) for file in image_files(Path(self.photos)))
+        photos = self.photos and sorted(
+            digest(file) for file in list_photographs(Path(self.photos))
+        )
         return asdict(self) | {
             "counts": dict(self.counts),
             "unseen": list(self.unseen),
@@ -219,7 +221,7 @@ class Settings:
 
     def stream(self, *purpose: str) -> np.random.Generator:
         """Random numbers of their own for each purpose: one more generator changes no other."""
-        return image_tree.stream(self.seed, *purpose)
+        return image_tree.random_stream(self.seed, *purpose)
 
 
 def cached(root: Path, **settings: Any) -> Path:
@@ -227,14 +229,14 @@ def cached(root: Path, **settings: Any) -> Path:
 
     Args:
         root: holds one folder for each choice of `settings` (and bytes of the user's photographs).
-        settings: those of `Settings`.
+        settings: those of `AutoGANSettings`.
     """
-    chosen = Settings(**settings)
-    folder = image_tree.named(root, "autogan", RECIPE, chosen.plain())
-    return folder if image_tree.complete(folder) else build(folder, chosen)
+    chosen = AutoGANSettings(**settings)
+    folder = image_tree.cache_folder(root, "autogan", RECIPE, chosen.plain())
+    return folder if image_tree.is_complete(folder) else build(folder, chosen)
 
 
-def build(folder: Path, settings: Settings) -> Path:
+def build(folder: Path, settings: AutoGANSettings) -> Path:
     """Writes the data set as a tree of PNG files in the style of ForenSynths.
 
     `train/<seen>/{0_real,1_fake}/NNNN.png`, `val/<seen>/...`, `test/<generator>/...` for every
@@ -251,22 +253,24 @@ def build(folder: Path, settings: Settings) -> Path:
         `folder`.
     """
     split = settings.photographs()
-    probe = patches(split["val"], 50, settings.crop, settings.stream("probe"))
+    probe = sample_patches(split["val"], 50, settings.crop, settings.stream("probe"))
     errors = {}
-    with image_tree.drafted(folder) as draft:
+    with image_tree.publish(folder) as draft:
         for name in settings.generators:
             parts = SPLITS if name == settings.seen else ("test",)
             weights = int(settings.stream("weights", name).integers(2**31))
             model = train(name, split["train"], weights, settings.steps)
             for part in parts:
                 rng = settings.stream(part, name)
-                crops = patches(split[part], settings.counts[part], settings.crop, rng)
-                image_tree.write(_inner(crops), draft / part / name / "0_real")
-                image_tree.write(_inner(reconstruct(model, crops)), draft / part / name / "1_fake")
+                crops = sample_patches(split[part], settings.counts[part], settings.crop, rng)
+                image_tree.write_images(_inner(crops), draft / part / name / "0_real")
+                image_tree.write_images(
+                    _inner(reconstruct(model, crops)), draft / part / name / "1_fake"
+                )
             difference = _inner(reconstruct(model, probe)).astype(float) - _inner(probe)
             errors[name] = round(float(np.abs(difference).mean()) / 255, 4)
         # Errors are of values in [0, 1].
-        image_tree.describe(draft, settings.plain(), split, l1_error_on_val_patches=errors)
+        image_tree.write_description(draft, settings.plain(), split, l1_error_on_val_patches=errors)
     return folder
 
 
@@ -309,6 +313,6 @@ class AutoGAN(Data):
             self.folders, photos=self.photos, seed=self.seed, size=self.size, steps=self.steps
         )
 
-    def listed(self, split: str) -> Manifest:
+    def list_images(self, split: str) -> Manifest:
         """All images of a set."""
         return self._list(self.folder() / split)

@@ -23,7 +23,7 @@ from tff.data.synthetic.photographs import Split
 MANIFEST = "manifest.json"  # the last file to be written
 
 
-def named(root: Path, kind: str, recipe: int, settings: Mapping[str, Any]) -> Path:
+def cache_folder(root: Path, kind: str, recipe: int, settings: Mapping[str, Any]) -> Path:
     """Folder of a data set below `root`, one for each choice of settings.
 
     Args:
@@ -35,13 +35,13 @@ def named(root: Path, kind: str, recipe: int, settings: Mapping[str, Any]) -> Pa
     return Path(root) / f"{kind}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
 
-def complete(folder: Path) -> bool:
+def is_complete(folder: Path) -> bool:
     """Whether a data set is there."""
     return (folder / MANIFEST).is_file()
 
 
 @contextmanager
-def drafted(folder: Path) -> Iterator[Path]:
+def publish(folder: Path) -> Iterator[Path]:
     """A scratch folder beside `folder` that takes its place when all went well.
 
     If another process was faster, its data set stays and the draft is discarded.
@@ -54,18 +54,18 @@ def drafted(folder: Path) -> Iterator[Path]:
         try:
             draft.rename(folder)
         except OSError:
-            if not complete(folder):
+            if not is_complete(folder):
                 raise
 
 
-def write(images: NDArray[np.uint8], folder: Path) -> None:
+def write_images(images: NDArray[np.uint8], folder: Path) -> None:
     """Write images (N, H, W, 3) as 0000.png, 0001.png, ... in a new folder."""
     folder.mkdir(parents=True)
     for number, image in enumerate(images):
         Image.fromarray(np.ascontiguousarray(image)).save(folder / f"{number:04}.png")
 
 
-def describe(folder: Path, settings: Mapping[str, Any], split: Split, **more: Any) -> None:
+def write_description(folder: Path, settings: Mapping[str, Any], split: Split, **more: Any) -> None:
     """Write `manifest.json`: settings, credits of the photographs, versions, and what else."""
     manifest = {
         "settings": settings,
@@ -89,6 +89,6 @@ def require_counts(counts: Mapping[str, int]) -> None:
         raise ValueError(f"counts must name {', '.join(SPLITS)}, each at least 1: {dict(counts)}")
 
 
-def stream(seed: int, *purpose: str) -> np.random.Generator:
+def random_stream(seed: int, *purpose: str) -> np.random.Generator:
     """Random numbers of their own for each purpose: one part more changes no other."""
     return np.random.default_rng([seed, crc32("/".join(purpose).encode())])

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from tff.data.datamodule import SPLITS
-from tff.data.dataset import FORMATS, MOST_PIXELS, damage
+from tff.data.dataset import FORMATS, MAX_PIXELS, damage
 from tff.data.manifest import SUFFIXES
 
 log = logging.getLogger(__name__)
 
-MOST_FILES = 200  # of a folder, and the central
-LARGEST_SIDE = 1024  # pixels of each: together they bound the memory to 600 MB
+MAX_FILES = 200  # of a folder, and the central
+MAX_SIDE = 1024  # pixels of each: together they bound the memory to 600 MB
 
 
 class Credit(NamedTuple):
@@ -77,7 +77,7 @@ EMBEDDED = (
 )  # fmt: skip
 
 
-def embedded() -> Split:
+def load_embedded() -> Split:
     """The photographs of the installed wheels, in their fixed split."""
     split: Split = {name: [] for name in SPLITS}
     for item in EMBEDDED:
@@ -90,11 +90,11 @@ def embedded() -> Split:
     return split
 
 
-def from_folder(folder: Path, seed: int, smallest: int) -> Split:
+def load_folder(folder: Path, seed: int, smallest: int) -> Split:
     """A folder's photographs (at any depth), split at random: about 15 % val, 25 % test.
 
     Copies of a file are used once, so that no photograph is in two splits. Of more than
-    `MOST_FILES` a random choice is used, and of each the central `LARGEST_SIDE` pixels.
+    `MAX_FILES` a random choice is used, and of each the central `MAX_SIDE` pixels.
 
     Args:
         folder: holds png, jpg, jpeg, webp, bmp or tif files.
@@ -105,13 +105,13 @@ def from_folder(folder: Path, seed: int, smallest: int) -> Split:
         ValueError: fewer than three different photographs, one that cannot be read, or one with a
             side shorter than `smallest`; the message names it.
     """
-    found = image_files(folder)
+    found = list_photographs(folder)
     if len(found) < 3:
         raise ValueError(
             f"{folder} holds {len(found)} different photographs, at least 3 are needed: one each "
             f"to train on, to validate on and to test on ({', '.join(sorted(SUFFIXES))})"
         )
-    chosen = np.random.default_rng(seed).permutation(len(found))[:MOST_FILES]
+    chosen = np.random.default_rng(seed).permutation(len(found))[:MAX_FILES]
     if len(chosen) < len(found):
         log.warning("%s holds %d photographs; %d are used", folder, len(found), len(chosen))
     photographs = [_read(found[index], folder) for index in chosen]
@@ -129,7 +129,7 @@ def from_folder(folder: Path, seed: int, smallest: int) -> Split:
     }
 
 
-def image_files(folder: Path) -> list[Path]:
+def list_photographs(folder: Path) -> list[Path]:
     """All image files below a folder in the order of their names, copies of a file left out."""
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}")
@@ -148,9 +148,9 @@ def _read(file: Path, folder: Path) -> Photograph:
     with file.open("rb") as stream:
         pixels = _pixels(stream, str(file))
     height, width, _ = pixels.shape
-    top, left = max(0, height - LARGEST_SIDE) // 2, max(0, width - LARGEST_SIDE) // 2
+    top, left = max(0, height - MAX_SIDE) // 2, max(0, width - MAX_SIDE) // 2
     # A copy, so that the rest of a large photograph does not stay in memory.
-    central = pixels[top : top + LARGEST_SIDE, left : left + LARGEST_SIDE].copy()
+    central = pixels[top : top + MAX_SIDE, left : left + MAX_SIDE].copy()
     name = file.relative_to(folder).as_posix()
     return Photograph(name, central, Credit("unknown", "the user's own folder", name))
 
@@ -158,14 +158,14 @@ def _read(file: Path, folder: Path) -> Photograph:
 def _pixels(stream: IO[bytes], name: str) -> NDArray[np.uint8]:
     try:
         with Image.open(stream, formats=FORMATS) as image:
-            if image.width * image.height > MOST_PIXELS:
-                raise ValueError(f"{image.width}x{image.height} pixels are more than {MOST_PIXELS}")
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{image.width}x{image.height} pixels are more than {MAX_PIXELS}")
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except Exception as error:
         raise ValueError(f"{name} cannot be read as an image: {damage(error)}") from error
 
 
-def patches(
+def sample_patches(
     photographs: Sequence[Photograph], count: int, size: int, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
     """Random square crops at native resolution, in random quarter turns, half of them mirrored.

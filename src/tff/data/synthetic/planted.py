@@ -16,19 +16,19 @@ from tff.data.synthetic import image_tree
 from tff.data.synthetic.photographs import (
     Split,
     digest,
-    embedded,
-    from_folder,
-    image_files,
-    patches,
+    list_photographs,
+    load_embedded,
+    load_folder,
+    sample_patches,
 )
-from tff.data.synthetic.planted_cues import BLOCK, CUES, REAL, Cue, Pixels
+from tff.data.synthetic.planted_cues import BLOCK, CUES, REAL, Pixels, PlantedCue
 
 RECIPE = 1  # part of a cached folder's name: raise it with every change that changes the images
 MARGIN = 2 * BLOCK  # pixels cut off at last, where blur and filters meet the border; whole blocks
 
 
 @dataclass(frozen=True)
-class Settings:
+class PlantedSettings:
     """What the images depend on.
 
     Args:
@@ -68,12 +68,14 @@ class Settings:
             ValueError: the folder of photographs cannot be used.
         """
         if self.photos is None:
-            return embedded()
-        return from_folder(Path(self.photos), self.seed, smallest=self.size + 2 * MARGIN)
+            return load_embedded()
+        return load_folder(Path(self.photos), self.seed, smallest=self.size + 2 * MARGIN)
 
     def plain(self) -> dict[str, Any]:
         """The settings as JSON holds them; the user's photographs by the digests of their bytes."""
-        photos = self.photos and sorted(digest(file) for file in image_files(Path(self.photos)))
+        photos = self.photos and sorted(
+            digest(file) for file in list_photographs(Path(self.photos))
+        )
         return asdict(self) | {"counts": dict(self.counts), "photos": photos}
 
 
@@ -116,7 +118,7 @@ class Planted(Data):
         self.folders = Path(cache).expanduser()
         chosen: dict[str, Any] = {} if counts is None else {"counts": dict(counts)}
         where = str(Path(photos).expanduser()) if photos else None
-        self.settings = Settings(
+        self.settings = PlantedSettings(
             where, self.seed, size, cue=cue, strength=float(strength), **chosen
         )
 
@@ -126,31 +128,33 @@ class Planted(Data):
 
     def folder(self) -> Path:
         """Where the images are."""
-        folder = image_tree.named(self.folders, "planted", RECIPE, self.settings.plain())
-        return folder if image_tree.complete(folder) else build(folder, self.settings)
+        folder = image_tree.cache_folder(self.folders, "planted", RECIPE, self.settings.plain())
+        return folder if image_tree.is_complete(folder) else build(folder, self.settings)
 
-    def listed(self, split: str) -> Manifest:
+    def list_images(self, split: str) -> Manifest:
         """All images of a set."""
         return self._list(self.folder() / split)
 
 
-def build(folder: Path, settings: Settings) -> Path:
+def build(folder: Path, settings: PlantedSettings) -> Path:
     """Write the data set as a tree of PNG files, and return its folder."""
     split = settings.photographs()
-    with image_tree.drafted(folder) as draft:
+    with image_tree.publish(folder) as draft:
         for part in SPLITS:
             for cue in CUES if part == "test" else [settings.cue]:
                 for kind, change in (("0_real", REAL[cue]), ("1_fake", CUES[cue])):
-                    rng = image_tree.stream(settings.seed, part, cue, kind)
+                    rng = image_tree.random_stream(settings.seed, part, cue, kind)
                     side = settings.size + 2 * MARGIN
-                    crops = patches(split[part], settings.counts[part], side, rng)
-                    image_tree.write(
+                    crops = sample_patches(split[part], settings.counts[part], side, rng)
+                    image_tree.write_images(
                         _changed(crops, change, settings, rng), draft / part / cue / kind
                     )
-        image_tree.describe(draft, settings.plain(), split)
+        image_tree.write_description(draft, settings.plain(), split)
     return folder
 
 
-def _changed(crops: Pixels, cue: Cue, settings: Settings, rng: np.random.Generator) -> Pixels:
+def _changed(
+    crops: Pixels, cue: PlantedCue, settings: PlantedSettings, rng: np.random.Generator
+) -> Pixels:
     changed = np.stack([cue(crop, settings.strength, rng) for crop in crops])  # one: less memory
     return changed[:, MARGIN:-MARGIN, MARGIN:-MARGIN]

@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter
 Pixels = NDArray[np.uint8]
 #: (images, strength, random numbers) -> images of the same shape. Images are (..., H, W, 3) RGB;
 #: strength is above 0 and 1 is the usual one.
-Cue = Callable[[Pixels, float, np.random.Generator], Pixels]
+PlantedCue = Callable[[Pixels, float, np.random.Generator], Pixels]
 
 BLOCK = 8  # pixels, side of the blocks of JPEG
 CUTOFF = 0.25  # cycles per pixel; 0.5 is the finest grating along a row
@@ -90,7 +90,7 @@ def none(images: Pixels, strength: float, rng: np.random.Generator) -> Pixels:
 
 
 #: Name -> what makes a counterfeit of a photograph.
-CUES: dict[str, Cue] = {
+CUES: dict[str, PlantedCue] = {
     "chroma": chroma,
     "checkerboard": checkerboard,
     "highfreq": highfreq,
@@ -100,7 +100,7 @@ CUES: dict[str, Cue] = {
 }
 #: Name -> what the photographs go through, so that nothing but the cue tells them apart: where
 #: counterfeits were JPEG, so were photographs, and only the place of the blocks differs.
-REAL: dict[str, Cue] = {**dict.fromkeys(CUES, none), "jpeg_grid": other_grid}
+REAL: dict[str, PlantedCue] = {**dict.fromkeys(CUES, none), "jpeg_grid": other_grid}
 
 _LUMA = np.array([19595, 38470, 7471])  # ITU-R 601, in parts of 2 ** 16, as Pillow has it
 
