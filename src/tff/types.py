@@ -16,6 +16,7 @@ from torch import Tensor
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Pixels = NDArray[np.uint8]
 
 
 class Batch(NamedTuple):

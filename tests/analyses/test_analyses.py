@@ -15,9 +15,10 @@ from tff.analyses.engine.passes import Passes
 from tff.analyses.engine.subject import TooFewImagesError
 from tff.analyses.heatmaps import Examples
 from tff.analyses.median_test import MedianTest
-from tff.analyses.ranking import Ranking, from_published, published_format
+from tff.analyses.ranking import Ranking
 from tff.analyses.sensitivity import Sensitivity
 from tff.detectors.hooks import drop_channels
+from tff.published.rankings import read_omega
 from tff.relevance.lrp import channel_relevance
 from tff.statistics.bootstrap import draw_resamples
 
@@ -62,27 +63,15 @@ def test_ranking_is_sorted_stable_and_complete(subject):
     assert {"layer", "channel", "omega", "omega_real", "crop", "weights", "seed"} <= set(table)
 
 
-def test_published_format_goes_both_ways(subject):
-    table = published_format(subject.relevance["fake"].omega, subject.channels)
-    assert table["key"].str.fullmatch(r"conv[12]\.#\d\(T=6\)").all()
-    assert table["mean_relevance"].is_monotonic_decreasing
-    again = from_published(table.sample(frac=1, random_state=1), subject.channels)
-    np.testing.assert_array_equal(again, subject.relevance["fake"].omega)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda t: t.assign(key=t["key"].str.replace("(T=", "(", regex=False)), "expected LAYER"),
-        (lambda t: t.iloc[1:], "network has 12"),
-        (lambda t: pd.concat([t, t.head(1)]), "12 different channels in 13 rows"),
-        (lambda t: t.assign(key=t["key"].str.replace("conv1", "conv9")), "unknown layer 'conv9'"),
-    ],
-)
-def test_odd_published_rankings_are_refused(subject, change, message):
-    table = published_format(subject.relevance["fake"].omega, subject.channels)
-    with pytest.raises((ValueError, KeyError), match=message.replace("(", r"\(")):
-        from_published(change(table), subject.channels)
+def test_rankings_are_written_in_the_published_format(subject, tmp_path):
+    result = Ranking()(subject)
+    for kind in ("fake", "real"):
+        table = result.tables[f"omega_{kind}"]
+        assert table["key"].str.fullmatch(r"conv[12]\.#\d\(T=6\)").all()
+        assert table["mean_relevance"].is_monotonic_decreasing
+        table.sample(frac=1, random_state=1).to_csv(tmp_path / "other.csv", index=False)
+        again = read_omega(tmp_path / "other.csv", subject.channels)
+        np.testing.assert_array_equal(again, subject.relevance[kind].omega)
 
 
 def test_no_confident_image_is_a_clear_error(root):

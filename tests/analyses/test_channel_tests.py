@@ -6,7 +6,7 @@ import pytest
 import scipy.stats
 from sklearn.metrics import roc_auc_score
 
-from tff.analyses.median_test import SHARES, channel_tests, shares
+from tff.analyses.median_test import SHARE_LABELS, compare_responses, conditional_shares
 
 RANDOM = np.random.default_rng(0)
 
@@ -49,7 +49,7 @@ def adjusted(p):
 
 def test_each_column_equals_a_loop_with_scipy():
     labels, plain, ablated = responses()
-    table = channel_tests(labels, plain, ablated)
+    table = compare_responses(labels, plain, ablated)
     fake = labels == 1
     for channel, row in table.iterrows():
         x, y = plain[:, channel], ablated[:, channel]
@@ -73,10 +73,10 @@ def test_each_column_equals_a_loop_with_scipy():
 def test_a_channel_that_separates_the_other_way_round_loses_too():
     labels = np.repeat([0, 1], 30)
     down = -2.0 * labels[:, None] + RANDOM.normal(size=(60, 1))
-    table = channel_tests(labels, down, RANDOM.normal(size=(60, 1)))
+    table = compare_responses(labels, down, RANDOM.normal(size=(60, 1)))
     assert table["area"].item() < 0.2
     assert table["loses"].item()
-    assert not channel_tests(labels, 0.1 * down + 5, down)["loses"].item()
+    assert not compare_responses(labels, 0.1 * down + 5, down)["loses"].item()
 
 
 def test_shares_count_channels():
@@ -89,28 +89,28 @@ def test_shares_count_channels():
             "loses": [True, False, True, True],
         }
     )
-    assert shares(tests, 0.05) == {
+    assert conditional_shares(tests, 0.05) == {
         "share": 0.5, "share_corrected": 0.25, "share_paired": 0.75, "share_separating": 0.5,
     }  # fmt: skip
-    assert list(shares(tests, 0.05)) == list(SHARES)
-    assert all(np.isnan(share) for share in shares(tests.head(0), 0.05).values())
+    assert list(conditional_shares(tests, 0.05)) == list(SHARE_LABELS)
+    assert all(np.isnan(share) for share in conditional_shares(tests.head(0), 0.05).values())
 
 
 def test_no_number_tells_nothing_and_breaks_nothing():
     labels, plain, ablated = responses()
     plain[3, 2], ablated[7, 2], plain[1, 3] = np.nan, np.inf, -np.inf
-    table = channel_tests(labels, plain.astype(np.float32), ablated.astype(np.float32))
+    table = compare_responses(labels, plain.astype(np.float32), ablated.astype(np.float32))
     assert table.drop(columns="loses").apply(np.isfinite).all(axis=None)
 
 
 @pytest.mark.parametrize("label", [0, 1])
 def test_of_one_kind_alone_nothing_is_said_of_separation(label):
     values = RANDOM.normal(size=(9, 4))
-    table = channel_tests(np.full(9, label), values, values + 1)
+    table = compare_responses(np.full(9, label), values, values + 1)
     assert table[["area", "separation_p", "separation_q"]].isna().all(axis=None)
     assert not table["loses"].any()
     assert table["p_value"].isna().all() == (label == 0)
-    assert shares(table, 0.05)["share_separating"] == 0
+    assert conditional_shares(table, 0.05)["share_separating"] == 0
 
 
 def simulated(random, informative, n=100, channels=40):
@@ -123,7 +123,9 @@ def simulated(random, informative, n=100, channels=40):
 
 def test_control_channels_that_respond_but_know_nothing_are_no_discoveries():
     random = np.random.default_rng(1)
-    counted = [shares(channel_tests(*simulated(random, 0)), 0.05) for _ in range(200)]
+    counted = [
+        conditional_shares(compare_responses(*simulated(random, 0)), 0.05) for _ in range(200)
+    ]
     table = pd.DataFrame(counted)
     # The paper's test and the paired one find the cue in all of them.
     assert table["share"].min() > 0.99
@@ -138,7 +140,7 @@ def test_channels_whose_information_goes_with_the_cue_are_found():
     random = np.random.default_rng(2)
     found = np.zeros(40)
     for _ in range(20):
-        tests = channel_tests(*simulated(random, informative=10))
+        tests = compare_responses(*simulated(random, informative=10))
         found += ((tests["separation_q"] <= 0.05) & tests["loses"]) / 20
     assert found[:10].min() > 0.9
     assert found[10:].mean() <= 0.05

@@ -12,7 +12,7 @@ from tests.helpers import tiny
 
 from tff.analyses.engine.image_selection import select_images
 from tff.analyses.engine.subject import Subject
-from tff.analyses.heatmaps import Heatmaps, explained
+from tff.analyses.heatmaps import Heatmaps, explain_pixels
 from tff.relevance.lrp import LRP
 
 
@@ -77,7 +77,7 @@ def test_relevance_speaks_for_the_decision_or_for_generated(root, real_sign):
     signs = set()
     for row in range(len(subject.labels)):
         image = subject.images.test[0, row].image
-        logit, relevance = explained(subject, image)
+        logit, relevance = explain_pixels(subject, image)
         sign = -1.0 if real_sign == "paper" and logit < 0 else 1.0
         signs.add((logit < 0, sign))
         expected = subject.lrp.explain(image[None].float() / 255, sign, pixels=True)

@@ -9,7 +9,7 @@ from tff.analyses.engine.passes import Passes
 from tff.analyses.engine.protocol import Protocol
 from tff.analyses.published import Published
 from tff.analyses.sensitivity import Sensitivity
-from tff.published.tables import cells
+from tff.published.tables import load_cells
 
 GENERATORS = ("ProGAN", "Style-GAN2", "somegan")
 
@@ -29,7 +29,7 @@ def known(monkeypatch):
     """The tiny network passes for one whose numbers are published."""
 
     def name_it(name):
-        monkeypatch.setattr(published, "architecture", lambda _: name)
+        monkeypatch.setattr(published, "recognize_architecture", lambda _: name)
 
     name_it("resnet50")
     return name_it
@@ -57,7 +57,7 @@ def test_ours_are_the_numbers_of_the_other_analyses(subject, root, known):
         ours = sensitivity.loc["none" if what == "baseline" else what]
         row = one(table, what, "ap")
         assert (row["ours"], row["ours_low"]) == (ours["ap"], ours["ap_low"])
-        theirs = [c.value for c in cells() if c.architecture == "resnet50" and c.what == what
+        theirs = [c.value for c in load_cells() if c.architecture == "resnet50" and c.what == what
                   and c.generator == "stylegan2" and "sensitivity" in c.source
                   and c.metric == "ap"]  # fmt: skip
         assert [row["published"]] == theirs

@@ -25,11 +25,11 @@ def layers(names: list[str], value: float = 0.4) -> pd.DataFrame:
 
 DEEP = [f"layer{i}.{j}.conv{c}" for i in (1, 2, 3, 4) for j in range(4) for c in (1, 2, 3)]
 CASES: dict[str, Callable[[list[str]], Figure]] = {
-    "overlap, one": lambda _: channels.overlap(curves(1), WORDS, 1),
-    "overlap, many": lambda _: channels.overlap(curves(26560), WORDS, 114),
-    "layers, odd names": lambda hard: channels.layer_agreement(layers(hard)),
-    "layers, missing": lambda hard: channels.layer_agreement(layers(hard, np.nan)),
-    "layers, many": lambda _: channels.layer_agreement(layers(DEEP, -0.3)),
+    "overlap, one": lambda _: channels.ranking_overlap(curves(1), WORDS, 1),
+    "overlap, many": lambda _: channels.ranking_overlap(curves(26560), WORDS, 114),
+    "layers, odd names": lambda hard: channels.layer_correlations(layers(hard)),
+    "layers, missing": lambda hard: channels.layer_correlations(layers(hard, np.nan)),
+    "layers, many": lambda _: channels.layer_correlations(layers(DEEP, -0.3)),
 }
 
 
@@ -43,13 +43,13 @@ def test_survives_and_is_reproducible(
 
 
 def test_without_data_says_so(svg: Callable[[Figure], str]) -> None:
-    assert "no data" in svg(channels.overlap(curves(0), WORDS, 1))
-    assert "no data" in svg(channels.layer_agreement(layers([])))
+    assert "no data" in svg(channels.ranking_overlap(curves(0), WORDS, 1))
+    assert "no data" in svg(channels.layer_correlations(layers([])))
 
 
 def test_lines_are_the_columns() -> None:
     table = curves(1000)
-    ax = channels.overlap(table, WORDS, 30).axes[0]
+    ax = channels.ranking_overlap(table, WORDS, 30).axes[0]
     for line, (column, word) in zip(ax.lines, WORDS.items(), strict=False):
         assert line.get_label() == word
         assert line.get_ydata().tolist() == table[column].tolist()
@@ -62,7 +62,7 @@ def test_lines_are_the_columns() -> None:
 def test_a_bar_a_layer_in_order(names: list[str]) -> None:
     values = np.linspace(-0.5, 0.9, len(names))
     values[1] = np.nan
-    ax = channels.layer_agreement(layers(names).assign(spearman=values)).axes[0]
+    ax = channels.layer_correlations(layers(names).assign(spearman=values)).axes[0]
     bars = [patch for patch in ax.patches if patch.get_height() == 0.7]
     assert [bar.get_width() for bar in bars] == np.nan_to_num(values).tolist()
     low, high = ax.get_xlim()
@@ -73,7 +73,7 @@ def test_a_bar_a_layer_in_order(names: list[str]) -> None:
 
 
 def test_many_layers_are_named_by_their_blocks() -> None:
-    ax = channels.layer_agreement(layers(DEEP)).axes[0]
+    ax = channels.layer_correlations(layers(DEEP)).axes[0]
     labels = [text.get_text() for text in ax.get_yticklabels()]
     assert labels == list(dict.fromkeys(name.rpartition(".")[0] for name in DEEP))
     assert ax.get_yticks()[:2].tolist() == [1, 4]  # the middle of three bars

@@ -31,9 +31,11 @@ CASES: dict[str, Callable[[list[str]], Figure]] = {
     "top, zero": lambda hard: channels.top_channels(
         ranking(hard).assign(omega=0.0, omega_real=0.0)
     ),
-    "layers, one": lambda _: channels.layers(ranking(["a"], 1), 1),
-    "layers, no top": lambda hard: channels.layers(ranking(hard), 0),
-    "layers, many": lambda _: channels.layers(ranking([f"b.{i}" for i in range(60)]), 20),
+    "layers, one": lambda _: channels.channels_per_layer(ranking(["a"], 1), 1),
+    "layers, no top": lambda hard: channels.channels_per_layer(ranking(hard), 0),
+    "layers, many": lambda _: channels.channels_per_layer(
+        ranking([f"b.{i}" for i in range(60)]), 20
+    ),
 }
 
 
@@ -52,7 +54,7 @@ def test_survives_and_is_reproducible(
         lambda: channels.omega_distribution(pd.DataFrame({"omega": []}), 3),
         lambda: channels.omega_distribution(pd.DataFrame(), 3),
         lambda: channels.top_channels(pd.DataFrame()),
-        lambda: channels.layers(pd.DataFrame(), 3),
+        lambda: channels.channels_per_layer(pd.DataFrame(), 3),
     ],
 )
 def test_without_data_says_so(draw: Callable[[], Figure], svg: Callable[[Figure], str]) -> None:
@@ -65,16 +67,16 @@ def labels(figure: Figure) -> list[str]:
 
 def test_layers_count_the_top_in_network_order() -> None:
     table = pd.DataFrame({"layer": ["l10", "l2", "l2", "l10", "l1"], "channel": [0, 0, 1, 1, 0]})
-    figure = channels.layers(table, 3)
+    figure = channels.channels_per_layer(table, 3)
     assert labels(figure) == ["l1", "l2", "l10"]
     assert [bar.get_width() for bar in figure.axes[0].patches] == [0, 2, 1]
     assert [text.get_text() for text in figure.axes[0].texts] == ["0 of 1", "2 of 2", "1 of 2"]
-    assert labels(channels.layers(table, 3, ["l10", "l1", "l2"])) == ["l10", "l1", "l2"]
+    assert labels(channels.channels_per_layer(table, 3, ["l10", "l1", "l2"])) == ["l10", "l1", "l2"]
 
 
 def test_many_layers_are_gathered_by_block() -> None:
     table = ranking([f"layer{s}.{b}.conv{c}" for s in range(4) for b in range(5) for c in range(3)])
-    figure = channels.layers(table, 60)
+    figure = channels.channels_per_layer(table, 60)
     assert len(labels(figure)) == 20
     assert sum(bar.get_width() for bar in figure.axes[0].patches) == 60
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from tff.plots.image_grids import Piece, collage
+from tff.plots.image_grids import Cutout, collage
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
 
@@ -19,7 +19,7 @@ def shown(figure: Figure) -> list[np.ndarray]:
 
 def test_rows_stand_in_their_order_not_in_that_of_their_text():
     titles = [f"{rank}. layer #{rank}" for rank in range(1, 13)]
-    figure = collage([(title, [Piece.cut(IMAGE, (0, 2, 0, 2), "x")]) for title in titles])
+    figure = collage([(title, [Cutout.cut(IMAGE, (0, 2, 0, 2), "x")]) for title in titles])
     texts = [text for text in figure.texts if "layer" in text.get_text()]
     assert [text.get_text() for text in texts] == titles
     heights = [text.get_position()[1] for text in texts]
@@ -27,7 +27,7 @@ def test_rows_stand_in_their_order_not_in_that_of_their_text():
 
 
 def test_a_patch_is_the_piece_and_its_frame_is_around_it():
-    piece = Piece.cut(IMAGE, (3, 8, 10, 14), "x")
+    piece = Cutout.cut(IMAGE, (3, 8, 10, 14), "x")
     patch, image = shown(collage([("a", [piece])]))
     np.testing.assert_array_equal(patch, IMAGE[3:8, 10:14])
     np.testing.assert_array_equal(image, IMAGE)
@@ -36,7 +36,7 @@ def test_a_patch_is_the_piece_and_its_frame_is_around_it():
 
 def test_the_frame_shrinks_with_its_image():
     large = np.repeat(np.repeat(IMAGE, 40, 0), 40, 1)
-    piece = Piece.cut(large, (120, 320, 400, 560), "x")
+    piece = Cutout.cut(large, (120, 320, 400, 560), "x")
     assert max(piece.image.shape) == 128
     left, top, wide, high = (value * 1200 / 128 for value in piece.frame)
     assert (left, top, wide, high) == pytest.approx((400, 120, 160, 200))
@@ -44,7 +44,7 @@ def test_the_frame_shrinks_with_its_image():
 
 @pytest.mark.parametrize("box", [None, (5, 5, 7, 9)])
 def test_without_a_patch_it_says_so(box: tuple[int, int, int, int] | None) -> None:
-    figure = collage([("a", [Piece.cut(IMAGE, box, "x")])])
+    figure = collage([("a", [Cutout.cut(IMAGE, box, "x")])])
     (image,) = shown(figure)
     np.testing.assert_array_equal(image, IMAGE)
     assert "no patch" in [text.get_text() for ax in figure.axes for text in ax.texts]
@@ -53,7 +53,7 @@ def test_without_a_patch_it_says_so(box: tuple[int, int, int, int] | None) -> No
 def test_survives_and_is_reproducible(hard: list[str], svg: Callable[[Figure], str]) -> None:
     def draw() -> Figure:
         boxes = (None, (0, 20, 0, 30), (1, 2, 1, 2), (4, 4, 0, 3))
-        pieces = [Piece.cut(IMAGE, box, name) for box, name in zip(boxes, hard, strict=False)]
+        pieces = [Cutout.cut(IMAGE, box, name) for box, name in zip(boxes, hard, strict=False)]
         return collage([(name, pieces[: i % 5]) for i, name in enumerate(hard)])
 
     assert svg(draw()) == svg(draw())

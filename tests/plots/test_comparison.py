@@ -20,22 +20,15 @@ def results(names: Sequence[str], value: float = 0.8) -> pd.DataFrame:
 
 
 def grouped(table: pd.DataFrame) -> Figure:
-    return comparison.grouped(
+    return comparison.grouped_points(
         table, "generator", "dropout", "ap", "low", "high", "AP", reference=0.5
     )
-
-
-def share(names: Sequence[str], value: float) -> pd.DataFrame:
-    return pd.DataFrame({"generator": names, "share": value, "k": 114})
 
 
 CASES: dict[str, Callable[[list[str]], Figure]] = {
     "grouped, one": lambda _: grouped(results(["a"]).head(1)),
     "grouped, twelve": lambda hard: grouped(results(hard)),
     "grouped, missing": lambda _: grouped(results(["a", "b"], np.nan)),
-    "shares, one": lambda _: comparison.shares(share(["a"], 0.0)),
-    "shares, twelve": lambda hard: comparison.shares(share(hard, 1.0)),
-    "shares, missing": lambda hard: comparison.shares(share(hard, np.nan), alpha=0.01),
 }
 
 
@@ -48,7 +41,7 @@ def test_survives_and_is_reproducible(
     assert first == svg(CASES[case](hard))
 
 
-@pytest.mark.parametrize("draw", [grouped, comparison.shares])
+@pytest.mark.parametrize("draw", [grouped])
 def test_without_data_says_so(
     draw: Callable[[pd.DataFrame], Figure], svg: Callable[[Figure], str]
 ) -> None:
@@ -72,16 +65,11 @@ def test_dots_stand_at_their_values_in_the_row_of_their_generator() -> None:
 
 def test_labels_set_words_and_order() -> None:
     words = {"top_k": "T-FF", "none": "nothing", "absent": "?"}
-    figure = comparison.grouped(
+    figure = comparison.grouped_points(
         results(["a"]), "generator", "dropout", "ap", None, None, "AP", labels=words
     )
     found = [text.get_text() for text in figure.legends[0].get_texts()]
     assert found == ["T-FF", "nothing", "random_k", "low_k"]
-
-
-def test_a_percentage_is_not_taken_for_a_share() -> None:
-    with pytest.raises(ValueError, match="percentage"):
-        comparison.shares(share(["a"], 71.0))
 
 
 def test_names_are_not_formulas_outside_of_the_style_either(svg: Callable[[Figure], str]) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from tff.plots.curves import falling
+from tff.plots.curves import dropout_curves
 
 WORDS = {"omega": "omega (FF-RS)", "random": "random", "absent": "?"}
 
@@ -18,7 +18,7 @@ def points(kinds=("random", "omega"), shares=(0.0, 0.001, 0.0043, 0.1)):
 
 
 def drawn(table, words=WORDS):
-    return falling(table, "share", "ranking", "ap", "dropped", "AP", words)
+    return dropout_curves(table, "share", "ranking", "ap", "dropped", "AP", words)
 
 
 def test_a_line_and_a_band_for_each_kind():

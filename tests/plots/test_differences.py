@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from tff.plots.grouped import beside_published
+from tff.plots.grouped import published_comparison
 
 WORDS = {"baseline": "nothing dropped", "top_k": "top k dropped", "absent": "?"}
 
@@ -39,17 +39,17 @@ def words(figure: Figure) -> list[str]:
 def test_survives_and_is_reproducible(
     ours: float, hard: list[str], svg: Callable[[Figure], str]
 ) -> None:
-    first = svg(beside_published(table(hard, ours), WORDS, "AP"))
+    first = svg(published_comparison(table(hard, ours), WORDS, "AP"))
     assert "no data" not in first
-    assert first == svg(beside_published(table(hard, ours), WORDS, "AP"))
+    assert first == svg(published_comparison(table(hard, ours), WORDS, "AP"))
 
 
 def test_without_data_says_so(svg: Callable[[Figure], str]) -> None:
-    assert "no data" in svg(beside_published(table([]), WORDS, "AP"))
+    assert "no data" in svg(published_comparison(table([]), WORDS, "AP"))
 
 
 def test_ours_and_theirs_stand_in_one_row() -> None:
-    figure = beside_published(table(["a", "b"]).assign(ours=[0.1, 0.2, 0.3, 0.4]), WORDS, "AP")
+    figure = published_comparison(table(["a", "b"]).assign(ours=[0.1, 0.2, 0.3, 0.4]), WORDS, "AP")
     ours, theirs = drawn(figure, "o"), drawn(figure, "D")
     assert [x for x, _ in ours] == [0.2, 0.4, 0.1, 0.3]  # baseline first, as in the words
     assert [x for x, _ in theirs] == [0.8] * 4
@@ -63,7 +63,7 @@ def test_what_was_measured_otherwise_and_what_is_suspect_are_marked() -> None:
     rows["published"] = [0.5, 0.6, 0.7, 0.8]
     rows["protocol_matches"] = [True, False, False, True]
     rows.loc[2, "suspect"] = "repeats"  # that it is suspect says more
-    figure = beside_published(rows, WORDS, "AP")
+    figure = published_comparison(rows, WORDS, "AP")
     assert {x for x, _ in drawn(figure, "D")} == {0.5, 0.8}
     assert {x for x, _ in drawn(figure, "|")} == {0.6}
     assert {x for x, _ in drawn(figure, "x")} == {0.7}
@@ -73,6 +73,6 @@ def test_what_was_measured_otherwise_and_what_is_suspect_are_marked() -> None:
 
 
 def test_intervals_reach_from_low_to_high() -> None:
-    (collection,) = beside_published(table(["a"]).head(1), WORDS, "AP").axes[0].collections
+    (collection,) = published_comparison(table(["a"]).head(1), WORDS, "AP").axes[0].collections
     (segment,) = collection.get_segments()
     assert segment[:, 0].tolist() == pytest.approx([0.85, 0.95])

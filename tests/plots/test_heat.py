@@ -5,30 +5,37 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tff.plots.image_grids import bare, brightness, overlay, signed, small, small_image
+from tff.plots.image_grids import (
+    colorize,
+    colorize_signed,
+    normalize,
+    overlay,
+    shrink,
+    shrink_image,
+)
 
 RANDOM = np.random.default_rng(0)
 
 
 def test_brightness_has_the_99th_percentile_as_white_in_any_unit():
     heat = RANDOM.normal(size=(50, 40))
-    light = brightness(heat)
+    light = normalize(heat)
     assert (light[heat <= 0] == 0).all()
     white = np.quantile(heat.clip(min=0), 0.99)
     np.testing.assert_allclose(light, np.clip(heat / white, 0, 1))
-    np.testing.assert_allclose(brightness(1e-12 * heat), light)
+    np.testing.assert_allclose(normalize(1e-12 * heat), light)
 
 
 def test_a_single_pixel_is_seen_unless_it_is_blurred_away():
     heat = np.zeros((30, 30))
     heat[3, 4] = 1e-6
-    assert np.argwhere(brightness(heat)).tolist() == [[3, 4]]
-    assert brightness(heat).max() == 1
-    assert not brightness(heat, blur=3).any()
+    assert np.argwhere(normalize(heat)).tolist() == [[3, 4]]
+    assert normalize(heat).max() == 1
+    assert not normalize(heat, blur=3).any()
 
 
 @pytest.mark.parametrize(
-    "picture", [bare, lambda light: overlay(np.zeros((4, 4, 3), np.uint8), light)]
+    "picture", [colorize, lambda light: overlay(np.zeros((4, 4, 3), np.uint8), light)]
 )
 def test_nothing_is_black_and_more_is_brighter(picture):
     assert picture(np.zeros((4, 4))).max() < 5
@@ -45,17 +52,17 @@ def test_the_image_is_seen_where_there_is_no_relevance():
 
 
 def test_signs_have_their_colors():
-    red, white, blue = signed(np.array([[1.0, 0.0, -1.0]]))[0].astype(int)
+    red, white, blue = colorize_signed(np.array([[1.0, 0.0, -1.0]]))[0].astype(int)
     assert red[0] > red[2] + 50
     assert blue[2] > blue[0] + 50
     assert white.min() > 240
-    assert (signed(np.zeros((2, 2))) > 240).all()
+    assert (colorize_signed(np.zeros((2, 2))) > 240).all()
 
 
 def test_large_pictures_shrink_by_means_and_small_ones_stay():
     values = RANDOM.random((40, 60))
-    assert small(values, 60) is values
+    assert shrink(values, 60) is values
     np.testing.assert_allclose(
-        small(values, 30), values.reshape(20, 2, 30, 2).mean((1, 3)), atol=1e-12
+        shrink(values, 30), values.reshape(20, 2, 30, 2).mean((1, 3)), atol=1e-12
     )
-    assert small_image(np.zeros((1, 900, 3), np.uint8), 30).shape == (1, 30, 3)
+    assert shrink_image(np.zeros((1, 900, 3), np.uint8), 30).shape == (1, 30, 3)

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tff.plots.curves import many, shares
+from tff.plots.curves import highlighted_lines, share_curves
 from tff.plots.style import HUES, MUTED
 
 
@@ -17,7 +17,7 @@ def courses(names, steps=(10, 20, 40), bounds=True):
 
 
 def drawn(table, named):
-    return many(table, "step", "name", "omega", "omega", named)
+    return highlighted_lines(table, "step", "name", "omega", "omega", named)
 
 
 def test_named_lines_are_colored_and_banded_and_the_others_gray():
@@ -56,7 +56,9 @@ def test_shares_have_lines_bands_and_dashes_of_chance():
             "two": [0.5, 0.4], "luck": [0.03, 0.02],
         }
     )  # fmt: skip
-    figure = shares(table, "step", {"one": "first", "two": "second"}, "share", {"luck": "chance"})
+    figure = share_curves(
+        table, "step", {"one": "first", "two": "second"}, "share", {"luck": "chance"}
+    )
     ax = figure.axes[0]
     assert [line.get_label() for line in ax.lines] == ["first", "second", "chance"]
     assert [line.get_ydata().tolist() for line in ax.lines] == [
@@ -80,9 +82,13 @@ def test_odd_names_one_step_and_gaps_are_drawn_alike_twice(hard, svg):
     gap = courses(["a", "b"]).assign(omega=np.nan, omega_low=np.nan, omega_high=np.nan)
     assert "no data" not in svg(drawn(gap, ["a"]))
     alone = pd.DataFrame({"step": [7], "a": [np.nan], "b": [0.5]})
-    assert "no data" not in svg(shares(alone, "step", {"a": "$x_", "b": "b"}, "share", {"b": "c"}))
+    assert "no data" not in svg(
+        share_curves(alone, "step", {"a": "$x_", "b": "b"}, "share", {"b": "c"})
+    )
 
 
 def test_without_data_says_so(svg):
     assert "no data" in svg(drawn(courses(["a"]).head(0), ["a"]))
-    assert "no data" in svg(shares(pd.DataFrame(columns=["step", "a"]), "step", {"a": "a"}, "b"))
+    assert "no data" in svg(
+        share_curves(pd.DataFrame(columns=["step", "a"]), "step", {"a": "a"}, "b")
+    )

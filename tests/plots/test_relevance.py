@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from tff.plots.channels import losses
+from tff.plots.channels import relevance_losses
 
 
 def ledger(names: Sequence[str], bias: float = 0.01, zero: float = np.nan) -> pd.DataFrame:
@@ -21,16 +21,16 @@ def test_survives_and_is_reproducible(
     names: int, hard: list[str], svg: Callable[[Figure], str]
 ) -> None:
     for lost in (0.0, 0.2, -3.0):
-        first = svg(losses(ledger(hard[:names], lost), 0.05))
-        assert first == svg(losses(ledger(hard[:names], lost), 0.05))
+        first = svg(relevance_losses(ledger(hard[:names], lost), 0.05))
+        assert first == svg(relevance_losses(ledger(hard[:names], lost), 0.05))
 
 
 def test_nothing_to_show(svg: Callable[[Figure], str]) -> None:
-    assert "no data" in svg(losses(ledger([]), 0.05))
+    assert "no data" in svg(relevance_losses(ledger([]), 0.05))
 
 
 def test_losses_add_up_whatever_their_sign() -> None:
-    figure = losses(ledger(["a", "b"], bias=-0.1, zero=0.2), 0.05)
+    figure = relevance_losses(ledger(["a", "b"], bias=-0.1, zero=0.2), 0.05)
     assert figure.axes[0].get_ylim()[1] == pytest.approx(1.1 * 0.6)
-    high = losses(ledger(["a"], bias=0.0, zero=0.0), 0.5)
+    high = relevance_losses(ledger(["a"], bias=0.0, zero=0.0), 0.5)
     assert high.axes[0].get_ylim()[1] == pytest.approx(1.1 * 0.75)

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from tff.plots.scatter import repeats, scatter
+from tff.plots.scatter import repeated_trainings, scatter_plot
 from tff.plots.style import MUTED
 
 
@@ -17,7 +17,7 @@ def points(groups, times=3):
 
 
 def drawn(table):
-    return scatter(table, "share", "ap", "group", "share", "AP")
+    return scatter_plot(table, "share", "ap", "group", "share", "AP")
 
 
 def test_a_look_for_each_group_and_bars_of_its_bounds():
@@ -58,7 +58,7 @@ def test_equal_numbers_do_not_make_an_axis_of_rounding_errors():
 def test_a_row_a_group_with_its_mean_and_deviation():
     table = points(["b", "a"], times=4)
     alone = pd.DataFrame({"group": ["one", "none"], "ap": [0.5, np.nan]})
-    ax = repeats(pd.concat([table, alone]), "group", "ap", "AP").axes[0]
+    ax = repeated_trainings(pd.concat([table, alone]), "group", "ap", "AP").axes[0]
     assert [t.get_text() for t in ax.get_yticklabels()] == ["b", "a", "one", "none"]
     dots = [x for x in ax.lines if x.get_marker() == "o" and len(x.get_xdata())]
     means = [x for x in ax.lines if x.get_marker() == "|" and len(x.get_xdata())]
@@ -76,12 +76,12 @@ def test_a_row_a_group_with_its_mean_and_deviation():
 def test_odd_names_are_drawn_alike_twice(hard, svg):
     table = points(hard)
     assert svg(drawn(table)) == svg(drawn(table))
-    first = svg(repeats(table, "group", "ap", "AP"))
-    assert first == svg(repeats(table, "group", "ap", "AP"))
+    first = svg(repeated_trainings(table, "group", "ap", "AP"))
+    assert first == svg(repeated_trainings(table, "group", "ap", "AP"))
     assert "no data" not in first
 
 
 def test_without_data_says_so(svg):
     for table in (pd.DataFrame(), points(["a"]).assign(ap=np.nan)):
         assert "no data" in svg(drawn(table))
-        assert "no data" in svg(repeats(table, "group", "ap", "AP"))
+        assert "no data" in svg(repeated_trainings(table, "group", "ap", "AP"))

@@ -8,7 +8,7 @@ from torch import nn
 from tff.detectors.detector import Detector
 from tff.detectors.timm_models import efficientnet_b0, timm_model
 from tff.detectors.torchvision_models import torchvision_model
-from tff.published.rankings import architecture, ranking, translated
+from tff.published.rankings import load_ranking, recognize_architecture, translate_layers
 from tff.published.tables import FOLDER
 
 # Of the authors' files, in which a line is KEY,OMEGA with every digit.
@@ -60,11 +60,11 @@ def test_rankings_take_little_room():
     ],
 )
 def test_architecture(make, expected):
-    assert architecture(make()) == expected
+    assert recognize_architecture(make()) == expected
 
 
 def test_a_thousand_classes_are_no_detector():
-    assert architecture(Detector(timm.create_model("resnet50"))) is None
+    assert recognize_architecture(Detector(timm.create_model("resnet50"))) is None
 
 
 @pytest.mark.parametrize(
@@ -74,13 +74,15 @@ def test_a_thousand_classes_are_no_detector():
 )  # fmt: skip
 def test_rankings_name_the_layers_of_our_networks(name, make):
     network = make().network
-    found = ranking(name)["layer"].value_counts().to_dict()
+    found = load_ranking(name)["layer"].value_counts().to_dict()
     assert found == convolutions(network)
 
 
 def test_translation_keeps_the_place_in_the_network():
     theirs = pd.read_parquet(FOLDER / "omega_efficientnet_b0.parquet")["layer"].astype(str)
-    pairs = set(zip(theirs, translated(theirs, theirs.map(theirs.value_counts())), strict=True))
+    pairs = set(
+        zip(theirs, translate_layers(theirs, theirs.map(theirs.value_counts())), strict=True)
+    )
     order = ["_conv_stem"]
     for i in range(16):  # their sixteen blocks; the first one does not expand
         inside = ("_expand_conv", "_depthwise_conv", "_project_conv")

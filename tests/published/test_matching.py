@@ -3,15 +3,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tff.published.tables import COLUMNS, Cell, Ours, compared, plain_name
+from tff.published.tables import COLUMNS, Cell, Measurement, compare, normalize_name
 
 PROTOCOL = {"crop": "none", "resize": "none", "relevance": "rule=zplus precision=float32"}
 CELL = Cell("paper", "resnet50", "blur_jpeg", "top_k", "stylegan2", "ap", 0.553, k=114)
-OURS = Ours(0.57, 0.55, 0.59, k=114)
+OURS = Measurement(0.57, 0.55, 0.59, k=114)
 
 
 def row(cell=CELL, ours=OURS, **protocol):
-    return compared(cell, "StyleGAN2", [ours], PROTOCOL | protocol)
+    return compare(cell, "StyleGAN2", [ours], PROTOCOL | protocol)
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ def row(cell=CELL, ours=OURS, **protocol):
      ("Which Face Is Real", "whichfaceisreal"), ("seeingdark", "sitd"), ("SITD", "sitd")],
 )  # fmt: skip
 def test_names_of_generators(name, expected):
-    assert plain_name(name) == expected
+    assert normalize_name(name) == expected
 
 
 def test_a_row():
@@ -77,10 +77,10 @@ def test_two_spellings_of_centre():
 def test_ours_is_what_was_measured_most_like_it():
     cell = replace(CELL, threshold="oracle")
     several = [
-        Ours(0.1, threshold="half", k=114),
-        Ours(0.2, threshold="oracle", k=50),
-        Ours(0.3, threshold="oracle", k=114),
-        Ours(0.4, threshold="half", k=50),
+        Measurement(0.1, threshold="half", k=114),
+        Measurement(0.2, threshold="oracle", k=50),
+        Measurement(0.3, threshold="oracle", k=114),
+        Measurement(0.4, threshold="half", k=50),
     ]
-    assert compared(cell, "x", several, PROTOCOL)["ours"] == 0.3
-    assert compared(cell, "x", several[:2], PROTOCOL)["ours"] == 0.2
+    assert compare(cell, "x", several, PROTOCOL)["ours"] == 0.3
+    assert compare(cell, "x", several[:2], PROTOCOL)["ours"] == 0.2

@@ -2,8 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tff.analyses.ranking import published_format
-from tff.published.rankings import published_omega, read_omega
+from tff.published.rankings import published_omega, read_omega, to_published_format
 from tff.published.tables import FOLDER
 from tff.types import Channels
 
@@ -22,7 +21,7 @@ def written(tmp_path, table):
 
 
 def test_both_formats_in_any_order(tmp_path):
-    for table in (ours(), published_format(OMEGA, CHANNELS)):
+    for table in (ours(), to_published_format(OMEGA, CHANNELS)):
         mixed = table.sample(frac=1, random_state=3)
         np.testing.assert_array_equal(read_omega(written(tmp_path, mixed), CHANNELS), OMEGA)
 
@@ -73,14 +72,14 @@ def test_odd_files_are_refused(tmp_path, change, message):
 
 
 def test_odd_keys_are_refused(tmp_path):
-    table = published_format(OMEGA, CHANNELS)
+    table = to_published_format(OMEGA, CHANNELS)
     table.loc[4, "key"] = "conv1#2"
     with pytest.raises(ValueError, match=r"line 6: key 'conv1#2': expected LAYER.#CHANNEL"):
         read_omega(written(tmp_path, table), CHANNELS)
 
 
 def test_a_key_of_another_width_is_refused(tmp_path):
-    table = published_format(OMEGA, CHANNELS)
+    table = to_published_format(OMEGA, CHANNELS)
     table["key"] = table["key"].str.replace("T=4", "T=5")
     with pytest.raises(ValueError, match=r"line 2: 'layer1.0.conv1 of width 5': has another"):
         read_omega(written(tmp_path, table), CHANNELS)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from tff.plots.channels import top_channels
-from tff.plots.grouped import boxes
+from tff.plots.grouped import box_plot
 from tff.types import Result
 
 
@@ -43,7 +43,7 @@ def results(hostile: str) -> dict[str, Result]:
             about=hostile,
             findings=[hostile],
             tables={"ablation": ablation},
-            figures={hostile: boxes({hostile: {hostile: np.arange(3)}}, hostile)},
+            figures={hostile: box_plot({hostile: {hostile: np.arange(3)}}, hostile)},
             captions={hostile: hostile},
             scalars={"numpy": np.float32(0.5)},  # not a float, and happens all the same
             warnings=[hostile],

@@ -6,11 +6,11 @@ import base64
 
 import numpy as np
 
-from tff.plots.grouped import boxes
+from tff.plots.grouped import box_plot
 from tff.plots.style import DARK
 from tff.report.page import darken, data_uri, render_png, render_svg
 
-FIGURE = boxes({"a": {"color": np.arange(3)}}, "p")
+FIGURE = box_plot({"a": {"color": np.arange(3)}}, "p")
 
 
 def test_svg_names_fonts_that_readers_have() -> None:

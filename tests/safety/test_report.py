@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tff.plots.grouped import boxes
-from tff.plots.scatter import heat_map
+from tff.plots.grouped import box_plot
+from tff.plots.scatter import matrix_plot
 from tff.report.page import choose_path, safe_name, write
 from tff.safe_text import make_printable
 from tff.types import Result
@@ -28,12 +28,12 @@ def named(names: list[str]) -> dict[str, Result]:
     """A result that bears the names wherever names can stand."""
     square = pd.DataFrame(np.eye(len(names)), index=names, columns=names)
     kinds = {name: np.arange(3) for name in names}
-    figures = {name: boxes({name: {name: np.arange(3)}}, name) for name in names[::5]}
-    figures["boxes"] = boxes({names[3]: kinds}, names[3])
+    figures = {name: box_plot({name: {name: np.arange(3)}}, name) for name in names[::5]}
+    figures["boxes"] = box_plot({names[3]: kinds}, names[3])
     table = pd.DataFrame({"generator": names, "layer": names, "ap": 0.5})
     first = Result(
         " ".join(names), "\n\n".join(names), findings=names, tables={n: table for n in names},
-        figures=figures | {"all": heat_map(square, names[0], 1.0, None)},
+        figures=figures | {"all": matrix_plot(square, names[0], 1.0, None)},
         captions={name: name for name in names}, scalars=dict.fromkeys(names, 0.5),
         warnings=names, alarms=names,
     )  # fmt: skip

@@ -123,11 +123,11 @@ class Ablation(Analysis):
         }
         words = {"as it is": "as it is", "ablated": f"without {cue}"}
         result.figures = {
-            "ablation_ap": grouped.grouped(
+            "ablation_ap": grouped.grouped_points(
                 pd.DataFrame(long), "generator", "input", "ap", "ap_low", "ap_high",
                 "average precision", reference=0.5, labels=words,
             ),
-            "ablation_boxes": grouped.boxes(
+            "ablation_boxes": grouped.box_plot(
                 boxes, 'probability of "generated"', reference=0.5
             ),
         }  # fmt: skip

@@ -79,7 +79,7 @@ class Audit(Analysis):
             "duplicates": float(len(twice)),
             "files_skipped": float(len(skipped)),
         }
-        result.figures["format_bias"] = grouped.grouped(
+        result.figures["format_bias"] = grouped.grouped_points(
             bias, "generator", "set", "auc", "auc_low", "auc_high",
             "AUC of a classifier that sees file headers only", reference=sanity_checks.ALARM,
         )  # fmt: skip

@@ -23,7 +23,7 @@ from tff.detectors.detector import Detector
 from tff.detectors.feature_maps import non_relu_activations
 from tff.detectors.hooks import last_feature_map
 from tff.plots import image_grids
-from tff.types import Result
+from tff.types import Pixels, Result
 
 Map = NDArray[np.float64]
 #: Option -> name. All but the last are classes of the package.
@@ -217,9 +217,9 @@ class CAMs(Analysis):
 
     def _maps(
         self, subject: Subject, maps: ActivationMaps, selection: Selection
-    ) -> tuple[dict[str, list[tuple[image_grids.Pixels, str]]], list[dict[str, Any]]]:
+    ) -> tuple[dict[str, list[tuple[Pixels, str]]], list[dict[str, Any]]]:
         """The rows of a figure and of the table."""
-        rows: dict[str, list[tuple[image_grids.Pixels, str]]] = {
+        rows: dict[str, list[tuple[Pixels, str]]] = {
             line: [] for line in ("image", *(METHODS[method] for method in self.methods))
         }
         facts = []
@@ -227,12 +227,12 @@ class CAMs(Analysis):
             pixels = image[None].to(subject.passes.device).float() / 255
             logit, found = maps(pixels, self.methods, path)
             p = 1 / (1 + np.exp(-logit))
-            shown = image_grids.small_image(np.asarray(image.permute(1, 2, 0), np.uint8), _SIDE)
+            shown = image_grids.shrink_image(np.asarray(image.permute(1, 2, 0), np.uint8), _SIDE)
             rows["image"].append((shown, caption(p, kind)))
             for method, values in found.items():
-                light = image_grids.brightness(image_grids.small(values, _SIDE))
+                light = image_grids.normalize(image_grids.shrink(values, _SIDE))
                 fine = method == "guided_gradcam"
-                picture = image_grids.bare(light) if fine else image_grids.overlay(shown, light)
+                picture = image_grids.colorize(light) if fine else image_grids.overlay(shown, light)
                 rows[METHODS[method]].append((picture, "" if light.any() else "nothing positive"))
             facts.append(
                 {"chosen": selection.name, "path": path, "image": kind, "layer": maps.layer}

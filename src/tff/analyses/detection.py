@@ -89,7 +89,7 @@ class Detection(Analysis):
             "tpr_at_1": "caught at 1 % false alarms",
         }
         result.figures = {
-            "detection": grouped.grouped(
+            "detection": grouped.grouped_points(
                 shown, "generator", "measure", "value", "low", "high", "fraction", labels=words
             )
         }

@@ -17,7 +17,7 @@ from tff.analyses.engine.image_selection import Selection, caption, check_option
 from tff.analyses.engine.subject import Subject
 from tff.plots import image_grids
 from tff.relevance.patch import positive_heat
-from tff.types import Result
+from tff.types import Pixels, Result
 
 ABOUT_EXAMPLES = """
 The first test images of each generator: photographs, and generated images with the detector's
@@ -54,8 +54,8 @@ class Examples(Analysis):
                 p = float(explanation.logit.sigmoid())
                 rows["generated"].append((image, f"P = {p:.2f}"))
                 assert explanation.pixels is not None
-                light = image_grids.brightness(positive_heat(explanation.pixels[0]))
-                rows["relevance"].append((image_grids.bare(light), ""))
+                light = image_grids.normalize(positive_heat(explanation.pixels[0]))
+                rows["relevance"].append((image_grids.colorize(light), ""))
             name = f"examples_{generator}"
             result.figures[name] = image_grids.image_grid(rows)
             result.captions[name] = f"Test images of {generator}" + (
@@ -122,31 +122,31 @@ class Heatmaps(Analysis):
 
     def _maps(
         self, subject: Subject, selection: Selection
-    ) -> tuple[dict[str, list[tuple[image_grids.Pixels, str]]], list[dict[str, Any]]]:
+    ) -> tuple[dict[str, list[tuple[Pixels, str]]], list[dict[str, Any]]]:
         """The rows of a figure and of the table."""
         lines = ["image", "over the image", "alone", "with its sign"][: 4 if self.signed else 3]
-        rows: dict[str, list[tuple[image_grids.Pixels, str]]] = {line: [] for line in lines}
+        rows: dict[str, list[tuple[Pixels, str]]] = {line: [] for line in lines}
         facts = []
         for path, image, kind in selection:
-            logit, relevance = explained(subject, image)
+            logit, relevance = explain_pixels(subject, image)
             p = 1 / (1 + np.exp(-logit))
-            shown = image_grids.small_image(np.asarray(image.permute(1, 2, 0), np.uint8), _SIDE)
-            values = image_grids.small(relevance, _SIDE)
-            light = image_grids.brightness(values, self.blur)
+            shown = image_grids.shrink_image(np.asarray(image.permute(1, 2, 0), np.uint8), _SIDE)
+            values = image_grids.shrink(relevance, _SIDE)
+            light = image_grids.normalize(values, self.blur)
             rows["image"].append((shown, caption(p, kind)))
             rows["over the image"].append((image_grids.overlay(shown, light), ""))
             rows["alone"].append(
-                (image_grids.bare(light), "" if light.any() else "nothing positive")
+                (image_grids.colorize(light), "" if light.any() else "nothing positive")
             )
             if self.signed:
-                rows["with its sign"].append((image_grids.signed(values), ""))
+                rows["with its sign"].append((image_grids.colorize_signed(values), ""))
             facts.append(
                 {"chosen": selection.name, "path": path, "image": kind, "p": p, "logit": logit}
             )
         return rows, facts
 
 
-def explained(subject: Subject, image: Tensor) -> tuple[float, image_grids.Map]:
+def explain_pixels(subject: Subject, image: Tensor) -> tuple[float, image_grids.Map]:
     """The logit of one image (3, H, W) uint8, and the relevance of its pixels (H, W), with sign.
 
     Of an image that the detector calls real, the relevance speaks for `real`, unless

@@ -122,7 +122,7 @@ class KSweep(Analysis):
             for where in table["where"].unique():
                 part = table[(table["where"] == where) & (table["instead"] == instead)]
                 name = f"k_sweep_{where}" + (f"_{instead}" if len(self.instead) > 1 else "")
-                result.figures[name] = curves.falling(
+                result.figures[name] = curves.dropout_curves(
                     part, "share", "ranking", "ap", "channels dropped, percent of all",
                     "average precision", CRITERIA,
                 )  # fmt: skip

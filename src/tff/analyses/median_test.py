@@ -25,7 +25,7 @@ from tff.types import Floats, Ints, Result
 Values = NDArray[np.float64] | NDArray[np.float32]
 
 
-def channel_tests(labels: NDArray[np.int64], plain: Values, ablated: Values) -> pd.DataFrame:
+def compare_responses(labels: NDArray[np.int64], plain: Values, ablated: Values) -> pd.DataFrame:
     """One row a channel.
 
     Columns: of generated images, `p_value` and `q_value` of Mood's median test (the paper's, which
@@ -67,7 +67,7 @@ def channel_tests(labels: NDArray[np.int64], plain: Values, ablated: Values) -> 
     return table.assign(area_lost=lost, loses=lost > 0)
 
 
-def shares(tests: pd.DataFrame, alpha: float) -> dict[str, float]:
+def conditional_shares(tests: pd.DataFrame, alpha: float) -> dict[str, float]:
     """Which part of the channels is called conditional, by one way of testing after the other.
 
     `share` is the paper's; `share_corrected` with adjusted p-values; `share_paired` by the
@@ -75,7 +75,7 @@ def shares(tests: pd.DataFrame, alpha: float) -> dict[str, float]:
     images worse without the cue, adjusted.
     """
     if tests.empty:
-        return dict.fromkeys(SHARES, np.nan)
+        return dict.fromkeys(SHARE_LABELS, np.nan)
     return {
         "share": float((tests["p_value"] <= alpha).mean()),
         "share_corrected": float((tests["q_value"] <= alpha).mean()),
@@ -85,7 +85,7 @@ def shares(tests: pd.DataFrame, alpha: float) -> dict[str, float]:
 
 
 #: In words.
-SHARES = {
+SHARE_LABELS = {
     "share": "median test, as in the paper",
     "share_corrected": "median test, corrected",
     "share_paired": "paired test, corrected",
@@ -160,21 +160,25 @@ class MedianTest(Analysis):
                 "ablation": repr(self.ablation),
             }
             labels = subject.labels[at]
-            mine = channel_tests(labels, plain.responses[at], ablated.responses[at])
+            mine = compare_responses(labels, plain.responses[at], ablated.responses[at])
             tested.append(_table(first, top, mine, labels))
             inside = np.isin(subject.sample, at)
-            of_all = channel_tests(
+            of_all = compare_responses(
                 subject.labels[subject.sample[inside]],
                 plain.sample[inside],
                 ablated.sample[inside],
             )
             sampled = subject.labels[subject.sample[inside]]
             everything.append(_table(first, names.assign(rank=rank), of_all, sampled))
-            rest = {f"{n}_of_all": v for n, v in shares(of_all, self.alpha).items()}
+            rest = {f"{n}_of_all": v for n, v in conditional_shares(of_all, self.alpha).items()}
             counts = {
-                "k": subject.k, **shares(mine, self.alpha), "area_lost": mine["area_lost"].mean(),
-                **rest, "area_lost_of_all": of_all["area_lost"].mean(), "alpha": self.alpha,
-            }  # fmt: skip
+                "k": subject.k,
+                **conditional_shares(mine, self.alpha),
+                "area_lost": mine["area_lost"].mean(),
+                **rest,
+                "area_lost_of_all": of_all["area_lost"].mean(),
+                "alpha": self.alpha,
+            }
             counted.append(first | counts | {"images": int((labels == 1).sum())})
             if generator in subject.seen or not densities:
                 fakes = at[labels == 1]
@@ -195,13 +199,13 @@ class MedianTest(Analysis):
             "median_test_all": pd.concat(everything, ignore_index=True),
         }
         self._tell(result, share, subject.k, cue)
-        long = share.melt(["generator", "seen"], list(SHARES), "test", "value")
+        long = share.melt(["generator", "seen"], list(SHARE_LABELS), "test", "value")
         result.figures = {
-            "conditional_share": grouped.grouped(
+            "conditional_share": grouped.grouped_points(
                 long, "generator", "test", "value", None, None,
-                f"share of the top {subject.k} channels", reference=self.alpha, labels=SHARES,
+                f"share of the top {subject.k} channels", reference=self.alpha, labels=SHARE_LABELS,
             ),
-            "responses": grouped.densities(densities, ("as it is", f"without {cue}")),
+            "responses": grouped.histograms(densities, ("as it is", f"without {cue}")),
         }  # fmt: skip
         result.captions = {
             "conditional_share": f"Share of the top channels that are {cue}-conditional, by four "

@@ -16,7 +16,7 @@ from torch import Tensor
 from tff.analyses.engine.analysis import Analysis
 from tff.analyses.engine.passes import SplitWhenOutOfMemory
 from tff.analyses.engine.subject import Subject
-from tff.plots.image_grids import Piece, collage
+from tff.plots.image_grids import Cutout, collage
 from tff.relevance.lrp import MaximumExplanation
 from tff.relevance.patch import ENDS, Patch, locate_patch, positive_heat
 from tff.types import Batch, Floats, Result
@@ -57,7 +57,7 @@ class Peak(NamedTuple):
     box: Patch | None
 
 
-def peaks(subject: Subject, pairs: Iterable[Pair], end: str) -> Iterator[Peak]:
+def explain_peaks(subject: Subject, pairs: Iterable[Pair], end: str) -> Iterator[Peak]:
     """Explain each pair, those of a layer and of a size of images together, as many as fit.
 
     Args:
@@ -149,7 +149,7 @@ class Patches(Analysis):
         responses = subject.evaluate(None, responses=True).responses
         assert responses is not None
         best: dict[tuple[int, int], Peak] = {}
-        for peak in peaks(subject, self._chosen(subject, responses), self.box):
+        for peak in explain_peaks(subject, self._chosen(subject, responses), self.box):
             key = peak.pair.rank, peak.pair.place
             if key not in best or peak.maximum > best[key].maximum:  # of several views
                 best[key] = peak
@@ -208,10 +208,10 @@ def _table(subject: Subject, found: list[Peak], responses: Floats) -> pd.DataFra
     ).join(pd.DataFrame(boxes, columns=_WHOLE, dtype="Int64"))
 
 
-def _rows(table: pd.DataFrame, found: list[Peak], by: str) -> list[tuple[str, list[Piece]]]:
+def _rows(table: pd.DataFrame, found: list[Peak], by: str) -> list[tuple[str, list[Cutout]]]:
     """A row of the collage for each channel, in the order of their ranks."""
     pieces = [
-        Piece.cut(peak.image, peak.box, str(generator))
+        Cutout.cut(peak.image, peak.box, str(generator))
         for peak, generator in zip(found, table["generator"], strict=True)
     ]
     rows = []

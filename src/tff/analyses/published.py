@@ -17,13 +17,21 @@ from tff.analyses.engine.analysis import Analysis
 from tff.analyses.engine.subject import Subject
 from tff.analyses.sensitivity import Sensitivity
 from tff.plots import grouped as figures
-from tff.published.rankings import TITLES, architecture
-from tff.published.tables import COLUMNS, RECIPES, Cell, Ours, cells, compared, plain_name
+from tff.published.rankings import TITLES, recognize_architecture
+from tff.published.tables import (
+    COLUMNS,
+    RECIPES,
+    Cell,
+    Measurement,
+    compare,
+    load_cells,
+    normalize_name,
+)
 from tff.statistics.bootstrap import Estimate, Resamples, draw_resamples, evaluate_resamples
 from tff.types import Floats, Result
 
 #: (what, generator, metric) -> our numbers: several if measured in several ways.
-Numbers = dict[tuple[str, str, str], list[Ours]]
+Numbers = dict[tuple[str, str, str], list[Measurement]]
 #: Table -> what is taken from it: accuracies by every threshold, whatever the subject's is.
 _SENSITIVITY = {
     "sensitivity": ("ap",),
@@ -63,7 +71,7 @@ def numbers_of(subject: Subject) -> Numbers:
             _Share(right), draw_resamples(labels, subject.draws, subject.seed)
         )
         share = Estimate(float(right.mean()), drawn)
-        half = Ours(share.value, share.low, share.high, threshold="half")
+        half = Measurement(share.value, share.low, share.high, threshold="half")
         numbers["baseline", generator, "accuracy"] = [half]
     return numbers
 
@@ -79,9 +87,9 @@ class _Share:
         return share
 
 
-def _number(row: Mapping[Any, Any], column: str, threshold: str = "", k: int = 0) -> Ours:
+def _number(row: Mapping[Any, Any], column: str, threshold: str = "", k: int = 0) -> Measurement:
     low, high = (float(row.get(f"{column}_{end}", np.nan)) for end in ("low", "high"))
-    return Ours(float(row[column]), low, high, threshold, k)
+    return Measurement(float(row[column]), low, high, threshold, k)
 
 
 ABOUT = """
@@ -128,8 +136,8 @@ class Published(Analysis):
         """Table `published`, a row a published number that we have too."""
         result = Result("Held against the published numbers", ABOUT)
         result.tables = {"published": pd.DataFrame(columns=COLUMNS)}
-        name = architecture(subject.detector)
-        theirs = [c for c in cells() if (c.architecture, c.recipe) == (name, self.recipe)]
+        name = recognize_architecture(subject.detector)
+        theirs = [c for c in load_cells() if (c.architecture, c.recipe) == (name, self.recipe)]
         if not theirs:
             which = TITLES[name] if name else "this architecture"
             result.findings = [
@@ -139,14 +147,14 @@ class Published(Analysis):
             ]
             return result
         generators = subject.images.test.generators
-        common = {c.generator for c in theirs} & {plain_name(g) for g in generators}
+        common = {c.generator for c in theirs} & {normalize_name(g) for g in generators}
         if common:
             numbers = numbers_of(subject)
             rows = [
-                compared(cell, generator, numbers[key], subject.protocol)
+                compare(cell, generator, numbers[key], subject.protocol)
                 for cell in theirs
                 for generator in generators
-                if plain_name(generator) == cell.generator
+                if normalize_name(generator) == cell.generator
                 if (key := (cell.what, generator, cell.metric)) in numbers
             ]
             result.tables = {"published": pd.DataFrame(rows, columns=COLUMNS)}
@@ -190,7 +198,9 @@ def _tell(result: Result, table: pd.DataFrame) -> None:
             f"{len(group)} published numbers of {names} are suspect and not counted: {reason}."
         )
     precision = table[(table["metric"] == "ap") & table["ours"].notna()]
-    result.figures = {"published": figures.beside_published(precision, WORDS, "average precision")}
+    result.figures = {
+        "published": figures.published_comparison(precision, WORDS, "average precision")
+    }
     result.captions = {
         "published": "Average precision: ours (dots, with 95 % intervals) and the published one."
     }
@@ -199,8 +209,8 @@ def _tell(result: Result, table: pd.DataFrame) -> None:
 def _tell_missing(result: Result, generators: Sequence[str], theirs: Sequence[Cell]) -> None:
     """Which generators have no counterpart on the other side."""
     published = list(dict.fromkeys(cell.generator for cell in theirs))
-    tested = {plain_name(generator) for generator in generators}
-    alone = [g for g in generators if plain_name(g) not in published]
+    tested = {normalize_name(generator) for generator in generators}
+    alone = [g for g in generators if normalize_name(g) not in published]
     absent = [g for g in published if g not in tested]
     if len(alone) == len(generators):
         result.findings.append(

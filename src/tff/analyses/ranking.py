@@ -10,9 +10,10 @@ import pandas as pd
 from tff.analyses.engine.analysis import Analysis
 from tff.analyses.engine.subject import CRITERIA, Subject
 from tff.plots import channels
-from tff.plots.channels import losses
+from tff.plots.channels import relevance_losses
+from tff.published.rankings import to_published_format
 from tff.relevance.conservation import COLUMNS
-from tff.types import Channels, Floats, Result
+from tff.types import Result
 
 
 def conservation_table(subject: Subject) -> pd.DataFrame:
@@ -46,7 +47,7 @@ def add_conservation(result: Result, subject: Subject) -> None:
     lost, limit = leak(of_generated), subject.info.max_leak
     total = float(lost.sum())
     result.tables["ledger"] = ledger
-    result.figures["relevance_lost"] = losses(of_generated, limit)
+    result.figures["relevance_lost"] = relevance_losses(of_generated, limit)
     result.captions["relevance_lost"] = (
         "Losses and gains of relevance on its way from the logit to the first layer add up to "
         f"{100 * total:.1f} % of it. The dashed line is the limit of {100 * limit:g} %."
@@ -122,13 +123,13 @@ class Ranking(Analysis):
         if fake.images < 30:
             result.warnings.append(f"Omega rests on {fake.images} generated images only.")
         result.tables = {"ranking": table} | {
-            f"omega_{name}": published_format(found.omega, subject.channels)
+            f"omega_{name}": to_published_format(found.omega, subject.channels)
             for name, found in subject.relevance.items()
         }
         result.figures = {
             "omega_distribution": channels.omega_distribution(table, subject.k),
             "top_channels": channels.top_channels(table),
-            "top_layers": channels.layers(table, subject.k, subject.channels.layers),
+            "top_layers": channels.channels_per_layer(table, subject.k, subject.channels.layers),
         }
         result.captions = {
             "omega_distribution": "Omega of every channel, largest first; few channels hold most.",
@@ -145,37 +146,3 @@ class Ranking(Analysis):
         }
         add_conservation(result, subject)
         return result
-
-
-def published_format(omega: Floats, channels: Channels) -> pd.DataFrame:
-    """The ranking as the authors publish it: `key` such as `layer1.0.conv1.#63(T=64)`, sorted."""
-    table = channels.table()
-    width = table["layer"].map(channels.widths)
-    keys = table["layer"] + ".#" + table["channel"].astype(str) + "(T=" + width.astype(str) + ")"
-    order = np.argsort(-omega, kind="stable")
-    return pd.DataFrame({"key": keys, "mean_relevance": omega}).iloc[order].reset_index(drop=True)
-
-
-def from_published(table: pd.DataFrame, channels: Channels) -> np.ndarray:
-    """The inverse of `published_format`: omega in the order of the channels, (n_channels,).
-
-    Raises:
-        ValueError: a key that is not of that form, or channels that are missing or named twice.
-        KeyError: a channel that this network has not.
-    """
-    parts = table["key"].str.extract(r"^(?P<layer>.+)\.#(?P<channel>\d+)\(T=(?P<width>\d+)\)$")
-    if parts.isna().any(axis=None):
-        odd = table["key"][parts.isna().any(axis=1)].iloc[0]
-        raise ValueError(f"ranking key {odd!r}: expected LAYER.#CHANNEL(T=WIDTH)")
-    flat = [
-        channels.flat_index(layer, int(channel))
-        for layer, channel in zip(parts["layer"], parts["channel"], strict=True)
-    ]
-    if len(set(flat)) != len(flat) or len(flat) != len(channels):
-        raise ValueError(
-            f"ranking names {len(set(flat))} different channels in {len(flat)} rows; "
-            f"the network has {len(channels)}"
-        )
-    omega = np.empty(len(channels))
-    omega[flat] = table["mean_relevance"]
-    return omega

@@ -12,7 +12,7 @@ import pandas as pd
 from tff.analyses.engine.analysis import Analysis
 from tff.analyses.engine.subject import Subject
 from tff.plots import channels as figures
-from tff.published.rankings import TITLES, architecture, published_omega, read_omega
+from tff.published.rankings import TITLES, published_omega, read_omega, recognize_architecture
 from tff.statistics.rank_agreement import (
     chance_overlap,
     chance_overlap_within_groups,
@@ -31,7 +31,9 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def by_k(ks: Sequence[int], counts: Ints, first: Ints, second: Ints, groups: Ints) -> pd.DataFrame:
+def overlap_table(
+    ks: Sequence[int], counts: Ints, first: Ints, second: Ints, groups: Ints
+) -> pd.DataFrame:
     """A row a k, `COLUMNS`: how many channels are in both tops, and what chance gives.
 
     Args:
@@ -50,7 +52,7 @@ def by_k(ks: Sequence[int], counts: Ints, first: Ints, second: Ints, groups: Int
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def curves(counts: Ints, first: Ints, second: Ints, groups: Ints) -> pd.DataFrame:
+def overlap_curves(counts: Ints, first: Ints, second: Ints, groups: Ints) -> pd.DataFrame:
     """Shares of the top k at many k, evenly spread on a logarithmic axis; arguments as above."""
     n = len(counts)
     k = np.unique(np.geomspace(1, n, _POINTS).round().astype(np.int64))
@@ -64,7 +66,7 @@ def curves(counts: Ints, first: Ints, second: Ints, groups: Ints) -> pd.DataFram
     )
 
 
-def by_layer(
+def layer_table(
     layers: Sequence[str], groups: Ints, ours: Floats, theirs: Floats, top: Ints, other: Ints
 ) -> pd.DataFrame:
     """A row a layer: rank correlation, and how many of the top k of each ranking it holds."""
@@ -88,7 +90,7 @@ def by_layer(
     return pd.DataFrame(rows)
 
 
-def of_top(
+def top_table(
     channels: pd.DataFrame, top: Ints, ours: Floats, theirs: Floats, first: Ints, second: Ints
 ) -> pd.DataFrame:
     """The channels in the top k of either, with their place in both (1 is best)."""
@@ -148,7 +150,7 @@ class RankingAgreement(Analysis):
 
     def answer(self, subject: Subject) -> Result:
         """Tables `ranking_agreement` (a row a k), `..._layers`, and `..._top`."""
-        name = architecture(subject.detector)
+        name = recognize_architecture(subject.detector)
         published = self.other == "published"
         word = "the authors' published one" if published else f"that of {self.other}"
         result = Result("Do two rankings agree?", ABOUT.format(other=word))
@@ -176,16 +178,16 @@ class RankingAgreement(Analysis):
         channels = subject.channels.table()
         groups = pd.factorize(channels["layer"])[0].astype(np.int64)
         ks = sorted({k for k in self.ks if k <= n} | {subject.k})
-        table = by_k(ks, counts, first, second, groups)
-        along = curves(counts, first, second, groups)
+        table = overlap_table(ks, counts, first, second, groups)
+        along = overlap_curves(counts, first, second, groups)
         tops = first[: subject.k], second[: subject.k]
         top = np.union1d(*tops)
         rbo = rank_biased_overlap(counts, self.p)
         by_chance = rank_biased_overlap(np.arange(1, n + 1) ** 2 / n, self.p)
         everywhere, among_top = spearman(ours, theirs), spearman(ours[top], theirs[top])
         row = table[table["k"] == subject.k].iloc[0]
-        layers = by_layer(subject.channels.layers, groups, ours, theirs, *tops)
-        both = of_top(channels, top, ours, theirs, first, second)
+        layers = layer_table(subject.channels.layers, groups, ours, theirs, *tops)
+        both = top_table(channels, top, ours, theirs, first, second)
         result.tables = {
             "ranking_agreement": table,
             "ranking_agreement_layers": layers,
@@ -219,8 +221,8 @@ class RankingAgreement(Analysis):
             "zeros_other": int((theirs == 0).sum()),
         }
         result.figures = {
-            "ranking_agreement": figures.overlap(along, WORDS, subject.k),
-            "ranking_agreement_layers": figures.layer_agreement(layers),
+            "ranking_agreement": figures.ranking_overlap(along, WORDS, subject.k),
+            "ranking_agreement_layers": figures.layer_correlations(layers),
         }
         result.captions = {
             "ranking_agreement": "Share of the top k that is in both rankings.",

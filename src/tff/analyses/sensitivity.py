@@ -192,7 +192,7 @@ class Sensitivity(Analysis):
         }
         self._tell(subject, result, found, against)
         result.figures = {
-            "sensitivity": grouped.grouped(
+            "sensitivity": grouped.grouped_points(
                 table, "generator", "dropout", "ap", "ap_low", "ap_high", "average precision",
                 reference=0.5, labels=WORDS,
             )

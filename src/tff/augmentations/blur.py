@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import correlate1d, gaussian_filter, gaussian_filter1d
 
 from tff.augmentations.compose import checked_probability, checked_range
+from tff.types import Pixels
 
-Pixels = NDArray[np.uint8]
 _ONE = np.ones(1)
 #: Shares of pixels in doubt above which it pays to look for areas of one color, or to leave the
 #: whole axis to SciPy.

@@ -110,7 +110,7 @@ def compare(runs: Mapping[str, Analyzed]) -> Result:
         told = "; ".join(f"{name} {ap:.3f}" for name, ap in means.items())
         result.findings.append(f"Mean AP over generators, {seen_as}: {told}.")
         figure = f"comparison_{str(seen_as).replace(' ', '_')}"
-        result.figures[figure] = grouped.grouped(
+        result.figures[figure] = grouped.grouped_points(
             part, "generator", "checkpoint", "ap", "ap_low", "ap_high", "average precision",
             reference=0.5,
         )  # fmt: skip

@@ -11,7 +11,7 @@ import pandas as pd
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from tff.plots.scatter import heat_map
+from tff.plots.scatter import matrix_plot
 from tff.report.page import collect_versions, write
 from tff.report.terminal import show
 from tff.safe_text import read_table
@@ -111,7 +111,7 @@ def _tell(result: Result, weights: str, table: pd.DataFrame, several: bool) -> N
         values = square(column).loc[drop.index]
         largest = float(np.nan_to_num(values.abs().to_numpy(float)).max())
         limit = max(0.1, largest) if column == "ap_drop" else 1.0
-        result.figures[f"cue_matrix_{column}{end}"] = heat_map(
+        result.figures[f"cue_matrix_{column}{end}"] = matrix_plot(
             values.rename(columns=marked), label, limit, certain
         )
         result.captions[f"cue_matrix_{column}{end}"] = f"{label[0].upper()}{label[1:]}. {weights}"

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tff.analyses.median_test import SHARES
-from tff.analyses.ranking_agreement import by_k
+from tff.analyses.median_test import SHARE_LABELS
+from tff.analyses.ranking_agreement import overlap_table
 from tff.comparisons.comparison import Comparison
 from tff.plots import curves
 from tff.safe_text import read_table
@@ -189,7 +189,7 @@ def top_channels(steps: Sequence[Step], k: int) -> pd.DataFrame:
 def stability(steps: Sequence[Step], k: int) -> pd.DataFrame:
     """Each step beside the next one and beside the final one: overlap at k, chance, Spearman.
 
-    Columns as in `agreement_tables.by_k`, and `spearman` of omega over all channels.
+    Columns as in `ranking_agreement.overlap_table`, and `spearman` of omega over all channels.
     """
     channels = steps[-1].ranking[["layer", "channel"]].sort_values(["layer", "channel"])
     place = pd.Series(range(len(channels)), pd.MultiIndex.from_frame(channels))
@@ -204,7 +204,7 @@ def stability(steps: Sequence[Step], k: int) -> pd.DataFrame:
     rows = []
     for compared, i, j in pairs:
         counts = top_k_overlap(orders[i], orders[j])
-        row = by_k([k], counts, orders[i], orders[j], groups)
+        row = overlap_table([k], counts, orders[i], orders[j], groups)
         row = row.assign(
             compared=compared, step=steps[i].number, other_step=steps[j].number,
             spearman=spearman(omegas[i], omegas[j]),
@@ -295,7 +295,7 @@ def tell_stability(result: Result, stable: pd.DataFrame, k: int) -> None:
     )
     words = {"share": "with the final one", "next": "with the next one"}
     chance = {"chance": "final, by chance", "within": "final, by chance within layers"}
-    result.figures["stability"] = curves.shares(
+    result.figures["stability"] = curves.share_curves(
         drawn, "step", words, f"of the top {k} in both", chance
     )
     result.captions["stability"] = (
@@ -323,12 +323,12 @@ def tell_shares(result: Result, shares: pd.DataFrame) -> None:
     for column in columns:
         result.scalars[f"{column}_final"] = float(last[column])
         result.findings.append(
-            f"{cue.capitalize()}-conditional ({SHARES[column]}): {100 * first[column]:.0f} % "
+            f"{cue.capitalize()}-conditional ({SHARE_LABELS[column]}): {100 * first[column]:.0f} % "
             f"of the top channels at step {int(first['step']):,}, {100 * last[column]:.0f} % "
             f"at step {int(last['step']):,} (mean over {int(last['n'])} generators)."
         )
-    result.figures["conditional_over_time"] = curves.shares(
-        means, "step", {c: SHARES[c] for c in columns}, f"{cue}-conditional top channels"
+    result.figures["conditional_over_time"] = curves.share_curves(
+        means, "step", {c: SHARE_LABELS[c] for c in columns}, f"{cue}-conditional top channels"
     )
     result.captions["conditional_over_time"] = (
         "Share of the top channels that are conditional: mean over generators, and the range "
@@ -393,7 +393,7 @@ class Emergence(Comparison):
         result.scalars = {"k": k, "checkpoints": len(steps)}
         things = top.assign(name=top["layer"] + " #" + top["channel"].astype(str))
         named = things.drop_duplicates("name").nsmallest(NAMED, "rank_final")["name"]
-        result.figures["emergence"] = curves.many(
+        result.figures["emergence"] = curves.highlighted_lines(
             things, "step", "name", "omega", "omega (share of the layer's relevance)", list(named)
         )
         result.captions["emergence"] = (

@@ -24,7 +24,7 @@ from tff.comparisons.runs import (
     find_runs,
     find_swept_options,
 )
-from tff.plots.scatter import repeats, scatter
+from tff.plots.scatter import repeated_trainings, scatter_plot
 from tff.statistics.bootstrap import Estimate, Resamples, draw_resamples, evaluate_resamples
 from tff.statistics.rank_agreement import spearman
 from tff.types import Floats, Result
@@ -369,7 +369,7 @@ def tell_groups(result: Result, table: pd.DataFrame, groups: pd.DataFrame) -> No
         result.findings.append(f"Checkpoint of this group ({by}): {chosen['checkpoint']}")
     order = {group: i for i, group in enumerate(groups["group"])}
     shown = done.sort_values("group", key=lambda g: g.map(order), kind="stable")
-    result.figures["sweep_ap"] = repeats(
+    result.figures["sweep_ap"] = repeated_trainings(
         shown, "group", "unseen_ap", "average precision, mean over unseen generators"
     )
     result.captions["sweep_ap"] = "AP on unseen generators: a dot a training, best group first."
@@ -398,7 +398,7 @@ def tell_association(result: Result, table: pd.DataFrame, found: pd.DataFrame) -
             )
             result.scalars[f"spearman_{share}"] = float(jobs["spearman"])
         figure = f"sweep_{share}"
-        result.figures[figure] = scatter(
+        result.figures[figure] = scatter_plot(
             done, share, "unseen_ap", "group", WORDS[share], "AP, unseen generators"
         )
         result.captions[figure] = (

@@ -22,7 +22,7 @@ from PIL import Image, UnidentifiedImageError
 from torch.utils.data import Dataset
 
 from tff.data.layout import real_source
-from tff.types import Batch
+from tff.types import Batch, Pixels
 
 #: The kinds of files that are read, whatever their names say. Pillow knows forty more, one of which
 #: (PostScript) it hands to an interpreter of programs.
@@ -151,7 +151,6 @@ def encoded(values: Iterable[Any], name: str) -> list[bytes]:
     return [one or b"" for one in found]
 
 
-Pixels = NDArray[np.uint8]
 _CROP = re.compile(r"(center|centre|random|five)(\d+)")
 
 

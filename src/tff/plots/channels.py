@@ -16,14 +16,14 @@ from tff.plots.style import (
     HUES,
     MUTED,
     PAPER,
-    bars,
-    finite,
-    legend,
+    add_legend,
+    add_reference_line,
+    bar_chart,
+    finite_values,
+    name_rows,
     no_data,
-    one_axes,
-    reference_line,
-    rows,
-    short,
+    shorten,
+    single_axes,
     styled,
 )
 
@@ -34,13 +34,13 @@ LAYERS_SHOWN = 24
 @styled
 def omega_distribution(omega: pd.DataFrame, k: int) -> Figure:
     """Omega of all channels, largest first; the first `k` are shaded; `omega_real` is optional."""
-    figure, ax = one_axes(3.4)
+    figure, ax = single_axes(3.4)
     zeros = []
     for column, label, color in (
         ("omega", "generated", HUES[0]),
         ("omega_real", "real", HUES[1]),
     ):
-        values = np.sort(finite(omega.get(column, [])))[::-1]
+        values = np.sort(finite_values(omega.get(column, [])))[::-1]
         positive = values[values > 0]  # a logarithm has no place for zero: zeros are counted
         if len(positive) < len(values):
             zeros.append(f"{len(values) - len(positive):,} of {len(values):,} ({label})")
@@ -57,9 +57,9 @@ def omega_distribution(omega: pd.DataFrame, k: int) -> Figure:
         axis.set_minor_formatter(NullFormatter())
     ax.minorticks_off()
     ax.axvspan(ax.get_xlim()[0], k, color=FAINT, alpha=0.5, zorder=0)
-    reference_line(ax, k, f"k = {k}")
+    add_reference_line(ax, k, f"k = {k}")
     ax.margins(x=0)
-    legend(ax, figure)
+    add_legend(ax, figure)
     return figure
 
 
@@ -70,7 +70,7 @@ def top_channels(ranking: pd.DataFrame, n: int = 20) -> Figure:
     if top.empty:
         return no_data()
     names = [f"{layer} #{c}" for layer, c in zip(top["layer"], top["channel"], strict=True)]
-    figure = bars(names, top["omega"], "omega")
+    figure = bar_chart(names, top["omega"], "omega")
     ax = figure.axes[0]
     if "omega_real" in top:
         ax.plot(
@@ -84,27 +84,29 @@ def top_channels(ranking: pd.DataFrame, n: int = 20) -> Figure:
             label="real images",
         )
         ax.barh([0], [0], color=HUES[0], label="generated images")  # what the legend shows
-        ax.set_xlim(0, 1.05 * max(finite(top[["omega", "omega_real"]]).max(initial=0), 1e-12))
-        legend(ax, figure)
+        ax.set_xlim(
+            0, 1.05 * max(finite_values(top[["omega", "omega_real"]]).max(initial=0), 1e-12)
+        )
+        add_legend(ax, figure)
     ax.xaxis.set_major_locator(MaxNLocator(5))
     return figure
 
 
 @styled
-def layers(ranking: pd.DataFrame, k: int, order: Sequence[str] | None = None) -> Figure:
+def channels_per_layer(ranking: pd.DataFrame, k: int, order: Sequence[str] | None = None) -> Figure:
     """How many of the first `k` rows lie in each layer, in network `order` (else by name).
 
     A network of more than 24 layers is shown by its blocks: `layer1.0` holds `layer1.0.conv1`.
     """
     if ranking.empty:
         return no_data()
-    block = blocks(order or sorted(ranking["layer"].unique(), key=_natural))
+    block = group_into_blocks(order or sorted(ranking["layer"].unique(), key=_natural))
     shown = list(dict.fromkeys(block.values()))
     lies_in = ranking["layer"].map(block)
     widths = lies_in.value_counts().reindex(shown, fill_value=0)
     found = lies_in.head(k).value_counts().reindex(shown, fill_value=0)
     notes = [f"{f} of {w:,}" for f, w in zip(found, widths, strict=True)]
-    figure = bars(shown, found.to_numpy(), f"channels among the top {k}", notes)
+    figure = bar_chart(shown, found.to_numpy(), f"channels among the top {k}", notes)
     figure.axes[0].xaxis.set_major_locator(MaxNLocator(6, integer=True))
     return figure
 
@@ -114,7 +116,7 @@ def _natural(name: str) -> str:
     return re.sub(r"\d+", lambda number: number[0].zfill(6), name)
 
 
-def blocks(names: Sequence[str]) -> dict[str, str]:
+def group_into_blocks(names: Sequence[str]) -> dict[str, str]:
     """Each layer -> what it is shown as: itself, or the smallest block that makes few enough."""
     block = {name: name for name in names}
     depth = max(name.count(".") for name in names)
@@ -133,7 +135,7 @@ _ROWS_NAMED = 24
 
 
 @styled
-def overlap(curves: pd.DataFrame, words: Mapping[str, str], k: int) -> Figure:
+def ranking_overlap(curves: pd.DataFrame, words: Mapping[str, str], k: int) -> Figure:
     """Share of the top k that two rankings have in common, against k.
 
     Args:
@@ -143,7 +145,7 @@ def overlap(curves: pd.DataFrame, words: Mapping[str, str], k: int) -> Figure:
     """
     if curves.empty:
         return no_data()
-    figure, ax = one_axes(3.4)
+    figure, ax = single_axes(3.4)
     for (column, word), (color, line, width) in zip(words.items(), _STYLES, strict=False):
         ax.plot(
             curves["k"],
@@ -160,23 +162,23 @@ def overlap(curves: pd.DataFrame, words: Mapping[str, str], k: int) -> Figure:
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     ax.grid(True, axis="y")
     ax.set(xlabel="k, the number of top channels", ylabel="in both", ylim=(0, 1.1))
-    reference_line(ax, k, f"k = {k}")
-    legend(ax, figure)
+    add_reference_line(ax, k, f"k = {k}")
+    add_legend(ax, figure)
     return figure
 
 
 @styled
-def layer_agreement(table: pd.DataFrame) -> Figure:
+def layer_correlations(table: pd.DataFrame) -> Figure:
     """A bar of `spearman` for each `layer`, in the given order; many are named by their blocks."""
     if table.empty:
         return no_data()
     names, values = [str(name) for name in table["layer"]], table["spearman"].to_numpy(float)
     if len(names) <= _ROWS_NAMED:
-        figure, ax = one_axes(0.9 + 0.22 * len(names))
-        rows(ax, names, "")
+        figure, ax = single_axes(0.9 + 0.22 * len(names))
+        name_rows(ax, names, "")
     else:
-        figure, ax = one_axes(0.9 + 0.12 * len(names))
-        block, start = blocks(names), 0
+        figure, ax = single_axes(0.9 + 0.12 * len(names))
+        block, start = group_into_blocks(names), 0
         middles, labels = [], []
         for i, (label, members) in enumerate(groupby(names, key=block.__getitem__)):
             count = len(list(members))
@@ -185,20 +187,20 @@ def layer_agreement(table: pd.DataFrame) -> Figure:
             middles.append(start + (count - 1) / 2)
             labels.append(label)
             start += count
-        rows(ax, labels, "")
+        name_rows(ax, labels, "")
         ax.set_yticks(middles, labels)
         ax.set_ylim(len(names) - 0.5, -0.5)
     ax.barh(range(len(names)), np.nan_to_num(values), height=0.7, color=HUES[0])
     ax.plot(np.zeros((~np.isfinite(values)).sum()), np.flatnonzero(~np.isfinite(values)), "x",
             color=HUES[1], markersize=4)  # fmt: skip  # no value: all omegas are equal
     ax.axvline(0, color=MUTED, linewidth=0.8)
-    ax.set(xlim=(min(-0.05, 1.1 * finite(values).min(initial=0)), 1.02))
+    ax.set(xlim=(min(-0.05, 1.1 * finite_values(values).min(initial=0)), 1.02))
     ax.set_xlabel("rank correlation (Spearman) of the channels of a layer")
     return figure
 
 
 @styled
-def losses(ledger: pd.DataFrame, max_leak: float) -> Figure:
+def relevance_losses(ledger: pd.DataFrame, max_leak: float) -> Figure:
     """Relevance lost so far on the way from the logit to the image, as a part of the whole.
 
     Args:
@@ -208,7 +210,7 @@ def losses(ledger: pd.DataFrame, max_leak: float) -> Figure:
     parts = ledger[["lost_at_zero", "lost_to_bias"]].abs().fillna(0)
     if parts.empty:
         return no_data()
-    figure, ax = one_axes(2.8)
+    figure, ax = single_axes(2.8)
     at = np.arange(1, len(parts) + 1)
     total = parts.cumsum()
     ax.stackplot(
@@ -222,7 +224,7 @@ def losses(ledger: pd.DataFrame, max_leak: float) -> Figure:
     )
     ax.axhline(max_leak, color=MUTED, linestyle=(0, (4, 3)), linewidth=1)
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
-    ends = [short(name) for name in ledger["operation"].iloc[[0, -1]]]
+    ends = [shorten(name) for name in ledger["operation"].iloc[[0, -1]]]
     ax.set_xticks([1, len(parts)], ends)
     ax.set(
         xlabel="operations, from the logit to the image",
@@ -230,5 +232,5 @@ def losses(ledger: pd.DataFrame, max_leak: float) -> Figure:
         xlim=(0.5, len(parts) + 0.5),
         ylim=(0, 1.1 * max(float(total.sum(axis=1).iloc[-1]), 1.5 * max_leak)),
     )
-    legend(ax, figure)
+    add_legend(ax, figure)
     return figure

@@ -9,11 +9,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from tff.plots.style import FAINT, HUES, INK, MUTED, finite, legend, no_data, one_axes, styled
+from tff.plots.style import (
+    FAINT,
+    HUES,
+    INK,
+    MUTED,
+    add_legend,
+    finite_values,
+    no_data,
+    single_axes,
+    styled,
+)
 
 
 @styled
-def falling(
+def dropout_curves(
     table: pd.DataFrame,
     x: str,
     hue: str,
@@ -32,7 +42,7 @@ def falling(
     """
     if table.empty:
         return no_data()
-    figure, ax = one_axes(3.4)
+    figure, ax = single_axes(3.4)
     kinds = [k for k in (words or {}) if k in set(table[hue])] or list(table[hue].unique())
     for i, kind in enumerate(kinds):
         part = table[table[hue] == kind].sort_values(x)
@@ -48,7 +58,7 @@ def falling(
         ax.minorticks_off()
     ax.grid(True, axis="y")
     ax.set(xlabel=xlabel, ylabel=ylabel)
-    legend(ax, figure)
+    add_legend(ax, figure)
     return figure
 
 
@@ -57,7 +67,7 @@ _DASHES: Sequence[object] = ((0, (4, 3)), (0, (1.5, 1.5)))
 
 
 @styled
-def many(
+def highlighted_lines(
     table: pd.DataFrame, x: str, line: str, y: str, ylabel: str, named: Sequence[str]
 ) -> Figure:
     """A thin gray line for each thing, and a colored one for the few that are named.
@@ -73,19 +83,19 @@ def many(
     """
     if table.empty:
         return no_data()
-    figure, ax = one_axes(3.6)
+    figure, ax = single_axes(3.6)
     things = {str(n): part.sort_values(x) for n, part in table.groupby(line, sort=False)}
     for thing, part in things.items():
         if thing not in named:
             ax.plot(part[x], part[y], color=MUTED, alpha=0.45, linewidth=0.8, zorder=1,
                     marker=_dot(part))  # fmt: skip
-    top = finite(table[y]).max(initial=0)
+    top = finite_values(table[y]).max(initial=0)
     shown = [name for name in named if name in things]
     for i, name in enumerate(shown):
         part, color = things[name], _BRIGHT[i % len(_BRIGHT)]
         if {f"{y}_low", f"{y}_high"} <= set(part):
             ends = part[f"{y}_low"], part[f"{y}_high"]
-            top = max(top, finite(ends[1]).max(initial=0))
+            top = max(top, finite_values(ends[1]).max(initial=0))
             ax.fill_between(part[x], *ends, color=color, alpha=0.1, linewidth=0)
         marker = "oDs^vP"[i % 6]
         ax.plot(part[x], part[y], color=color, marker=marker, markersize=4, label=name)
@@ -94,12 +104,12 @@ def many(
         ax.plot([], [], color=MUTED, alpha=0.6, linewidth=0.8, label=f"{rest} others")
     _steps(ax, table[x], ylabel)
     ax.set_ylim(0, 1.05 * max(top, 1e-12))
-    legend(ax, figure)
+    add_legend(ax, figure)
     return figure
 
 
 @styled
-def shares(
+def share_curves(
     table: pd.DataFrame,
     x: str,
     words: Mapping[str, str],
@@ -118,7 +128,7 @@ def shares(
     if table.empty:
         return no_data()
     part = table.sort_values(x)
-    figure, ax = one_axes(3.4)
+    figure, ax = single_axes(3.4)
     for i, (column, word) in enumerate(words.items()):
         color = HUES[i % len(HUES)]
         if {f"{column}_low", f"{column}_high"} <= set(part):
@@ -133,7 +143,7 @@ def shares(
     _steps(ax, part[x], ylabel)
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     ax.set_ylim(-0.03, 1.05)
-    legend(ax, figure)
+    add_legend(ax, figure)
     return figure
 
 

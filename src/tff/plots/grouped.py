@@ -18,21 +18,20 @@ from tff.plots.style import (
     MUTED,
     PAPER,
     WIDTH,
-    bands,
-    bars,
-    finite,
-    legend,
+    add_legend,
+    add_reference_line,
+    finite_values,
+    name_rows,
     no_data,
-    one_axes,
-    reference_line,
-    rows,
-    short,
+    shade_rows,
+    shorten,
+    single_axes,
     styled,
 )
 
 
 @styled
-def grouped(
+def grouped_points(
     table: pd.DataFrame,
     x: str,
     hue: str,
@@ -55,7 +54,7 @@ def grouped(
     names = sorted(table[x].unique(), key=lambda name: name not in seen)  # stable
     present = set(table[hue])
     kinds = [kind for kind in dict.fromkeys([*words, *table[hue]]) if kind in present]
-    figure, ax = one_axes(1.0 + len(names) * (0.16 + 0.13 * len(kinds)))
+    figure, ax = single_axes(1.0 + len(names) * (0.16 + 0.13 * len(kinds)))
     for i, kind in enumerate(kinds):
         part, color = table[table[hue] == kind], HUES[i % len(HUES)]
         where = part[x].map(names.index) + (i - (len(kinds) - 1) / 2) * 0.72 / len(kinds)
@@ -72,51 +71,28 @@ def grouped(
             label=words.get(kind, str(kind)),
             zorder=3,
         )
-    rows(ax, [short(name, 24) + " (seen)" * (name in seen) for name in names], ylabel)
-    bands(ax, len(names))
+    name_rows(ax, [shorten(name, 24) + " (seen)" * (name in seen) for name in names], ylabel)
+    shade_rows(ax, len(names))
     if reference is not None:
-        reference_line(ax, reference)
-    legend(ax, figure)
+        add_reference_line(ax, reference)
+    add_legend(ax, figure)
     return figure
 
 
 @styled
-def shares(table: pd.DataFrame, alpha: float = 0.05) -> Figure:
-    """Bars of `share`, a fraction of `k` channels, by `generator`; chance alone gives `alpha`.
-
-    Raises:
-        ValueError: a share is above 1, as a percentage would be.
-    """
-    if table.empty:
-        return no_data()
-    percent = 100 * table["share"].to_numpy(float)
-    if finite(percent).max(initial=0) > 100:
-        raise ValueError("a share must lie between 0 and 1; this looks like a percentage")
-    notes = [
-        f"{share:.0f} % of {k}" if np.isfinite(share) else "no value"
-        for share, k in zip(percent, table["k"], strict=True)
-    ]
-    figure = bars(list(table["generator"]), percent, "channels that respond, in percent", notes)
-    ax = figure.axes[0]
-    ax.set(xlim=(0, 120), xticks=range(0, 101, 20))
-    reference_line(ax, 100 * alpha, f"by chance alone: {100 * alpha:g} %")
-    return figure
-
-
-@styled
-def boxes(
+def box_plot(
     groups: Mapping[str, Mapping[str, NDArray[Any]]], ylabel: str, reference: float | None = None
 ) -> Figure:
     """A row a group, in it a box for each of its samples (whiskers: 5th to 95th percentile)."""
     kinds = list(dict.fromkeys(kind for samples in groups.values() for kind in samples))
     if not kinds:
         return no_data()
-    figure, ax = one_axes(1.0 + len(groups) * (0.12 + 0.2 * len(kinds)))
+    figure, ax = single_axes(1.0 + len(groups) * (0.12 + 0.2 * len(kinds)))
     step = 0.76 / len(kinds)
     for j, kind in enumerate(kinds):
         color, shift = HUES[j % len(HUES)], (j - (len(kinds) - 1) / 2) * step
         ax.boxplot(
-            [finite(samples.get(kind, [])) for samples in groups.values()],
+            [finite_values(samples.get(kind, [])) for samples in groups.values()],
             positions=[i + shift for i in range(len(groups))],
             widths=step * 0.72,
             whis=(5, 95),
@@ -129,16 +105,16 @@ def boxes(
             manage_ticks=False,
         )
         ax.barh([0], [0], color=color, label=kind)  # what the legend shows
-    rows(ax, groups, ylabel)
-    bands(ax, len(groups))
+    name_rows(ax, groups, ylabel)
+    shade_rows(ax, len(groups))
     if reference is not None:
-        reference_line(ax, reference)
-    legend(ax, figure)
+        add_reference_line(ax, reference)
+    add_legend(ax, figure)
     return figure
 
 
 @styled
-def densities(
+def histograms(
     pairs: Sequence[tuple[str, NDArray[Any], NDArray[Any]]],
     labels: tuple[str, str] = ("color", "gray"),
 ) -> Figure:
@@ -150,8 +126,8 @@ def densities(
     figure = Figure(figsize=(WIDTH, 0.6 + 1.5 * lines), layout="constrained")
     for i, (title, *samples) in enumerate(pairs):
         ax = figure.add_subplot(lines, columns, i + 1, yticks=[])
-        ax.set_title(short(title, 26), fontsize=9, loc="left")
-        values = [finite(sample) for sample in samples]
+        ax.set_title(shorten(title, 26), fontsize=9, loc="left")
+        values = [finite_values(sample) for sample in samples]
         edges = np.histogram_bin_edges(np.concatenate(values), 32)
         for sample, label, color in zip(values, labels, HUES, strict=False):
             heights = np.histogram(sample, edges)[0] / max(len(sample), 1)
@@ -159,7 +135,7 @@ def densities(
             ax.stairs(heights, edges, color=color, linewidth=1.2, label=label)
             ax.axvline(float(np.median(sample)) if len(sample) else np.nan, color=color, ls=":")
         ax.xaxis.set_major_locator(MaxNLocator(3))
-    legend(figure.axes[0], figure)
+    add_legend(figure.axes[0], figure)
     return figure
 
 
@@ -172,7 +148,7 @@ _KINDS = {
 
 
 @styled
-def beside_published(table: pd.DataFrame, words: Mapping[str, str], xlabel: str) -> Figure:
+def published_comparison(table: pd.DataFrame, words: Mapping[str, str], xlabel: str) -> Figure:
     """Ours as dots with intervals, theirs as open diamonds, a row for each generator.
 
     Args:
@@ -185,7 +161,7 @@ def beside_published(table: pd.DataFrame, words: Mapping[str, str], xlabel: str)
         return no_data()
     names = list(dict.fromkeys(table["generator"]))
     kinds = [what for what in words if what in set(table["what"])]
-    figure, ax = one_axes(1.5 + len(names) * (0.16 + 0.15 * len(kinds)))
+    figure, ax = single_axes(1.5 + len(names) * (0.16 + 0.15 * len(kinds)))
     drawn: set[str] = set()
     for i, what in enumerate(kinds):
         part, color = table[table["what"] == what], HUES[i % len(HUES)]
@@ -209,9 +185,9 @@ def beside_published(table: pd.DataFrame, words: Mapping[str, str], xlabel: str)
             _theirs(ax, part.loc[at.index, "published"], where[at.index], str(style), color)
     for style in (style for style in _KINDS if style in drawn):  # what the legend shows
         _theirs(ax, [], [], style, MUTED, _KINDS[style][1])
-    rows(ax, names, xlabel)
-    bands(ax, len(names))
-    legend(ax, figure)
+    name_rows(ax, names, xlabel)
+    shade_rows(ax, len(names))
+    add_legend(ax, figure)
     return figure
 
 

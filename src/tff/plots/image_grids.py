@@ -14,15 +14,15 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from scipy.ndimage import median_filter
 
-from tff.plots.style import INK, MUTED, WIDTH, no_data, short, styled
+from tff.plots.style import INK, MUTED, WIDTH, no_data, shorten, styled
+from tff.types import Pixels
 
 Map = NDArray[np.float64]
-Pixels = NDArray[np.uint8]
 # A few pixels hold most of the relevance; this quantile at full strength keeps the rest visible.
 _FULL = 0.99
 
 
-def brightness(heat: Map, blur: int = 1) -> Map:
+def normalize(heat: Map, blur: int = 1) -> Map:
     """(H, W) -> the same in [0, 1]: negative values at 0, the 99th percentile and above at 1.
 
     Args:
@@ -35,12 +35,12 @@ def brightness(heat: Map, blur: int = 1) -> Map:
     return np.clip(heat / _strength(heat), 0, 1)
 
 
-def bare(light: Map) -> Pixels:
+def colorize(light: Map) -> Pixels:
     """(H, W) in [0, 1] -> (H, W, 3) picture, black where there is nothing."""
     return _picture(mpl.colormaps["magma"](light))
 
 
-def signed(heat: Map) -> Pixels:
+def colorize_signed(heat: Map) -> Pixels:
     """(H, W) in any unit -> (H, W, 3) picture: red for positive, blue for negative, white for 0."""
     return _picture(mpl.colormaps["RdBu_r"](0.5 + 0.5 * heat / _strength(np.abs(heat))))
 
@@ -53,7 +53,7 @@ def overlay(image: Pixels, light: Map) -> Pixels:
     return _picture((1 - opacity) * 0.6 * gray + opacity * color)
 
 
-def small(values: Map, side: int) -> Map:
+def shrink(values: Map, side: int) -> Map:
     """A map or a picture whose longer side is at most `side` pixels, by means over areas."""
     scale = side / max(values.shape[:2])
     if scale >= 1:
@@ -62,9 +62,9 @@ def small(values: Map, side: int) -> Map:
     return np.asarray(cv2.resize(values, (width, height), interpolation=cv2.INTER_AREA))
 
 
-def small_image(image: Pixels, side: int) -> Pixels:
+def shrink_image(image: Pixels, side: int) -> Pixels:
     """The image (H, W, 3), its longer side at most `side` pixels."""
-    return np.asarray(small(image.astype(np.float64), side).round(), np.uint8)
+    return np.asarray(shrink(image.astype(np.float64), side).round(), np.uint8)
 
 
 def _strength(magnitude: Map) -> float:
@@ -88,7 +88,7 @@ def image_grid(rows: Mapping[str, Sequence[tuple[NDArray[np.uint8], str]]]) -> F
     grid = figure.subplots(len(rows), columns, squeeze=False)
     figure.subplots_adjust(0.005, 0.2 / height, 0.995, 1 - 0.26 / height, 0.06, 0.46 / cell)
     for line, (label, images) in zip(grid, rows.items(), strict=True):
-        line[0].set_title(short(label, 60), loc="left", fontsize=9.5)
+        line[0].set_title(shorten(label, 60), loc="left", fontsize=9.5)
         for ax in line:
             ax.set_axis_off()
         for ax, (image, text) in zip(line, images, strict=False):
@@ -96,7 +96,7 @@ def image_grid(rows: Mapping[str, Sequence[tuple[NDArray[np.uint8], str]]]) -> F
             ax.text(
                 0,
                 -0.03,
-                short(text, max(6, 80 // columns)),
+                shorten(text, max(6, 80 // columns)),
                 va="top",
                 fontsize=8,
                 color=MUTED,
@@ -112,7 +112,7 @@ _FRAME = (("#0a0a0a", 2.4), ("#fdfdfd", 1.1))
 
 
 @dataclass(frozen=True)
-class Piece:
+class Cutout:
     """A patch, the image that it was cut from, and where.
 
     Attributes:
@@ -128,20 +128,20 @@ class Piece:
     text: str
 
     @classmethod
-    def cut(cls, image: Pixels, box: tuple[int, int, int, int] | None, text: str) -> Piece:
+    def cut(cls, image: Pixels, box: tuple[int, int, int, int] | None, text: str) -> Cutout:
         """Cut rows and columns `box` (top, bottom, left, right; ends exclusive) from an image."""
-        whole = small_image(image, _SMALL)
+        whole = shrink_image(image, _SMALL)
         if box is None:
             return cls(None, whole, (0, 0, 0, 0), text)
         top, bottom, left, right = box
         scale = whole.shape[1] / image.shape[1]
         frame = (scale * left, scale * top, scale * (right - left), scale * (bottom - top))
         patch = image[top:bottom, left:right]
-        return cls(small_image(patch, _LARGE) if patch.size else None, whole, frame, text)
+        return cls(shrink_image(patch, _LARGE) if patch.size else None, whole, frame, text)
 
 
 @styled
-def collage(rows: Sequence[tuple[str, Sequence[Piece]]]) -> Figure:
+def collage(rows: Sequence[tuple[str, Sequence[Cutout]]]) -> Figure:
     """A row of patches for each title, in the given order; beside each patch its small image.
 
     Patches are enlarged to one size; every pixel stays visible.
@@ -165,7 +165,7 @@ def collage(rows: Sequence[tuple[str, Sequence[Piece]]]) -> Figure:
 
     for i, (title, pieces) in enumerate(rows):
         y = i * line
-        words(figure, 0.002, 1 - (y + 0.06) / height, short(title, 70), 9.5)
+        _add_text(figure, 0.002, 1 - (y + 0.06) / height, shorten(title, 70), 9.5)
         for j, piece in enumerate(pieces):
             x = j * cell + 0.01 * WIDTH / columns
             large, little = axes(x, y + _TITLE, side), axes(x + side + _GAP, y + _TITLE, thumb)
@@ -181,10 +181,12 @@ def collage(rows: Sequence[tuple[str, Sequence[Piece]]]) -> Figure:
                     frame.set(edgecolor=color, linewidth=width, clip_on=False)
                     little.add_patch(frame)
             below = 1 - (y + _TITLE + side + 0.03) / height
-            words(figure, x / WIDTH, below, short(piece.text, max(6, 84 // columns)), 8, MUTED)
+            _add_text(
+                figure, x / WIDTH, below, shorten(piece.text, max(6, 84 // columns)), 8, MUTED
+            )
     return figure
 
 
-def words(figure: Figure, x: float, y: float, text: str, size: float, color: str = INK) -> None:
+def _add_text(figure: Figure, x: float, y: float, text: str, size: float, color: str = INK) -> None:
     """Text below and to the right of a place, in parts of the figure."""
     figure.text(x, y, text, va="top", fontsize=size, color=color)

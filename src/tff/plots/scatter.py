@@ -14,13 +14,13 @@ from tff.plots.style import (
     INK,
     MUTED,
     PAPER,
-    bands,
-    finite,
-    legend,
+    add_legend,
+    finite_values,
+    name_rows,
     no_data,
-    one_axes,
-    rows,
-    short,
+    shade_rows,
+    shorten,
+    single_axes,
     styled,
 )
 
@@ -28,7 +28,9 @@ _NAMED = 12  # groups that color and form can tell apart, and a legend can hold
 
 
 @styled
-def scatter(table: pd.DataFrame, x: str, y: str, group: str, xlabel: str, ylabel: str) -> Figure:
+def scatter_plot(
+    table: pd.DataFrame, x: str, y: str, group: str, xlabel: str, ylabel: str
+) -> Figure:
     """A dot a row, its form and color those of its group; bars where `y` has bounds.
 
     Args:
@@ -43,7 +45,7 @@ def scatter(table: pd.DataFrame, x: str, y: str, group: str, xlabel: str, ylabel
     known = table.dropna(subset=[x, y]) if {x, y} <= set(table) else table.head(0)
     if known.empty:
         return no_data()
-    figure, ax = one_axes(3.8)
+    figure, ax = single_axes(3.8)
     names = list(dict.fromkeys(known[group]))
     looks = [(color, form) for form, color in product("oD", HUES)]
     rest = "others"
@@ -61,15 +63,15 @@ def scatter(table: pd.DataFrame, x: str, y: str, group: str, xlabel: str, ylabel
     ax.set(xlabel=xlabel, ylabel=ylabel)
     heights = known[[c for c in (y, f"{y}_low", f"{y}_high") if c in known]]
     for values, setter in ((known[x], ax.set_xlim), (heights, ax.set_ylim)):
-        numbers = finite(values)
+        numbers = finite_values(values)
         if np.ptp(numbers) == 0:  # else the axis would span rounding errors
             setter(numbers[0] - 0.05, numbers[0] + 0.05)
-    legend(ax, figure)
+    add_legend(ax, figure)
     return figure
 
 
 @styled
-def repeats(table: pd.DataFrame, group: str, value: str, label: str) -> Figure:
+def repeated_trainings(table: pd.DataFrame, group: str, value: str, label: str) -> Figure:
     """A row a group: a dot for each time, the mean, and a line of one standard deviation (n - 1).
 
     Args:
@@ -78,12 +80,12 @@ def repeats(table: pd.DataFrame, group: str, value: str, label: str) -> Figure:
         value: column of numbers; NaN is not drawn.
         label: of the numbers.
     """
-    if not len(finite(table.get(value, []))):
+    if not len(finite_values(table.get(value, []))):
         return no_data()
     names = list(dict.fromkeys(table[group]))
-    figure, ax = one_axes(1.1 + 0.3 * len(names))
+    figure, ax = single_axes(1.1 + 0.3 * len(names))
     for i, name in enumerate(names):
-        values = finite(table.loc[table[group] == name, value])
+        values = finite_values(table.loc[table[group] == name, value])
         if not len(values):
             continue
         mean = values.mean()
@@ -96,9 +98,9 @@ def repeats(table: pd.DataFrame, group: str, value: str, label: str) -> Figure:
     ax.plot([], [], "o", color=HUES[0], label="one training")
     ax.plot([], [], color=INK, marker="|", markersize=12, markeredgewidth=2, linewidth=1.2,
             label="mean and standard deviation")  # fmt: skip
-    rows(ax, names, label)
-    bands(ax, len(names))
-    legend(ax, figure)
+    name_rows(ax, names, label)
+    shade_rows(ax, len(names))
+    add_legend(ax, figure)
     return figure
 
 
@@ -107,7 +109,7 @@ SCALE = LinearSegmentedColormap.from_list("drop", [HUES[0], "#ffffff", HUES[1]])
 
 
 @styled
-def heat_map(
+def matrix_plot(
     values: pd.DataFrame, label: str, limit: float, sure: pd.DataFrame | None = None
 ) -> Figure:
     """A cell for each row and column of a table, with its number in it.
@@ -121,7 +123,7 @@ def heat_map(
     if values.empty:
         return no_data()
     rows, columns = values.shape
-    figure, ax = one_axes(1.5 + 0.3 * rows)
+    figure, ax = single_axes(1.5 + 0.3 * rows)
     ax.imshow(values.to_numpy(float), cmap=SCALE, vmin=-limit, vmax=limit, aspect="auto")
     for (i, j), value in np.ndenumerate(values.to_numpy(float)):
         if np.isfinite(value):
@@ -129,8 +131,8 @@ def heat_map(
             size, color = (8.5, "#1f2934") if told else (7, "#66717f")  # on light cells always
             number = f"{round(value, 2) + 0.0:.2f}"  # no -0.00
             ax.text(j, i, number, ha="center", va="center", fontsize=size, color=color)
-    ax.set_yticks(range(rows), [short(name, 26) for name in values.index])
-    ax.set_xticks(range(columns), [short(name, 18) for name in values.columns], rotation=35,
+    ax.set_yticks(range(rows), [shorten(name, 26) for name in values.index])
+    ax.set_xticks(range(columns), [shorten(name, 18) for name in values.columns], rotation=35,
                   ha="right", rotation_mode="anchor")  # fmt: skip
     ax.tick_params(length=0, labelcolor=INK)
     ax.grid(False)

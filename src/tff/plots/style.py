@@ -75,7 +75,7 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     return wrapper
 
 
-def one_axes(height: float) -> tuple[Figure, Axes]:
+def single_axes(height: float) -> tuple[Figure, Axes]:
     """A figure of the usual width, with a single pair of axes."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     return figure, figure.add_subplot()
@@ -83,45 +83,45 @@ def one_axes(height: float) -> tuple[Figure, Axes]:
 
 def no_data() -> Figure:
     """The figure that stands where there is nothing to show."""
-    figure, ax = one_axes(1.2)
+    figure, ax = single_axes(1.2)
     ax.set_axis_off()
     ax.text(0.5, 0.5, "no data", ha="center", va="center", color=MUTED, transform=ax.transAxes)
     return figure
 
 
-def finite(values: object) -> NDArray[np.float64]:
+def finite_values(values: object) -> NDArray[np.float64]:
     """The finite ones among the values, flat."""
     array = np.asarray(values, dtype=np.float64).ravel()
     return array[np.isfinite(array)]
 
 
-def short(name: object, limit: int = 30) -> str:
+def shorten(name: object, limit: int = 30) -> str:
     """The name, with its middle left out where it is longer than `limit`."""
     text = str(name)
     return text if len(text) <= limit else f"{text[: limit // 2]}…{text[1 - limit // 2 :]}"
 
 
-def rows(ax: Axes, names: Iterable[object], label: str) -> None:
+def name_rows(ax: Axes, names: Iterable[object], label: str) -> None:
     """Gives each name a row, from the top, and the values below their label."""
-    labels = [short(name) for name in names]
+    labels = [shorten(name) for name in names]
     ax.set_yticks(range(len(labels)), labels)
     ax.set(ylim=(len(labels) - 0.4, -0.6), xlabel=label)
 
 
-def bands(ax: Axes, count: int) -> None:
+def shade_rows(ax: Axes, count: int) -> None:
     """Shades every other of `count` rows."""
     for i in range(0, count, 2):
         ax.axhspan(i - 0.5, i + 0.5, color=FAINT, alpha=0.4, zorder=0)
     ax.set_ylim(count - 0.5, -0.5)
 
 
-def legend(ax: Axes, figure: Figure) -> None:
+def add_legend(ax: Axes, figure: Figure) -> None:
     """Puts what is labelled in `ax` above the figure, in a line if it fits, else in two columns."""
     handles, labels = ax.get_legend_handles_labels()
     if labels:
         figure.legend(
             handles,
-            [short(label) for label in labels],
+            [shorten(label) for label in labels],
             loc="outside upper left",
             ncols=len(labels) if sum(5 + len(label) for label in labels) < 75 else 2,
             handletextpad=0.4,
@@ -129,23 +129,27 @@ def legend(ax: Axes, figure: Figure) -> None:
         )
 
 
-def note(ax: Axes, text: str, xy: tuple[float, float], offset: tuple[int, int], **kw: Any) -> None:
+def annotate(
+    ax: Axes, text: str, xy: tuple[float, float], offset: tuple[int, int], **kw: Any
+) -> None:
     """Small gray text beside a point."""
     ax.annotate(text, xy, offset, textcoords="offset points", color=MUTED, fontsize=8.5, **kw)
 
 
-def reference_line(ax: Axes, value: float, text: str = "") -> None:
+def add_reference_line(ax: Axes, value: float, text: str = "") -> None:
     """A dashed vertical line at the value, its text at the top."""
     ax.axvline(value, color=MUTED, linestyle=(0, (4, 3)), linewidth=1)
-    note(ax, text, (value, 1), (4, 2), xycoords=("data", "axes fraction"))
+    annotate(ax, text, (value, 1), (4, 2), xycoords=("data", "axes fraction"))
 
 
-def bars(names: Sequence[object], values: Any, label: str, notes: Iterable[str] = ()) -> Figure:
+def bar_chart(
+    names: Sequence[object], values: Any, label: str, notes: Iterable[str] = ()
+) -> Figure:
     """A bar for each name, with a note at its end."""
-    figure, ax = one_axes(0.9 + 0.22 * len(names))
+    figure, ax = single_axes(0.9 + 0.22 * len(names))
     ax.barh(range(len(names)), values, height=0.62, color=HUES[0])
     for i, (value, text) in enumerate(zip(np.nan_to_num(values), notes, strict=False)):
-        note(ax, text, (value, i), (5, 0), va="center")
-    rows(ax, names, label)
-    ax.set_xlim(0, 1.18 * max(finite(values).max(initial=0), 1e-12))
+        annotate(ax, text, (value, i), (5, 0), va="center")
+    name_rows(ax, names, label)
+    ax.set_xlim(0, 1.18 * max(finite_values(values).max(initial=0), 1e-12))
     return figure

@@ -10,13 +10,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from tff.detectors.detector import Detector
 from tff.detectors.weights import extract_state_dict
 from tff.published.tables import FOLDER
-from tff.types import Channels
+from tff.types import Channels, Floats
 
 
 class _Known(NamedTuple):
@@ -36,7 +35,7 @@ _ARCHITECTURES = (
 TITLES = {known.name: known.title for known in _ARCHITECTURES}
 
 
-def architecture(detector: Detector) -> str | None:
+def recognize_architecture(detector: Detector) -> str | None:
     """`resnet50` or `efficientnet_b0` (as the authors trained it), None for any other network.
 
     Told by names and widths of the feature maps, the number of parameters, and BatchNorm's eps.
@@ -50,7 +49,7 @@ def architecture(detector: Detector) -> str | None:
 
 
 @cache
-def ranking(name: str) -> pd.DataFrame:
+def load_ranking(name: str) -> pd.DataFrame:
     """The authors' ranking of generated images: `layer`, `channel`, `omega` (float64).
 
     One row a channel in the order of their file, best first; layers by their names here.
@@ -58,11 +57,11 @@ def ranking(name: str) -> pd.DataFrame:
     table = pd.read_parquet(FOLDER / f"omega_{name}.parquet")
     layers = table["layer"].astype(str)
     if name == "efficientnet_b0":
-        layers = translated(layers, layers.map(layers.value_counts()))
+        layers = translate_layers(layers, layers.map(layers.value_counts()))
     return table.assign(layer=layers)
 
 
-def translated(layers: pd.Series[str], widths: pd.Series[int]) -> pd.Series[str]:
+def translate_layers(layers: pd.Series[str], widths: pd.Series[int]) -> pd.Series[str]:
     """Names of efficientnet_pytorch's convolutions -> timm's.
 
     timm numbers blocks within stages, and a stage is a run of blocks of equal width: convolutions
@@ -83,7 +82,7 @@ def translated(layers: pd.Series[str], widths: pd.Series[int]) -> pd.Series[str]
 
 
 def _widths(name: str) -> dict[str, int]:
-    layers: Iterable[tuple[object, int]] = ranking(name)["layer"].value_counts().items()
+    layers: Iterable[tuple[object, int]] = load_ranking(name)["layer"].value_counts().items()
     return {str(layer): int(width) for layer, width in layers}
 
 
@@ -94,17 +93,35 @@ _EXPECTED = (
 )
 
 
-def published_omega(name: str, channels: Channels) -> NDArray[np.float64]:
+def published_omega(name: str, channels: Channels) -> Floats:
     """The authors' omega of generated images in the order of our channels: (n_channels,).
 
     Args:
         name: an architecture, see `architecture`.
         channels: of a detector of that architecture.
     """
-    return _placed(ranking(name), channels, Path(f"published ranking of {name}"))
+    return _placed(load_ranking(name), channels, Path(f"published ranking of {name}"))
 
 
-def read_omega(path: Path | str, channels: Channels) -> NDArray[np.float64]:
+def to_published_format(omega: Floats, channels: Channels) -> pd.DataFrame:
+    """A ranking in the authors' format, largest omega first.
+
+    Args:
+        omega: (n_channels,).
+        channels: their numbering.
+
+    Returns:
+        Columns `key`, such as `layer1.0.conv1.#63(T=64)`, and `mean_relevance`; equal omegas stand
+        in the order of the network.
+    """
+    table = channels.table()
+    width = table["layer"].map(channels.widths)
+    keys = table["layer"] + ".#" + table["channel"].astype(str) + "(T=" + width.astype(str) + ")"
+    order = np.argsort(-omega, kind="stable")
+    return pd.DataFrame({"key": keys, "mean_relevance": omega}).iloc[order].reset_index(drop=True)
+
+
+def read_omega(path: Path | str, channels: Channels) -> Floats:
     """Omega of every channel from a file, in the order of our channels: (n_channels,).
 
     Args:
@@ -139,7 +156,7 @@ def read_omega(path: Path | str, channels: Channels) -> NDArray[np.float64]:
     if "_conv_stem" in set(table["layer"]):  # efficientnet_pytorch's names
         count = table["layer"].map(table["layer"].value_counts())
         widths = table["width"].astype(np.int64) if "width" in table else count
-        table["layer"] = translated(table["layer"], widths)
+        table["layer"] = translate_layers(table["layer"], widths)
     return _placed(table, channels, path)
 
 
@@ -150,7 +167,7 @@ def _from_keys(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     return parts.assign(omega=table["mean_relevance"])
 
 
-def _placed(table: pd.DataFrame, channels: Channels, path: Path) -> NDArray[np.float64]:
+def _placed(table: pd.DataFrame, channels: Channels, path: Path) -> Floats:
     """Omega in the order of the channels; all of them have to be there, once."""
     widths = table["layer"].map(channels.widths).astype(np.float64)  # NaN: unknown
     known = ", ".join([*channels.layers[:3], "...", channels.layers[-1]])

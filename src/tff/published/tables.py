@@ -54,20 +54,20 @@ class Cell:
 
 
 @cache
-def sources() -> dict[str, dict[str, str]]:
+def load_sources() -> dict[str, dict[str, str]]:
     """Name of a file in this folder -> `source`, `page` and how it was measured."""
     content: Any = OmegaConf.to_container(OmegaConf.load(FOLDER / "sources.yaml"))
     return {str(name): dict(about) for name, about in content.items()}
 
 
 @cache
-def cells() -> tuple[Cell, ...]:
+def load_cells() -> tuple[Cell, ...]:
     """All published numbers, in the order of the tables."""
     return (*_sensitivity(), *_color_robust(), *_cnndetection())
 
 
 def _sensitivity() -> Iterator[Cell]:
-    about = sources()["tff2022_sensitivity"]
+    about = load_sources()["tff2022_sensitivity"]
     for row in _rows("tff2022_sensitivity"):
         # The released script puts the threshold of the seen generator at 0.5.
         rule = "half" if row["generator"] == "progan" else about["threshold"]
@@ -88,7 +88,7 @@ def _sensitivity() -> Iterator[Cell]:
 def _color_robust() -> Iterator[Cell]:
     for row in _rows("tff2022_color_robust"):
         yield Cell(
-            sources()["tff2022_color_robust"]["source"],
+            load_sources()["tff2022_color_robust"]["source"],
             row["architecture"],
             "blur_jpeg" if row["detector"] == "baseline" else "color_robust",
             "baseline" if row["input"] == "rgb" else "gray",
@@ -100,7 +100,7 @@ def _color_robust() -> Iterator[Cell]:
 
 
 def _cnndetection() -> Iterator[Cell]:
-    about = sources()["cnndetection2020"]
+    about = load_sources()["cnndetection2020"]
     recipes = {"0.5": "blur_jpeg", "0.1": "blur_jpeg_p01"}
     for row in _rows("cnndetection2020"):
         for ending, crop in (("crop224", "center224"), ("nocrop", "none")):
@@ -138,7 +138,7 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Ours:
+class Measurement:
     """A number of ours and how it was measured.
 
     Attributes:
@@ -155,14 +155,14 @@ class Ours:
     k: int = 0
 
 
-def plain_name(generator: str) -> str:
+def normalize_name(generator: str) -> str:
     """`StyleGAN-2` -> `stylegan2`: how generators are matched."""
     name = re.sub(r"[-_\s]", "", generator.lower())
     return _ALIASES.get(name, name)
 
 
-def compared(
-    cell: Cell, generator: str, several: Sequence[Ours], protocol: Mapping[str, object]
+def compare(
+    cell: Cell, generator: str, several: Sequence[Measurement], protocol: Mapping[str, object]
 ) -> dict[str, object]:
     """One row of the table, `COLUMNS`.
 
@@ -193,7 +193,7 @@ def compared(
     }
 
 
-def differences(cell: Cell, ours: Ours, protocol: Mapping[str, object]) -> list[str]:
+def differences(cell: Cell, ours: Measurement, protocol: Mapping[str, object]) -> list[str]:
     """In what the two were measured differently: theirs, then ours."""
     pairs = [
         ("crop", cell.crop, str(protocol["crop"]).replace("centre", "center")),

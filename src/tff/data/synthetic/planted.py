@@ -21,7 +21,8 @@ from tff.data.synthetic.photographs import (
     load_folder,
     sample_patches,
 )
-from tff.data.synthetic.planted_cues import BLOCK, CUES, REAL, Pixels, PlantedCue
+from tff.data.synthetic.planted_cues import BLOCK, CUES, REAL, PlantedCue
+from tff.types import Pixels
 
 RECIPE = 1  # part of a cached folder's name: raise it with every change that changes the images
 MARGIN = 2 * BLOCK  # pixels cut off at last, where blur and filters meet the border; whole blocks

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-Pixels = NDArray[np.uint8]
+from tff.types import Pixels
+
 #: (images, strength, random numbers) -> images of the same shape. Images are (..., H, W, 3) RGB;
 #: strength is above 0 and 1 is the usual one.
 PlantedCue = Callable[[Pixels, float, np.random.Generator], Pixels]
