@@ -6,7 +6,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from tff.cli.run_folder import continued, shared
+from tff.cli.run_folder import resume, share_folder
 from tff.errors import quote_paths, readable_errors
 
 
@@ -15,13 +15,13 @@ def main(cfg: DictConfig) -> None:
     """Run the chosen analyses on a checkpoint, or on several, and write the report."""
     # Imported here, so that a mistyped option is told within a second.
     from tff.cli.analyze import analyze, split_by_checkpoint
-    from tff.cli.launch import launch, processes
+    from tff.cli.launch import launch, manage_processes
 
-    with readable_errors(), processes():
+    with readable_errors(), manage_processes():
         command = shlex.join(["python", "analyze.py", *sys.argv[1:]])
         launch(cfg.trainer, analyze, split_by_checkpoint(cfg), command)
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = continued(shared(quote_paths(sys.argv[1:]), "analyze"), script="analyze")
+    sys.argv[1:] = resume(share_folder(quote_paths(sys.argv[1:]), "analyze"), script="analyze")
     main()

@@ -193,7 +193,7 @@ def _told(error: Exception) -> str | None:
     """One sentence; None for an error that is not the user's to mend."""
     cause = root_cause(error)
     if is_lost_connection(cause):
-        # `tff.cli.run_folder.fail` notes what the other process has left word of.
+        # `tff.cli.run_folder.write_failure` notes what the other process has left word of.
         if reason := "; ".join(getattr(error, "__notes__", ())):
             return f"another process failed: {reason}"
         return "another process failed, was killed or is out of reach; what it printed tells why"

@@ -8,7 +8,13 @@ from hydra.core.hydra_config import HydraConfig
 
 from tff.cli import run_folder
 from tff.cli.analyze import prepare_analysis
-from tff.cli.run_folder import Guard, answer, finish, kept, require_same
+from tff.cli.run_folder import (
+    ProtectRun,
+    finished_result,
+    lock_folder,
+    require_same_options,
+    write_result,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,7 +44,7 @@ def done(tmp_path):
             path = tmp_path / "out" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
-        finish(tmp_path / "out", 0.5, {}, 1.0, list(options))
+        write_result(tmp_path / "out", 0.5, {}, 1.0, list(options))
         return tmp_path / "out"
 
     return make
@@ -54,7 +60,7 @@ SAME = [
 
 @pytest.mark.parametrize(("then", "now"), SAME)
 def test_the_same_run(done, then, now):
-    require_same(done(*then), now)
+    require_same_options(done(*then), now)
 
 
 @pytest.mark.parametrize(
@@ -69,65 +75,67 @@ def test_the_same_run(done, then, now):
 def test_another_one_is_refused_by_name(done, then, now, told):
     out = done(*then)
     with pytest.raises(ValueError) as refused:
-        require_same(out, [*now, "resume=auto"])
+        require_same_options(out, [*now, "resume=auto"])
     assert str(out) in str(refused.value)
     assert f"({told})" in str(refused.value)
     assert "hydra.run.dir=DIR" in str(refused.value)
 
 
 def test_a_folder_that_is_not_finished_takes_any(tmp_path, composed):
-    require_same(tmp_path, ["seed=1"])
-    assert answer(composed("seed=1", "resume=auto")) is None
+    require_same_options(tmp_path, ["seed=1"])
+    assert finished_result(composed("seed=1", "resume=auto")) is None
 
 
 def test_an_experiment_in_a_folder_of_its_own(done, composed):
     out = done("experiment=demo")
-    assert answer(composed("experiment=demo", "resume=auto"))["objective"] == 0.5
+    assert finished_result(composed("experiment=demo", "resume=auto"))["objective"] == 0.5
     with pytest.raises(ValueError, match="seed: not given then, 5 now"):
-        answer(composed("experiment=demo", "seed=5", "resume=auto"))
+        finished_result(composed("experiment=demo", "seed=5", "resume=auto"))
     with pytest.raises(SystemExit):
-        Guard().on_run_start(config=composed("experiment=demo", "seed=5", "resume=auto"))
-    Guard().on_run_start(config=composed("experiment=demo", "seed=5"))  # begins it anew
-    Guard().on_run_start(config=composed("experiment=demo", "resume=auto"))
+        ProtectRun().on_run_start(config=composed("experiment=demo", "seed=5", "resume=auto"))
+    ProtectRun().on_run_start(config=composed("experiment=demo", "seed=5"))  # begins it anew
+    ProtectRun().on_run_start(config=composed("experiment=demo", "resume=auto"))
     assert list(out.glob(".hydra")) == []
 
 
 def test_the_guard_sees_who_is_there(tmp_path, composed, capsys):
     cfg = composed("seed=1")
-    with kept(tmp_path / "out"), pytest.raises(SystemExit) as ended:
-        Guard().on_run_start(config=cfg)
+    with lock_folder(tmp_path / "out"), pytest.raises(SystemExit) as ended:
+        ProtectRun().on_run_start(config=cfg)
     assert ended.value.code == 1
     assert "another training is going on" in capsys.readouterr().err
-    Guard().on_run_start(config=cfg)
+    ProtectRun().on_run_start(config=cfg)
 
 
 @pytest.mark.parametrize("options", [(), ('analyze_options=["images=4"]',)])
 def test_an_analysis_that_is_asked_for_since_is_still_to_be_done(done, composed, options):
     asked_for = ("seed=1", "resume=auto", "analyze=true", *options)
     out = done("seed=1")
-    assert answer(composed("seed=1", "resume=auto"))  # `auto`: none after a single training
-    assert answer(composed(*asked_for)) is None
-    assert answer(composed("seed=1", "resume=auto", mode="MULTIRUN")) is None
+    assert finished_result(
+        composed("seed=1", "resume=auto")
+    )  # `auto`: none after a single training
+    assert finished_result(composed(*asked_for)) is None
+    assert finished_result(composed("seed=1", "resume=auto", mode="MULTIRUN")) is None
     (out / "report").mkdir()
     (out / "report" / "summary.json").write_text("{}")
-    assert bool(answer(composed(*asked_for))) == (not options)  # made with others
+    assert bool(finished_result(composed(*asked_for))) == (not options)  # made with others
     done(*asked_for)
-    assert answer(composed(*asked_for))
+    assert finished_result(composed(*asked_for))
 
 
 def test_what_cannot_be_analysed_is_finished_or_told(done, composed):
     options = ("resume=auto", "analyze=true")
-    assert answer(composed(*options)) is None
+    assert finished_result(composed(*options)) is None
     done(files=())
-    assert answer(composed(*options))
+    assert finished_result(composed(*options))
     done(files=["checkpoints/best.ckpt"])
     with pytest.raises(ValueError, match=r"last.ckpt is gone; .* analyze.py ckpt=.*best.ckpt"):
-        answer(composed(*options))
+        finished_result(composed(*options))
 
 
 def test_an_odd_wish_is_told(composed):
     with pytest.raises(ValueError, match="analyze=often: expected"):
-        run_folder.wanted(composed("analyze=often").analyze)
+        run_folder.is_analysis_wanted(composed("analyze=often").analyze)
 
 
 def analysis(cfg, tmp_path):

@@ -11,14 +11,14 @@ from hydra import compose, initialize_config_dir
 from tff.cli.run_folder import (
     RUNS,
     SWEEPS,
-    continued,
-    fail,
-    finish,
-    finished,
+    clear_outcome,
     folder_name,
-    forget,
     job_folder,
-    kept,
+    lock_folder,
+    read_result,
+    resume,
+    write_failure,
+    write_result,
 )
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -92,7 +92,7 @@ def runs(tmp_path, monkeypatch):
         (folder / ".hydra").mkdir(parents=True)
         (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(list(overrides)))
         if done:
-            finish(folder, 0.5, {"val/ap": 0.5}, 3, list(overrides))
+            write_result(folder, 0.5, {"val/ap": 0.5}, 3, list(overrides))
 
     return make
 
@@ -104,11 +104,11 @@ def test_the_newest_unfinished_run_with_the_same_options(runs):
     runs("2026-04", "seed=1", done=True)
     runs("2026-05", "seed=1", "trainer.max_epochs=3")
     given = ["seed=1", "resume=auto"]
-    assert continued(given, {}) == [*given, 'hydra.run.dir="outputs/train/2026-02"']
-    assert continued(["seed=1"], {}) == ["seed=1"]
-    assert continued(["seed=3", "resume=auto"], {}) == ["seed=3", "resume=auto"]
+    assert resume(given, {}) == [*given, 'hydra.run.dir="outputs/train/2026-02"']
+    assert resume(["seed=1"], {}) == ["seed=1"]
+    assert resume(["seed=3", "resume=auto"], {}) == ["seed=3", "resume=auto"]
     given = ["resume=auto", "hydra.run.dir=x", "seed=1"]
-    assert continued(given, {}) == given
+    assert resume(given, {}) == given
 
 
 def test_the_newest_is_the_one_that_was_started_last_whatever_its_name(runs, tmp_path):
@@ -116,34 +116,34 @@ def test_the_newest_is_the_one_that_was_started_last_whatever_its_name(runs, tmp
         runs(name, "seed=1")
         path = tmp_path / "outputs" / "train" / name / ".hydra" / "overrides.yaml"
         os.utime(path, (1e9 - age, 1e9 - age))
-    assert continued(["seed=1", "resume=auto"], {})[-1].endswith('2026-02"')
+    assert resume(["seed=1", "resume=auto"], {})[-1].endswith('2026-02"')
 
 
 def test_a_run_that_is_still_going_is_passed_over(runs, tmp_path, capsys):
     runs("2026-01", "seed=1")
     runs("2026-02", "seed=1")
     given = ["seed=1", "resume=auto"]
-    with kept(tmp_path / "outputs/train/2026-02"):
-        assert continued(given, {})[-1].endswith('2026-01"')
+    with lock_folder(tmp_path / "outputs/train/2026-02"):
+        assert resume(given, {})[-1].endswith('2026-01"')
         assert "still going: outputs/train/2026-02" in capsys.readouterr().err
-        with kept(tmp_path / "outputs/train/2026-01"):
-            assert continued(given, {}) == given
-    assert continued(given, {})[-1].endswith('2026-02"')
+        with lock_folder(tmp_path / "outputs/train/2026-01"):
+            assert resume(given, {}) == given
+    assert resume(given, {})[-1].endswith('2026-02"')
 
 
 @pytest.mark.parametrize("option", NO_PART)
 def test_what_is_no_part_of_a_run_may_differ(runs, option):
     runs("2026-01", "seed=1", "analyze=true")
     runs("2026-02", "seed=1", "callbacks.last=null")
-    found = continued(["seed=1", "resume=auto", option], {})
+    found = resume(["seed=1", "resume=auto", option], {})
     assert found[-1].endswith('2026-01"')
 
 
 def test_a_job_that_slurm_starts_again_goes_on(runs):
     runs("2026-01", "seed=1")
-    found = continued(["seed=1"], {"SLURM_RESTART_COUNT": "1"})
+    found = resume(["seed=1"], {"SLURM_RESTART_COUNT": "1"})
     assert found == ["seed=1", "resume=auto", 'hydra.run.dir="outputs/train/2026-01"']
-    assert continued(["seed=1"], {"SLURM_RESTART_COUNT": "0"}) == ["seed=1"]
+    assert resume(["seed=1"], {"SLURM_RESTART_COUNT": "0"}) == ["seed=1"]
 
 
 def test_a_sweep_is_found_by_its_script_and_options(tmp_path, monkeypatch):
@@ -161,36 +161,36 @@ def test_a_sweep_is_found_by_its_script_and_options(tmp_path, monkeypatch):
             yaml.safe_dump({"hydra": {"overrides": {"task": task}, "job": {"name": script}}})
         )
     given = ["-m", *seeds, "resume=true"]
-    assert continued(given, {})[-1] == 'hydra.sweep.dir="outputs/multirun/2"'
-    assert continued(given, {}, "analyze")[-1] == 'hydra.sweep.dir="outputs/multirun/4"'
+    assert resume(given, {})[-1] == 'hydra.sweep.dir="outputs/multirun/2"'
+    assert resume(given, {}, "analyze")[-1] == 'hydra.sweep.dir="outputs/multirun/4"'
     for option in NO_PART:
-        assert continued([*given, option], {})[-1] == 'hydra.sweep.dir="outputs/multirun/2"'
+        assert resume([*given, option], {})[-1] == 'hydra.sweep.dir="outputs/multirun/2"'
     os.utime("outputs/multirun/1/multirun.yaml")
-    assert continued(given, {})[-1] == 'hydra.sweep.dir="outputs/multirun/1"'
+    assert resume(given, {})[-1] == 'hydra.sweep.dir="outputs/multirun/1"'
 
 
 def test_damaged_files_of_former_runs_do_no_harm(runs, tmp_path):
     runs("2026-01", "seed=1")
     runs("2026-02", "seed=1")
     (tmp_path / "outputs/train/2026-02/.hydra/overrides.yaml").write_bytes(b"\xff: [")
-    assert continued(["seed=1", "resume=auto"], {})[-1].endswith('2026-01"')
+    assert resume(["seed=1", "resume=auto"], {})[-1].endswith('2026-01"')
 
 
 def test_an_outcome_is_whole_or_none(tmp_path):
-    assert finished(tmp_path) is None
-    finish(tmp_path, 0.75, {"val/ap": 0.75}, 12.34, ["seed=1"])
+    assert read_result(tmp_path) is None
+    write_result(tmp_path, 0.75, {"val/ap": 0.75}, 12.34, ["seed=1"])
     path = tmp_path / "finished.json"
-    assert finished(tmp_path) == {
+    assert read_result(tmp_path) == {
         "objective": 0.75, "metrics": {"val/ap": 0.75}, "seconds": 12.3, "overrides": ["seed=1"],
     }  # fmt: skip
     whole = path.read_bytes()
     for length in range(len(whole) - 2):
         path.write_bytes(whole[:length])
-        assert finished(tmp_path) is None
-    fail(tmp_path, ValueError("k=0"))
+        assert read_result(tmp_path) is None
+    write_failure(tmp_path, ValueError("k=0"))
     told = json.loads((tmp_path / "failed.json").read_text())
     assert told == {"type": "ValueError", "error": "k=0"}
-    forget(tmp_path)
+    clear_outcome(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

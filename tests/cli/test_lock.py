@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tff.cli.run_folder import RANKS, kept, running
+from tff.cli.run_folder import RANKS, is_running, lock_folder
 
 #: Holds the lock of the folder, with a child that outlives it.
 HOLDER = """
@@ -59,50 +59,50 @@ def holder(folder, child="none"):
 
 
 def test_a_second_one_is_refused_and_a_third_one_after_the_end_is_not(tmp_path):
-    assert not running(tmp_path)
+    assert not is_running(tmp_path)
     with holder(tmp_path):
-        assert running(tmp_path)
+        assert is_running(tmp_path)
         words = r"another training is going on .*\(hydra\.run\.dir=DIR\)"
-        with pytest.raises(ValueError, match=words), kept(tmp_path):
+        with pytest.raises(ValueError, match=words), lock_folder(tmp_path):
             raise AssertionError
-        with kept(tmp_path / "elsewhere"):
+        with lock_folder(tmp_path / "elsewhere"):
             pass
-    with kept(tmp_path):
-        assert running(tmp_path)
-    assert not running(tmp_path)
-    with pytest.raises(KeyError), kept(tmp_path):
+    with lock_folder(tmp_path):
+        assert is_running(tmp_path)
+    assert not is_running(tmp_path)
+    with pytest.raises(KeyError), lock_folder(tmp_path):
         raise KeyError
-    assert not running(tmp_path)
+    assert not is_running(tmp_path)
 
 
 @pytest.mark.parametrize("child", ["forked", "started"])
 def test_the_lock_of_a_killed_process_is_gone_though_its_children_live(tmp_path, child):
     with holder(tmp_path, child) as (process, pid):
-        assert running(tmp_path)
+        assert is_running(tmp_path)
         process.kill()
         process.wait()
         os.kill(pid, 0)  # it lives
-        assert not running(tmp_path)
-        with kept(tmp_path):
+        assert not is_running(tmp_path)
+        with lock_folder(tmp_path):
             pass
 
 
 def test_a_child_that_ends_leaves_the_lock_where_it_is(tmp_path):
-    with kept(tmp_path):
+    with lock_folder(tmp_path):
         if not (pid := os.fork()):
             os._exit(0)
         os.waitpid(pid, 0)
-        assert running(tmp_path)
+        assert is_running(tmp_path)
 
 
 @pytest.mark.parametrize("rank", RANKS)
 def test_other_processes_of_a_job_come_in(tmp_path, monkeypatch, rank):
     with holder(tmp_path):
         monkeypatch.setenv(rank, "1")
-        with kept(tmp_path):
+        with lock_folder(tmp_path):
             pass
         monkeypatch.setenv(rank, "0")
-        with pytest.raises(ValueError, match="another training"), kept(tmp_path):
+        with pytest.raises(ValueError, match="another training"), lock_folder(tmp_path):
             pass
 
 
@@ -112,7 +112,7 @@ def test_a_file_system_without_locks_keeps_nobody_out(tmp_path, monkeypatch, cap
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with caplog.at_level(logging.DEBUG, "tff"), kept(tmp_path), kept(tmp_path):
-        assert not running(tmp_path)
+    with caplog.at_level(logging.DEBUG, "tff"), lock_folder(tmp_path), lock_folder(tmp_path):
+        assert not is_running(tmp_path)
     assert "goes on without a lock" in caplog.text
     assert all(record.levelno == logging.DEBUG for record in caplog.records)

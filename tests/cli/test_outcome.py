@@ -6,7 +6,7 @@ import pytest
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
-from tff.cli.run_folder import FAILED, fail
+from tff.cli.run_folder import FAILED, write_failure
 from tff.comparisons.sweep import read_job
 from tff.errors import readable_errors
 
@@ -20,7 +20,7 @@ def told(folder):
 def test_the_reason_within_a_call_is_what_a_sweep_shows(tmp_path):
     with pytest.raises(InstantiationException) as caught:
         instantiate({"_target_": "tff.data.folder.Folder", "root": "/x", "on_corrupt": "nonsense"})
-    fail(tmp_path, caught.value)
+    write_failure(tmp_path, caught.value)
     assert told(tmp_path)["type"] == "ValueError"
     found = read_job(tmp_path)
     assert found["error"] == f"ValueError: {caught.value.__cause__}"
@@ -31,9 +31,9 @@ def test_the_reason_within_a_call_is_what_a_sweep_shows(tmp_path):
 def test_what_tells_no_reason_replaces_none(tmp_path, text, capsys, monkeypatch):
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     first = ValueError("a.png: damaged image")
-    fail(tmp_path, first)
+    write_failure(tmp_path, first)
     error = RuntimeError(text)
-    fail(tmp_path, error)
+    write_failure(tmp_path, error)
     assert told(tmp_path) == {"type": "ValueError", "error": str(first)}
     if text == GONE:  # the other reason is what the user is told
         with pytest.raises(SystemExit), readable_errors():
@@ -43,14 +43,14 @@ def test_what_tells_no_reason_replaces_none(tmp_path, text, capsys, monkeypatch)
 
 
 def test_what_tells_no_reason_is_better_than_nothing(tmp_path):
-    fail(tmp_path, RuntimeError(GONE))
+    write_failure(tmp_path, RuntimeError(GONE))
     assert told(tmp_path) == {"type": "RuntimeError", "error": GONE}
-    fail(tmp_path, ValueError("the reason comes later"))
+    write_failure(tmp_path, ValueError("the reason comes later"))
     assert told(tmp_path)["error"] == "the reason comes later"
     (tmp_path / FAILED).write_text("damaged")
-    fail(tmp_path, RuntimeError(GONE))  # and that does no harm
+    write_failure(tmp_path, RuntimeError(GONE))  # and that does no harm
 
 
 def test_where_nothing_can_be_written(tmp_path):
     (tmp_path / "file").touch()
-    fail(tmp_path / "file", ValueError("the error itself matters more"))
+    write_failure(tmp_path / "file", ValueError("the error itself matters more"))

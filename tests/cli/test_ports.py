@@ -6,7 +6,7 @@ import pytest
 from lightning_fabric.plugins.environments import LightningEnvironment
 
 from tff.cli import launch
-from tff.cli.launch import processes
+from tff.cli.launch import manage_processes
 
 
 def test_a_port_that_is_in_use_is_not_taken(monkeypatch):
@@ -26,7 +26,7 @@ def test_none_is_free(monkeypatch):
 
 def test_lightning_takes_it_unless_told_another_one(monkeypatch):
     monkeypatch.delenv("MASTER_PORT", raising=False)
-    with processes():
+    with manage_processes():
         assert len({LightningEnvironment().main_port for _ in range(20)} - {0}) > 1
         assert LightningEnvironment().main_port in launch.PORTS
         monkeypatch.setenv("MASTER_PORT", "5")

@@ -38,7 +38,7 @@ FOREVER = "import time; time.sleep(60)"
 def test_after_an_error_the_others_go_before_the_group(ends):
     start, alive = ends
     before = time.monotonic()
-    with pytest.raises(ValueError, match="reason"), launch.processes():
+    with pytest.raises(ValueError, match="reason"), launch.manage_processes():
         child = start(FOREVER)
         raise ValueError("the reason")
     assert alive == [False]
@@ -49,7 +49,7 @@ def test_after_an_error_the_others_go_before_the_group(ends):
 def test_one_that_is_gone_may_say_why(ends, tmp_path):
     start, alive = ends
     word = tmp_path / "word"
-    with pytest.raises(RuntimeError, match="closed"), launch.processes():
+    with pytest.raises(RuntimeError, match="closed"), launch.manage_processes():
         child = start(f"import time; time.sleep(1); open({str(word)!r}, 'w').close()")
         raise RuntimeError("[pair.cc:561] Connection closed by peer")
     assert word.exists()
@@ -60,7 +60,7 @@ def test_one_that_is_gone_may_say_why(ends, tmp_path):
 def test_one_that_does_not_end_is_killed(ends, monkeypatch):
     start, _ = ends
     monkeypatch.setattr(launch, "GRACE", 0.5)
-    with pytest.raises(RuntimeError, match="closed"), launch.processes():
+    with pytest.raises(RuntimeError, match="closed"), launch.manage_processes():
         child = start(FOREVER)
         raise RuntimeError("Connection closed by peer")
     assert child.returncode == -9
@@ -68,7 +68,7 @@ def test_one_that_does_not_end_is_killed(ends, monkeypatch):
 
 def test_after_the_work_all_leave_the_group_together(ends):
     start, alive = ends
-    with launch.processes():
+    with launch.manage_processes():
         child = start("import time; time.sleep(1)")
     assert alive == [True]
     assert child.returncode == 0

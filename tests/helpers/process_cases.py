@@ -18,7 +18,7 @@ from tff.analyses.engine.analysis import run
 from tff.analyses.median_test import MedianTest
 from tff.analyses.ranking import Ranking
 from tff.analyses.sensitivity import Sensitivity
-from tff.cli.launch import launch, processes
+from tff.cli.launch import launch, manage_processes
 from tff.distributed import get_rank
 from tff.report.page import write
 
@@ -83,7 +83,7 @@ if __name__ == "__main__":
         devices = int(sys.argv[4])
         strategy = sys.argv[5] if len(sys.argv) > 5 else "ddp_spawn"
         before = os.environ.get("MASTER_PORT")
-        with processes():
+        with manage_processes():
             trainer = {"accelerator": "cpu", "devices": devices, "strategy": strategy}
             print("answers:", launch(trainer, work, case, images, out))
         assert os.environ.get("MASTER_PORT") == before

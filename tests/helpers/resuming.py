@@ -12,10 +12,10 @@ from torch.multiprocessing.spawn import ProcessExitedException
 from tff.data.folder import Folder
 from tff.detectors.detector import Detector
 from tff.detectors.safe_load import read
-from tff.training.checkpointing import CheckpointFile, Last
+from tff.training.checkpointing import AtomicCheckpointIO, Last
 from tff.training.fit import fit
 from tff.training.module import UniversalDetector
-from tff.training.resume import Draws
+from tff.training.resume import SeedEachStep
 from tff.training.schedule import Plateau
 from tff.training.signals import Interrupt
 
@@ -78,7 +78,7 @@ def train(
     folder, seen = out / "checkpoints", Seen()
     interrupt = interrupt or Interrupt()
     made = [
-        interrupt, Draws(5), seen, *callbacks,
+        interrupt, SeedEachStep(5), seen, *callbacks,
         *([Plateau("val/accuracy", 1, smallest=1e-4)] if schedule == "plateau" else []),
         ModelCheckpoint(folder, "best", "val/loss", mode="min", enable_version_counter=False),
         Last(str(folder), steps=steps),
@@ -87,7 +87,7 @@ def train(
     options = {"accelerator": "cpu", "devices": 1, "max_epochs": epochs, "logger": False}
     runner = pl.Trainer(
         **(options | trainer), callbacks=made, num_sanity_val_steps=0, enable_progress_bar=False,
-        enable_model_summary=False, use_distributed_sampler=False, plugins=[CheckpointFile()],
+        enable_model_summary=False, use_distributed_sampler=False, plugins=[AtomicCheckpointIO()],
         default_root_dir=out,
     )  # fmt: skip
     try:

@@ -14,7 +14,7 @@ from tests.helpers.wandb_file import kept_in
 
 from tff.report.loggers import log_results
 from tff.report.page import write
-from tff.report.wandb import use
+from tff.report.wandb import link_checkpoint
 from tff.types import Result
 
 
@@ -88,8 +88,8 @@ def test_a_checkpoint_that_the_run_has_logged_is_used_by_what_was_made_of_it(
         settings=SimpleNamespace(base_url="http://127.0.0.1:9"),
     )  # fmt: skip
     monkeypatch.setattr(wandb, "_experiment", run)
-    use(wandb, "best.ckpt sha256:0123456789ab")
+    link_checkpoint(wandb, "best.ckpt sha256:0123456789ab")
     assert not used  # nothing answers there
-    monkeypatch.setattr("tff.report.wandb.answers", lambda url: True)
-    use(wandb, "best.ckpt sha256:0123456789ab")
+    monkeypatch.setattr("tff.report.wandb.is_reachable", lambda url: True)
+    link_checkpoint(wandb, "best.ckpt sha256:0123456789ab")
     assert used == [("checkpoint-abc:0123456789ab", "checkpoint")]

@@ -23,7 +23,7 @@ from tff.training.analyze_checkpoints import AnalyzeCheckpoints
 from tff.training.checkpointing import Last
 from tff.training.fit import fit
 from tff.training.module import UniversalDetector
-from tff.training.signals import Interrupt, Stopped
+from tff.training.signals import Interrupt, StoppedBySignal
 from tff.types import Result
 
 
@@ -139,7 +139,7 @@ def test_a_signal_to_one_of_them_ends_all_before_the_next_analysis(every, step, 
     analyses = {"first": Interrupted(), "second": Unwanted()}
     folder = tmp_path / "checkpoints"
     best = [ModelCheckpoint(folder, "best", every_n_train_steps=every)] if every else []
-    with pytest.raises(Stopped) as stopped:
+    with pytest.raises(StoppedBySignal) as stopped:
         train(root, tmp_path, analyses, best=best, on_error="raise")
     assert stopped.value.number == signal.SIGUSR1
     assert not pages(tmp_path)

@@ -4,8 +4,8 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from tff.training.checkpointing import CheckpointFile
-from tff.training.resume import newest, require_resumable
+from tff.training.checkpointing import AtomicCheckpointIO
+from tff.training.resume import find_newest, require_resumable
 
 GOOD = {
     "state_dict": {"a": torch.arange(4.0)},
@@ -28,7 +28,7 @@ class Module(torch.nn.Module):
 
 def save(folder, name="last", **changes):
     content = {k: v for k, v in {**GOOD, **changes}.items() if v is not None}
-    CheckpointFile().save_checkpoint(content, folder / f"{name}.ckpt")
+    AtomicCheckpointIO().save_checkpoint(content, folder / f"{name}.ckpt")
     return folder / f"{name}.ckpt"
 
 
@@ -50,23 +50,23 @@ def test_a_write_that_fails_leaves_the_former_file_and_nothing_else(tmp_path, mo
 def test_a_file_cut_anywhere_is_never_taken(tmp_path, caplog):
     best = save(tmp_path, "best", global_step=2)
     last = save(tmp_path)
-    assert newest(tmp_path) == last
+    assert find_newest(tmp_path) == last
     whole = last.read_bytes()
     for length in {0, 1, 4, 30, *range(0, len(whole), 97), len(whole) - 22, len(whole) - 1}:
         last.write_bytes(whole[:length])
         caplog.clear()
-        assert newest(tmp_path) == best, length
+        assert find_newest(tmp_path) == best, length
         assert f"{last}" in caplog.text
     best.unlink()
-    assert newest(tmp_path) is None
-    assert newest(tmp_path / "nowhere") is None
+    assert find_newest(tmp_path) is None
+    assert find_newest(tmp_path / "nowhere") is None
 
 
 def test_of_several_others_the_one_with_most_steps(tmp_path):
     for name, step in (("best", 2), ("mine", 9), ("zero", 1)):
         save(tmp_path, name, global_step=step)
     save(tmp_path, "bare", global_step=100, optimizer_states=None)
-    assert newest(tmp_path).name == "mine.ckpt"
+    assert find_newest(tmp_path).name == "mine.ckpt"
 
 
 def test_the_same_settings_go_on_wherever_the_images_lie(tmp_path):

@@ -12,7 +12,7 @@ from tests.helpers import tiny
 from tests.helpers.resuming import same, train
 
 from tff.detectors.safe_load import read
-from tff.training.signals import SIGNALS, Interrupt, Stopped, requeue, requeued
+from tff.training.signals import SIGNALS, Interrupt, StoppedBySignal, requeue, was_requeued
 
 
 class Send(pl.Callback):
@@ -70,7 +70,7 @@ def handlers():
     ],
 )  # fmt: skip
 def test_saves_where_it_can_go_on(root, whole, tmp_path, number, hook, count, step):
-    with pytest.raises(Stopped) as stopped, Interrupt() as interrupt:
+    with pytest.raises(StoppedBySignal) as stopped, Interrupt() as interrupt:
         callbacks = [Send(hook, count, number)]
         train(root, tmp_path, steps=None, interrupt=interrupt, callbacks=callbacks)
     assert stopped.value.code == 128 + number
@@ -91,7 +91,7 @@ def test_saves_where_it_can_go_on(root, whole, tmp_path, number, hook, count, st
 def test_ends_at_once_where_all_is_saved(root, whole, tmp_path, hook, count, step):
     """Whatever follows a checkpoint, such as its analysis, may take long."""
     send = SendLater(hook, count, signal.SIGUSR1)
-    with pytest.raises(Stopped), Interrupt() as interrupt:
+    with pytest.raises(StoppedBySignal), Interrupt() as interrupt:
         train(root, tmp_path, steps=1, interrupt=interrupt, kill=send)
     assert not send.went_on
     last = tmp_path / "checkpoints" / "last.ckpt"
@@ -102,14 +102,14 @@ def test_ends_at_once_where_all_is_saved(root, whole, tmp_path, hook, count, ste
 
 def test_a_signal_that_got_lost_ends_the_training(root, tmp_path):
     send = Send("on_train_start", 1, signal.SIGINT, swallow=True)
-    with pytest.raises(Stopped), Interrupt() as interrupt:
+    with pytest.raises(StoppedBySignal), Interrupt() as interrupt:
         train(root, tmp_path, interrupt=interrupt, callbacks=[send], epochs=50)
     assert send.count == 0
 
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_before_the_training_it_ends_at_once(number):
-    with pytest.raises(Stopped) as stopped, Interrupt():
+    with pytest.raises(StoppedBySignal) as stopped, Interrupt():
         os.kill(os.getpid(), number)
         time.sleep(1)
         pytest.fail("goes on")
@@ -171,5 +171,5 @@ def test_requeue_asks_slurm_once_and_only_in_a_job(tmp_path, monkeypatch):
     assert not requeue(signal.SIGUSR1, job)
     tool.unlink()
     assert not requeue(signal.SIGUSR1, job)
-    assert requeued({"SLURM_RESTART_COUNT": "2"})
-    assert not requeued({})
+    assert was_requeued({"SLURM_RESTART_COUNT": "2"})
+    assert not was_requeued({})

@@ -17,7 +17,7 @@ from tests.helpers.wandb_file import kept_in
 
 from tff.report.loggers import log_results
 from tff.training.from_checkpoint import fingerprint
-from tff.training.wandb_logger import finish, sweep, weights_and_biases
+from tff.training.wandb_logger import finish_loggers, make_logger, sweep_name
 from tff.types import Result
 
 wandb = pytest.importorskip("wandb")
@@ -44,7 +44,7 @@ def offline(monkeypatch):
 
 
 def logger(out, job="train", **options):
-    return weights_and_biases(
+    return make_logger(
         "tff", str(out), ["dev"], options.pop("group", None), job=job, config=CONFIG, **options
     )
 
@@ -59,14 +59,14 @@ def train(out, step=30, **options):
     saved = {"monitor": "val/ap", "best_model_score": torch.tensor(0.75)}
     mine.after_save_checkpoint(SimpleNamespace(best_model_path=str(best), **saved))
     mine.finalize("success")
-    finish([mine])
+    finish_loggers([mine])
     return best
 
 
 def analyse(out, results, **options):
     mine = logger(out, "analyze", **options)
     log_results(results, mine, checkpoint="best.ckpt sha256:0123456789ab")
-    finish([mine])
+    finish_loggers([mine])
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_a_restart_goes_on_with_the_run_of_its_folder(tmp_path):
     before = (tmp_path / "wandb-run.json").read_text()
     mine = logger(tmp_path)
     mine.log_metrics({"val/ap": 0.5}, 40)
-    finish([mine])
+    finish_loggers([mine])
     assert (tmp_path / "wandb-run.json").read_text() == before
     kept = {part.run.run_id: part for part in kept_in(tmp_path)}
     assert list(kept) == [json.loads(before)["id"]]
@@ -170,7 +170,7 @@ def test_jobs_of_a_sweep_bear_its_name(tmp_path, monkeypatch):
         node = SimpleNamespace(mode=mode, sweep=SimpleNamespace(dir="outputs/multirun/mine"))
         monkeypatch.setattr(HydraConfig, "initialized", lambda: True)
         monkeypatch.setattr(HydraConfig, "get", lambda: node)
-        return sweep()
+        return sweep_name()
 
     assert said(RunMode.RUN) is None
     assert said(None) is None
@@ -214,12 +214,12 @@ def test_a_training_that_failed_is_shown_as_failed(tmp_path):
     mine = logger(tmp_path)
     mine.log_metrics({"val/ap": 0.5}, 1)
     mine.finalize("failed")
-    finish([mine])
+    finish_loggers([mine])
     assert [kept.exit_code for kept in kept_in(tmp_path)] == [1]
 
 
 def test_finish_does_not_begin_what_was_never_used(tmp_path):
-    finish([logger(tmp_path), CSVLogger(tmp_path)])
+    finish_loggers([logger(tmp_path), CSVLogger(tmp_path)])
     assert not list(tmp_path.iterdir())
 
 
@@ -234,7 +234,7 @@ def test_the_death_of_the_service_ends_only_the_logging(tmp_path, results, caplo
         for step in range(100):  # the first ones may go into a buffer
             mine.log_metrics({"val/ap": 0.5}, step)
         log_results(results, mine, 100)
-        finish([mine])
+        finish_loggers([mine])
     told = [record.getMessage() for record in caplog.records]
     assert sum("logging, which now ends for good, failed" in text for text in told) == 1
     train(tmp_path / "two")  # the next job of a sweep

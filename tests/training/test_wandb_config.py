@@ -2,7 +2,7 @@
 
 import pytest
 
-from tff.training.wandb_logger import HIDDEN, concealed, finish, weights_and_biases
+from tff.training.wandb_logger import HIDDEN, finish_loggers, hide_secrets, make_logger
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def test_secrets_are_hidden_wherever_they_stand(secret):
         "tokens": 5,
         "password": None,
     }
-    assert concealed(config) == {
+    assert hide_secrets(config) == {
         "api_key": HIDDEN,
         "data": [{"root": f"/mnt/{HIDDEN}/x"}, f"https://{HIDDEN}@host/x", [f"hf://{HIDDEN}@b", 3]],
         HIDDEN: True,
@@ -32,16 +32,16 @@ def test_what_is_no_secret_stays(monkeypatch):
     monkeypatch.setenv("OTHER_TOKEN", "a")  # would be found in any text
     monkeypatch.setenv("MONKEY", "banana")
     config = {"key_frames": "banana", "data": {"root": "a@b", "size": 1.5, "classes": None}}
-    assert concealed(config) == config
+    assert hide_secrets(config) == config
 
 
 def test_no_file_of_a_run_holds_a_secret(tmp_path, secret, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_API_KEY", "f" * 40)
-    mine = weights_and_biases("tff", str(tmp_path), [], None, config={"root": f"/{secret}"})
+    mine = make_logger("tff", str(tmp_path), [], None, config={"root": f"/{secret}"})
     mine.log_metrics({"a": 1.0}, 1)
-    finish([mine])
+    finish_loggers([mine])
     files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert any(HIDDEN.encode() in content for content in files.values())
     for path, content in files.items():

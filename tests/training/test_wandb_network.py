@@ -20,15 +20,15 @@ pytest.importorskip("wandb")
 KEY = "f" * 40
 JOB = """
 import sys, time
-from tff.training.wandb_logger import finish, weights_and_biases
+from tff.training.wandb_logger import finish_loggers, make_logger
 
-mine = weights_and_biases("tff", sys.argv[1], [], None, init_timeout=5, finish_timeout=5)
+mine = make_logger("tff", sys.argv[1], [], None, init_timeout=5, finish_timeout=5)
 for step in range(3):
     mine.log_metrics({"val/ap": step / 2}, step)
 if len(sys.argv) > 2:
     import urllib.request
     urllib.request.urlopen(sys.argv[2] + "/now-be-silent")
-finish([mine])
+finish_loggers([mine])
 print("ended")
 """
 

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tff.analyses.engine.analysis import Analysis, Failed, run, unanswered
 from tff.cli.launch import launch
-from tff.cli.run_folder import first, wanted
+from tff.cli.run_folder import is_analysis_wanted, is_rank_zero
 from tff.comparisons.checkpoints import Analyzed, combine, describe_protocol, list_checkpoints
 from tff.comparisons.comparison import select_comparisons
 from tff.distributed import broadcast, fail_together, get_rank
@@ -27,7 +27,7 @@ from tff.report.loggers import log_results
 from tff.report.page import collect_versions, write
 from tff.report.terminal import show
 from tff.training.from_checkpoint import fingerprint, load_subject
-from tff.training.wandb_logger import finish
+from tff.training.wandb_logger import finish_loggers
 
 
 def split_by_checkpoint(cfg: DictConfig) -> dict[str, DictConfig]:
@@ -80,7 +80,7 @@ def analyze(
                 for one in loggers:
                     log_results(results, one, checkpoint=sha, report=page.parent)
             finally:
-                finish(loggers)
+                finish_loggers(loggers)
             show(results, page)
     return {f"{a}/{s}": float(v) for a, r in results.items() for s, v in r.scalars.items()}
 
@@ -126,7 +126,7 @@ def prepare_analysis(cfg: DictConfig) -> dict[str, DictConfig]:
     Raises:
         ValueError: `analyze` or `analyze_options` make no sense.
     """
-    if not wanted(cfg.analyze) or not first():
+    if not is_analysis_wanted(cfg.analyze) or not is_rank_zero():
         return {}
     options = list(cfg.analyze_options)
     try:

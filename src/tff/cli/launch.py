@@ -58,7 +58,7 @@ GOODBYE = 60.0  # seconds in which the others may end after the work is done
 
 
 @contextmanager
-def processes() -> Iterator[None]:
+def manage_processes() -> Iterator[None]:
     """Within, Lightning may start processes, in the jobs of a sweep too; nothing is left behind."""
     before = {key: os.environ.get(key) for key in LEFT}
     scripts: tuple[Any, ...] = (fabric_script, trainer_script)

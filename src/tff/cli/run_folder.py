@@ -39,12 +39,12 @@ LAUNCHERS = {
 RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
 
 
-def first(environ: Mapping[str, str] = os.environ) -> bool:
+def is_rank_zero(environ: Mapping[str, str] = os.environ) -> bool:
     """Whether this process is the first one of its job, or the only one."""
     return not any(int(environ.get(rank, 0)) for rank in RANKS)
 
 
-def shared(
+def share_folder(
     arguments: Iterable[str], script: str, environ: Mapping[str, str] = os.environ
 ) -> list[str]:
     """The arguments with what keeps the processes of one job together.
@@ -88,7 +88,7 @@ LOCK = ".lock"
 
 
 @contextmanager
-def kept(folder: Path | str) -> Iterator[None]:
+def lock_folder(folder: Path | str) -> Iterator[None]:
     """Keep other trainings out of a folder until this one and its analysis end, however they end.
 
     The first process does so for all others of the job.
@@ -96,21 +96,21 @@ def kept(folder: Path | str) -> Iterator[None]:
     Raises:
         ValueError: another training is going on there.
     """
-    if not first():
+    if not is_rank_zero():
         yield
         return
     with lock(Path(folder) / LOCK) as ours:
         if not ours:
-            raise ValueError(busy(folder))
+            raise ValueError(describe_busy(folder))
         yield
 
 
-def running(folder: Path | str) -> bool:
+def is_running(folder: Path | str) -> bool:
     """Whether a training is going on in a folder."""
     return is_locked(Path(folder) / LOCK)
 
 
-def busy(folder: Path | str) -> str:
+def describe_busy(folder: Path | str) -> str:
     """What is wrong with a folder where a training is going on, and what to do."""
     return (
         f"{folder}: another training is going on in this folder; wait for its end, stop it, or "
@@ -122,7 +122,7 @@ def busy(folder: Path | str) -> str:
 _ENDED = re.compile(r"ended with code \S+; its log tells why$")
 
 
-def finished(folder: Path | str) -> dict[str, Any] | None:
+def read_result(folder: Path | str) -> dict[str, Any] | None:
     """`objective`, `metrics`, `seconds` and `overrides` of a run that is done; None: it is not.
 
     A file that cannot be read counts as none: the run ends again, and writes it anew.
@@ -134,7 +134,7 @@ def finished(folder: Path | str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and "objective" in found else None
 
 
-def finish(
+def write_result(
     folder: Path | str,
     objective: float | None,
     metrics: Mapping[str, float],
@@ -159,7 +159,7 @@ def finish(
     write_json(Path(folder) / FINISHED, content)
 
 
-def fail(folder: Path | str, error: BaseException) -> None:
+def write_failure(folder: Path | str, error: BaseException) -> None:
     """Say why a run ended before it was done.
 
     Several processes may say so. One that tells of no reason of its own, only that another one is
@@ -177,7 +177,7 @@ def fail(folder: Path | str, error: BaseException) -> None:
         write_json(path, {"type": type(cause).__name__, "error": str(cause)})
 
 
-def forget(folder: Path | str) -> None:
+def clear_outcome(folder: Path | str) -> None:
     """A run starts: what was said of it before no longer holds."""
     for name in (FINISHED, FAILED):
         (Path(folder) / name).unlink(missing_ok=True)
@@ -272,7 +272,7 @@ def _short(item: str) -> str:
 OmegaConf.register_new_resolver("tff.folder", job_folder, replace=True)
 
 
-class Guard(Callback):
+class ProtectRun(Callback):
     """Looks at the folder of a run before Hydra writes the options of this one there.
 
     They would replace those of a run that goes on or is finished. Jobs of a sweep are passed over:
@@ -287,14 +287,14 @@ class Guard(Callback):
         """
         folder = Path(config.hydra.run.dir)
         with readable_errors():
-            if first() and running(folder):
-                raise ValueError(busy(folder))
-            if first() and config.resume:
-                require_same(folder, config.hydra.overrides.task)
+            if is_rank_zero() and is_running(folder):
+                raise ValueError(describe_busy(folder))
+            if is_rank_zero() and config.resume:
+                require_same_options(folder, config.hydra.overrides.task)
 
 
-def answer(cfg: DictConfig) -> dict[str, Any] | None:
-    """What a finished run has left, as `finished`; None where something is still to be done.
+def finished_result(cfg: DictConfig) -> dict[str, Any] | None:
+    """What a finished run has left, as `read_result`; None where something is still to be done.
 
     That may be the analysis alone: the training then goes on at its end, and does no step.
 
@@ -302,11 +302,11 @@ def answer(cfg: DictConfig) -> dict[str, Any] | None:
         ValueError: the run was finished with other options, or cannot be gone on with.
     """
     out, now = Path(cfg.out), list(HydraConfig.get().overrides.task)
-    if (done := finished(out)) is None:
+    if (done := read_result(out)) is None:
         return None
-    require_same(out, now)
+    require_same_options(out, now)
     best, last = (out / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
-    if not wanted(cfg.analyze) or not best.is_file():
+    if not is_analysis_wanted(cfg.analyze) or not best.is_file():
         return done
     same = _of_analysis(done.get("overrides") or ()) == _of_analysis(now)
     if same and (out / "report" / "summary.json").is_file():
@@ -319,7 +319,7 @@ def answer(cfg: DictConfig) -> dict[str, Any] | None:
     return None
 
 
-def wanted(analyze: bool | str) -> bool:
+def is_analysis_wanted(analyze: bool | str) -> bool:
     """Whether a training is to be followed by an analysis.
 
     Args:
@@ -333,7 +333,7 @@ def wanted(analyze: bool | str) -> bool:
     return HydraConfig.get().mode == RunMode.MULTIRUN if analyze == "auto" else bool(analyze)
 
 
-def require_same(folder: Path, options: Iterable[str]) -> None:
+def require_same_options(folder: Path, options: Iterable[str]) -> None:
     """Refuse a folder that was finished with other options: it answers for its own only.
 
     Args:
@@ -343,7 +343,7 @@ def require_same(folder: Path, options: Iterable[str]) -> None:
     Raises:
         ValueError: with the options that differ.
     """
-    then = (finished(folder) or {}).get("overrides")
+    then = (read_result(folder) or {}).get("overrides")
     if not isinstance(then, list):
         return
     old, new = _values(then), _values(options)
@@ -389,7 +389,7 @@ class Script:
 
 
 SCRIPTS = {
-    "train": Script(RUNS, Path(".hydra/overrides.yaml"), lambda run: finished(run) is not None),
+    "train": Script(RUNS, Path(".hydra/overrides.yaml"), lambda run: read_result(run) is not None),
     # Nothing is written after the report, which comes whole.
     "analyze": Script(
         ANALYSES,
@@ -399,7 +399,7 @@ SCRIPTS = {
 }
 
 
-def continued(
+def resume(
     arguments: Iterable[str], environ: Mapping[str, str] = os.environ, script: str = "train"
 ) -> list[str]:
     """Add the folder of the run that the same options have begun, newest first.
@@ -442,7 +442,7 @@ def _run(arguments: list[str], script: Script) -> Path | None:
         folder, theirs = script.runs / path.relative_to(script.runs).parts[0], _listed(path)
         if theirs is None or _task(theirs) != mine or script.done(folder):
             continue
-        if not running(folder):
+        if not is_running(folder):
             return folder
         print(f"Passed over, since it is still going: {folder}", file=sys.stderr)
     return None

@@ -20,14 +20,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from tff.atomic import remove_abandoned
 from tff.cli.analyze import analyze_best, prepare_analysis
-from tff.cli.launch import processes
-from tff.cli.run_folder import fail, finish, first, forget
+from tff.cli.launch import manage_processes
+from tff.cli.run_folder import clear_outcome, is_rank_zero, write_failure, write_result
 from tff.distributed import broadcast
-from tff.training.checkpointing import CheckpointFile
-from tff.training.fit import fit, show
-from tff.training.resume import Draws, newest, require_resumable
-from tff.training.signals import Interrupt, Stopped, requeued
-from tff.training.wandb_logger import finish as finish_loggers
+from tff.training.checkpointing import AtomicCheckpointIO
+from tff.training.fit import fit, print_summary
+from tff.training.resume import SeedEachStep, find_newest, require_resumable
+from tff.training.signals import Interrupt, StoppedBySignal, was_requeued
+from tff.training.wandb_logger import finish_loggers
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def train(cfg: DictConfig) -> float | None:
         Stopped: by a signal, after saving.
     """
     started, out = time.monotonic(), Path(cfg.out)
-    with Interrupt() as interrupt, _told(out, cfg), processes():
+    with Interrupt() as interrupt, _told(out, cfg), manage_processes():
         analysis = prepare_analysis(cfg)
         pl.seed_everything(cfg.seed, workers=True, verbose=False)
         origin: Any = OmegaConf.to_container(cfg.origin, resolve=True)
@@ -53,21 +53,21 @@ def train(cfg: DictConfig) -> float | None:
             require_resumable(ckpt, module, origin)
         trainer = instantiate(
             cfg.trainer,
-            callbacks=[interrupt, Draws(cfg.seed), *(c for c in callbacks.values() if c)],
+            callbacks=[interrupt, SeedEachStep(cfg.seed), *(c for c in callbacks.values() if c)],
             logger=list(loggers.values()),
-            plugins=[CheckpointFile()],
+            plugins=[AtomicCheckpointIO()],
         )
         try:
             metrics = fit(trainer, module, data, ckpt, interrupt)
         finally:
             finish_loggers(trainer.loggers)
-        show(metrics, trainer, out)
+        print_summary(metrics, trainer, out)
         objective = metrics.get(cfg.optimized_metric)
         if broadcast(bool(analysis)):
             analyze_best(out, analysis, cfg.analyze_options)
         if trainer.is_global_zero:
             overrides = list(HydraConfig.get().overrides.task)
-            finish(out, objective, metrics, time.monotonic() - started, overrides)
+            write_result(out, objective, metrics, time.monotonic() - started, overrides)
     return objective
 
 
@@ -87,9 +87,9 @@ def begin(out: Path, resume: bool | str | None, ckpt: str | None) -> Path | None
     if resume not in (None, False, True, "auto"):
         raise ValueError(f"resume={resume}: expected auto, true or null")
     folder = out / "checkpoints"
-    found = newest(folder) if resume or requeued() else None
-    if first():
-        forget(out)
+    found = find_newest(folder) if resume or was_requeued() else None
+    if is_rank_zero():
+        clear_outcome(out)
         for place in (out, folder):
             remove_abandoned(place, 0)
         if found:
@@ -115,7 +115,7 @@ def _told(out: Path, cfg: DictConfig) -> Iterator[None]:
     """Leave word of how a run ended before it was done."""
     try:
         yield
-    except Stopped as stopped:
+    except StoppedBySignal as stopped:
         if stopped.code:
             last = out / "checkpoints" / "last.ckpt"
             saved = f"saved: {last}" if last.is_file() else "nothing was trained yet"
@@ -125,8 +125,8 @@ def _told(out: Path, cfg: DictConfig) -> Iterator[None]:
             print(f"\nStopped; {saved}\nGo on: {again}{place}", file=sys.stderr, flush=True)
         raise
     except Exception as error:
-        fail(out, error)
+        write_failure(out, error)
         raise
     except SystemExit as ended:  # of a process that was started, and has told why
-        fail(out, RuntimeError(f"ended with code {ended.code}; its log tells why"))
+        write_failure(out, RuntimeError(f"ended with code {ended.code}; its log tells why"))
         raise

@@ -176,9 +176,8 @@ class Data(LightningDataModule, ABC):
         images = replace(self.images("val"), transform=self.augmentation.get("validation"))
         self._require_size(images)
         batches = EvaluationBatches(images, self.batch_size)
-        if (
-            len(batches.batches) < get_world_size()
-        ):  # a process without a batch would leave the others
+        # A process without a batch would leave the others waiting.
+        if len(batches.batches) < get_world_size():
             raise ValueError(
                 f"{len(images)} validation images make {len(batches.batches)} batches for "
                 f"{get_world_size()} processes; lower data.batch_size, or use fewer processes"

@@ -13,7 +13,7 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from tff.report.page import render_png
-from tff.report.wandb import send, use
+from tff.report.wandb import link_checkpoint, log_artifact
 from tff.safe_text import escape_formulas
 from tff.types import Result
 
@@ -64,13 +64,13 @@ def _log_artifacts(
 ) -> None:
     metadata = {key: value for key, value in origin.items() if value is not None}
     if "checkpoint" in metadata:
-        use(logger, str(metadata["checkpoint"]))
+        link_checkpoint(logger, str(metadata["checkpoint"]))
     for result in results.values():
         if "ranking" in result.tables:
             _log_ranking(result.tables["ranking"], logger, metadata)
     if report is not None:
         files = {name: Path(report) / name for name in _REPORT}
-        send(logger, "report", {n: p for n, p in files.items() if p.exists()}, metadata)
+        log_artifact(logger, "report", {n: p for n, p in files.items() if p.exists()}, metadata)
 
 
 def _log_ranking(
@@ -79,4 +79,4 @@ def _log_ranking(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ranking.csv"
         escape_formulas(ranking).to_csv(path, index=False)
-        send(logger, "ranking", {path.name: path}, metadata)
+        log_artifact(logger, "ranking", {path.name: path}, metadata)

@@ -18,7 +18,7 @@ from pytorch_lightning.utilities import rank_zero_only
 PATIENCE = 5.0  # seconds; a server that is there answers within one
 
 
-def answers(url: str, patience: float = PATIENCE) -> bool:
+def is_reachable(url: str, patience: float = PATIENCE) -> bool:
     """Whether anything answers at an http(s) address, be it with an error.
 
     Proxies are taken from the environment. Asked before the client library of a service, which
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def forgiven(what: str) -> Iterator[None]:
+def tolerate_errors(what: str) -> Iterator[None]:
     """What Weights & Biases fails at is told and goes no further.
 
     Args:
@@ -62,7 +62,7 @@ def forgiven(what: str) -> Iterator[None]:
         log.warning("Weights & Biases: %s failed (%s)", what, reason)
 
 
-def end(run: Any, code: int = 0) -> None:
+def finish_run(run: Any, code: int = 0) -> None:
     """End a run and wait for what is being sent, as long as its settings say; never fails.
 
     Args:
@@ -72,7 +72,7 @@ def end(run: Any, code: int = 0) -> None:
     import wandb  # slow, and needed by this logger only
 
     ended = False
-    with forgiven("ending the run"):
+    with tolerate_errors("ending the run"):
         try:
             run.finish(code)
         except TimeoutError:
@@ -86,7 +86,7 @@ def end(run: Any, code: int = 0) -> None:
 
 
 @rank_zero_only
-def send(
+def log_artifact(
     logger: WandbLogger,
     kind: str,
     files: Mapping[str, Path],
@@ -109,7 +109,7 @@ def send(
     """
     import wandb  # slow, and needed by this logger only
 
-    with forgiven(f"logging the {kind}"):
+    with tolerate_errors(f"logging the {kind}"):
         run = logger.experiment
         artifact = wandb.Artifact(f"{kind}-{run.id}", type=kind, metadata=dict(metadata))
         with _staged(Path(run.dir).parent):
@@ -136,7 +136,7 @@ def _staged(folder: Path) -> Iterator[None]:
 
 
 @rank_zero_only
-def use(logger: WandbLogger, checkpoint: str) -> None:
+def link_checkpoint(logger: WandbLogger, checkpoint: str) -> None:
     """Say that what follows was made from a checkpoint that the same run has logged.
 
     Says nothing where that cannot be said: offline, or when the run never logged that checkpoint.
@@ -148,17 +148,17 @@ def use(logger: WandbLogger, checkpoint: str) -> None:
     """
     import wandb
 
-    with forgiven("linking the checkpoint"):
+    with tolerate_errors("linking the checkpoint"):
         run: Any = logger.experiment
-        if run.offline or run.disabled or not answers(run.settings.base_url):
+        if run.offline or run.disabled or not is_reachable(run.settings.base_url):
             return
-        name = f"checkpoint-{run.id}:{version(checkpoint)}"
+        name = f"checkpoint-{run.id}:{digest_alias(checkpoint)}"
         try:
             run.use_artifact(name, type="checkpoint")
         except (wandb.Error, ValueError) as error:
             log.info("%s: not linked at Weights & Biases (%s)", name, error)
 
 
-def version(checkpoint: str) -> str:
+def digest_alias(checkpoint: str) -> str:
     """The alias of a checkpoint's version: the digest in its fingerprint."""
     return checkpoint.rpartition(":")[2]

@@ -14,10 +14,10 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from tff.atomic import write_atomically
 from tff.detectors.safe_load import read
-from tff.training.resume import images_fingerprint, require_same_images
+from tff.training.resume import fingerprint_images, require_same_images
 
 
-class CheckpointFile(TorchCheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """Write beside, see that it is on the disk, then rename.
 
     Lightning writes to the folder of temporary files and moves; between two file systems that is a
@@ -104,7 +104,7 @@ class Last(Checkpoint):
         """Write if it is time, and gradients are not being summed up."""
         step = trainer.global_step
         if step != self._before and self._due(trainer, step):
-            self.save(trainer, validation_follows(trainer))
+            self.save(trainer, is_validation_due(trainer))
             self._tell(trainer)
 
     def _due(self, trainer: Trainer, step: int) -> bool:
@@ -129,13 +129,13 @@ class Last(Checkpoint):
     ) -> None:
         """Add what Lightning leaves out."""
         if self._images is None:
-            self._images = images_fingerprint(trainer)
+            self._images = fingerprint_images(trainer)
         checkpoint[PROGRESS] = {
             "metrics": {name: float(value) for name, value in trainer.callback_metrics.items()},
             "images": self._images,
         }
         if self._validation_follows:
-            validate_first(checkpoint["loops"]["fit_loop"])
+            set_validation_pending(checkpoint["loops"]["fit_loop"])
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -151,13 +151,13 @@ class Last(Checkpoint):
         trainer.callback_metrics.update(known)
 
 
-def validation_follows(trainer: Trainer) -> bool:
+def is_validation_due(trainer: Trainer) -> bool:
     """Whether the validation is run between this step and the next."""
     loop = trainer.fit_loop
     return loop.epoch_loop._should_check_val_fx(loop._data_fetcher)  # type: ignore[arg-type]
 
 
-def validate_first(loops: dict[str, Any]) -> None:
+def set_validation_pending(loops: dict[str, Any]) -> None:
     """Make Lightning's progress that of a training which was stopped as its validation began.
 
     Of the state after a step it believes that the validation has been run, and would go on without:

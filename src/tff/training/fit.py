@@ -13,10 +13,10 @@ from rich.table import Table
 from torch.multiprocessing.spawn import ProcessException
 
 from tff.data.datamodule import Data
-from tff.training.signals import SIGNALS, Interrupt, Stopped
+from tff.training.signals import SIGNALS, Interrupt, StoppedBySignal
 
 
-def progress_bar() -> ProgressBar:
+def make_progress_bar() -> ProgressBar:
     """A rich bar on a terminal; few plain lines in a log."""
     return RichProgressBar() if sys.stderr.isatty() else TQDMProgressBar(refresh_rate=50)
 
@@ -49,12 +49,12 @@ def fit(
         number = interrupt.number if interrupt else 0
         number = number or getattr(error, "exit_code", 0) - 128
         if number in SIGNALS:
-            raise Stopped(number) from None
+            raise StoppedBySignal(number) from None
         raise
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
 
-def show(metrics: Mapping[str, float], trainer: Trainer, out: Path) -> None:
+def print_summary(metrics: Mapping[str, float], trainer: Trainer, out: Path) -> None:
     """The summary in the terminal, and how to go on."""
     if not trainer.is_global_zero:
         return

@@ -20,7 +20,7 @@ from tff.detectors.checkpoint import origin_of
 from tff.detectors.safe_load import read
 
 
-class Draws(Callback):
+class SeedEachStep(Callback):
     """Seed PyTorch before each training step from (seed, epoch, batch, process).
 
     Dropout and stochastic depth then draw the same whether or not the training was interrupted
@@ -43,7 +43,7 @@ class Draws(Callback):
         torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1))
 
 
-def images_fingerprint(trainer: Trainer) -> dict[str, Any] | None:
+def fingerprint_images(trainer: Trainer) -> dict[str, Any] | None:
     """Number and digest of names, labels and generators of the training images, in their order."""
     data = trainer.datamodule  # type: ignore[attr-defined]
     if not isinstance(data, Data):
@@ -62,7 +62,7 @@ def require_same_images(then: Mapping[str, Any] | None, trainer: Trainer) -> Non
     Raises:
         ValueError: the images differ; the order of batches and all that was learnt would, too.
     """
-    now = images_fingerprint(trainer) if then else None
+    now = fingerprint_images(trainer) if then else None
     if then and now and dict(then) != now:
         raise ValueError(
             f"the checkpoint was trained on {then['count']:,} images, and the {now['count']:,} "
@@ -72,15 +72,15 @@ def require_same_images(then: Mapping[str, Any] | None, trainer: Trainer) -> Non
 
 
 log = logging.getLogger(__name__)
-NEEDED = ("state_dict", "loops", "callbacks", "optimizer_states", "lr_schedulers")
+REQUIRED = ("state_dict", "loops", "callbacks", "optimizer_states", "lr_schedulers")
 #: Settings that leave the training as it is. Images may lie elsewhere; `same_images` compares them.
-HARMLESS = {
+MAY_DIFFER = {
     "detector.pretrained", "data.root", "data.photos", "data.cache", "data.workers", "data.pixels",
     "data.on_corrupt",
 }  # fmt: skip
 
 
-def newest(folder: Path) -> Path | None:
+def find_newest(folder: Path) -> Path | None:
     """The checkpoint with the most steps that is whole: `last.ckpt`, else another one.
 
     None where there is none; what cannot be used is told in a warning.
@@ -100,20 +100,20 @@ def newest(folder: Path) -> Path | None:
 def _step(path: Path) -> int | None:
     try:
         content = read(path)
-        complete(content, path)
+        require_complete(content, path)
     except ValueError as error:
         log.warning("cannot be gone on from: %s", error)
         return None
     return int(content.get("global_step", 0))
 
 
-def complete(content: Mapping[str, Any], path: Path) -> None:
+def require_complete(content: Mapping[str, Any], path: Path) -> None:
     """Refuse a checkpoint that holds weights and not the rest of a training.
 
     Raises:
         ValueError: with what is missing.
     """
-    if missing := [name for name in NEEDED if name not in content]:
+    if missing := [name for name in REQUIRED if name not in content]:
         raise ValueError(
             f"checkpoint {path}: holds no {', '.join(missing)}, so no training goes on from it. To "
             f"start a new one from its weights: detector.pretrained={path}"
@@ -132,7 +132,7 @@ def require_resumable(path: Path, module: torch.nn.Module, origin: Mapping[str, 
         FileNotFoundError, ValueError: with what was found and what was expected.
     """
     content = read(path)
-    complete(content, path)
+    require_complete(content, path)
     theirs = str(content.get("pytorch-lightning_version", "0"))
     ours = version("pytorch-lightning")
     if Version(theirs).release[:2] > Version(ours).release[:2]:
@@ -141,7 +141,7 @@ def require_resumable(path: Path, module: torch.nn.Module, origin: Mapping[str, 
             "is installed; install the newer one to go on"
         )
     then, now = _flat(origin_of(content, path)), _flat(origin)
-    differ = [k for k in now if k in then and then[k] != now[k] and k not in HARMLESS]
+    differ = [k for k in now if k in then and then[k] != now[k] and k not in MAY_DIFFER]
     if differ:
         told = "; ".join(f"{key}={then[key]} then, {now[key]} now" for key in differ[:5])
         raise ValueError(

@@ -19,13 +19,13 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch.distributed import ReduceOp, all_reduce
 
 from tff.training.analyze_checkpoints import AnalyzeCheckpoints
-from tff.training.checkpointing import Last, validation_follows
+from tff.training.checkpointing import Last, is_validation_due
 
 #: Ctrl-C; the end of a job; and what clusters send before the time of a job is up.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
-class Stopped(SystemExit):
+class StoppedBySignal(SystemExit):
     """A signal has ended the training; all that matters is saved.
 
     Args:
@@ -39,7 +39,7 @@ class Stopped(SystemExit):
         self.number = number
 
 
-def trains_elsewhere(launcher: Any) -> bool:
+def trains_in_children(launcher: Any) -> bool:
     """Whether processes that Lightning has spawned do the training, and this one only waits.
 
     Args:
@@ -49,7 +49,7 @@ def trains_elsewhere(launcher: Any) -> bool:
     return any(isinstance(process, BaseProcess) and process.is_alive() for process in procs)
 
 
-def kill_started() -> None:
+def kill_children() -> None:
     """End those that were spawned: Python would wait for them, and they for each other.
 
     Nothing is lost with them: what is written is written beside and renamed. Workers of a loader
@@ -87,7 +87,7 @@ def requeue(number: int, environ: Mapping[str, str] = os.environ) -> bool:
     return problem is None
 
 
-def requeued(environ: Mapping[str, str] = os.environ) -> bool:
+def was_requeued(environ: Mapping[str, str] = os.environ) -> bool:
     """Whether SLURM has started this job before."""
     return int(environ.get("SLURM_RESTART_COUNT") or 0) > 0
 
@@ -133,7 +133,7 @@ class Signals:
         self._entered = False
         self.ignore()
         if kind is None and self.number:
-            raise Stopped(self.number)
+            raise StoppedBySignal(self.number)
 
     def listen(self) -> None:
         """Take over from the handlers of before, once."""
@@ -167,13 +167,13 @@ class Signals:
         if self.waits:
             again = b"; Ctrl-C once more ends at once" if number == signal.SIGINT else b""
             os.write(2, b"\nSaves after this step" + again + b".\n")
-        elif trains_elsewhere(self.launcher):
+        elif trains_in_children(self.launcher):
             self.launcher.kill(number)  # they save, and their end is seen in `fit`
         elif not self.handed_over(number, frame):
-            kill_started()
+            kill_children()
             if int(os.environ.get("SLURM_PROCID", 0)) == 0:
                 requeue(number)
-            raise Stopped(number)
+            raise StoppedBySignal(number)
 
     def handed_over(self, number: int, frame: FrameType | None) -> bool:
         """Whether a former handler takes care, and the training may go on."""
@@ -263,7 +263,7 @@ class Interrupt(Signals, Callback):
         if not number:
             return
         if not self._saved:
-            again = validating or validation_follows(trainer)
+            again = validating or is_validation_due(trainer)
             for callback in trainer.checkpoint_callbacks:
                 if isinstance(callback, Last):
                     callback.save(trainer, validation_follows=again)
@@ -272,7 +272,7 @@ class Interrupt(Signals, Callback):
         self.waits = False
         if trainer.is_global_zero:
             requeue(number)
-        raise Stopped(number, quiet=not trainer.is_global_zero)
+        raise StoppedBySignal(number, quiet=not trainer.is_global_zero)
 
     def _agreed(self, trainer: Trainer) -> int:
         if trainer.world_size == 1:

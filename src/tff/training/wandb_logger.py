@@ -26,7 +26,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from tff.atomic import write_json
 from tff.report.page import to_json
-from tff.report.wandb import answers, end, forgiven, send, version
+from tff.report.wandb import digest_alias, finish_run, is_reachable, log_artifact, tolerate_errors
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ MODES = {
 }
 
 
-def mode() -> str:
+def choose_mode() -> str:
     """The mode for `wandb.init`, found without asking anybody and within seconds.
 
     WANDB_MODE decides; without it a configured account means online, and none means offline. Where
@@ -66,7 +66,7 @@ def mode() -> str:
             log.warning("WANDB_MODE=%s, but there is no account: the run is kept offline.", said)
         return "offline"
     # Before wandb looks whether the key is right, for which it waits much longer.
-    if not answers(server):
+    if not is_reachable(server):
         log.warning("Weights & Biases: %s does not answer; the run is kept offline.", server)
         return "offline"
     return MODES[said]
@@ -105,7 +105,7 @@ _SHORTEST = 6  # a shorter value of a variable would be found in any text
 HIDDEN = "(hidden)"
 
 
-def concealed(config: Mapping[str, Any]) -> dict[str, Any]:
+def hide_secrets(config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration in plain containers, its secrets hidden.
 
     Hidden are the values of options whose name ends with key, token, secret, password or
@@ -261,7 +261,7 @@ class WeightsAndBiases(WandbLogger):
             options |= {"id": joined.id, "project": joined.project, "entity": joined.entity}
         super().__init__(save_dir=folder, **options)
         self._folder, self._joined, self._step = Path(folder), joined, step
-        self._job, self._training, self._config = job, training, concealed(config or {})
+        self._job, self._training, self._config = job, training, hide_secrets(config or {})
         self._checkpoint, self._limit = training and checkpoint, upload_limit
         self._timeouts = init_timeout, finish_timeout
         self._best = self._folder / "checkpoints" / "best.ckpt"
@@ -285,7 +285,7 @@ class WeightsAndBiases(WandbLogger):
         settings = wandb.Settings(silent=True, finish_timeout_raises=True)
         settings.init_timeout, settings.finish_timeout = self._timeouts
         forget_dead_service()
-        self._wandb_init |= {"mode": mode(), "settings": settings}
+        self._wandb_init |= {"mode": choose_mode(), "settings": settings}
         if self._wandb_init["id"] is None:
             self._wandb_init["id"] = environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
         try:
@@ -330,7 +330,7 @@ class WeightsAndBiases(WandbLogger):
         if self._lost:
             return
         self._lost = True
-        with forgiven("logging, which now ends for good,"):
+        with tolerate_errors("logging, which now ends for good,"):
             act()
             self._lost = False
 
@@ -361,13 +361,15 @@ class WeightsAndBiases(WandbLogger):
 
             name = fingerprint(str(self._best))
             metadata = {"checkpoint": name, **self._score}
-            aliases = ["best", version(name)]
-            send(self, "checkpoint", {"best.ckpt": self._best}, metadata, aliases, self._limit)
-        end(run, self._exit)
+            aliases = ["best", digest_alias(name)]
+            log_artifact(
+                self, "checkpoint", {"best.ckpt": self._best}, metadata, aliases, self._limit
+            )
+        finish_run(run, self._exit)
         self._experiment = None
 
 
-def weights_and_biases(
+def make_logger(
     project: str,
     save_dir: str,
     tags: list[str],
@@ -411,7 +413,7 @@ def weights_and_biases(
     elif join and not several:
         record = record_of_checkpoint(str(ckpt)) if ckpt else read_record(Path(save_dir))
     if group is None:
-        group = record.group if record else sweep()
+        group = record.group if record else sweep_name()
     options |= {"group": group or None, "entity": entity, "project": project, "name": name}
     if training or record is None:  # else those of the training would be replaced
         options |= {"tags": tags, "job_type": "train" if training else "analysis"}
@@ -419,7 +421,7 @@ def weights_and_biases(
     return WeightsAndBiases(save_dir, record, step=step, job=job, training=training, **options)
 
 
-def sweep() -> str | None:
+def sweep_name() -> str | None:
     """Name of the folder of the sweep (`-m`) that is running; None outside of one."""
     if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
         return None
@@ -427,10 +429,10 @@ def sweep() -> str | None:
 
 
 @rank_zero_only
-def finish(loggers: Iterable[Logger]) -> None:
+def finish_loggers(loggers: Iterable[Logger]) -> None:
     """End the runs at Weights & Biases, else the next job of a sweep would write into them."""
     for logger in loggers:
         if isinstance(logger, WeightsAndBiases):
             logger.finish()
         elif isinstance(logger, WandbLogger) and logger.version is not None:
-            end(logger.experiment)
+            finish_run(logger.experiment)
