@@ -16,8 +16,8 @@ from tff.cli.run_folder import RANKS, is_running, lock_folder
 #: Holds the lock of the folder, with a child that outlives it.
 HOLDER = """
 import os, subprocess, sys, time
-from tff.cli.run_folder import kept
-with kept(sys.argv[1]):
+from tff.cli.run_folder import lock_folder
+with lock_folder(sys.argv[1]):
     child = sys.argv[2]
     if child == "forked":
         pid = os.fork()
