@@ -1,15 +1,24 @@
+"""Bootstrap intervals, and estimates that share their resamples."""
+
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import t
 from tests.helpers.bootstrap_by_hand import ends
 
 from tff.statistics.bootstrap import (
+    Estimate,
     bias_corrected_interval,
     count_draws,
     draw_resamples,
     evaluate_resamples,
+    mean,
+    mean_height,
+    shortfall,
+    worst,
 )
+from tff.statistics.detection import measures
 
 LABELS = np.array([0, 1, 1, 0, 0, 0, 1])
 
@@ -42,8 +51,8 @@ def test_resamples_of_nothing():
 
 
 @pytest.mark.parametrize("share", [0, 0.02, 0.3, 0.5, 0.97, 1])
-def test_interval_equals_its_definition(share):
-    draws = np.random.default_rng().normal(size=301).round(2)  # with ties
+def test_interval_equals_its_definition(rng, share):
+    draws = rng.normal(size=301).round(2)  # with ties
     draws[::50] = np.nan
     value = np.nanquantile(draws, share)
     assert bias_corrected_interval(value, draws) == pytest.approx(ends(value, draws), abs=1e-12)
@@ -81,8 +90,8 @@ def test_interval_covers_a_known_mean():
 
 
 @pytest.mark.parametrize("chunk", [1, 30, 10**6])
-def test_values_of_all_resamples(chunk):
-    values = np.random.default_rng().normal(size=(30, 3))
+def test_values_of_all_resamples(rng, chunk):
+    values = rng.normal(size=(30, 3))
     rows = draw_resamples(np.zeros(30, np.int64), 11, seed=0)
 
     def mean(at):
@@ -106,3 +115,199 @@ def test_counts(draws, size):
     assert (found.sum(1) == size).all()
     for row, times in zip(rows, found, strict=True):
         assert times.tolist() == [(row == i).sum() for i in range(size)]
+
+
+UNDEFINED = Estimate(np.nan, np.full(50, np.nan))
+
+
+@pytest.fixture
+def three(rng) -> list[Estimate]:
+    return [Estimate(v, v + rng.normal(size=50)) for v in rng.normal(size=3)]
+
+
+def is_undefined(estimate: Estimate) -> bool:
+    return np.isnan([estimate.value, estimate.low, estimate.high, *estimate.draws]).all()
+
+
+def test_interval_is_that_of_the_bootstrap(rng):
+    values = rng.normal(size=30)
+    rows = draw_resamples(np.zeros(30, np.int64), 400, seed=0)
+    found = Estimate(values.mean(), values[rows].mean(1))
+    assert (found.low, found.high) == found.interval
+    expected = [values.mean(), *ends(values.mean(), found.draws)]
+    columns = found.columns("ap")
+    assert list(columns) == ["ap", "ap_low", "ap_high"]
+    assert list(columns.values()) == pytest.approx(expected, abs=1e-12)
+
+
+def test_undefined_draws_are_left_out_of_the_interval():
+    found = Estimate(20.0, np.array([np.nan, *np.arange(41.0), np.nan]))
+    assert [found.low, found.high] == pytest.approx([1, 39])
+
+
+@pytest.mark.parametrize("draws", [[], [np.nan], [np.nan] * 7])
+def test_no_draw(draws):
+    columns = Estimate(0.5, np.array(draws)).columns("x")
+    np.testing.assert_equal(columns, {"x": 0.5, "x_low": np.nan, "x_high": np.nan})
+
+
+def test_difference_is_paired(three):
+    a, b, _ = three
+    found = a - b
+    assert found.value == a.value - b.value
+    np.testing.assert_array_equal(found.draws, a.draws - b.draws)
+    moved = Estimate(a.value + 2, a.draws + 2) - a
+    assert [moved.low, moved.high] == pytest.approx([2, 2])
+
+
+def test_difference_of_the_undefined(three):
+    for found in (three[0] - UNDEFINED, UNDEFINED - three[0], mean([]) - three[0]):
+        assert is_undefined(found)
+        assert len(found.draws) == 50
+
+
+def test_mean_and_worst_of_each_draw(three):
+    values, draws = [e.value for e in three], np.stack([e.draws for e in three])
+    assert mean(three).value == pytest.approx(np.mean(values))
+    np.testing.assert_allclose(mean(three).draws, draws.mean(0))
+    assert worst(three).value == min(values)
+    np.testing.assert_array_equal(worst(three).draws, draws.min(0))
+    assert worst(three, smallest=False).value == max(values)
+    np.testing.assert_array_equal(worst(three, smallest=False).draws, draws.max(0))
+
+
+@pytest.mark.parametrize("over", [mean, worst])
+def test_undefined_generators_are_left_out(three, over):
+    found = over([three[0], UNDEFINED, three[1]])
+    expected = over(three[:2])
+    assert found.value == expected.value
+    np.testing.assert_array_equal(found.draws, expected.draws)
+    assert is_undefined(over([UNDEFINED, UNDEFINED]))
+    assert is_undefined(over([]))
+
+
+@pytest.mark.parametrize("over", [mean, worst])
+def test_a_draw_that_lacks_a_generator_is_undefined(three, over):
+    three[1].draws[7] = np.nan
+    found = over(three)
+    assert np.flatnonzero(np.isnan(found.draws)).tolist() == [7]
+    assert np.isfinite([found.value, found.low, found.high]).all()
+
+
+def test_one_generator(three):
+    for over in (mean, worst):
+        assert over(three[:1]).value == three[0].value
+        np.testing.assert_array_equal(over(three[:1]).draws, three[0].draws)
+
+
+def test_area_by_hand(three):
+    a, b, c = three
+    found = mean_height([1, 2, 5], three)
+
+    def by_hand(a, b, c):
+        return ((a + b) / 2 * 1 + (b + c) / 2 * 3) / 4
+
+    assert found.value == pytest.approx(by_hand(a.value, b.value, c.value))
+    np.testing.assert_allclose(found.draws, by_hand(a.draws, b.draws, c.draws), atol=1e-12)
+
+
+def test_area_of_a_level_curve_is_its_height(three):
+    found = mean_height([0, 0.1, 7, 7, 9], [three[0]] * 5)
+    assert found.value == pytest.approx(three[0].value)
+    np.testing.assert_allclose(found.draws, three[0].draws)
+
+
+def test_area_without_width_or_with_a_gap(three):
+    assert is_undefined(mean_height([], []))
+    assert is_undefined(mean_height([3], three[:1]))
+    assert is_undefined(mean_height([3, 3], three[:2]))
+    assert is_undefined(mean_height([1, 2, 3], [three[0], UNDEFINED, three[2]]))
+
+
+@pytest.mark.parametrize("xs", [[1, 2], [1, 2, 3, 4], [2, 1, 3], [1, np.nan, 3], [1, 2, np.inf]])
+def test_xs_that_are_no_axis(three, xs):
+    with pytest.raises(ValueError, match="ascending"):
+        mean_height(xs, three)
+
+
+@pytest.mark.parametrize(
+    "combine",
+    [lambda a, b: a - b, lambda a, b: mean([a, b]), lambda a, b: mean_height([0, 1], [a, b])],
+)
+def test_other_resamples(three, combine):
+    with pytest.raises(ValueError, match=r"of 9 and 50 draws.*same number"):
+        combine(three[0], Estimate(0.0, np.zeros(9)))
+
+
+def test_paired_interval_is_narrower_and_covers():
+    generator = np.random.default_rng(0)
+    covered, narrower = [], []
+    for seed in range(150):
+        a = generator.normal(0, 1, 60)
+        b = a + generator.normal(0.3, 0.3, 60)
+        rows = draw_resamples(np.zeros(60, np.int64), 300, seed)
+        first, second = (Estimate(x.mean(), x[rows].mean(1)) for x in (a, b))
+        gain = second - first
+        covered.append(gain.low <= 0.3 <= gain.high)
+        narrower.append(gain.high - gain.low < (first.high - first.low) / 2)
+    assert 0.88 <= np.mean(covered) <= 0.99
+    assert all(narrower)
+
+
+def test_below_adds_the_chance_of_the_drawing(rng):
+    drawn = [Estimate(v, v + rng.normal(0, 0.1, 99)) for v in rng.normal(size=5)]
+    one = Estimate(-1.0, rng.normal(-1, 0.1, 99))
+    found, values = shortfall(one, drawn), [other.value for other in drawn]
+    assert found.value == pytest.approx(np.mean(values) + 1)
+    images = ends(found.value, np.mean([other.draws for other in drawn], axis=0) - one.draws)
+    spread = t.ppf(0.975, 4) * np.std(values, ddof=1) * np.sqrt(1 + 1 / 5)
+    for end, of_images in zip(found.interval, images, strict=True):
+        reach = np.sqrt((of_images - found.value) ** 2 + spread**2)
+        assert abs(end - found.value) == pytest.approx(reach)
+    assert found.low < found.value < found.high
+
+
+def test_below_of_a_single_draw_knows_no_interval(three):
+    found = shortfall(three[0], three[1:2])
+    assert found.value == pytest.approx(three[1].value - three[0].value)
+    assert np.isnan(found.interval).all()
+    assert is_undefined(shortfall(UNDEFINED, three))
+
+
+def test_nothing_is_computed_from_what_varies_beyond_the_images(three):
+    held = shortfall(three[0], three[1:])
+    for combine in (lambda: held - three[0], lambda: mean([held]), lambda: worst([held])):
+        with pytest.raises(ValueError, match="random controls last"):
+            combine()
+
+
+@pytest.mark.parametrize("images", [0.0, 0.3])
+def test_one_that_is_nothing_special_is_seldom_called_so(images):
+    """Whether the numbers vary by their drawing alone, or by their images too."""
+    generator, called = np.random.default_rng(1), []
+    for _ in range(400):
+        shared = images * generator.normal(size=(6, 60))
+        rows = generator.integers(0, 60, (80, 60))
+        numbers = [Estimate(v + noise.mean(), v + noise[rows].mean(1))
+                   for v, noise in zip(generator.normal(size=6), shared, strict=True)]  # fmt: skip
+        low, high = shortfall(numbers[0], numbers[1:]).interval
+        called.append(low > 0 or high < 0)
+    assert 0.01 < np.mean(called) < 0.09
+
+
+@pytest.mark.parametrize("apart", [0.0, 1.5])
+def test_intervals_of_ap_hold_with_thirty_images_of_a_kind(apart):
+    generator = np.random.default_rng(2)
+    labels = np.repeat([0, 1], 30)
+
+    def scores(times):
+        return generator.normal(size=len(labels) * times) + apart * np.tile(labels, times)
+
+    many = np.tile(labels, 4000)
+    truth = measures(many, scores(4000), many > 0, np.full(len(many), np.nan), many[None])
+    held = []
+    for seed in range(150):
+        rows, none = draw_resamples(labels, 300, seed), np.full(60, np.nan)
+        found = measures(labels, scores(1), labels > 0, none, rows)["ap"]
+        held.append(found.low <= truth["ap"].value <= found.high)
+    assert 0.86 <= np.mean(held) <= 0.99

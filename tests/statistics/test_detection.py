@@ -1,14 +1,15 @@
-"""Calibration and accuracies, against the released code's numbers and scikit-learn's."""
+"""Detection measures, against the released code's numbers, scikit-learn's and definitions."""
 
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import (
     average_precision_score,
@@ -22,10 +23,32 @@ from tests.helpers.bootstrap_by_hand import ends
 from torchmetrics.functional.classification import binary_calibration_error
 
 from tff.statistics.bootstrap import draw_resamples
-from tff.statistics.detection import MEASURES, best_threshold, detection, measures, sigmoid
+from tff.statistics.detection import (
+    MEASURES,
+    AveragePrecision,
+    average_precision,
+    best_threshold,
+    calibration_terms,
+    count_above_thresholds,
+    measures,
+    sigmoid,
+)
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "statistics.npz")
 CALIBRATIONS = json.loads(str(GOLDEN["meta"]))["calibration"]
+# Few different values, so that ties abound.
+PAIRS = st.lists(st.tuples(st.integers(0, 1), st.integers(-3, 3)), min_size=1, max_size=30)
+
+
+def columns(pairs) -> tuple[np.ndarray, np.ndarray]:
+    labels, scores = zip(*pairs, strict=True)
+    return np.array(labels), np.array(scores, float)
+
+
+def values(labels, p) -> dict[str, float]:
+    """All measures, p being scores and probabilities, without a resample."""
+    rows = np.zeros((0, len(labels)), np.int64)
+    return {n: e.value for n, e in measures(labels, p, p > 0.5, p, rows).items()}
 
 
 @pytest.mark.parametrize("i", range(4))
@@ -35,7 +58,8 @@ def test_released_code(i):
     cut = best_threshold(labels, p)
     assert cut == pytest.approx(expected["threshold"], abs=1e-12)
     for name, at in (("calibrated", cut), ("at_half", 0.5)):
-        found = detection(labels, p, p > at, draw_resamples(labels, 3, 0))
+        rows = draw_resamples(labels, 3, 0)
+        found = {n: e.value for n, e in measures(labels, p, p > at, p, rows).items()}
         assert found["ap"] == pytest.approx(expected[name]["ap"], abs=1e-12)
         assert found["real_accuracy"] == pytest.approx(expected[name]["r_acc"], abs=1e-12)
         assert found["fake_accuracy"] == pytest.approx(expected[name]["f_acc"], abs=1e-12)
@@ -51,34 +75,31 @@ def test_oracle_is_the_first_best_threshold():
     assert best_threshold(labels, p) == candidates[int(np.argmax(means))]
 
 
-def test_detection_against_scikit_learn():
-    generator = np.random.default_rng(0)
-    labels = generator.integers(0, 2, 60)
-    scores = (labels + generator.normal(0, 1, 60)).round(1)
-    called, rows = scores > 0.4, draw_resamples(labels, 200, 7)
-    found = detection(labels, scores, called, rows)
+def test_intervals_are_those_of_every_resample(rng):
+    labels = rng.integers(0, 2, 60)
+    scores = (labels + rng.normal(0, 1, 60)).round(1)
+    called, resamples = scores > 0.4, draw_resamples(labels, 200, 7)
+    found = measures(labels, scores, called, sigmoid(scores), resamples)
     statistics = {
         "ap": lambda at: average_precision_score(labels[at], scores[at]),
         "real_accuracy": lambda at: recall_score(labels[at], called[at], pos_label=0),
         "fake_accuracy": lambda at: recall_score(labels[at], called[at], pos_label=1),
     }
-    assert set(found) == {f"{s}{end}" for s in statistics for end in ("", "_low", "_high")}
     for name, statistic in statistics.items():
-        assert found[name] == pytest.approx(statistic(np.arange(60)), abs=1e-12)
-        low, high = ends(statistic(np.arange(60)), [statistic(row) for row in rows])
-        assert found[f"{name}_low"] == pytest.approx(low, abs=1e-12)
-        assert found[f"{name}_high"] == pytest.approx(high, abs=1e-12)
-        assert low <= found[name] <= high
+        value = statistic(np.arange(60))
+        expected = [value, *ends(value, [statistic(row) for row in resamples])]
+        assert [*found[name].columns(name).values()] == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize(("label", "missing"), [(0, "fake_accuracy"), (1, "real_accuracy")])
 def test_one_kind_of_image(label, missing):
-    labels = np.full(5, label)
-    found = detection(labels, np.arange(5.0), np.full(5, label == 1), draw_resamples(labels, 10, 0))
-    assert np.isnan([found[missing], found[f"{missing}_low"], found[f"{missing}_high"]]).all()
-    assert np.isnan(found["ap"]) == (label == 0)
-    other = "real_accuracy" if label == 0 else "fake_accuracy"
-    assert found[other] == found[f"{other}_low"] == found[f"{other}_high"] == 1
+    labels, scores = np.full(5, label), np.arange(5.0)
+    called, resamples = np.full(5, label == 1), draw_resamples(labels, 10, 0)
+    found = measures(labels, scores, called, sigmoid(scores), resamples)
+    assert np.isnan([*found[missing].columns("x").values()]).all()
+    assert np.isnan(found["ap"].value) == (label == 0)
+    other = found["real_accuracy" if label == 0 else "fake_accuracy"]
+    assert [*other.columns("x").values()] == [1, 1, 1]
 
 
 def test_sigmoid_does_not_overflow():
@@ -112,10 +133,9 @@ def one_by_one(labels, scores, called, p) -> dict[str, float]:
 
 @pytest.mark.parametrize("decimals", [0, 1, 9])
 @pytest.mark.parametrize(("real", "fake"), [(1, 1), (2, 7), (150, 120)])
-def test_measures_of_every_resample(decimals, real, fake):
-    generator = np.random.default_rng()
-    labels = generator.permutation(np.repeat([0, 1], (real, fake)))
-    scores = (labels + generator.normal(0, 1, real + fake)).round(decimals)
+def test_measures_of_every_resample(rng, decimals, real, fake):
+    labels = rng.permutation(np.repeat([0, 1], (real, fake)))
+    scores = (labels + rng.normal(0, 1, real + fake)).round(decimals)
     called, p, rows = scores > 0.4, sigmoid(scores), draw_resamples(labels, 25, 7)
     found = measures(labels, scores, called, p, rows)
     assert tuple(found) == MEASURES
@@ -128,7 +148,6 @@ def test_measures_of_every_resample(decimals, real, fake):
 
 
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(-2, 2)), max_size=12), st.integers(0, 3))
-@settings(max_examples=100, deadline=None)
 def test_measures_of_any_images(pairs, draws):
     labels = np.array([label for label, _ in pairs], np.int64)
     scores = np.array([score for _, score in pairs], np.float64)
@@ -151,24 +170,13 @@ def test_measures_of_any_images(pairs, draws):
 
 
 @pytest.mark.parametrize("chunk", [1, 100, 10**7])
-def test_measures_do_not_depend_on_the_chunk(chunk, monkeypatch):
-    generator = np.random.default_rng()
-    labels, scores = generator.integers(0, 2, 40), generator.normal(size=40)
+def test_measures_do_not_depend_on_the_chunk(rng, chunk, monkeypatch):
+    labels, scores = rng.integers(0, 2, 40), rng.normal(size=40)
     arguments = labels, scores, scores > 0, sigmoid(scores), draw_resamples(labels, 31, 0)
     expected = measures(*arguments)
     monkeypatch.setattr("tff.statistics.detection._CHUNK", chunk)
     for name, estimate in measures(*arguments).items():
         assert estimate.draws == pytest.approx(expected[name].draws, abs=1e-12)
-
-
-def test_detection_is_part_of_the_measures():
-    generator = np.random.default_rng()
-    labels, scores = generator.integers(0, 2, 50), generator.normal(size=50).round(1)
-    rows = draw_resamples(labels, 60, 0)
-    found = measures(labels, scores, scores > 0, sigmoid(scores), rows)
-    for column, number in detection(labels, scores, scores > 0, rows).items():
-        name, _, end = column.replace("_low", ":low").replace("_high", ":high").partition(":")
-        assert number == getattr(found[name], end or "value")
 
 
 def test_what_is_unknown_spoils_only_what_needs_it():
@@ -190,3 +198,175 @@ def test_measures_of_different_images():
         measures(np.arange(4) % 2, np.zeros(4), np.zeros(4, bool), np.zeros(5), rows)
     with pytest.raises(ValueError, match="map logits"):
         measures(np.arange(4) % 2, np.zeros(4), np.zeros(4, bool), np.full(4, 1.5), rows)
+    with pytest.raises(ValueError, match="map logits"):
+        calibration_terms(np.array([0, 1]), np.array([0.5, np.inf]))
+
+
+@given(PAIRS)
+def test_average_precision_with_ties(pairs):
+    labels, scores = columns(pairs)
+    found = average_precision(labels, scores)
+    if not labels.any():
+        assert np.isnan(found)
+        return
+    assert found == pytest.approx(average_precision_score(labels, scores), abs=1e-12)
+    area, reached = 0.0, 0.0
+    for threshold in sorted(set(scores.tolist()), reverse=True):
+        called = scores >= threshold
+        recall = labels[called].sum() / labels.sum()
+        area += (recall - reached) * labels[called].mean()
+        reached = recall
+    assert found == pytest.approx(area, abs=1e-12)
+
+
+@pytest.mark.parametrize(("label", "expected"), [(1, 1.0), (0, np.nan)])
+@pytest.mark.parametrize("count", [1, 6])
+def test_average_precision_of_one_class(label, expected, count):
+    found = average_precision(np.full(count, label), np.arange(count, dtype=float))
+    np.testing.assert_equal(found, expected)
+
+
+@given(PAIRS, st.sampled_from([0, 0.01, 0.05, 0.1, 1 / 3, 0.5, 0.9, 1]))
+def test_thresholds_with_ties(pairs, rate):
+    labels, scores = columns(pairs)
+    counts = count_above_thresholds(labels, scores)
+    found, area = counts.true_positive_rate_at(rate), counts.roc_auc()
+    if 0 < labels.sum() < len(labels):
+        assert found == caught(labels, scores, rate)
+        assert area == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
+    else:
+        assert np.isnan([found, area]).all()
+
+
+def test_many_sets_at_once(rng):
+    labels = rng.integers(0, 2, (4, 5, 41))
+    labels[..., 0], labels[..., 1] = 0, 1
+    scores = (rng.normal(size=(4, 5, 41)) + labels).round(1)
+    counts = count_above_thresholds(labels, scores)
+    rates, areas = counts.true_positive_rate_at(0.1), counts.roc_auc()
+    precisions = average_precision(labels, scores)
+    assert rates.shape == areas.shape == precisions.shape == (4, 5)
+    for at in np.ndindex(4, 5):
+        assert rates[at] == caught(labels[at], scores[at], 0.1)
+        assert areas[at] == pytest.approx(roc_auc_score(labels[at], scores[at]), abs=1e-12)
+        expected = average_precision_score(labels[at], scores[at])
+        assert precisions[at] == pytest.approx(expected, abs=1e-12)
+
+
+@given(PAIRS, st.integers(0, 2**32))
+def test_weights_are_copies(pairs, seed):
+    labels, scores = columns(pairs)
+    weights = np.random.default_rng(seed).integers(0, 3, (5, len(labels)))
+    found = count_above_thresholds(labels, scores, weights)
+    areas, precisions = found.roc_auc(), found.average_precision()
+    rates = found.true_positive_rate_at(0.2)
+    for i, times in enumerate(weights):
+        y, s = np.repeat(labels, times), np.repeat(scores, times)
+        if 0 < y.sum() < len(y):
+            assert areas[i] == pytest.approx(roc_auc_score(y, s), abs=1e-12)
+            assert precisions[i] == pytest.approx(average_precision_score(y, s), abs=1e-12)
+            assert rates[i] == caught(y, s, 0.2)
+        else:
+            assert np.isnan([areas[i], rates[i]]).all()
+            assert np.isnan(precisions[i]) == (not y.any())
+
+
+def test_nothing_is_caught_before_the_first_false_alarm():
+    counts = count_above_thresholds(np.array([0, 1, 1, 0]), np.array([3.0, 2, 1, 0]))
+    assert counts.true_positive_rate_at(0.49) == 0
+    assert counts.true_positive_rate_at(0.5) == 1
+
+
+def test_wide_scores():
+    scores = np.array([-np.inf, np.inf, 1e308, 700.0])
+    counts = count_above_thresholds(np.array([0, 1, 0, 1]), scores)
+    assert counts.roc_auc() == 0.75
+    assert counts.true_positive_rate_at(0) == 0.5
+
+
+def test_missing_scores_make_only_their_set_nan():
+    labels, scores = np.array([0, 1, 0, 1]), np.array([[0, np.nan, 1, 2], [0, 3, 1, 2.0]])
+    counts = count_above_thresholds(np.broadcast_to(labels, (2, 4)), scores)
+    for found in (counts.roc_auc(), counts.true_positive_rate_at(0.5), counts.average_precision()):
+        assert np.isnan(found).tolist() == [True, False]
+
+
+def test_sets_without_images():
+    counts = count_above_thresholds(np.zeros((3, 0), np.int64), np.zeros((3, 0)))
+    for found in (counts.roc_auc(), counts.true_positive_rate_at(0.1), counts.average_precision()):
+        assert np.isnan(found).tolist() == [True] * 3
+    empty = count_above_thresholds(np.zeros((0, 3), np.int64), np.zeros((0, 3)))
+    assert empty.roc_auc().shape == (0,)
+
+
+def expected_calibration_error(labels: list[int], p: list[float], bins: int = 15) -> float:
+    """By definition, one bin after the other."""
+    edges = np.linspace(0, 1, bins + 1).tolist()
+    error = 0.0
+    for i in range(bins):
+        last = i == bins - 1
+        mine = [k for k in range(len(p)) if edges[i] <= p[k] and (p[k] < edges[i + 1] or last)]
+        if mine:
+            confidence = sum(p[k] for k in mine) / len(mine)
+            accuracy = sum(labels[k] for k in mine) / len(mine)
+            error += len(mine) / len(p) * abs(confidence - accuracy)
+    return error
+
+
+PROBABILITIES = st.floats(0, 1) | st.integers(0, 15).map(lambda i: i / 15)
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), PROBABILITIES), min_size=1, max_size=40))
+def test_calibration_by_definition(pairs):
+    labels, p = columns(pairs)
+    found = values(labels, p)
+    assert found["ece"] == pytest.approx(expected_calibration_error(labels, p), abs=1e-12)
+    assert found["brier"] == pytest.approx(brier_score_loss(labels, p), abs=1e-12)
+
+
+def test_one_and_nearly_one_share_a_bin():
+    gaps, _ = calibration_terms(np.array([0, 1, 1]), np.array([0, 0.99, 1.0]))
+    assert (gaps != 0).any(0).nonzero()[0].tolist() == [14]
+    assert values(np.array([1, 0]), np.array([0.96, 1.0]))["ece"] == pytest.approx(0.48)
+
+
+def test_perfect_and_worst_calibration():
+    labels = np.array([0, 1, 1])
+    perfect, worst = values(labels, labels.astype(float)), values(labels, 1.0 - labels)
+    assert perfect["ece"] == perfect["brier"] == 0
+    assert worst["ece"] == worst["brier"] == 1
+
+
+def test_calibrated_probabilities():
+    generator = np.random.default_rng(0)
+    p = generator.random(200_000)
+    labels = (generator.random(200_000) < p).astype(int)
+    found = values(labels, p)
+    assert found["ece"] < 0.01
+    assert found["brier"] == pytest.approx(1 / 6, abs=0.003)
+    assert values(labels, p**2)["ece"] > 0.1
+
+
+def test_metric_takes_wide_logits_in_batches():
+    generator = torch.manual_seed(0)
+    labels = torch.randint(0, 2, (101,), generator=generator)
+    logits = 40 * torch.randn(101, generator=generator) + 15 * labels
+    metric = AveragePrecision()
+    for part in (slice(0, 64), slice(64, 65), slice(65, 101)):
+        metric.update(logits[part], labels[part])
+    assert metric.compute() == np.float32(average_precision_score(labels, logits.double()))
+    assert metric.compute() != np.float32(average_precision_score(labels, logits.sigmoid()))
+
+
+def test_metric_on_one_class_and_after_reset():
+    metric = AveragePrecision()
+    metric.update(torch.randn(3), torch.zeros(3, dtype=torch.int64))
+    assert metric.compute().isnan()
+    metric.reset()
+    metric.update(torch.randn(1), torch.ones(1, dtype=torch.int64))
+    assert metric.compute() == 1
+
+
+def test_metric_without_an_image():
+    with warnings.catch_warnings(action="error"):
+        assert AveragePrecision().compute().isnan()

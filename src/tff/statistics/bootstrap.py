@@ -1,24 +1,24 @@
-"""Bootstrap intervals, and arithmetic with them."""
+"""Bootstrap intervals over images, and arithmetic with estimates that share their resamples."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri, stdtrit
 
-from tff.types import Floats
+from tff.types import Floats, Ints
 
+#: (D, N) row numbers, one resample of the images per row.
 Resamples = NDArray[np.int64]
-#: Rounding may part numbers that are equal.
-_EQUAL = 1e-12
 
 
-def draw_resamples(labels: NDArray[np.int64], draws: int, seed: int) -> Resamples:
-    """Rows drawn with replacement, as many of each label as there are: (draws, N)."""
+def draw_resamples(labels: Ints, draws: int, seed: int) -> Resamples:
+    """Row numbers drawn with replacement, stratified by label: (draws, N)."""
     generator = np.random.default_rng(seed)
     parts = []
     for label in np.unique(labels):
@@ -27,20 +27,30 @@ def draw_resamples(labels: NDArray[np.int64], draws: int, seed: int) -> Resample
     return np.concatenate(parts, axis=1) if parts else np.zeros((draws, 0), np.int64)
 
 
+def count_draws(resamples: Resamples, size: int) -> Resamples:
+    """How often each of `size` rows was drawn: (D, n) -> (D, size).
+
+    A statistic of these counts sorts or bins its images once for all resamples.
+    """
+    offset = resamples + size * np.arange(len(resamples))[:, None]
+    counts = np.bincount(offset.ravel(), minlength=len(resamples) * size)
+    return counts.reshape(len(resamples), size)
+
+
 def evaluate_resamples(
-    statistic: Callable[[Resamples], Floats], rows: Resamples, chunk: int = 2**24
+    statistic: Callable[[Resamples], Floats], resamples: Resamples, chunk: int = 2**24
 ) -> Floats:
-    """The values of a statistic in all resamples, (draws, ...).
+    """Values of a statistic on all resamples, (D, ...).
 
     Args:
-        statistic: resampled rows (D, N) -> (D, ...) values. The same rows given to two statistics
-            pair them.
-        rows: as `resamples` makes them.
-        chunk: how many rows at most are evaluated at once, to bound memory.
+        statistic: resamples (d, N) -> values (d, ...). Two statistics are paired if both are
+            evaluated on the same resamples.
+        resamples: (D, N), see `draw_resamples`.
+        chunk: largest number of rows evaluated at once, which bounds memory.
     """
-    step = max(1, chunk // max(1, rows.shape[1]))
-    starts = range(0, max(1, len(rows)), step)
-    return np.concatenate([statistic(rows[i : i + step]) for i in starts])
+    step = max(1, chunk // max(1, resamples.shape[1]))
+    starts = range(0, max(1, len(resamples)), step)
+    return np.concatenate([statistic(resamples[i : i + step]) for i in starts])
 
 
 def bias_corrected_interval(
@@ -48,65 +58,55 @@ def bias_corrected_interval(
 ) -> tuple[float, float]:
     """Bias-corrected percentile interval (Efron, "Better bootstrap confidence intervals", 1987).
 
-    Average precision is higher in resamples than in the images themselves, the more so the fewer
-    these are, since a resample holds images twice. Plain percentiles take that over, and may even
-    leave the value outside; here the part of the draws below the value moves them back.
+    Average precision is higher on resamples than on the images themselves, the more so the fewer
+    images there are, because a resample holds images twice. Plain percentiles inherit that bias and
+    may even exclude the value; here the share of draws below the value shifts them back.
 
     Args:
         value: of the statistic on the images themselves.
-        draws: (D,) on their resamples; NaN, where it is undefined, is left out.
+        draws: (D,) on their resamples; NaN (undefined) is ignored.
         level: coverage.
 
     Returns:
-        Lower and upper end, the value within; NaN where the value or all draws are undefined.
+        Lower and upper end, which enclose the value; NaN if the value or all draws are undefined.
     """
     known = draws[~np.isnan(draws)]
     if np.isnan(value) or not len(known):
         return np.nan, np.nan
-    equal = np.isclose(known, value, rtol=0, atol=_EQUAL)
+    equal = np.isclose(known, value, rtol=0, atol=1e-12)  # rounding may separate equal numbers
     below = ((known < value) & ~equal).mean() + equal.mean() / 2
     bias = ndtri(np.clip(below, 0.5 / len(known), 1 - 0.5 / len(known)))
-    ends = ndtr(2 * bias + ndtri(np.array([1 - level, 1 + level]) / 2))
-    low, high = np.quantile(known, ends)
+    levels = ndtr(2 * bias + ndtri(np.array([1 - level, 1 + level]) / 2))
+    low, high = np.quantile(known, levels)
     return float(min(low, value)), float(max(high, value))
-
-
-def count_draws(rows: Resamples, size: int) -> Resamples:
-    """How often each of `size` rows was drawn: (draws, n) -> (draws, size).
-
-    A statistic of counts needs its images sorted, or its bins filled, only once for all draws.
-    """
-    apart = rows + size * np.arange(len(rows))[:, None]
-    return np.bincount(apart.ravel(), minlength=len(rows) * size).reshape(len(rows), size)
 
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """A statistic of the images and of their resamples.
+    """A statistic on the images and on their resamples.
 
-    What is computed from estimates is computed in each resample, so that its interval knows how
-    they vary together. This takes estimates of the same resamples: draw i of all of them comes from
-    the same images, or from different sets of images.
+    Functions of estimates are computed on each resample, so that their interval accounts for how
+    the estimates vary together. That requires estimates of the same resamples: draw i of all of
+    them belongs to the same images, or to disjoint sets of images.
 
     Args:
-        value: of the images themselves; NaN where it is undefined.
-        draws: (D,) of their resamples; NaN where it is undefined.
-        beyond: half of the 95 % interval that the value would have on endless images, from another
-            chance than theirs; NaN where that is unknown. Nothing more can be computed from such
-            an estimate.
+        value: on the images themselves; NaN if undefined.
+        draws: (D,) on their resamples; NaN where undefined.
+        extra_half_width: half the width of the 95 % interval from chance other than that of the
+            images, such as a random choice of channels.
     """
 
     value: float
     draws: Floats
-    beyond: float = 0.0
+    extra_half_width: float = 0.0
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95 % interval, of both kinds of chance together; NaN where it is unknown."""
+        """Lower and upper end of the 95 % interval, of all chance together; NaN if unknown."""
         low, high = bias_corrected_interval(self.value, self.draws)
         return (
-            self.value - math.hypot(self.value - low, self.beyond),
-            self.value + math.hypot(high - self.value, self.beyond),
+            self.value - math.hypot(self.value - low, self.extra_half_width),
+            self.value + math.hypot(high - self.value, self.extra_half_width),
         )
 
     @property
@@ -120,16 +120,16 @@ class Estimate:
         return self.interval[1]
 
     def __sub__(self, other: Estimate) -> Estimate:
-        """The difference in each resample: what varies in both alike drops out.
+        """Difference on each resample, which cancels what varies in both alike.
 
-        Undefined where one of them is undefined on the images themselves.
+        Undefined if either is undefined on the images themselves.
 
         Raises:
-            ValueError: the numbers of draws differ, or one varies beyond the images.
+            ValueError: the numbers of draws differ, or one has an `extra_half_width`.
         """
         if np.isnan([self.value, other.value]).any():
             return _undefined(max(len(self.draws), len(other.draws)))
-        draws = _together([self, other])
+        draws = _stack_draws([self, other])
         return Estimate(self.value - other.value, draws[0] - draws[1])
 
     def columns(self, name: str) -> dict[str, float]:
@@ -138,86 +138,76 @@ class Estimate:
         return {name: self.value, f"{name}_low": low, f"{name}_high": high}
 
 
-def shortfall(one: Estimate, others: Sequence[Estimate]) -> Estimate:
-    """By how much a number lies below the mean of others that were drawn at random.
+def shortfall(one: Estimate, controls: Sequence[Estimate]) -> Estimate:
+    """How far an estimate lies below the mean of random controls.
 
-    The interval holds the chance of the images and that of the drawing: if `one` had been drawn
-    like the m others, whose standard deviation is s, the difference would be t(m - 1) s
-    sqrt(1 + 1/m). So it excludes zero in 5 % of the cases in which `one` is nothing special.
+    The interval covers the chance of the images and that of the random draw: if `one` were another
+    draw of the m controls, whose standard deviation is s, the difference would follow
+    t(m - 1) s sqrt(1 + 1/m). It therefore excludes zero in 5 % of the cases where `one` is not
+    special.
 
     Args:
-        one: of a choice that was made, such as AP without the top channels.
-        others: of choices that were drawn; of a single one nobody knows how much they vary.
+        one: of a deliberate choice, such as AP without the top channels.
+        controls: of random choices; with a single one their spread, and the interval, is unknown.
 
     Raises:
         ValueError: the numbers of draws differ.
     """
-    difference = mean(others) - one
-    values, number = np.array([other.value for other in others]), len(others)
-    if number < 2:
-        return replace(difference, beyond=np.nan)
-    reach = float(stdtrit(number - 1, 0.975)) * math.sqrt(1 + 1 / number)
-    return replace(difference, beyond=reach * float(values.std(ddof=1)))
+    difference = mean(controls) - one
+    values, m = np.array([control.value for control in controls]), len(controls)
+    if m < 2:
+        return replace(difference, extra_half_width=np.nan)
+    quantile = float(stdtrit(m - 1, 0.975)) * math.sqrt(1 + 1 / m)
+    return replace(difference, extra_half_width=quantile * float(values.std(ddof=1)))
 
 
 def mean(estimates: Sequence[Estimate]) -> Estimate:
-    """Mean over generators, in each resample.
+    """Mean over generators, on each resample.
 
-    Those that are undefined on the images themselves are left out of value and draws alike; a draw
-    that lacks any of the others is undefined, since it would be a mean over other generators.
+    Estimates that are undefined on the images themselves are ignored. A draw in which any other one
+    is undefined is undefined too: it would be a mean over other generators.
 
     Raises:
         ValueError: the numbers of draws differ.
     """
-    draws = _together(estimates)
-    values = np.array([estimate.value for estimate in estimates])
-    known = ~np.isnan(values)
-    if not known.any():
-        return _undefined(draws.shape[1])
-    return Estimate(float(values[known].mean()), draws[known].mean(0))
+    return _reduce(np.mean, estimates)
 
 
 def worst(estimates: Sequence[Estimate], smallest: bool = True) -> Estimate:
-    """The smallest over generators (or the largest), in each resample: each may have another one.
+    """Smallest (or largest) over generators, on each resample, whichever generator it is there.
 
-    The least of several noisy numbers lies below the least of the true ones, and that of a resample
-    lower still: interval and value err on the careful side. Undefined ones as in `mean`.
+    The minimum of noisy numbers lies below the minimum of the true ones, and that of a resample
+    lower still: value and interval err on the cautious side. Undefined estimates as in `mean`.
 
     Args:
-        estimates: one a generator.
-        smallest: whether less is worse, as of accuracies; of errors the largest is the worst.
+        estimates: one per generator.
+        smallest: whether less is worse, as for accuracies; for errors the largest is the worst.
 
     Raises:
         ValueError: the numbers of draws differ.
     """
-    draws = _together(estimates)
-    values = np.array([estimate.value for estimate in estimates])
-    known = ~np.isnan(values)
-    if not known.any():
-        return _undefined(draws.shape[1])
-    extreme = np.min if smallest else np.max
-    return Estimate(float(extreme(values[known])), extreme(draws[known], axis=0))
+    return _reduce(np.min if smallest else np.max, estimates)
 
 
 def mean_height(xs: Sequence[float], estimates: Sequence[Estimate]) -> Estimate:
-    """Mean height of a curve of estimates: the area under it by the trapezoid rule, over its width.
+    """Area under a curve of estimates by the trapezoid rule, divided by the width of the curve.
 
     Args:
-        xs: where the estimates stand, ascending.
-        estimates: one for each x.
+        xs: positions of the estimates, ascending.
+        estimates: one per x.
 
     Returns:
-        The mean height in each resample; NaN where the curve has no width or an undefined point.
+        Mean height on each resample; NaN if the curve has no width or an undefined point.
 
     Raises:
-        ValueError: as many xs as estimates are needed, ascending; the numbers of draws differ.
+        ValueError: not one finite x per estimate, in ascending order; the numbers of draws differ.
     """
     x = np.asarray(xs, np.float64)
     if x.shape != (len(estimates),) or not np.isfinite(x).all() or (np.diff(x) < 0).any():
         raise ValueError(
             f"xs={list(xs)} of {len(estimates)} estimates: pass one finite x for each, ascending"
         )
-    draws = _together(estimates)
+    draws = _stack_draws(estimates)
     if not len(x) or x[0] == x[-1]:
         return _undefined(draws.shape[1])
     values = np.array([estimate.value for estimate in estimates])
@@ -225,17 +215,28 @@ def mean_height(xs: Sequence[float], estimates: Sequence[Estimate]) -> Estimate:
     return Estimate(float(np.trapezoid(values, x) / width), np.trapezoid(draws, x, axis=0) / width)
 
 
-def _together(estimates: Sequence[Estimate]) -> Floats:
-    """The draws of all, (n, D)."""
-    if any(estimate.beyond != 0 for estimate in estimates):
+def _reduce(function: Callable[..., Any], estimates: Sequence[Estimate]) -> Estimate:
+    """A reduction of the defined estimates, on the images and on each resample."""
+    draws = _stack_draws(estimates)
+    values = np.array([estimate.value for estimate in estimates])
+    known = ~np.isnan(values)
+    if not known.any():
+        return _undefined(draws.shape[1])
+    return Estimate(float(function(values[known])), function(draws[known], axis=0))
+
+
+def _stack_draws(estimates: Sequence[Estimate]) -> Floats:
+    """The draws of all estimates, (n, D)."""
+    if any(estimate.extra_half_width != 0 for estimate in estimates):
         raise ValueError(
-            "estimates that vary beyond the images: combine first, and hold against draws last"
+            "estimates with an extra half width: combine estimates first, and compare the result "
+            "with random controls last"
         )
     numbers = {len(estimate.draws) for estimate in estimates}
     if len(numbers) > 1:
         raise ValueError(
             f"estimates of {' and '.join(map(str, sorted(numbers)))} draws: they can be combined "
-            "only if they come from the same resamples; give all the same number of draws"
+            "only if they come from the same resamples; use the same number of draws for all"
         )
     draws = [estimate.draws for estimate in estimates]
     return np.array(draws, np.float64).reshape(len(draws), *numbers or {0})

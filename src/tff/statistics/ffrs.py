@@ -1,4 +1,4 @@
-"""FF-RS (omega): the mean relevance of each channel, summed exactly."""
+"""FF-RS (omega): mean relevance of each channel, summed exactly over batches and processes."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+#: A sum is 2^50 `carries` plus `sums`: neither overflows, also when processes add theirs up.
 _BITS = 50
 
 
 class ExactMean(Metric):
-    """Mean of each column of rows that come in batches, over all processes.
+    """Mean of each column of rows that arrive in batches, over all processes.
 
-    Values are counted in whole units, and sums of whole numbers do not depend on their order: any
-    batches on any number of processes give the same mean to the last bit. There is room for
-    2^103 / scale rows of value 1; a batch has room for 2^62 / scale.
+    Values are rounded to fixed-point integers, whose sums do not depend on their order: any batches
+    on any number of processes give the same mean to the last bit. Capacity: 2^103 / scale rows of
+    value 1 in total, 2^62 / scale in one batch.
 
     Args:
-        width: number of columns; may be left out where every process sees a row.
-        scale: units in 1.
-        limit: larger values count as this large; NaN is a value that is missing.
+        width: number of columns; may be omitted if every process sees a row.
+        scale: integer units per 1.
+        limit: larger magnitudes are clipped to this; NaN is a missing value.
 
     Example:
         >>> metric = ExactMean()
@@ -32,49 +33,46 @@ class ExactMean(Metric):
 
     full_state_update = False
     sums: Tensor
-    carried: Tensor
+    carries: Tensor
     counts: Tensor
 
     def __init__(self, width: int | None = None, scale: int = 2**24, limit: float = 2**15) -> None:
         super().__init__()
         self.scale, self.limit = scale, limit
         empty = torch.zeros(1 if width is None else width, dtype=torch.int64)
-        # A sum is 2^50 times what was carried, and the rest: neither overflows, in no exchange.
-        self.add_state("sums", empty, dist_reduce_fx="sum")
-        self.add_state("carried", empty.clone(), dist_reduce_fx="sum")
-        self.add_state("counts", empty.clone(), dist_reduce_fx="sum")
+        for state in ("sums", "carries", "counts"):
+            self.add_state(state, empty.clone(), dist_reduce_fx="sum")
 
     @property
     def update_called(self) -> bool:
-        """Whether there is something to compute: no image is an answer too, so no warning."""
+        """Always true: a result without images is valid, so torchmetrics need not warn."""
         return True
 
     def update(self, values: Tensor) -> None:
-        """Take in the rows (B, width) of a batch."""
-        whole = values.double().nan_to_num(0.0).clamp(-self.limit, self.limit) * self.scale
-        sums = self.sums + whole.round().long().sum(0)
-        self.carried = self.carried + (sums >> _BITS)
+        """Add the rows (B, width) of a batch."""
+        units = values.double().nan_to_num(0.0).clamp(-self.limit, self.limit) * self.scale
+        sums = self.sums + units.round().long().sum(0)
+        self.carries = self.carries + (sums >> _BITS)
         self.sums = sums & (2**_BITS - 1)
         self.counts = self.counts + (~values.isnan()).sum(0)
 
     def compute(self) -> Tensor:
-        """(width,) float64; NaN for a column without a value."""
-        carried = self.carried + (self.sums >> _BITS)
+        """(width,) float64; NaN for a column without values."""
+        carries = self.carries + (self.sums >> _BITS)
         sums = self.sums & (2**_BITS - 1)
         # Both parts are exact in float64; their sum is rounded once.
-        mean: Tensor = (carried.double() * 2**_BITS + sums.double()) / self.scale / self.counts
+        mean: Tensor = (carries.double() * 2**_BITS + sums.double()) / self.scale / self.counts
         return mean
 
 
 class FFRS(ExactMean):
-    """Forensic feature relevance statistic of Chandrasegaran et al. (ECCV 2022), streamed.
+    """Forensic feature relevance statistic (Chandrasegaran et al., ECCV 2022), streamed.
 
     omega(c) is the mean over images of [R_c]+ / sum |R| of the layer; see `relevance.lrp`. Any
-    batches on any number of processes give the same omega to the last bit; there is room for 2^59
-    images.
+    batches on any number of processes give the same omega to the last bit; capacity: 2^59 images.
 
     Args:
-        n_channels: number of channels; may be left out where every process sees an image.
+        n_channels: number of channels; may be omitted if every process sees an image.
 
     Example:
         >>> metric = FFRS()
@@ -88,20 +86,20 @@ class FFRS(ExactMean):
         super().__init__(None if n_channels is None else 2 * n_channels, scale=2**44, limit=1.0)
 
     def update(self, shares: Tensor | Mapping[str, Tensor]) -> None:
-        """Take in the shares (B, n_channels) of a batch, or those of each layer in order."""
+        """Add the shares (B, n_channels) of a batch, or those of each layer in order."""
         if isinstance(shares, Mapping):
             shares = torch.cat(list(shares.values()), dim=1)
         shares = shares.double()
         super().update(torch.cat([shares, shares.square()], dim=1))
 
     def compute(self) -> Tensor:
-        """Omega, (n_channels,) float64; NaN when no image was seen."""
+        """Omega, (n_channels,) float64; NaN without images."""
         return super().compute().chunk(2)[0] if len(self.sums) > 1 else super().compute()
 
     def summary(self) -> tuple[Tensor, Tensor, int]:
         """Omega, its standard error (NaN with fewer than two images), and the number of images."""
         with self.sync_context():
-            images = int(self.counts.max())
-            mean, square = ExactMean.compute(self).chunk(2)
-            variance = (square - mean.square()).clamp(min=0) / max(images - 1, 1)
-            return mean, variance.sqrt() if images > 1 else variance * torch.nan, images
+            n_images = int(self.counts.max())
+            mean, mean_square = ExactMean.compute(self).chunk(2)
+            variance = (mean_square - mean.square()).clamp(min=0) / max(n_images - 1, 1)
+            return mean, variance.sqrt() if n_images > 1 else variance * torch.nan, n_images

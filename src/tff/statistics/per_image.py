@@ -1,4 +1,4 @@
-"""A value for each image, gathered from all processes in order."""
+"""Values per image, gathered from all processes in the order of the manifest."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from torchmetrics import Metric
 
 
 class PerImage(Metric):
-    """Keeps a few numbers of each image: logits, responses of the ranked channels.
+    """A few values per image: logits, responses of the ranked channels.
 
-    For what cannot be computed without all values (average precision, medians).
+    For statistics that need all values at once (average precision, medians).
 
     Args:
-        width: how many numbers each image has.
-        dtype: in which they are kept.
+        width: number of values per image.
+        dtype: in which they are stored.
     """
 
     full_state_update = False
@@ -29,30 +29,29 @@ class PerImage(Metric):
 
     @property
     def update_called(self) -> bool:
-        """Whether there is something to compute: no image is an answer too, so no warning."""
+        """Always true: a result without images is valid, so torchmetrics need not warn."""
         return True
 
     def update(self, index: Tensor, values: Tensor) -> None:
-        """Take in rows (B,) of the manifest and their values (B, width)."""
-        # float64 holds every row number below 2^53.
+        """Add the values (B, width) of manifest rows (B,)."""
+        # float64 represents every row number below 2^53.
         self.index.append(index.to(self.device, torch.float64))
-        self.values.append(
-            values.to(self.device, self.stored_dtype).reshape(len(index), self.width)
-        )
+        values = values.to(self.device, self.stored_dtype)
+        self.values.append(values.reshape(len(index), self.width))
 
     def compute(self) -> Tensor:
-        """(N, width) in the order of the rows; the mean where a row came several times."""
+        """(N, width) in the order of the rows; the mean where a row occurs more than once."""
         values = concatenate(self.values).reshape(-1, self.width).to(self.stored_dtype)
-        rows, place, times = torch.unique(
+        rows, position, counts = torch.unique(
             concatenate(self.index), return_inverse=True, return_counts=True
         )
-        if len(rows) == len(values):  # none came twice: no need for a third copy
-            return values[place.argsort()]
-        means: Tensor = values.new_zeros(len(rows), self.width).index_add_(0, place, values)
-        return means.div_(times[:, None])
+        if len(rows) == len(values):  # no row twice: a permutation saves a third copy
+            return values[position.argsort()]
+        sums: Tensor = values.new_zeros(len(rows), self.width).index_add_(0, position, values)
+        return sums.div_(counts[:, None])
 
     def sync(self, *args: object, **kwargs: object) -> None:
-        """Gather from all processes; one that saw no image takes part with no rows."""
+        """Gather from all processes; one without images takes part with no rows."""
         if not self.index:
             self.index.append(torch.empty(0, dtype=torch.float64, device=self.device))
             self.values.append(self.index[0].new_empty(0, self.width, dtype=self.stored_dtype))
@@ -60,5 +59,5 @@ class PerImage(Metric):
 
 
 def concatenate(state: list[Tensor] | Tensor) -> Tensor:
-    """A `cat` state as one tensor: before synchronisation it is a list, afterwards joined."""
+    """A `cat` state as one tensor: a list before synchronisation, a tensor after it."""
     return torch.cat(state) if isinstance(state, list) else state

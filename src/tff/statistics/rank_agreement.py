@@ -1,4 +1,4 @@
-"""Agreement of two rankings, and what chance gives."""
+"""Agreement of two rankings: overlap of the top k, what chance gives, rank correlation."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from tff.types import Floats, Ints
 
 
 class Chance(NamedTuple):
-    """What chance gives: the mean overlap, and how often it is at least as large as found."""
+    """Overlap by chance: its mean, and the probability of at least the overlap found."""
 
     mean: float
     p: float
 
 
-def rank(omega: Floats) -> Ints:
-    """Indices by value, largest first; equal values in their order."""
-    return np.argsort(-omega, kind="stable")
+def rank(scores: Floats) -> Ints:
+    """Indices by score, largest first; ties in their order."""
+    return np.argsort(-scores, kind="stable")
 
 
 def top_k_overlap(first: Ints, second: Ints) -> Ints:
-    """How many of the top k of one ranking are among the top k of the other, for k = 1 ... n.
+    """Number of items in the top k of both rankings, for k = 1 ... n.
 
     Args:
         first: (n,) the numbers 0 ... n - 1, best first.
@@ -33,35 +33,35 @@ def top_k_overlap(first: Ints, second: Ints) -> Ints:
         (n,) counts, the one for k at k - 1.
 
     Raises:
-        ValueError: the two do not rank the same things, each once.
+        ValueError: the rankings do not hold the same items, each once.
     """
     n = len(first)
     everything = np.arange(n)
     if any(len(r) != n or not np.array_equal(np.sort(r), everything) for r in (first, second)):
         raise ValueError("rankings: both must hold the numbers 0 to n - 1, each once")
-    # A thing is shared from the k on that reaches it in both rankings.
-    places = np.maximum(_places(first), _places(second))
-    return np.cumsum(np.bincount(places, minlength=n))
+    # An item is shared from the k on that reaches it in both rankings.
+    positions = np.maximum(np.argsort(first), np.argsort(second))
+    return np.cumsum(np.bincount(positions, minlength=n))
 
 
 def chance_overlap(found: int, k: int, n: int) -> Chance:
-    """Of two rankings that know nothing of each other: the hypergeometric distribution."""
+    """Overlap of two independent rankings: the hypergeometric distribution."""
     return Chance(k * k / n, float(hypergeom.sf(found - 1, n, k, k)))
 
 
 def chance_overlap_within_groups(
     found: int, k: int, first: Ints, second: Ints, groups: Ints
 ) -> Chance:
-    """Of two rankings that agree on the groups of the top k at most, not on what is in a group.
+    """Overlap of two rankings that are independent within groups (layers, for channels).
 
-    The things are exchanged at random within their groups: a sum of independent hypergeometric
-    counts, whose distribution is convolved exactly.
+    Each keeps its number of top-k items per group, and items of a group are exchanged at random.
+    The overlap is a sum of independent hypergeometric counts, convolved exactly.
 
     Args:
         found: overlap at k.
-        first: (n,) ranking; its top k tells how many come from each group.
+        first: (n,) ranking.
         second: likewise.
-        groups: (n,) number of the group of each thing.
+        groups: (n,) group number of each item.
     """
     sizes, distribution = np.bincount(groups), np.ones(1)
     tops = [np.bincount(groups[r[:k]], minlength=len(sizes)) for r in (first, second)]
@@ -74,7 +74,7 @@ def chance_overlap_within_groups(
 
 
 def mean_overlap_within_groups(ks: Ints, first: Ints, second: Ints, groups: Ints) -> Floats:
-    """The mean overlap of `overlap_within` at many k: (len(ks),)."""
+    """Mean of `chance_overlap_within_groups` for many k, (len(ks),)."""
     means = np.zeros(len(ks))
     for group, size in enumerate(np.bincount(groups)):
         a, b = (np.searchsorted(np.flatnonzero(groups[r] == group), ks) for r in (first, second))
@@ -83,19 +83,19 @@ def mean_overlap_within_groups(ks: Ints, first: Ints, second: Ints, groups: Ints
 
 
 def spearman(a: Floats, b: Floats) -> float:
-    """Rank correlation, ties sharing their mean rank; NaN if either is constant or too short."""
+    """Spearman's rank correlation; NaN, without scipy's warning, if either is constant or empty."""
     x, y = (rankdata(values) - (len(values) + 1) / 2 for values in (a, b))
     scale = np.sqrt((x @ x) * (y @ y))
     return float(np.clip(x @ y / scale, -1, 1)) if scale > 0 else np.nan
 
 
 def rank_biased_overlap(counts: Floats | Ints, p: float) -> float:
-    """Overlap that weighs the top most (Webber, Moffat and Zobel, TOIS 2010, equation 32).
+    """Rank-biased overlap, which weighs the top most (Webber et al., TOIS 2010, equation 32).
 
     Args:
-        counts: (n,) overlap at k = 1 ... n of rankings of the same n things; or what chance gives.
-        p: in (0, 1). A reader who looks at the next rank with this probability sees 1 / (1 - p)
-            ranks on average; the result is the overlap, as a share, that this reader finds.
+        counts: (n,) overlap at k = 1 ... n of rankings of the same n items, found or by chance.
+        p: in (0, 1), the probability that a reader looks at the next rank: 1 / (1 - p) ranks on
+            average.
 
     Raises:
         ValueError: p is not between 0 and 1.
@@ -104,12 +104,6 @@ def rank_biased_overlap(counts: Floats | Ints, p: float) -> float:
         raise ValueError(f"p={p}: must lie between 0 and 1, such as 0.99")
     depth = np.arange(1, len(counts) + 1)
     agreement = counts / depth
-    # Below the last rank there is nothing: the agreement stays what it is there.
+    # Beyond the last rank the agreement stays as it is there.
     tail = agreement[-1] * p ** len(counts) if len(counts) else np.nan
     return float((1 - p) / p * (agreement * p**depth).sum() + tail)
-
-
-def _places(ranking: Ints) -> Ints:
-    places = np.empty_like(ranking)
-    places[ranking] = np.arange(len(ranking))
-    return places

@@ -5,7 +5,7 @@ from itertools import permutations, product
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tff.statistics.rank_agreement import (
@@ -25,7 +25,6 @@ VALUES = st.lists(st.integers(0, 5).map(float), min_size=2, max_size=20)
 
 
 @given(PAIRS)
-@settings(max_examples=100, deadline=None)
 def test_overlap_is_the_size_of_an_intersection(pair):
     first, second = map(np.array, pair)
     literal = [len(set(pair[0][:k]) & set(pair[1][:k])) for k in range(1, len(first) + 1)]
@@ -87,7 +86,6 @@ def test_small_probabilities_are_not_lost():
 
 
 @given(VALUES.flatmap(lambda a: st.tuples(st.just(a), st.permutations(a))))
-@settings(max_examples=100, deadline=None)
 def test_spearman_with_ties(pair):
     a, b = map(np.array, pair)
     if len(set(pair[0])) < 2:
@@ -103,7 +101,6 @@ def test_spearman_of_one_value_is_undefined():
 
 
 @given(PAIRS, st.floats(0.05, 0.99))
-@settings(max_examples=60, deadline=None)
 def test_rank_biased_overlap_is_its_infinite_sum(pair, p):
     counts = top_k_overlap(*map(np.array, pair))
     n = len(counts)
