@@ -1,4 +1,4 @@
-"""A payload that leaves a file behind if it ever runs, and a folder that nothing may leave."""
+"""A payload that leaves a file if it runs, hostile names, and a guarded folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 
 class Payload:
-    """Touches a file when it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, witness: Path) -> None:
         self.witness = witness
@@ -23,10 +23,10 @@ class Payload:
 
 @pytest.fixture
 def witness(tmp_path: Path) -> Iterator[Path]:
-    """Is there once a payload has run; at the end of each test it must not be."""
+    """File created by a running payload; the test fails if it exists at the end."""
     path = tmp_path / "ran"
     yield path
-    assert not path.exists(), "code of a stranger has run"
+    assert not path.exists(), "the payload has run"
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def payload(witness: Path) -> Payload:
 
 @pytest.fixture
 def inside(tmp_path: Path) -> Iterator[Path]:
-    """A folder for the test; at its end nothing else lies beside it."""
+    """Folder for the files of a test, which fails if anything is written beside it."""
     folder = tmp_path / "inside"
     folder.mkdir()
     yield folder
@@ -45,7 +45,7 @@ def inside(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def hostile() -> list[str]:
-    """Names that a stranger may give to files, classes and generators."""
+    """Names of files, classes and generators that an attacker may choose."""
     return [
         "<img src=x onerror=alert(1)>",
         '"><script>alert(2)</script>',
@@ -70,7 +70,7 @@ def hostile() -> list[str]:
 
 @pytest.fixture
 def little_memory() -> Iterator[None]:
-    """No more than 600 MB above what there is: a bomb that goes off ends in a MemoryError."""
+    """Limit the process to 600 MB more than it uses: a decompressed bomb raises MemoryError."""
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 600_000_000, hard))

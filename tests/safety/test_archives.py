@@ -1,6 +1,6 @@
-"""Archives made for harm: bombs, names that steer a terminal, tapes with links; sets that lie.
+"""Malicious archives and descriptions of data sets: bombs, control characters, tar files.
 
-Members outside, links, devices and members of one place are in `tests/data/test_unpack.py`.
+Path traversal, links, devices and duplicate members are tested in `tests/data`.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ ODD = ["a\x1b[2J.png", "a\nb.png", "a\rb.png", "a\tb", "\x7f", "\x9b31m", "a/\u2
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_names_that_steer_a_terminal(name, inside):
+def test_control_characters_in_member_names_are_refused(name, inside):
     refused(zipped(inside / "x", ["good.png", name]), "has a control character in its path")
 
 
-def test_half_a_character_in_a_name_of_a_7z():
+def test_lone_surrogates_in_7z_names_are_refused():
     with pytest.raises(ValueError, match="a control character in its path"):
         places(Path("x.7z"), [Member("a\ud800.png", 1, False, 0)])
 
 
-def test_names_of_other_languages_are_kept(inside):
+def test_unicode_member_names_are_kept(inside):
     names = ["émile.png", "猫/犬.png", "ネコ.png", "تفاحة.png", "👩‍🔬.png"]
     unpack([zipped(inside / "x", names)], "zip", inside / "out")
     assert {p.relative_to(inside / "out").as_posix() for p in (inside / "out").rglob("*.png")} == {
@@ -54,8 +54,8 @@ def test_names_of_other_languages_are_kept(inside):
     }
 
 
-def said(archive: Path, size: int, entry: int = 0) -> None:
-    """Let the directory of a zip say another size for its members."""
+def declare_size(archive: Path, size: int, entry: int = 0) -> None:
+    """Declare another size for all members in the directory of a zip."""
     raw = bytearray(archive.read_bytes())
     at = raw.index(b"PK\1\2")
     while at >= 0:
@@ -65,22 +65,22 @@ def said(archive: Path, size: int, entry: int = 0) -> None:
 
 
 @pytest.mark.parametrize("members", [1, 3])
-def test_a_bomb(members, inside):
+def test_zip_bombs_are_refused_by_their_declared_size(members, inside):
     archive = zipped(inside / "x", [f"{n}.png" for n in range(members)])
-    said(archive, 1_200_000_000)
+    declare_size(archive, 1_200_000_000)
     size, total = archive.stat().st_size, members * 1_200_000_000
     refused(archive, f"its {size} bytes would unfold into {total:,}, which images do not")
 
 
-def test_a_bomb_that_says_it_is_small(inside):
-    """No more is written than the directory says, and the difference is found."""
+def test_no_more_is_written_than_declared(inside):
+    """The mismatch with the declared size is detected."""
     archive = zipped(inside / "x", ["a.png"], bytes(50_000_000))
-    said(archive, 1000)
+    declare_size(archive, 1000)
     refused(archive, "damaged, or no zip archive")
 
 
-def test_members_that_share_their_bytes(inside):
-    """The zip bomb of Fifield (2019): a directory of a thousand names for one piece of data."""
+def test_overlapping_members_are_refused(inside):
+    """Zip bomb of Fifield (2019): many directory entries point to the same data."""
     archive = zipped(inside / "x", ["a"], bytes(3_000_000))
     raw = archive.read_bytes()
     at, end = raw.index(b"PK\1\2"), raw.index(b"PK\5\6")
@@ -94,7 +94,7 @@ def test_members_that_share_their_bytes(inside):
 
 
 @pytest.mark.parametrize("kind", ["zip", "7z"])
-def test_tapes_are_not_unpacked_whatever_they_hold(kind, inside):
+def test_tar_archives_are_never_unpacked(kind, inside):
     archive = inside / "x"
     with tarfile.open(archive, "w") as file:
         for name, what, link in (
@@ -125,14 +125,14 @@ SET = "page: https://x\nlicence: none\nsplits:\n  val:\n    into: val\n    files
         SET.replace("into: val", "into: ../val").format("{url: 'https://x/a.zip', gigabytes: 1}"),
     ],
 )
-def test_a_set_that_is_told_by_a_stranger(text, tmp_path, witness):
+def test_malicious_descriptions_of_data_sets_are_refused(text, tmp_path, witness):
     text = text.replace("{witness}", str(witness)).replace("${{", "${").replace("}}", "}")
     (tmp_path / "evil.yaml").write_text(text)
     with pytest.raises(ValueError, match=r"evil\.yaml: "):
         source("evil", tmp_path)
 
 
-def test_addresses_take_nothing_from_the_environment(tmp_path, monkeypatch):
+def test_urls_are_not_interpolated_from_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("SECRET", "password")
     (tmp_path / "evil.yaml").write_text("page: 'https://x/${oc.env:SECRET}'\n")
     assert source("evil", tmp_path).page == "https://x/${oc.env:SECRET}"

@@ -1,4 +1,4 @@
-"""What could run code of a file is called nowhere, so that no door is forgotten above."""
+"""No call in the source can run code from a file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NEVER = {
     "torch.package.PackageImporter", "torch.export.load", "tarfile.open", "shutil.unpack_archive",
     "ssl._create_unverified_context",
 }  # fmt: skip
-# Calls of any object: methods of data frames, archives and Lightning's classes.
+# Methods of data frames, archives and Lightning classes.
 NEVER_METHODS = {"load_from_checkpoint", "extractall", "to_pickle", "read_pickle"}
 
 
@@ -29,9 +29,9 @@ def wrong(name: str, call: ast.Call) -> bool:
     options = {k.arg: ast.unparse(k.value) for k in call.keywords}
     if name == "torch.load" or name.endswith("trainer.fit"):
         return options.get("weights_only") != "True"
-    if name.endswith((".query", ".eval")) and call.args:  # of a data frame: a program in a string
+    if name.endswith((".query", ".eval")) and call.args:  # of a data frame: code in a string
         return not isinstance(call.args[0], ast.Constant)
-    if name.endswith("Image.open"):  # `formats`, but for what the program has encoded itself
+    if name.endswith("Image.open"):  # restricts `formats`, except for images that we encoded
         return "formats" not in options and ast.unparse(call.args[0]).startswith("str")
     return (
         name in NEVER
@@ -45,7 +45,7 @@ def wrong(name: str, call: ast.Call) -> bool:
     )
 
 
-def test_nothing_runs_what_a_file_holds():
+def test_no_call_can_run_code_from_a_file():
     found = [
         f"{path.relative_to(ROOT)}:{call.lineno}: {name}"
         for path in FILES
@@ -64,13 +64,13 @@ def test_nothing_runs_what_a_file_holds():
         "archive.extractall(folder)",
     ],
 )  # fmt: skip
-def test_this_would_be_seen(text, tmp_path):
+def test_dangerous_calls_are_detected(text, tmp_path):
     (tmp_path / "x.py").write_text(text)
     ((name, call),) = calls(tmp_path / "x.py")
     assert wrong(name, call)
 
 
-def test_every_loader_of_weights_is_seen():
+def test_all_loaders_are_covered():
     names = [name for path in FILES for name, _ in calls(path)]
     assert "torch.load" in names
     assert "trainer.fit" in names

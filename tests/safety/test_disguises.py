@@ -1,4 +1,4 @@
-"""Files that are something else than their names say: programs, other kinds, wild bytes."""
+"""Image files with misleading names or corrupted content."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-def test_other_kinds_of_files_are_no_images(kind):
+def test_other_formats_are_refused(kind):
     assert probe(io.BytesIO(OTHERS[kind]), ".png").problem == "not an image"
     with pytest.raises(ValueError, match=r"^x\.png .*: damaged, or no image at all"):
         decode(OTHERS[kind], "x.png")
 
 
-def test_no_interpreter_of_programs_is_started(tmp_path, monkeypatch, witness):
-    """Pillow hands PostScript to Ghostscript, whatever the name of the file says."""
+def test_postscript_is_not_interpreted(tmp_path, monkeypatch, witness):
+    """Pillow passes PostScript to Ghostscript, whatever the suffix."""
     script = tmp_path / "bin" / "gs"
     script.parent.mkdir()
     script.write_text(f"#!/bin/sh\ntouch '{witness}'\n")
@@ -56,11 +56,11 @@ def test_no_interpreter_of_programs_is_started(tmp_path, monkeypatch, witness):
     witness.unlink()
 
 
-def test_the_kinds_that_are_read_are_those_that_have_names():
+def test_every_readable_format_has_a_suffix():
     assert set(FORMATS) == set(SUFFIXES.values())
 
 
-def test_images_of_another_kind_than_their_names_are_read_and_noted():
+def test_images_with_a_wrong_suffix_are_read_and_noted():
     for kind in ("GIF", "TIFF", "BMP", "WEBP"):
         facts = probe(io.BytesIO(encoded(kind)), ".png")
         assert (facts.problem, facts.note.split(";")[0]) == ("", f"named .png, is {kind}")
@@ -68,7 +68,7 @@ def test_images_of_another_kind_than_their_names_are_read_and_noted():
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF"])
-def test_whatever_bytes_there_are_it_is_one_error_that_names_the_file(kind, capfd):
+def test_corrupted_bytes_raise_one_error_with_the_file_name(kind, capfd):
     random, data = np.random.default_rng(1), encoded(kind)
     for _ in range(400):
         wild = bytearray(data)

@@ -1,4 +1,4 @@
-"""What lies among images and is no image: pipes, devices, odd names, rows of Parquet files."""
+"""Pipes, devices, odd names and malicious Parquet rows among the images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def root(tmp_path):
 
 
 def test_pipes_and_devices_are_not_opened(root):
-    """A pipe would wait for ever, and a device may have no end."""
+    """Reading a pipe would block for ever, and a device may never end."""
     os.mkfifo(root / "seen/1_fake/pipe.png")
     (root / "seen/1_fake/zero.png").symlink_to("/dev/zero")
     (root / "seen/1_fake/gone.png").symlink_to("nothing")
@@ -36,21 +36,21 @@ def test_pipes_and_devices_are_not_opened(root):
         list_parquet_images(root, "train", None, "error")
 
 
-def test_photographs_are_files(root):
+def test_only_regular_files_become_photographs(root):
     os.mkfifo(root / "pipe.png")
     (root / "folder.png").mkdir()
     found = load_folder(root, 0, 1)
     assert sum(map(len, found.values())) == 24
 
 
-def test_a_name_that_is_no_text(root, tmp_path):
+def test_file_name_that_is_not_utf8_is_refused(root, tmp_path):
     bad = os.fsencode(root) + b"/seen/1_fake/caf\xe9.png"
     os.rename(root / "seen/1_fake/0.png", bad)
     with pytest.raises(ValueError, match=r"caf\\udce9\.png': its name .* is not UTF-8; rename it"):
         Folder(root=str(root), cache=str(tmp_path / "cache")).splits()
 
 
-def test_names_that_look_like_rows_of_parquet_files(root):
+def test_folder_named_like_a_parquet_row(root):
     (root / "seen").rename(root / "x.parquet::1")
     images = Folder(root=str(root)).splits().test
     assert len(images) == 24
@@ -76,7 +76,7 @@ def parquet(path, images, kind=None):
         ([[1], [2]], "holds ndarray, expected the bytes of images"),
     ],
 )
-def test_rows_of_parquet_files(images, problem, tmp_path, little_memory):
+def test_malicious_parquet_rows_are_refused(images, problem, tmp_path, little_memory):
     parquet(tmp_path / "train.parquet", images)
     with pytest.raises(ValueError, match=rf"train\.parquet.*{problem}"):
         list_parquet_images(tmp_path, "train", None, "error")

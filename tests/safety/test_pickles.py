@@ -1,4 +1,4 @@
-"""Every door through which a file of a stranger comes in, and a pickle behind each of them."""
+"""No reader of untrusted files unpickles them."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def arrays(path: Path, payload: Any) -> None:
 
 
 def tape(path: Path, payload: Any) -> None:
-    """The form of torch 0.1: a tar of pickles."""
+    """Format of torch 0.1: a tar of pickles."""
     with tarfile.open(path, "w") as file:
         for name in ("storages", "tensors", "pickle"):
             content = pickle.dumps(payload)
@@ -108,12 +108,12 @@ def test_no_form_of_checkpoint_runs_code(form, name, tmp_path, payload, witness)
     for door in (load, read_origin):
         with pytest.raises(ValueError, match=rf"^checkpoint {re.escape(str(path))}: ") as caught:
             door(path)
-        assert "weights_only=False" not in str(caught.value)  # no advice to run it
+        assert "weights_only=False" not in str(caught.value)  # no advice to disable the protection
     assert not witness.exists()
 
 
 @pytest.mark.parametrize("door", DOORS)
-def test_no_door_for_weights_runs_code(door, tmp_path, payload, witness):
+def test_no_loader_of_weights_runs_code(door, tmp_path, payload, witness):
     path = tmp_path / "evil.pth"
     zipped(path, payload)
     with pytest.raises(ValueError, match=r"evil\.pth: refused, because .* could run code"):
@@ -121,14 +121,14 @@ def test_no_door_for_weights_runs_code(door, tmp_path, payload, witness):
     assert not witness.exists()
 
 
-def test_the_payload_itself_works(tmp_path, payload):
-    """Else the tests here would prove nothing; in a place of its own, so that it does no harm."""
+def test_the_payload_runs_when_unpickled(tmp_path, payload):
+    """Otherwise these tests would prove nothing."""
     payload.witness = tmp_path / "shown"
     pickle.loads(pickle.dumps(payload))
     assert payload.witness.exists()
 
 
-def test_a_compiled_program_is_no_checkpoint(tmp_path):
+def test_torchscript_is_refused(tmp_path):
     path = tmp_path / "script.pt"
     torch.jit.script(nn.Linear(1, 1)).save(str(path))
     with pytest.raises(ValueError, match=r"script\.pt: not a readable checkpoint"):
@@ -148,7 +148,7 @@ OTHERS: dict[str, Callable[[Path], Any]] = {
     "form", [plain, with_frames, array, arrays], ids=lambda form: form.__name__
 )
 @pytest.mark.parametrize("door", OTHERS)
-def test_nothing_else_is_unpickled(door, form, tmp_path, payload, witness):
+def test_other_readers_do_not_unpickle(door, form, tmp_path, payload, witness):
     path = tmp_path / ("subject-0.json" if door == "subject" else "evil.csv")
     form(path, payload)
     with pytest.raises(ValueError, match=re.escape(str(path))):
@@ -156,8 +156,8 @@ def test_nothing_else_is_unpickled(door, form, tmp_path, payload, witness):
     assert not witness.exists()
 
 
-def test_training_goes_on_from_no_pickle(tmp_path, payload, witness):
-    """Through Lightning, whose own default would run it for a local file."""
+def test_training_does_not_resume_from_a_pickle(tmp_path, payload, witness):
+    """Lightning would unpickle a local file by default."""
     import pytorch_lightning as pl
     from torch.utils.data import DataLoader
 
@@ -184,8 +184,8 @@ def test_training_goes_on_from_no_pickle(tmp_path, payload, witness):
     assert not witness.exists()
 
 
-def test_facts_of_a_pass_are_plain_words(tmp_path, payload, witness):
-    """An extension type of Arrow that older versions of it would have unpickled."""
+def test_arrow_extension_types_are_not_unpickled(tmp_path, payload, witness):
+    """Older versions of Arrow unpickled this extension type."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -197,5 +197,5 @@ def test_facts_of_a_pass_are_plain_words(tmp_path, payload, witness):
     table = table.replace_schema_metadata({b"tff": json.dumps({"a": 1}).encode()})
     pq.write_table(table, tmp_path / "evil.parquet")
     found, facts = cache.read(tmp_path / "evil.parquet")
-    assert (found["x"].tolist(), facts) == ([1], {"a": 1})  # the column is read as what it holds
+    assert (found["x"].tolist(), facts) == ([1], {"a": 1})  # read as plain integers
     assert not witness.exists()

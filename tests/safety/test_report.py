@@ -1,4 +1,4 @@
-"""Names of strangers in the page, its figures and `summary.json`."""
+"""Hostile names in the report page, its figures and `summary.json`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CHROMIUM = Path("/usr/bin/chromium")
 
 
 def named(names: list[str]) -> dict[str, Result]:
-    """A result that bears the names wherever names can stand."""
+    """Results that contain the names wherever a name is allowed."""
     square = pd.DataFrame(np.eye(len(names)), index=names, columns=names)
     kinds = {name: np.arange(3) for name in names}
     figures = {name: box_plot({name: {name: np.arange(3)}}, name) for name in names[::5]}
@@ -45,7 +45,7 @@ def named(names: list[str]) -> dict[str, Result]:
 def page(hostile, tmp_path_factory):
     above = tmp_path_factory.mktemp("page")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # fonts lack some of the signs
+        warnings.simplefilter("ignore")  # the fonts lack some glyphs
         context = {"command": hostile, "options": {name: {name: [name]} for name in hostile}}
         path = write(named(hostile), above / "report", context)
     assert list(above.iterdir()) == [path.parent]
@@ -53,7 +53,7 @@ def page(hostile, tmp_path_factory):
 
 
 class Parsed(HTMLParser):
-    """Tags with their attributes, and words."""
+    """Tags with their attributes, and text."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ OURS = {
 }  # fmt: skip
 
 
-def test_no_name_becomes_part_of_the_page(page, hostile):
+def test_names_inject_no_markup(page, hostile):
     found = Parsed(page.read_text(encoding="utf-8"))
     assert {tag for tag, _ in found.tags} <= OURS
     assert [tag for tag, _ in found.tags].count("style") == 1
@@ -93,12 +93,12 @@ def test_no_name_becomes_part_of_the_page(page, hostile):
         assert make_printable(name, lines=True) in words
 
 
-def test_the_page_holds_nothing_that_turns_text(page):
+def test_page_has_no_control_or_direction_characters(page):
     text = page.read_text(encoding="utf-8")
     assert not re.search("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", text)
 
 
-def test_every_figure_is_sound_and_shows_the_names_as_they_are(page, hostile):
+def test_figures_are_valid_svg_with_literal_names(page, hostile):
     figures = sorted((page.parent / "figures").glob("*.svg"))
     assert len(figures) == 6
     text = Parsed(page.read_text(encoding="utf-8"))
@@ -111,7 +111,7 @@ def test_every_figure_is_sound_and_shows_the_names_as_they_are(page, hostile):
     assert len(inline) == 2 * len(figures)
     words = ""
     for data in [*(path.read_bytes() for path in figures), *inline]:
-        root = ElementTree.fromstring(data)  # a sign that XML may not hold would end it here
+        root = ElementTree.fromstring(data)  # fails on characters that XML forbids
         tags = {element.tag.rpartition("}")[2] for element in root.iter()}
         assert not tags & {"script", "foreignObject", "a", "iframe", "set", "animate"}
         for element in root.iter():
@@ -122,12 +122,12 @@ def test_every_figure_is_sound_and_shows_the_names_as_they_are(page, hostile):
             assert make_printable(line) in words or "\r" in line, name  # no formula, no markup
 
 
-def test_files_stay_inside_and_have_names_that_any_disk_takes(page):
+def test_file_names_are_portable(page):
     names = [path.name for path in page.parent.rglob("*") if path.is_file()]
     assert all(re.fullmatch(r"[\w.-]+", name) and len(name.encode()) < 255 for name in names)
 
 
-def test_the_summary_is_strict_and_plain(page, hostile):
+def test_summary_is_strict_ascii_json(page, hostile):
     text = (page.parent / "summary.json").read_text(encoding="utf-8")
     assert text.isascii()
     assert not re.search(r"[\0-\x09\x0b-\x1f]", text)
@@ -141,7 +141,7 @@ def test_long_and_colliding_names(tmp_path):
     for name in ("a/b", "a_b", "a:b", "a\nb", "..", "/", "con/../x"):
         path = choose_path(tmp_path, "x", name, ".csv")
         assert path.parent == tmp_path
-        assert not path.exists()  # no table writes over another one
+        assert not path.exists()  # no table overwrites another
         path.touch()
         paths.add(path)
     assert len(paths) == 7
@@ -150,7 +150,7 @@ def test_long_and_colliding_names(tmp_path):
 @pytest.mark.skipif(not CHROMIUM.exists(), reason="no chromium on this machine")
 def test_a_browser_runs_nothing(page, tmp_path_factory):
     scratch = tmp_path_factory.mktemp("browser")
-    # A title that a script would change; what the browser has made of the page is printed.
+    # A script would change the title; the browser prints the resulting page.
     options = "headless no-sandbox disable-gpu disable-background-networking disable-sync"
     options += " disable-component-update no-first-run enable-logging=stderr dump-dom"
     command = [
@@ -158,7 +158,7 @@ def test_a_browser_runs_nothing(page, tmp_path_factory):
         f"--user-data-dir={scratch}", page.as_uri(),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    assert "CONSOLE" not in done.stderr  # nor a refusal: there was nothing to refuse
+    assert "CONSOLE" not in done.stderr  # not even a blocked request
     assert "<title>Transferable forensic features</title>" in done.stdout
     live = Parsed(done.stdout)
     assert "script" not in {tag for tag, _ in live.tags}

@@ -1,4 +1,4 @@
-"""Tables run no formula in any spreadsheet and come back as they were; bad ones are named."""
+"""CSV tables start no formula in a spreadsheet and round-trip exactly."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TEXT = st.text(st.sampled_from(list("=+-@\t\r\n;,'\"a ＝＠")) | st.characters(
 
 
 def cells(text: str, separator: str) -> list[str]:
-    """What a spreadsheet that cuts there finds; quotes in the middle of a cell mean nothing."""
+    """Cells that a spreadsheet finds with this separator; quotes inside a cell are literal."""
     return [cell for row in csv.reader(io.StringIO(text), delimiter=separator) for cell in row]
 
 
@@ -30,13 +30,13 @@ def path(tmp_path_factory):
 
 
 @given(text=TEXT)
-def test_text_comes_back_as_it_is_shown(text, path):
+def test_escaped_text_round_trips(text, path):
     escape_formulas(pd.DataFrame({"name": [text], "ap": 1.0})).to_csv(path, index=False)
     assert read_table(path, ["name"])["name"].tolist() == [make_printable(text)]
 
 
 @given(st.lists(TEXT, min_size=1, max_size=3))
-def test_no_cell_begins_with_a_sign_of_a_formula_wherever_it_is_cut(names):
+def test_no_cell_starts_a_formula_with_any_separator(names):
     table = pd.DataFrame({"n": range(len(names)), "name": names, "=head": 1})
     text = escape_formulas(table).to_csv(index=False)
     for separator in ",;\t":
@@ -44,7 +44,7 @@ def test_no_cell_begins_with_a_sign_of_a_formula_wherever_it_is_cut(names):
             assert not cell.startswith(tuple("=+-@＝＋－＠")), (separator, cell)
 
 
-def test_every_hostile_name(hostile, tmp_path):
+def test_hostile_names_round_trip(hostile, tmp_path):
     table = pd.DataFrame({"generator": hostile, "ap": -0.5})
     escape_formulas(table).to_csv(tmp_path / "t.csv", index=False)
     assert read_table(tmp_path / "t.csv", ["generator"])["generator"].tolist() == [
@@ -55,7 +55,7 @@ def test_every_hostile_name(hostile, tmp_path):
 
 
 @pytest.mark.parametrize("ending", [".csv.gz", ".csv.zip"])
-def test_packed_tables_are_not_unfolded(ending, tmp_path, little_memory):
+def test_compressed_tables_are_not_decompressed(ending, tmp_path, little_memory):
     path = tmp_path / f"ranking{ending}"
     bomb = b"layer,channel,omega\n" + bytes(1_000_000)
     if ending.endswith("gz"):
@@ -70,14 +70,14 @@ def test_packed_tables_are_not_unfolded(ending, tmp_path, little_memory):
 
 
 @given(st.text())
-def test_visible_text_holds_nothing_that_is_obeyed(text):
+def test_printable_text_has_no_control_characters(text):
     shown = make_printable(text)
     assert all(c.isprintable() or c == "\t" or ord(c) > 0x9F for c in shown)
     assert not set(shown) & set("\x1b\r\n\x07\x08\x7f\x9b\x9d\u202e\u2066\u2028")
-    shown.encode()  # no half characters
+    shown.encode()  # no lone surrogates
 
 
-def test_what_is_visible_stays():
+def test_printable_text_is_unchanged():
     text = "émile 猫 تفاحة 👩‍🔬 [red]x[/red] <b>\t$x^2$"
     assert make_printable(text) == text
     assert make_printable("a\n\x1b[2J\u202eb\rc") == r"a\n\x1b[2J\u202eb\rc"

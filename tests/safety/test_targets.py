@@ -1,6 +1,6 @@
-"""What a checkpoint names is made only if it is a detector or data of ours; else nothing is called.
+"""A checkpoint can only instantiate our detectors and data sets.
 
-Names of other packages, and those reached through a module of ours, are in
+Targets in other packages, also reached through our modules, are tested in
 `tests/detectors/test_checkpoint.py`.
 """
 
@@ -29,14 +29,14 @@ CRASHING = [
 
 
 @pytest.mark.parametrize("target", CRASHING, ids=lambda target: repr(target)[:30])
-def test_odd_names_are_refused(target):
+def test_malformed_targets_are_refused(target):
     with pytest.raises(ValueError, match=r"^checkpoint x\.ckpt: names .* refused$") as caught:
         build({"_target_": target}, "x.ckpt", "tff.detectors", Detector)
     assert len(str(caught.value)) < 300
 
 
 def callables(package: Any) -> dict[str, Any]:
-    """Every class and function that modules of a package define."""
+    """All classes and functions defined in the modules of a package."""
     return {
         f"{module.name}.{name}": value
         for module in walk_packages(package.__path__, package.__name__ + ".")
@@ -48,13 +48,13 @@ def callables(package: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("package", "kind", "few"),
     [
-        # `load` takes no `pretrained`, which is passed to each, so that it is never entered.
+        # `load` does not accept `pretrained`, which is always passed, so it never runs.
         (tff.detectors, Detector, "Detector efficientnet_b0 load timm_model torchvision_model"),
         (tff.data, Data, "AutoGAN Data Folder Planted"),
     ],
 )
-def test_few_can_be_called_at_all(package, kind, few):
-    """Downloads, deletions and writings of ours are out of reach of a checkpoint too."""
+def test_only_detectors_and_data_sets_can_be_called(package, kind, few):
+    """Our own functions that download, delete or write are out of reach."""
     names = callables(package)
     assert len(names) > 30
     called = {name for name, value in names.items() if _makes(value, kind)}
@@ -86,7 +86,7 @@ def test_few_can_be_called_at_all(package, kind, few):
          {"train": 10**12}},
     ],
 )  # fmt: skip
-def test_data_of_a_stranger(settings, inside, monkeypatch):
+def test_malicious_data_options_are_refused(settings, inside, monkeypatch):
     def filled(node: Any) -> Any:
         if isinstance(node, dict):
             return {key: filled(value) for key, value in node.items()}
@@ -103,7 +103,7 @@ def test_data_of_a_stranger(settings, inside, monkeypatch):
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_a_cache_that_is_there_or_lies_below_the_working_folder_is_used(there, inside, monkeypatch):
+def test_cache_that_exists_or_is_below_the_working_folder_is_used(there, inside, monkeypatch):
     cache = inside / "cache"
     if there:
         cache.mkdir()
@@ -113,8 +113,8 @@ def test_a_cache_that_is_there_or_lies_below_the_working_folder_is_used(there, i
     assert load_data(str(inside / "own.ckpt")).files == cache / "files"
 
 
-def test_no_size_can_be_asked_for(tmp_path):
-    """The networks have the sizes that their libraries give them; no argument makes them larger."""
+def test_checkpoint_cannot_change_network_sizes(tmp_path):
+    """No argument makes a network larger than its library defines it."""
     target = "tff.detectors.torchvision_models.torchvision_model"
     for more in ({"width_per_group": 10**9}, {"num_classes": 10**12}, {"layers": [10**6] * 4}):
         said = {"detector": {"_target_": target, "name": "resnet50", **more}}
@@ -123,7 +123,7 @@ def test_no_size_can_be_asked_for(tmp_path):
             load(tmp_path / "evil.ckpt")
 
 
-def test_an_own_function_that_does_not_say_what_it_makes(tmp_path, monkeypatch):
+def test_function_without_return_annotation_is_refused(tmp_path, monkeypatch):
     def mine(pretrained=True):
         return Detector(torch.nn.Linear(1, 1))
 

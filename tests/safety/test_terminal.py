@@ -1,4 +1,4 @@
-"""Names of strangers in the terminal: in reports, in errors and in progress."""
+"""Hostile names in the terminal: in reports and in errors."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tff.report.terminal import show
 from tff.safe_text import make_printable
 from tff.types import Result
 
-#: What rich itself writes for colors; nothing else may begin with an escape character.
+#: Color codes written by rich, the only escape sequences allowed.
 COLOR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @pytest.mark.parametrize("color", [None, "truecolor"])
-def test_reports_steer_no_terminal(color, hostile, tmp_path):
+def test_report_prints_no_escape_sequences(color, hostile, tmp_path):
     table = pd.DataFrame({"generator": hostile[:14], hostile[9]: hostile[4:], "ap": 0.5})
     results = {
         hostile[9]: Result(hostile[9], findings=hostile, alarms=hostile, warnings=hostile),
@@ -38,12 +38,12 @@ def test_reports_steer_no_terminal(color, hostile, tmp_path):
     for name in hostile:
         for mark in "•!":
             assert f"{mark} {make_printable(name)}" in text
-    # No name begins a line of its own, as a finding of ours would.
+    # No name starts a line of its own, like a finding would.
     assert not re.search(r"^(two|overwritten)", text, re.MULTILINE)
 
 
-def test_errors_of_images_name_odd_files(hostile, tmp_path):
-    """The message is that of a file, whatever its name; `command_line` prints it."""
+def test_errors_name_files_with_odd_names(hostile, tmp_path):
+    """The message is the same for any file name; `readable_errors` prints it."""
     root = tree(tmp_path / "images")
     names = [name for name in hostile if "/" not in name]
     for name in names:
@@ -62,7 +62,7 @@ def test_generators_may_have_any_name(hostile, tmp_path):
 
 
 @pytest.mark.parametrize("place", ["key", "setting", "target"])
-def test_errors_of_checkpoints_steer_no_terminal(place, hostile, tmp_path):
+def test_checkpoint_errors_print_no_escape_sequences(place, hostile, tmp_path):
     for name in hostile:
         content = {"state_dict": {name if place == "key" else "a": torch.zeros(1)}}
         if place != "key":

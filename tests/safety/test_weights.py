@@ -1,4 +1,4 @@
-"""Files of weights that are no program, but want to be a trap."""
+"""Malicious weight files without code: odd tensors, bombs, false headers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def weights():
     return dict(torchvision.models.resnet18(num_classes=1).state_dict())
 
 
-@pytest.mark.filterwarnings("ignore")  # of torch, on kinds of tensors that it gives up
+@pytest.mark.filterwarnings("ignore")  # torch deprecates some kinds of tensors
 @pytest.mark.parametrize(
     ("make", "kind"),
     [
@@ -34,7 +34,7 @@ def weights():
         (lambda: torch.zeros(1).expand(10**6, 10**6), "does not fit|not weights of"),
     ],
 )
-def test_tensors_that_hold_no_weights(make, kind, weights, tmp_path):
+def test_tensors_that_cannot_be_weights_are_refused(make, kind, weights, tmp_path):
     path = tmp_path / "odd.pth"
     torch.save(weights | {"fc.weight": make()}, path)
     for door in (load, lambda path: torchvision_model("resnet18", str(path))):
@@ -42,7 +42,7 @@ def test_tensors_that_hold_no_weights(make, kind, weights, tmp_path):
             door(path)
 
 
-def test_a_bomb_is_refused_before_it_unfolds(tmp_path):
+def test_compressed_bomb_is_refused_before_decompression(tmp_path):
     torch.save({"a": torch.zeros(5_000_000)}, tmp_path / "plain.pth")
     bomb = tmp_path / "bomb.pth"
     with (
@@ -69,7 +69,7 @@ HEADERS = {
 
 
 @pytest.mark.parametrize("what", HEADERS)
-def test_absurd_headers_of_safetensors(what, tmp_path):
+def test_malformed_safetensors_headers_are_refused(what, tmp_path):
     content = HEADERS[what]
     if content is None:
         entry = {
@@ -85,8 +85,8 @@ def test_absurd_headers_of_safetensors(what, tmp_path):
         load(path)
 
 
-def test_a_storage_that_says_more_than_it_holds(tmp_path):
-    """The pickle of an otherwise sound file claims a tensor behind the end of its storage."""
+def test_tensor_beyond_its_storage_is_refused(tmp_path):
+    """The pickle of an otherwise valid file declares a tensor beyond the end of its storage."""
     torch.save({"a": torch.zeros(200)}, tmp_path / "plain.pth")
     evil = tmp_path / "evil.pth"
     with zipfile.ZipFile(tmp_path / "plain.pth") as plain, zipfile.ZipFile(evil, "w") as file:
