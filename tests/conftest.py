@@ -89,4 +89,5 @@ def trained_run(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def hostile() -> str:
+    """A name that tries to inject HTML, a template and rich markup."""
     return "<script>alert('x')</script>\"'&{{ 7 * 7 }}[/bold]"

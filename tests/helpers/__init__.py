@@ -1,1 +1,1 @@
-"""What several tests share: tiny data and detectors, replicas, fakes."""
+"""Shared by several tests: tiny data and detectors, reference implementations, fakes."""

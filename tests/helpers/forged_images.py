@@ -1,4 +1,4 @@
-"""Image files made for harm, byte by byte."""
+"""Malicious image files, forged byte by byte."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def png(width: int, height: int, *more: bytes, behind: bytes = b"") -> bytes:
-    """A PNG that says it is so large, and holds a few zeros."""
+    """PNG that declares this size and holds a few zeros."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     data = chunk(b"IDAT", zlib.compress(bytes((3 * width + 1) * height if width < 99 else 1000)))
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(more) + data + behind + chunk(b"IEND", b"")

@@ -1,4 +1,4 @@
-"""Starts the scripts on a machine with a fault, for several tests."""
+"""Run the scripts on a machine with a fault: full disk, file size limit, signals."""
 
 import os
 import resource
@@ -19,13 +19,13 @@ TRAIN = (
     "data=folder", "data.size=32", "data.batch_size=4", "trainer.accelerator=cpu",
     "callbacks.progress=null", "callbacks.analyze=null", "callbacks.schedule=null",
 )  # fmt: skip
-#: Hidden files that a run leaves.
+#: Hidden files that a finished run contains.
 KEPT = (".hydra", ".hydra-analyze", ".lock")
 ANALYZE = ("images=6", "subject.confidence=0", "subject.draws=20", "trainer.accelerator=cpu")
 
 
 def start(name, *options, limit=None, cwd=ROOT, **environ):
-    """A script as a process of its own; no file may be longer than `limit` bytes."""
+    """Start a script in its own process; `limit` is the maximum size of a file in bytes."""
     quiet = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "COLUMNS": "200"}
     size = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (limit, limit)) if limit else None
     return subprocess.Popen(
@@ -36,7 +36,7 @@ def start(name, *options, limit=None, cwd=ROOT, **environ):
 
 
 def ended(process, seconds=150):
-    """(exit code, what it said); one that hangs fails the test."""
+    """(exit code, output) of the process; a timeout fails the test."""
     try:
         text, _ = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -46,7 +46,7 @@ def ended(process, seconds=150):
 
 
 def failed(process):
-    """The one sentence with which it ended, and no line of code."""
+    """Error line of a process that must fail with one sentence and no traceback."""
     code, text = ended(process)
     assert code == 1, text[-4000:]
     assert "Traceback" not in text, text[-6000:]
@@ -55,7 +55,7 @@ def failed(process):
 
 
 def until(what, process, seconds=120):
-    """Wait for something to be there while a script runs."""
+    """Wait until `what()` is true while a script runs."""
     end = time.monotonic() + seconds
     while not (found := what()):
         if process.poll() is not None or time.monotonic() > end:
@@ -67,7 +67,7 @@ def until(what, process, seconds=120):
 
 @contextmanager
 def disk(folder, options):
-    """A file system in memory of its own; skips where this is not allowed."""
+    """Mount a file system in memory; skip the test where this is not permitted."""
     folder.mkdir()
     mount = shutil.which("mount")
     if (
@@ -84,5 +84,5 @@ def disk(folder, options):
 
 
 def unfinished(folder):
-    """Files that a writer has begun, anywhere below."""
+    """Temporary files of interrupted writes anywhere in the folder."""
     return [p for p in folder.rglob(".*") if p.name not in KEPT]

@@ -1,4 +1,4 @@
-"""A tiny data set, detector and subject, for tests that need the whole chain."""
+"""Tiny data set, detector and subject for tests of the whole pipeline."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from tff.detectors.detector import Detector
 
 
 def tree(root: Path, generators=("seen", "unseen"), images=6, size=32, seed=0) -> Path:
-    """GENERATOR/{0_real,1_fake}/N.png; generated images are reddish and smoother."""
+    """Write GENERATOR/{0_real,1_fake}/N.png; generated images are reddish and smoother."""
     random = np.random.default_rng(seed)
     for generator in generators:
         for label in ("0_real", "1_fake"):
@@ -36,7 +36,7 @@ def splits(root: Path, **options) -> Splits:
 
 
 class Net(nn.Module):
-    """Two convolutions with BatchNorm and a residual sum, whose logit grows with redness."""
+    """Two convolutions with BatchNorm and a residual sum."""
 
     def __init__(self, width=6):
         super().__init__()
@@ -55,7 +55,7 @@ class Net(nn.Module):
 
 
 def detector(seed=0) -> Detector:
-    """Random channels, and one pair that sees red against green with a wide margin."""
+    """Detector with random channels and one that separates reddish images by a wide margin."""
     generator = torch.Generator().manual_seed(seed)
     net = Net()
     for parameter in net.parameters():
