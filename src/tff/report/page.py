@@ -1,4 +1,4 @@
-"""The report: page, tables, figures and `summary.json` in one folder."""
+"""The report: a page, its tables and figures, `summary.json` and `results.json` in one folder."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import base64
 import hashlib
 import io
 import json
-import math
 import platform
 import re
 import shutil
@@ -23,190 +22,28 @@ from matplotlib.figure import Figure
 
 from tff.atomic import remove_abandoned, temporary_path
 from tff.plots.style import DARK, STYLE
+from tff.report.results import to_json, write_results
 from tff.safe_text import escape_formulas, make_printable
 from tff.types import Result
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "numpy", "scipy", "scikit-learn", "tff")
-
-
-def collect_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that the numbers depend on."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
-
-
-_LONGEST = 200  # bytes; file systems take 255, with endings and prefixes
-_MOST = 10_000  # names that differ only in what a file name may not hold
-
-
-def safe_name(name: str) -> str:
-    """The name without what would lead out of the folder, hide the file or be too long."""
-    safe = re.sub(r"[^\w.-]", "_", name).lstrip(".") or "_"
-    if len(safe.encode()) <= _LONGEST:
-        return safe
-    short = safe.encode()[:_LONGEST].decode(errors="ignore")
-    return f"{short}-{hashlib.sha256(name.encode(errors='replace')).hexdigest()[:8]}"
-
-
-def choose_path(folder: Path, analysis: str, name: str, ending: str) -> Path:
-    """A path not taken yet: where two analyses use one name, the second bears its analysis."""
-    names = [name, f"{analysis}-{name}", *(f"{analysis}-{name}-{n}" for n in range(2, _MOST))]
-    paths = (folder / f"{safe_name(one)}{ending}" for one in names)
-    return next(path for path in paths if not path.exists())
-
-
-def to_json(value: Any) -> Any:
-    """Only what strict JSON has; what is not a finite number becomes null."""
-    if isinstance(value, Mapping):
-        return {str(key): to_json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [to_json(item) for item in value]
-    if hasattr(value, "tolist"):  # NumPy and torch
-        return to_json(value.tolist())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, bool | int | str) else str(value)
-
-
-# The reader's own sans-serif: the fonts that matplotlib names are found on few machines.
-SANS = b"-apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'DejaVu Sans', sans-serif"
-
-
-def render_svg(figure: Figure) -> bytes:
-    """The figure as SVG, its text as text in the reader's font."""
-    # XML may not hold control characters, not even escaped ones: a name with one in it would break
-    # the figure.
-    drawn = make_printable(_saved(figure, "svg", "Date").decode(), lines=True).encode()
-    return re.sub(rb"'DejaVu Sans'[^;\"]*", SANS, drawn)
-
-
-def render_png(figure: Figure) -> bytes:
-    """The figure as PNG."""
-    return _saved(figure, "png", "Software")
-
-
-def _saved(figure: Figure, form: str, unwanted: str) -> bytes:
-    """Leaves out what would differ between equal figures: the date, the version."""
-    buffer = io.BytesIO()
-    with mpl.rc_context(STYLE):
-        figure.savefig(buffer, format=form, dpi=200, metadata={unwanted: None})
-    return buffer.getvalue()
-
-
-def darken(svg: bytes) -> bytes:
-    """The same figure for a dark page."""
-    text = re.sub("#[0-9a-f]{6}", lambda color: DARK.get(color[0], color[0]), svg.decode())
-    return text.encode()
-
-
-def data_uri(picture: bytes, form: str) -> str:
-    """The address that holds the picture itself; `form` is "svg+xml" or "png"."""
-    return f"data:image/{form};base64,{base64.b64encode(picture).decode()}"
-
-
-def split_constants(table: pd.DataFrame) -> tuple[dict[str, str], pd.DataFrame]:
-    """Takes out the columns that say the same in every row, such as the protocol."""
-    same = [c for c in table if len(table) > 2 and table[c].astype(str).nunique() == 1]
-    if len(same) == table.shape[1]:
-        return {}, table
-    return {str(c): format_value(table[c].iloc[0]) for c in same}, table.drop(columns=same)
-
-
-def format_cells(table: pd.DataFrame) -> list[list[str]]:
-    """The rows of a table."""
-    return [
-        [format_value(value) for value in row] for row in table.itertuples(index=False, name=None)
-    ]
-
-
-def find_numeric(table: pd.DataFrame) -> list[bool]:
-    """Which columns hold numbers, to be aligned at the right."""
-    return [pd.api.types.is_numeric_dtype(table[c]) for c in table]
-
-
-def format_value(value: Any) -> str:
-    """One value; a dash for a missing one."""
-    if value is None or value is pd.NA or value is pd.NaT or value != value:
-        return "\N{EN DASH}"
-    if isinstance(value, bool | np.bool_):
-        return "yes" if value else "no"
-    if not isinstance(value, float | np.floating):
-        return str(value)
-    number = float(value)
-    if 1 < abs(number) < 1e9 and number.is_integer():
-        return f"{number:.0f}"
-    return f"{number:.3f}" if number == 0 or 1e-3 <= abs(number) < 1e5 else f"{number:.1e}"
-
-
 ROWS_SHOWN = 25
 SVG_LIMIT = 1_000_000  # bytes; above, a figure is a photograph and goes into the page as PNG
 
 
-def write_section(name: str, result: Result, folder: Path) -> dict[str, object]:
-    """Writes the files of one result and collects what the page shows of them."""
-    return {
-        "id": safe_name(name),
-        "result": result,
-        "about": [text for text in re.split(r"\n\s*\n", result.about) if text.strip()],
-        "tables": [
-            _table(key, table, choose_path(folder / "tables", name, key, ".csv"))
-            for key, table in result.tables.items()
-        ],
-        "figures": [
-            {
-                "key": key,
-                "caption": result.captions.get(key, ""),
-                **_figure(figure, choose_path(folder / "figures", name, key, ".svg")),
-            }
-            for key, figure in result.figures.items()
-        ],
-    }
-
-
-def _table(name: str, table: pd.DataFrame, path: Path) -> dict[str, object]:
-    escape_formulas(table).to_csv(path, index=False)  # pandas writes floats so that they round-trip
-    same, rest = split_constants(table)
-    return {
-        "name": name,
-        "path": f"tables/{path.name}",
-        "rows": len(table),
-        "same": same,
-        "columns": list(rest),
-        "numeric": find_numeric(rest),
-        "cells": format_cells(rest.head(ROWS_SHOWN)),
-    }
-
-
-def _figure(figure: Figure, path: Path) -> dict[str, object]:
-    svg, png = render_svg(figure), render_png(figure)
-    path.write_bytes(svg)
-    path.with_suffix(".png").write_bytes(png)
-    small = len(svg) < SVG_LIMIT
-    return {
-        "path": f"figures/{path.stem}",
-        "light": data_uri(svg, "svg+xml") if small else data_uri(png, "png"),
-        "dark": data_uri(darken(svg), "svg+xml") if small else None,
-    }
-
-
 def write(results: Mapping[str, Result], folder: Path, context: Mapping[str, object]) -> Path:
-    """Writes the page, tables, figures and `summary.json`; replaces an older report as a whole.
+    """Write the report into a folder; an older report there is replaced as a whole.
 
     With several processes, call it on one of them.
 
     Args:
-        results: name of an analysis -> what it found, in the order of the page.
-        folder: becomes the report; may hold an older one.
-        context: what the page ends with and `summary.json` holds besides the scalars: protocol,
-            versions, seeds, checkpoint, command; values may be mappings and lists.
+        results: name of an analysis -> its result, in the order of the page.
+        folder: of the report.
+        context: facts that the page ends with and the JSON files hold besides the numbers:
+            protocol, versions, seeds, checkpoint, command; values may be mappings and lists.
 
     Returns:
-        The path of the page.
+        Path of the page.
 
     Raises:
         FileExistsError: the folder holds something else than a report.
@@ -231,29 +68,181 @@ def write(results: Mapping[str, Result], folder: Path, context: Mapping[str, obj
     return folder / "index.html"
 
 
+def collect_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that the numbers depend on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
 def _fill(folder: Path, results: Mapping[str, Result], context: Mapping[str, object]) -> None:
     (folder / "tables").mkdir(parents=True)
     (folder / "figures").mkdir()
     sections = [write_section(name, result, folder) for name, result in results.items()]
+    tables = {shown["file"]: shown["table"] for one in sections for shown in one["tables"]}
     scalars = {f"{a}/{s}": v for a, r in results.items() for s, v in r.scalars.items()}
+    write_results(folder, tables, scalars, context)
     summary = json.dumps(to_json({**context, "scalars": scalars}), indent=2, allow_nan=False)
     (folder / "summary.json").write_text(summary + "\n", encoding="utf-8")
-    page = _template().render(sections=sections, context=to_json(context))
+    page = _load_template().render(sections=sections, context=to_json(context))
     (folder / "index.html").write_text(page, encoding="utf-8")
 
 
-def _template() -> jinja2.Template:
+def _load_template() -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
-        finalize=_visible,
+        finalize=_escape,
     )
     return environment.get_template("page.html")
 
 
-def _visible(value: object) -> object:
-    """Text of others; what a macro has made of it is safe already."""
+def _escape(value: object) -> object:
+    """Control characters of plain text made visible; output of a macro is safe already."""
     return make_printable(value, lines=True) if type(value) is str else value
+
+
+def write_section(name: str, result: Result, folder: Path) -> dict[str, Any]:
+    """Write tables and figures of one result; return the variables of its section of the page."""
+    return {
+        "id": safe_name(name),
+        "result": result,
+        "about": [text for text in re.split(r"\n\s*\n", result.about) if text.strip()],
+        "tables": [
+            _write_table(key, table, choose_path(folder / "tables", name, key, ".csv"))
+            for key, table in result.tables.items()
+        ],
+        "figures": [
+            {
+                "key": key,
+                "caption": result.captions.get(key, ""),
+                **_write_figure(figure, choose_path(folder / "figures", name, key, ".svg")),
+            }
+            for key, figure in result.figures.items()
+        ],
+    }
+
+
+def _write_table(name: str, table: pd.DataFrame, path: Path) -> dict[str, object]:
+    escape_formulas(table).to_csv(path, index=False)  # pandas writes floats so that they round-trip
+    same, rest = split_constants(table)
+    return {
+        "name": name,
+        "file": path.stem,
+        "table": table,
+        "rows": len(table),
+        "same": same,
+        "columns": list(rest),
+        "numeric": find_numeric(rest),
+        "cells": format_cells(rest.head(ROWS_SHOWN)),
+    }
+
+
+def _write_figure(figure: Figure, path: Path) -> dict[str, object]:
+    svg, png = render_svg(figure), render_png(figure)
+    path.write_bytes(svg)
+    path.with_suffix(".png").write_bytes(png)
+    small = len(svg) < SVG_LIMIT
+    return {
+        "path": f"figures/{path.stem}",
+        "light": data_uri(svg, "svg+xml") if small else data_uri(png, "png"),
+        "dark": data_uri(darken(svg), "svg+xml") if small else None,
+    }
+
+
+_NAME_LIMIT = 200  # bytes; file systems take 255, with endings and prefixes
+_COLLISIONS = 10_000  # names that differ only in characters that a file name may not hold
+
+
+def choose_path(folder: Path, analysis: str, name: str, ending: str) -> Path:
+    """A free path for this name; where it is taken, the name begins with that of the analysis."""
+    names = [name, f"{analysis}-{name}", *(f"{analysis}-{name}-{n}" for n in range(2, _COLLISIONS))]
+    paths = (folder / f"{safe_name(one)}{ending}" for one in names)
+    return next(path for path in paths if not path.exists())
+
+
+def safe_name(name: str) -> str:
+    """File name that stays in its folder, is not hidden, and is short enough for any disk."""
+    safe = re.sub(r"[^\w.-]", "_", name).lstrip(".") or "_"
+    if len(safe.encode()) <= _NAME_LIMIT:
+        return safe
+    short = safe.encode()[:_NAME_LIMIT].decode(errors="ignore")
+    return f"{short}-{hashlib.sha256(name.encode(errors='replace')).hexdigest()[:8]}"
+
+
+def split_constants(table: pd.DataFrame) -> tuple[dict[str, str], pd.DataFrame]:
+    """Columns with the same value in every row, such as the protocol, and the rest of the table.
+
+    Tables of one or two rows, and of constant columns only, stay whole.
+    """
+    same = [c for c in table if len(table) > 2 and table[c].astype(str).nunique() == 1]
+    if len(same) == table.shape[1]:
+        return {}, table
+    return {str(c): format_value(table[c].iloc[0]) for c in same}, table.drop(columns=same)
+
+
+def find_numeric(table: pd.DataFrame) -> list[bool]:
+    """Whether each column holds numbers, which are aligned at the right."""
+    return [pd.api.types.is_numeric_dtype(table[c]) for c in table]
+
+
+def format_cells(table: pd.DataFrame) -> list[list[str]]:
+    """Rows of formatted values."""
+    return [[format_value(value) for value in row] for row in table.itertuples(False, None)]
+
+
+def format_value(value: Any) -> str:
+    """A value for readers: numbers rounded, yes or no, a dash where it is missing."""
+    if value is None or value is pd.NA or value is pd.NaT or value != value:
+        return "\N{EN DASH}"
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if not isinstance(value, float | np.floating):
+        return str(value)
+    number = float(value)
+    if 1 < abs(number) < 1e9 and number.is_integer():
+        return f"{number:.0f}"
+    return f"{number:.3f}" if number == 0 or 1e-3 <= abs(number) < 1e5 else f"{number:.1e}"
+
+
+# The reader's own sans-serif: the fonts that matplotlib names are found on few machines.
+_FONTS = b"-apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'DejaVu Sans', sans-serif"
+
+
+def render_svg(figure: Figure) -> bytes:
+    """SVG of the figure, its text as text in the reader's font."""
+    # XML may not hold control characters, not even escaped ones: a name with one in it would break
+    # the figure.
+    drawn = make_printable(_render(figure, "svg", "Date").decode(), lines=True).encode()
+    return re.sub(rb"'DejaVu Sans'[^;\"]*", _FONTS, drawn)
+
+
+def render_png(figure: Figure) -> bytes:
+    """PNG of the figure."""
+    return _render(figure, "png", "Software")
+
+
+def _render(figure: Figure, form: str, omitted: str) -> bytes:
+    """The file without the field that differs between equal figures: the date, the version."""
+    buffer = io.BytesIO()
+    with mpl.rc_context(STYLE):
+        figure.savefig(buffer, format=form, dpi=200, metadata={omitted: None})
+    return buffer.getvalue()
+
+
+def darken(svg: bytes) -> bytes:
+    """The same figure in the colors of a dark page."""
+    text = re.sub("#[0-9a-f]{6}", lambda color: DARK.get(color[0], color[0]), svg.decode())
+    return text.encode()
+
+
+def data_uri(picture: bytes, form: str) -> str:
+    """Address that holds the picture itself; `form` is "svg+xml" or "png"."""
+    return f"data:image/{form};base64,{base64.b64encode(picture).decode()}"

@@ -25,7 +25,7 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from tff.atomic import write_json
-from tff.report.page import to_json
+from tff.report.results import to_json
 from tff.report.wandb import digest_alias, finish_run, is_reachable, log_artifact, tolerate_errors
 
 log = logging.getLogger(__name__)
