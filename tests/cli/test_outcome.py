@@ -27,7 +27,7 @@ def test_the_reason_within_a_call_is_what_a_sweep_shows(tmp_path):
     assert "nonsense" in found["error"]
 
 
-@pytest.mark.parametrize("text", [GONE, "ended with code 1; its log tells why"])
+@pytest.mark.parametrize("text", [GONE, "exited with code 1; see its log"])
 def test_what_tells_no_reason_replaces_none(tmp_path, text, capsys, monkeypatch):
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     first = ValueError("a.png: damaged image")

@@ -64,7 +64,7 @@ def detector():
 
 
 def train(
-    root, out, ckpt=None, *, kill=None, schedule="plateau", workers=0, steps=1, interrupt=None,
+    root, out, ckpt=None, *, kill=None, schedule="plateau", workers=0, steps=1,
     origin=None, net=detector, callbacks=(), epochs=3, batch_size=4, **trainer,
 ):  # fmt: skip
     """Train, perhaps until killed; what was seen, and the metrics (None when killed)."""
@@ -76,12 +76,13 @@ def train(
         origin=origin or {},
     )  # fmt: skip
     folder, seen = out / "checkpoints", Seen()
-    interrupt = interrupt or Interrupt()
+    last = Last(str(folder), steps=steps)
+    interrupt = Interrupt(last)
     made = [
         interrupt, SeedEachStep(5), seen, *callbacks,
         *([Plateau("val/accuracy", 1, smallest=1e-4)] if schedule == "plateau" else []),
         ModelCheckpoint(folder, "best", "val/loss", mode="min", enable_version_counter=False),
-        Last(str(folder), steps=steps),
+        last,
         *([kill] if kill else []),
     ]  # fmt: skip
     options = {"accelerator": "cpu", "devices": 1, "max_epochs": epochs, "logger": False}
@@ -91,7 +92,8 @@ def train(
         default_root_dir=out,
     )  # fmt: skip
     try:
-        return seen, fit(runner, module, data, ckpt, interrupt)
+        with interrupt:
+            return seen, fit(runner, module, data, ckpt, interrupt)
     except (Killed, ProcessExitedException):
         return seen, None
 

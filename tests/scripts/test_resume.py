@@ -113,7 +113,7 @@ def test_a_job_that_slurm_starts_again_goes_on_by_itself(images, tmp_path, slurm
     again = start(images, f"hydra.run.dir={out}", epochs, **slurm, SLURM_RESTART_COUNT="1")
     code, text = ended(again)
     assert code == 0, text[-4000:]
-    assert "goes on from" in text, text[-4000:]
+    assert "resuming from" in text, text[-4000:]
 
 
 def children(pid):
@@ -247,7 +247,7 @@ def test_a_training_that_is_going_on_is_left_alone(images, tmp_path):
     three.send_signal(signal.SIGTERM)
     code, text = ended(three)
     assert code == 143, text[-4000:]
-    assert "goes on from" in text
+    assert "resuming from" in text
     one.communicate()
 
 

@@ -90,10 +90,11 @@ def train(root, out, analyses, subject=Subject.of, best=(), **options):
     pl.seed_everything(1, verbose=False)
     data = Folder(root=str(root), batch_size=4, size=32, workers=0)
     module = UniversalDetector(tiny.detector(), partial(torch.optim.Adam, lr=1e-3))
-    folder, interrupt = str(out / "checkpoints"), Interrupt()
+    last = Last(folder := str(out / "checkpoints"))
+    interrupt = Interrupt(last)
     made = partial(subject, draws=10, confidence=0.5, batch_size=4)
     callbacks = [
-        interrupt, *best, Last(folder),
+        interrupt, *best, last,
         AnalyzeCheckpoints(analyses, made, 4, folder, **options),
     ]  # fmt: skip
     gloo = {"process_group_backend": "gloo", "timeout": timedelta(seconds=50)}

@@ -70,9 +70,9 @@ def handlers():
     ],
 )  # fmt: skip
 def test_saves_where_it_can_go_on(root, whole, tmp_path, number, hook, count, step):
-    with pytest.raises(StoppedBySignal) as stopped, Interrupt() as interrupt:
+    with pytest.raises(StoppedBySignal) as stopped:
         callbacks = [Send(hook, count, number)]
-        train(root, tmp_path, steps=None, interrupt=interrupt, callbacks=callbacks)
+        train(root, tmp_path, steps=None, callbacks=callbacks)
     assert stopped.value.code == 128 + number
     last = tmp_path / "checkpoints" / "last.ckpt"
     assert read(last)["global_step"] in (step, step + 1)
@@ -91,8 +91,8 @@ def test_saves_where_it_can_go_on(root, whole, tmp_path, number, hook, count, st
 def test_ends_at_once_where_all_is_saved(root, whole, tmp_path, hook, count, step):
     """Whatever follows a checkpoint, such as its analysis, may take long."""
     send = SendLater(hook, count, signal.SIGUSR1)
-    with pytest.raises(StoppedBySignal), Interrupt() as interrupt:
-        train(root, tmp_path, steps=1, interrupt=interrupt, kill=send)
+    with pytest.raises(StoppedBySignal):
+        train(root, tmp_path, steps=1, kill=send)
     assert not send.went_on
     last = tmp_path / "checkpoints" / "last.ckpt"
     assert (read(last)["global_step"] if last.is_file() else None) == step
@@ -102,14 +102,14 @@ def test_ends_at_once_where_all_is_saved(root, whole, tmp_path, hook, count, ste
 
 def test_a_signal_that_got_lost_ends_the_training(root, tmp_path):
     send = Send("on_train_start", 1, signal.SIGINT, swallow=True)
-    with pytest.raises(StoppedBySignal), Interrupt() as interrupt:
-        train(root, tmp_path, interrupt=interrupt, callbacks=[send], epochs=50)
+    with pytest.raises(StoppedBySignal):
+        train(root, tmp_path, callbacks=[send], epochs=50)
     assert send.count == 0
 
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_before_the_training_it_ends_at_once(number):
-    with pytest.raises(StoppedBySignal) as stopped, Interrupt():
+    with pytest.raises(StoppedBySignal) as stopped, Interrupt(None):
         os.kill(os.getpid(), number)
         time.sleep(1)
         pytest.fail("goes on")
@@ -117,28 +117,23 @@ def test_before_the_training_it_ends_at_once(number):
 
 
 def test_handlers_are_as_they_were(root, tmp_path, handlers):
-    with Interrupt() as interrupt:
-        train(root, tmp_path, interrupt=interrupt, epochs=1)
+    train(root, tmp_path, epochs=1)
     assert {number: signal.getsignal(number) for number in SIGNALS} == handlers
 
 
 def test_a_handler_of_others_is_called_after_saving_and_may_go_on(root, tmp_path):
     last, steps = tmp_path / "checkpoints" / "last.ckpt", []
     signal.signal(signal.SIGUSR2, lambda *_: steps.append(read(last)["global_step"]))
-    with Interrupt() as interrupt:
-        callbacks = [Send("on_train_batch_start", 2, signal.SIGUSR2)]
-        _, metrics = train(
-            root, tmp_path, steps=None, interrupt=interrupt, callbacks=callbacks, epochs=1
-        )
+    callbacks = [Send("on_train_batch_start", 2, signal.SIGUSR2)]
+    _, metrics = train(root, tmp_path, steps=None, callbacks=callbacks, epochs=1)
     assert steps == [2]
     assert metrics
 
 
 def test_ignored_signals_stay_ignored(root, tmp_path):
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with Interrupt() as interrupt:
-        callbacks = [Send("on_train_batch_start", 2, signal.SIGINT)]
-        _, metrics = train(root, tmp_path, interrupt=interrupt, callbacks=callbacks, epochs=1)
+    callbacks = [Send("on_train_batch_start", 2, signal.SIGINT)]
+    _, metrics = train(root, tmp_path, callbacks=callbacks, epochs=1)
     assert metrics
 
 
@@ -146,7 +141,7 @@ def test_beside_the_main_thread_nothing_is_listened_to(handlers):
     found = []
 
     def work():
-        with Interrupt():
+        with Interrupt(None):
             found.append({number: signal.getsignal(number) for number in SIGNALS})
 
     thread = threading.Thread(target=work)

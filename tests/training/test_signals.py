@@ -3,10 +3,11 @@
 import os
 import signal
 import time
+from types import SimpleNamespace
 
 import pytest
 
-from tff.training.signals import Signals
+from tff.training.signals import Interrupt
 
 
 def ended(*pauses):
@@ -15,8 +16,8 @@ def ended(*pauses):
     if child == 0:
         try:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            with Signals() as signals:
-                signals.waits = True
+            with Interrupt(None) as interrupt:
+                interrupt.on_train_start(SimpleNamespace(world_size=2), None)
                 for pause in (0, *pauses):
                     time.sleep(pause)
                     os.kill(os.getpid(), signal.SIGINT)
@@ -27,12 +28,12 @@ def ended(*pauses):
 
 
 @pytest.mark.parametrize(
-    ("pauses", "said"), [((), b""), ((0.1,), b""), ((1.2,), b"\nEnds at once.\n")]
+    ("pauses", "said"), [((), b""), ((0.1,), b""), ((1.2,), b"\nExiting at once.\n")]
 )
 def test_a_second_interrupt_ends_at_once_but_its_echo_does_not(pauses, said, capfd):
     """A terminal, and who starts processes, may send the first one twice."""
     assert ended(*pauses) == 130
     told = capfd.readouterr().err.encode()
-    assert told.startswith(b"\nSaves after this step; Ctrl-C once more ends at once.\n")
+    assert told.startswith(b"\nStopping after this step; press Ctrl-C again to exit at once.\n")
     assert told.endswith(said)
-    assert (b"Ends at once" in told) == bool(said)
+    assert (b"Exiting at once" in told) == bool(said)

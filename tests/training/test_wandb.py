@@ -17,7 +17,7 @@ from tests.helpers.wandb_file import kept_in
 
 from tff.report.loggers import log_results
 from tff.training.from_checkpoint import fingerprint
-from tff.training.wandb_logger import finish_loggers, make_logger, sweep_name
+from tff.training.wandb_logger import WeightsAndBiases, finish_loggers, get_sweep_name
 from tff.types import Result
 
 wandb = pytest.importorskip("wandb")
@@ -44,7 +44,7 @@ def offline(monkeypatch):
 
 
 def logger(out, job="train", **options):
-    return make_logger(
+    return WeightsAndBiases(
         "tff", str(out), ["dev"], options.pop("group", None), job=job, config=CONFIG, **options
     )
 
@@ -170,7 +170,7 @@ def test_jobs_of_a_sweep_bear_its_name(tmp_path, monkeypatch):
         node = SimpleNamespace(mode=mode, sweep=SimpleNamespace(dir="outputs/multirun/mine"))
         monkeypatch.setattr(HydraConfig, "initialized", lambda: True)
         monkeypatch.setattr(HydraConfig, "get", lambda: node)
-        return sweep_name()
+        return get_sweep_name()
 
     assert said(RunMode.RUN) is None
     assert said(None) is None
@@ -198,7 +198,9 @@ def test_a_damaged_record_is_told(tmp_path, text):
 
 def test_an_unknown_mode_is_told(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "sometimes")
-    with pytest.raises(ValueError, match="WANDB_MODE=sometimes: set it to online"):
+    with pytest.raises(
+        ValueError, match="WANDB_MODE=sometimes: expected one of online, offline, disabled"
+    ):
         logger(tmp_path).log_metrics({"a": 1.0}, 0)
 
 
@@ -236,7 +238,7 @@ def test_the_death_of_the_service_ends_only_the_logging(tmp_path, results, caplo
         log_results(results, mine, 100)
         finish_loggers([mine])
     told = [record.getMessage() for record in caplog.records]
-    assert sum("logging, which now ends for good, failed" in text for text in told) == 1
+    assert sum("logging stops, since it failed" in text for text in told) == 1
     train(tmp_path / "two")  # the next job of a sweep
     (kept,) = kept_in(tmp_path / "two")
     assert kept.summary["val/ap"] == 0.75

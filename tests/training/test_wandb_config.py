@@ -2,7 +2,7 @@
 
 import pytest
 
-from tff.training.wandb_logger import HIDDEN, finish_loggers, hide_secrets, make_logger
+from tff.training.wandb_logger import HIDDEN, WeightsAndBiases, finish_loggers, hide_secrets
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_no_file_of_a_run_holds_a_secret(tmp_path, secret, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_API_KEY", "f" * 40)
-    mine = make_logger("tff", str(tmp_path), [], None, config={"root": f"/{secret}"})
+    mine = WeightsAndBiases("tff", str(tmp_path), [], None, config={"root": f"/{secret}"})
     mine.log_metrics({"a": 1.0}, 1)
     finish_loggers([mine])
     files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}

@@ -119,7 +119,7 @@ def describe_busy(folder: Path | str) -> str:
 
 
 #: What is said of a process that has told its reason to the terminal only.
-_ENDED = re.compile(r"ended with code \S+; its log tells why$")
+_ENDED = re.compile(r"exited with code \S+; see its log$")
 
 
 def read_result(folder: Path | str) -> dict[str, Any] | None:

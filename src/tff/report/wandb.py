@@ -1,4 +1,4 @@
-"""Files to Weights & Biases; a network that is away fails nothing."""
+"""Artifacts of a run at Weights & Biases; errors of the network are logged and end nothing."""
 
 from __future__ import annotations
 
@@ -15,43 +15,20 @@ from typing import Any
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-PATIENCE = 5.0  # seconds; a server that is there answers within one
-
-
-def is_reachable(url: str, patience: float = PATIENCE) -> bool:
-    """Whether anything answers at an http(s) address, be it with an error.
-
-    Proxies are taken from the environment. Asked before the client library of a service, which
-    tries again for minutes where nothing answers, or for ever.
-
-    Args:
-        url: address of the server.
-        patience: seconds to wait for a connection, and again for an answer.
-    """
-    try:
-        urllib.request.urlopen(url, timeout=patience).close()
-    except urllib.error.HTTPError:  # not found, not allowed: somebody said so
-        return True
-    except urllib.error.URLError as error:
-        # Certificates may be known to the client library by other ways than to Python.
-        return isinstance(error.reason, ssl.SSLError)
-    except (OSError, ValueError):  # no answer in time; no address
-        return False
-    return True
-
-
 log = logging.getLogger(__name__)
+PATIENCE = 5.0  # seconds; a server that works answers within one
 
 
 @contextmanager
-def tolerate_errors(what: str) -> Iterator[None]:
-    """What Weights & Biases fails at is told and goes no further.
+def tolerate_errors(action: str) -> Iterator[None]:
+    """Log errors of Weights & Biases as warnings.
 
     Args:
-        what: is done within, for the warning.
+        action: subject of the warning "... failed (reason)".
 
     Raises:
-        ValueError, TypeError: raised within; not by lost connections, but by a mistake of a caller.
+        ValueError, TypeError: raised within; they come from a mistake of the caller, not from the
+            network.
     """
     try:
         yield
@@ -59,30 +36,28 @@ def tolerate_errors(what: str) -> Iterator[None]:
         raise
     except Exception as error:  # lost connections, processes and timeouts have no common class
         reason = str(error).strip() or type(error).__name__
-        log.warning("Weights & Biases: %s failed (%s)", what, reason)
+        log.warning("Weights & Biases: %s failed (%s)", action, reason)
 
 
-def finish_run(run: Any, code: int = 0) -> None:
-    """End a run and wait for what is being sent, as long as its settings say; never fails.
+def is_reachable(url: str, patience: float = PATIENCE) -> bool:
+    """Whether a server answers at an http(s) address, be it with an error.
+
+    `wandb` itself would try again for minutes, or for ever. Proxies come from the environment.
 
     Args:
-        run: of `wandb.init`.
-        code: 0 shows it as finished, anything else as failed.
+        url: address of the server.
+        patience: seconds to wait for a connection, and again for an answer.
     """
-    import wandb  # slow, and needed by this logger only
-
-    ended = False
-    with tolerate_errors("ending the run"):
-        try:
-            run.finish(code)
-        except TimeoutError:
-            folder = Path(run.settings.sync_dir)
-            log.warning("Weights & Biases did not take all in time; later: wandb sync %s", folder)
-        ended = True
-    if not ended:  # the process behind it is gone; the next run of this one needs another
-        with suppress(Exception):
-            wandb.teardown()
-        wandb.run = None
+    try:
+        urllib.request.urlopen(url, timeout=patience).close()
+    except urllib.error.HTTPError:  # such as 404: the server has answered
+        return True
+    except urllib.error.URLError as error:
+        # wandb may know certificates that Python does not know.
+        return isinstance(error.reason, ssl.SSLError)
+    except (OSError, ValueError):  # no answer in time; no address
+        return False
+    return True
 
 
 @rank_zero_only
@@ -96,23 +71,23 @@ def log_artifact(
 ) -> None:
     """Log files as the next version of the artifact KIND-ID, where ID is that of the run.
 
-    They are copied into the folder of the run at once, so that they may change and that a run
-    kept offline holds all that it will send.
+    They are copied to the folder of the run at once: they may change later, and an offline run
+    holds all that it will send.
 
     Args:
-        logger: whose run the artifact belongs to.
+        logger: of the run.
         kind: type of the artifact, and the first part of its name.
         files: name within the artifact -> path of a file or folder.
-        metadata: what is told of the version.
+        metadata: of the version.
         aliases: names of the version besides "latest".
-        limit: a file of more bytes is not copied; its path and checksum are logged.
+        limit: bytes; of a larger file, path and checksum are logged and no copy.
     """
-    import wandb  # slow, and needed by this logger only
+    import wandb  # takes seconds, and few runs need it
 
     with tolerate_errors(f"logging the {kind}"):
         run = logger.experiment
         artifact = wandb.Artifact(f"{kind}-{run.id}", type=kind, metadata=dict(metadata))
-        with _staged(Path(run.dir).parent):
+        with _stage_in(Path(run.dir).parent):
             for name, path in files.items():
                 if path.is_dir():
                     artifact.add_dir(str(path), name=name, skip_cache=True)
@@ -124,8 +99,8 @@ def log_artifact(
 
 
 @contextmanager
-def _staged(folder: Path) -> Iterator[None]:
-    """Copies go to a folder of the run, not into the home folder, which may be full or closed."""
+def _stage_in(folder: Path) -> Iterator[None]:
+    """Copy to a folder, not to the home folder, which may be full or read-only."""
     before = os.environ.get("WANDB_DATA_DIR")
     os.environ["WANDB_DATA_DIR"] = before or str(folder)
     try:
@@ -137,28 +112,42 @@ def _staged(folder: Path) -> Iterator[None]:
 
 @rank_zero_only
 def link_checkpoint(logger: WandbLogger, checkpoint: str) -> None:
-    """Say that what follows was made from a checkpoint that the same run has logged.
+    """Mark a checkpoint that the same run has logged as the input of what follows.
 
-    Says nothing where that cannot be said: offline, or when the run never logged that checkpoint.
-    The artifacts name it in their metadata in any case.
+    Does nothing offline. The artifacts name the checkpoint in their metadata in any case.
 
     Args:
-        logger: whose run used it.
-        checkpoint: its fingerprint, `best.ckpt sha256:0123456789ab`.
+        logger: of the run.
+        checkpoint: fingerprint, such as `best.ckpt sha256:0123456789ab`.
     """
-    import wandb
-
+    run: Any = logger.experiment
+    if run.offline or run.disabled or not is_reachable(run.settings.base_url):
+        return
     with tolerate_errors("linking the checkpoint"):
-        run: Any = logger.experiment
-        if run.offline or run.disabled or not is_reachable(run.settings.base_url):
-            return
-        name = f"checkpoint-{run.id}:{digest_alias(checkpoint)}"
+        name = f"checkpoint-{run.id}:{checkpoint.rpartition(':')[2]}"
         try:
             run.use_artifact(name, type="checkpoint")
-        except (wandb.Error, ValueError) as error:
-            log.info("%s: not linked at Weights & Biases (%s)", name, error)
+        except ValueError as error:  # the run has not logged this checkpoint
+            log.info("Weights & Biases: %s is not linked (%s)", name, error)
 
 
-def digest_alias(checkpoint: str) -> str:
-    """The alias of a checkpoint's version: the digest in its fingerprint."""
-    return checkpoint.rpartition(":")[2]
+def finish_run(run: Any, exit_code: int = 0) -> None:
+    """Finish a run; wait for uploads as long as its settings say, and never fail.
+
+    Args:
+        run: as `wandb.init` returns it.
+        exit_code: 0 shows the run as finished, anything else as failed.
+    """
+    import wandb  # takes seconds, and few runs need it
+
+    with tolerate_errors("finishing the run"):
+        try:
+            run.finish(exit_code)
+        except TimeoutError:
+            folder = Path(run.settings.sync_dir)
+            log.warning("Weights & Biases: not all was sent in time; later: wandb sync %s", folder)
+        return
+    # Its service has died; the next run of this process needs another one.
+    with suppress(Exception):
+        wandb.teardown()
+    wandb.run = None

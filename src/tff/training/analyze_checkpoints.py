@@ -18,6 +18,7 @@ from tff.analyses.engine.subject import Subject, TooFewImagesError
 from tff.distributed import guard_collectives
 from tff.report import loggers
 from tff.report.page import collect_versions, write
+from tff.training.signals import stop_if_signaled
 from tff.types import Result
 
 log = logging.getLogger(__name__)
@@ -61,8 +62,6 @@ class AnalyzeCheckpoints(Checkpoint):
         self.analyses, self.subject = analyses, subject
         self.images, self.dirpath = images, Path(dirpath)
         self.every_n, self.on_error = every_n, on_error
-        #: Called with the trainer before each analysis, on all processes; may end the training.
-        self.between: Callable[[Trainer], None] = _nothing
         self._saves = 0
         self._saved = self._analysed = -1
         self._began = time.monotonic()
@@ -157,7 +156,7 @@ class AnalyzeCheckpoints(Checkpoint):
         except Exception as error:
             results = {"analysis": self._failed(f"checkpoint of step {step}", error)}
         else:
-            results = run(self.analyses, subject, self._failed, partial(self.between, trainer))
+            results = run(self.analyses, subject, self._failed, partial(stop_if_signaled, trainer))
             protocol = subject.protocol
         cost = self._cost(began)
         try:
@@ -195,7 +194,3 @@ class AnalyzeCheckpoints(Checkpoint):
             raise error
         log.error("analysis failed, training goes on: %s", text, exc_info=error)
         return Result(f"{name} FAILED", alarms=[f"{name} failed ({type(error).__name__}): {error}"])
-
-
-def _nothing(trainer: Trainer) -> None:
-    """Where nobody wants to look between analyses."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +73,8 @@ class Last(Checkpoint):
                 raise ValueError(f"callbacks.last.{name}={value}: must be above 0, or null")
         self.path = Path(dirpath) / "last.ckpt"
         self.minutes, self.steps = minutes, steps
-        #: Called with the trainer after each checkpoint that was due, when all is saved.
-        self.then: Callable[[Trainer], None] | None = None
+        #: Number of checkpoints written.
+        self.written = 0
         self._before = 0
         self._when = time.monotonic()
         self._validation_follows = False
@@ -87,6 +86,7 @@ class Last(Checkpoint):
         self._validation_follows = validation_follows
         trainer.save_checkpoint(self.path, weights_only=False)
         self._validation_follows, self._when = False, time.monotonic()
+        self.written += 1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The clock starts; the loader goes on where it was, too.
@@ -105,7 +105,6 @@ class Last(Checkpoint):
         step = trainer.global_step
         if step != self._before and self._due(trainer, step):
             self.save(trainer, is_validation_due(trainer))
-            self._tell(trainer)
 
     def _due(self, trainer: Trainer, step: int) -> bool:
         if self.steps and step % self.steps == 0:
@@ -118,11 +117,6 @@ class Last(Checkpoint):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write after the validation, if there was one, and after the best checkpoint."""
         self.save(trainer)
-        self._tell(trainer)
-
-    def _tell(self, trainer: Trainer) -> None:
-        if self.then:
-            self.then(trainer)
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]

@@ -41,7 +41,7 @@ def fit(
         Stopped: by a signal, after saving.
     """
     if interrupt:
-        interrupt.launcher = trainer.strategy.launcher
+        interrupt.forward_to(trainer.strategy.launcher)
     try:
         trainer.fit(module, data, ckpt_path=ckpt, weights_only=True)
     except ProcessException as error:  # of a process that was started for the training

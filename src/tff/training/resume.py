@@ -93,7 +93,7 @@ def find_newest(folder: Path) -> Path | None:
     if not steps:
         return None
     found = max(steps, key=lambda path: steps[path])
-    log.warning("goes on from %s (step %d)", found, steps[found])
+    log.warning("resuming from %s (step %d)", found, steps[found])
     return found
 
 

@@ -1,4 +1,4 @@
-"""Signals: save, requeue, stop all processes."""
+"""Stopping a training by a signal: save, requeue the job under SLURM, end all processes."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch.distributed import ReduceOp, all_reduce
 
-from tff.training.analyze_checkpoints import AnalyzeCheckpoints
 from tff.training.checkpointing import Last, is_validation_due
 
+log = logging.getLogger(__name__)
 #: Ctrl-C; the end of a job; and what clusters send before the time of a job is up.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class StoppedBySignal(SystemExit):
-    """A signal has ended the training; all that matters is saved.
+    """A signal has stopped the training, which is saved.
 
     Args:
         number: of the signal.
-        quiet: exit with 0. Who starts processes kills all of them when another one than the first
-            ends otherwise.
+        quiet: exit with 0. Whoever starts processes kills all of them when another one than the
+            first exits otherwise.
     """
 
     def __init__(self, number: int, quiet: bool = False) -> None:
@@ -39,34 +39,193 @@ class StoppedBySignal(SystemExit):
         self.number = number
 
 
-def trains_in_children(launcher: Any) -> bool:
-    """Whether processes that Lightning has spawned do the training, and this one only waits.
+class Interrupt(Callback):
+    """Stops a training on a signal, at the next point from which it can be resumed.
+
+    Such points are the end of an optimizer step, each batch of a validation (which is then run
+    again), the time between two analyses, and any moment at which a checkpoint holds all steps. All
+    processes agree on the point. A second Ctrl-C exits at once. A handler that was there before,
+    such as that of submitit, is called after saving, and may let the training continue.
+
+    It is also a context, around all that may take long: outside of the training, where there is
+    nothing to save, a signal ends the run directly. In processes that are spawned, signals are
+    handled from the moment at which it is unpickled.
 
     Args:
-        launcher: of the strategy. One that starts scripts trains in this process as well.
+        last: writes the checkpoint from which a training is resumed; None: nothing is saved.
     """
-    procs = getattr(launcher, "procs", None) or ()
-    return any(isinstance(process, BaseProcess) and process.is_alive() for process in procs)
+
+    def __init__(self, last: Last | None) -> None:
+        self.last = last
+        #: The signal that has arrived; 0: none.
+        self.number = 0
+        self._arrived = 0.0
+        self._former: dict[int, Any] = {}
+        self._pid = os.getpid()
+        self._launcher: Any = None
+        self._trains = self._several = False
+        self._step = 0
+        #: How many checkpoints were written when this batch began; None: nothing is to be saved.
+        self._written: int | None = None
+
+    # The context: handlers of this process.
+
+    def __enter__(self) -> Self:
+        self._listen()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        for number, former in self._former.items():
+            signal.signal(number, former)
+        self._former = {}
+        if kind is None and self.number:
+            raise StoppedBySignal(self.number)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_launcher": None, "_former": {}, "number": 0}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if os.getpid() != self._pid:  # spawned; a signal may arrive before its training begins
+            self._listen()
+
+    def forward_to(self, launcher: Any) -> None:
+        """Forward signals to the processes that a launcher of Lightning has spawned to train.
+
+        Args:
+            launcher: of the strategy. One that starts scripts trains in this process as well.
+        """
+        self._launcher = launcher
+
+    def _listen(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return  # Python allows it in the main thread only
+        self._pid = os.getpid()
+        for number in SIGNALS:
+            former = signal.getsignal(number)
+            if former is not signal.SIG_IGN and former is not None:
+                self._former[number] = former
+                signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._pid or not self._former:
+            # A forked process without handlers of its own, or Lightning has restored this one.
+            if number == signal.SIGTERM or not self._former:
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+            return
+        if number == self.number == signal.SIGINT and time.monotonic() - self._arrived > 1:
+            os.write(2, b"\nExiting at once.\n")
+            os._exit(128 + number)
+        if not self.number:
+            self.number, self._arrived = number, time.monotonic()
+        if self._trains and (self._several or not self._is_saved()):
+            again = b"; press Ctrl-C again to exit at once" if number == signal.SIGINT else b""
+            os.write(2, b"\nStopping after this step" + again + b".\n")
+        elif _trains_in_children(self._launcher):
+            self._launcher.kill(number)  # they save, and `fit` sees their end
+        elif not self._hand_over(number, frame):
+            _kill_children()
+            if int(os.environ.get("SLURM_PROCID", 0)) == 0:
+                requeue(number)
+            raise StoppedBySignal(number)
+
+    def _hand_over(self, number: int, frame: FrameType | None = None) -> bool:
+        """Call the former handler; whether there is one that lets the training continue."""
+        former = self._former.get(number)
+        if not callable(former) or former is signal.default_int_handler:
+            return False
+        self.number = 0
+        former(number, frame)
+        return True
+
+    # The callback: points at which the training may stop.
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Keep Lightning from handling signals.
+
+        On SIGTERM it would end without a checkpoint; and its handler communicates with the other
+        processes, so it would wait for those that have not got the signal.
+        """
+        trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """From here on processes wait for each other; there is nothing to save yet."""
+        self._trains, self._several, self._written = True, trainer.world_size > 1, None
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        """Stop before the batch if all is saved, such as after the last epoch's checkpoint."""
+        if self._is_saved():
+            self._check(trainer)
+        self._step = trainer.global_step
+        self._written = self.last.written if self.last else 0
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Stop after an optimizer step, not while gradients are accumulated."""
+        if trainer.global_step != self._step:
+            self._check(trainer)
+
+    def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Stop in a validation; several processes do not, since their batches differ in number."""
+        if self._trains and not self._several and not trainer.sanity_checking:
+            self._check(trainer, in_validation=True)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop after the training, too: all is saved, but an analysis may follow."""
+        self._written = None
+        self._check(trainer)
+        self._trains = False
+
+    def on_exception(self, *_: Any) -> None:
+        """Save nothing after an error."""
+        self._trains = False
+
+    def check_between(self, trainer: Trainer) -> None:
+        """Stop between two analyses; after a validation, only if no validation would run twice."""
+        if self._is_saved() or not trainer.validating:
+            self._check(trainer)
+
+    def _is_saved(self) -> bool:
+        """Whether a checkpoint holds all that was trained."""
+        return self._written is None or (
+            self.last is not None and self.last.written > self._written
+        )
+
+    def _check(self, trainer: Trainer, in_validation: bool = False) -> None:
+        """If a signal has arrived in any process: save what is not saved, and stop in all."""
+        number = self._agree_on_signal(trainer)
+        if not number:
+            return
+        if self.last and not self._is_saved():
+            self.last.save(trainer, in_validation or is_validation_due(trainer))
+        if self._hand_over(number):
+            return
+        self._trains = False
+        if trainer.is_global_zero:
+            requeue(number)
+        raise StoppedBySignal(number, quiet=not trainer.is_global_zero)
+
+    def _agree_on_signal(self, trainer: Trainer) -> int:
+        if trainer.world_size == 1:
+            return self.number
+        number = torch.tensor(self.number, device=trainer.strategy.root_device)
+        all_reduce(number, op=ReduceOp.MAX)
+        return int(number)
 
 
-def kill_children() -> None:
-    """End those that were spawned: Python would wait for them, and they for each other.
-
-    Nothing is lost with them: what is written is written beside and renamed. Workers of a loader
-    end with it.
-    """
-    for process in multiprocessing.active_children():
-        if not process.daemon:
-            process.kill()
-
-
-log = logging.getLogger(__name__)
+def stop_if_signaled(trainer: Trainer) -> None:
+    """Stop a training here if a signal has arrived, on all processes; for what takes long."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Interrupt):
+            callback.check_between(trainer)
 
 
 def requeue(number: int, environ: Mapping[str, str] = os.environ) -> bool:
-    """`scontrol requeue` for SIGUSR1 and SIGUSR2 in a job; whether SLURM has agreed.
+    """Call `scontrol requeue` if SIGUSR1 or SIGUSR2 was sent to a job; whether SLURM has agreed.
 
-    SIGTERM means that someone wants the job to end, and a shell that SLURM has given is no job.
+    SIGTERM means that somebody wants the job to end, and an interactive shell is no job.
     """
     job = environ.get("SLURM_JOB_ID")
     if number not in (signal.SIGUSR1, signal.SIGUSR2) or not job:
@@ -81,9 +240,9 @@ def requeue(number: int, environ: Mapping[str, str] = os.environ) -> bool:
     except OSError as error:
         problem = str(error)
     if problem is None:
-        log.warning("job %s is queued again", job)
+        log.warning("job %s is requeued", job)
     else:
-        log.error("job %s cannot be queued again (%s): start it with resume=auto", job, problem)
+        log.error("job %s cannot be requeued (%s): start it with resume=auto", job, problem)
     return problem is None
 
 
@@ -92,195 +251,17 @@ def was_requeued(environ: Mapping[str, str] = os.environ) -> bool:
     return int(environ.get("SLURM_RESTART_COUNT") or 0) > 0
 
 
-class Signals:
-    """Listens to signals, in this process and in those that are started with it.
+def _trains_in_children(launcher: Any) -> bool:
+    """Whether processes that Lightning has spawned do the training, and this one only waits."""
+    processes = getattr(launcher, "procs", None) or ()
+    return any(isinstance(p, BaseProcess) and p.is_alive() for p in processes)
 
-    Where `waits` is set, a signal is noted in `number` for who completes a step to act on; a second
-    Ctrl-C ends at once. Elsewhere there is nothing to save, and a signal ends the run directly. A
-    handler that was there before, such as submitit's, is called then and may go on.
 
-    Use as a context around all that may take long.
+def _kill_children() -> None:
+    """Kill spawned processes: Python would wait for them, and they for each other.
+
+    Nothing is lost: files are written atomically. Workers of a loader end with their process.
     """
-
-    def __init__(self) -> None:
-        self.number = 0
-        #: Starts the processes of the training; None where this is the only one.
-        self.launcher: Any = None
-        self._former: dict[int, Any] = {}
-        self._when, self._pid = 0.0, os.getpid()
-        self._entered = False
-        #: Whether a step is being made that has to be completed.
-        self.waits = False
-
-    def __getstate__(self) -> dict[str, Any]:
-        """A process that is started listens for itself."""
-        return {**self.__dict__, "launcher": None, "_former": {}, "number": 0, "_entered": False}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """It does so as early as it can: a signal may come before its training begins."""
-        self.__dict__.update(state)
-        if os.getpid() != self._pid:
-            self.listen()
-
-    def __enter__(self) -> Self:
-        self._entered = True
-        self.listen()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
-        self._entered = False
-        self.ignore()
-        if kind is None and self.number:
-            raise StoppedBySignal(self.number)
-
-    def listen(self) -> None:
-        """Take over from the handlers of before, once."""
-        if threading.current_thread() is not threading.main_thread():
-            return  # Python allows it nowhere else
-        self._pid = os.getpid()
-        for number in SIGNALS:
-            now = signal.getsignal(number)
-            if now is not signal.SIG_IGN and now is not None:
-                self._former.setdefault(number, now)
-                signal.signal(number, self._note)
-
-    def ignore(self) -> None:
-        """Give back to the handlers of before."""
-        for number, former in self._former.items():
-            signal.signal(number, former)
-        self._former = {}
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._pid or not self._former:
-            # A child that has not set its own, or Lightning has put this back after all was over.
-            if number == signal.SIGTERM or not self._former:
-                signal.signal(number, signal.SIG_DFL)
-                os.kill(os.getpid(), number)
-            return
-        if number == self.number == signal.SIGINT and time.monotonic() - self._when > 1:
-            os.write(2, b"\nEnds at once.\n")
-            os._exit(128 + number)
-        if not self.number:
-            self.number, self._when = number, time.monotonic()
-        if self.waits:
-            again = b"; Ctrl-C once more ends at once" if number == signal.SIGINT else b""
-            os.write(2, b"\nSaves after this step" + again + b".\n")
-        elif trains_in_children(self.launcher):
-            self.launcher.kill(number)  # they save, and their end is seen in `fit`
-        elif not self.handed_over(number, frame):
-            kill_children()
-            if int(os.environ.get("SLURM_PROCID", 0)) == 0:
-                requeue(number)
-            raise StoppedBySignal(number)
-
-    def handed_over(self, number: int, frame: FrameType | None) -> bool:
-        """Whether a former handler takes care, and the training may go on."""
-        former = self._former.get(number)
-        if not callable(former) or former is signal.default_int_handler:
-            return False
-        self.number = 0
-        former(number, frame)
-        return True
-
-
-class Interrupt(Signals, Callback):
-    """Note a signal when it comes, and act on it where a training can be taken up again.
-
-    That is after a step of the optimizer, in a validation (which is then run once more), between
-    analyses, and wherever all is saved. All processes agree on the moment. A handler that was there
-    before the training is called after saving.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._before = 0
-        #: Whether the checkpoint to go on from holds all that was trained.
-        self._saved = True
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Listen in this process; look after each checkpoint, and between analyses."""
-        self.listen()
-        # Lightning would take SIGTERM, end without a checkpoint, and, since its handler exchanges
-        # something with the other processes, wait for them if they have not got the signal.
-        trainer._signal_connector.register_signal_handlers = _nothing  # type: ignore[method-assign]
-        for callback in trainer.checkpoint_callbacks:
-            if isinstance(callback, Last):
-                callback.then = self._after_saving
-            elif isinstance(callback, AnalyzeCheckpoints):
-                callback.between = self._between_analyses
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """From here on processes wait for each other; there is nothing to save yet."""
-        self._saved, self.waits = True, trainer.world_size > 1
-
-    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
-        """Remember the step, to see whether this batch completes one; it will be to be saved."""
-        self._before = trainer.global_step
-        self._saved, self.waits = False, True
-
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """After a step."""
-        if trainer.global_step != self._before:
-            self._look(trainer)
-
-    def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """In a validation; several processes do not ask, since their batches differ in number."""
-        if trainer.world_size == 1 and self.waits and not trainer.sanity_checking:
-            self._look(trainer, validating=True)
-
-    def _after_saving(self, trainer: Trainer) -> None:
-        self._saved = True
-        self._look(trainer)
-        # Until the next step begins, neither an analysis nor a validation need be waited for.
-        self.waits = trainer.world_size > 1
-
-    def _between_analyses(self, trainer: Trainer) -> None:
-        """Not after a validation that is in no checkpoint: run again, it would count twice."""
-        if self._saved or not trainer.validating:
-            self._look(trainer)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Nothing is left to save; a signal since the last step still counts."""
-        self._saved = True
-        self._look(trainer)
-        self.waits = False
-
-    def teardown(self, *_: Any, **__: Any) -> None:
-        """Listen no longer, unless there is a context that does."""
-        if not self._entered:
-            self.ignore()
-
-    def on_exception(self, *_: Any) -> None:
-        """As `teardown`, which Lightning leaves out then."""
-        self.waits = False
-        self.teardown()
-
-    def _look(self, trainer: Trainer, validating: bool = False) -> None:
-        """Has any process got a signal? Then save what is not, and end, all of them here."""
-        number = self._agreed(trainer)
-        if not number:
-            return
-        if not self._saved:
-            again = validating or is_validation_due(trainer)
-            for callback in trainer.checkpoint_callbacks:
-                if isinstance(callback, Last):
-                    callback.save(trainer, validation_follows=again)
-        if self.handed_over(number, None):
-            return
-        self.waits = False
-        if trainer.is_global_zero:
-            requeue(number)
-        raise StoppedBySignal(number, quiet=not trainer.is_global_zero)
-
-    def _agreed(self, trainer: Trainer) -> int:
-        if trainer.world_size == 1:
-            return self.number
-        number = torch.tensor(self.number, device=trainer.strategy.root_device)
-        all_reduce(number, op=ReduceOp.MAX)
-        return int(number)
-
-
-def _nothing() -> None:
-    """In place of Lightning's handlers."""
+    for process in multiprocessing.active_children():
+        if not process.daemon:
+            process.kill()

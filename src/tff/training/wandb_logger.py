@@ -8,10 +8,7 @@ import os
 import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
 from netrc import NetrcParseError, netrc
-from os import environ
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,277 +22,116 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from tff.atomic import write_json
+from tff.options import one_of
 from tff.report.results import to_json
-from tff.report.wandb import digest_alias, finish_run, is_reachable, log_artifact, tolerate_errors
+from tff.report.wandb import finish_run, is_reachable, log_artifact, tolerate_errors
 
 log = logging.getLogger(__name__)
-
-#: Where `wandb` keeps the address of its service.
-SERVICE = "WANDB_SERVICE"
-# The older names, and those of today.
-MODES = {
-    "": "online",
-    "run": "online",
-    "online": "online",
-    "shared": "shared",
-    "dryrun": "offline",
-    "offline": "offline",
-    "disabled": "disabled",
-}
-
-
-def choose_mode() -> str:
-    """The mode for `wandb.init`, found without asking anybody and within seconds.
-
-    WANDB_MODE decides; without it a configured account means online, and none means offline. Where
-    an account is missing or its server does not answer, a run is kept offline whatever was said.
-
-    Raises:
-        ValueError: WANDB_MODE is none of its words.
-    """
-    said = os.environ.get("WANDB_MODE", "")
-    if said not in MODES:
-        raise ValueError(f"WANDB_MODE={said}: set it to online, offline or disabled, or unset it")
-    if MODES[said] in ("offline", "disabled"):
-        return MODES[said]
-    import wandb  # takes seconds, and only those who ask for it need it
-
-    server = wandb.setup().settings.base_url
-    if not _account(server):
-        if said:
-            log.warning("WANDB_MODE=%s, but there is no account: the run is kept offline.", said)
-        return "offline"
-    # Before wandb looks whether the key is right, for which it waits much longer.
-    if not is_reachable(server):
-        log.warning("Weights & Biases: %s does not answer; the run is kept offline.", server)
-        return "offline"
-    return MODES[said]
-
-
-def forget_dead_service() -> None:
-    """Forget the service of a process that has ended, which `wandb` would fail to reach.
-
-    A process that logs leaves its address to all that it starts.
-    """
-    if SERVICE not in os.environ:
-        return
-    import wandb
-
-    try:
-        wandb.setup()
-    except Exception as error:  # the class is private, and so is that of a broken address
-        log.warning("Weights & Biases: %s; another service is started.", error)
-        os.environ.pop(SERVICE, None)
-
-
-def _account(server: str) -> bool:
-    """Whether `wandb login` was run for a server, or a key or token is set."""
-    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
-        return True
-    try:
-        known = netrc(os.environ.get("NETRC") or None)
-    except (OSError, NetrcParseError):
-        return False
-    return known.authenticators(urlsplit(server).hostname or "") is not None
-
-
-_SECRET = re.compile(r"(^|_)(key|token|secret|password|passwd|credentials?)s?$", re.IGNORECASE)
-_LOGIN = re.compile(r"(?<=://)[^/@\s]+@")  # https://user:password@host
-_SHORTEST = 6  # a shorter value of a variable would be found in any text
-HIDDEN = "(hidden)"
-
-
-def hide_secrets(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration in plain containers, its secrets hidden.
-
-    Hidden are the values of options whose name ends with key, token, secret, password or
-    credentials, the values of environment variables of such names wherever they appear, and what
-    stands before the @ of an address.
-    """
-    secrets = sorted(
-        (v for k, v in os.environ.items() if _SECRET.search(k) and len(v) >= _SHORTEST),
-        key=len,
-        reverse=True,
-    )
-    shown = _shown(to_json(config), secrets)
-    return shown if isinstance(shown, dict) else {}
-
-
-def _shown(value: Any, secrets: list[str]) -> Any:
-    if isinstance(value, dict):
-        return {
-            _text(key, secrets): HIDDEN
-            if isinstance(item, str) and item and _SECRET.search(key)
-            else _shown(item, secrets)
-            for key, item in value.items()
-        }
-    if isinstance(value, list):
-        return [_shown(item, secrets) for item in value]
-    return _text(value, secrets) if isinstance(value, str) else value
-
-
-def _text(text: str, secrets: list[str]) -> str:
-    for secret in secrets:
-        text = text.replace(secret, HIDDEN)
-    return _LOGIN.sub(f"{HIDDEN}@", text)
-
-
-NAME = "wandb-run.json"
-
-
-@dataclass(frozen=True)
-class RunRecord:
-    """What it takes to find a run again.
-
-    Attributes:
-        id: unique in its project.
-        project: where the run is.
-        entity: user or team; None: the one of the account.
-        group: runs of one sweep share it.
-    """
-
-    id: str
-    project: str
-    entity: str | None = None
-    group: str | None = None
-
-    def write(self, folder: Path) -> None:
-        """Keep it in a folder, where an older record is replaced."""
-        write_json(folder / NAME, asdict(self))
-
-
-def read_record(folder: Path) -> RunRecord | None:
-    """The record in a folder; None where there is none.
-
-    Raises:
-        ValueError: there is a file of that name, which is no record.
-    """
-    path = folder / NAME
-    try:
-        record = RunRecord(**json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError) as error:
-        raise _damaged(path, error) from None
-    names = (record.entity or "", record.group or "")
-    if not all(isinstance(text, str) for text in (record.id, record.project, *names)):
-        raise _damaged(path, "its values are no texts")
-    if not record.id or not record.project:
-        raise _damaged(path, "id or project is empty")
-    return record
-
-
-def _damaged(path: Path, why: object) -> ValueError:
-    return ValueError(
-        f"{path}: does not name a run at Weights & Biases ({why}); restore it, or delete it to "
-        "begin a new run"
-    )
-
-
-def record_of_checkpoint(ckpt: str | Path) -> RunRecord | None:
-    """The record of the training that a checkpoint comes from.
-
-    Looked for beside the checkpoint and in the two folders above, the nearest first; None where
-    the training was not logged there.
-
-    Raises:
-        ValueError: a record that was found is damaged.
-    """
-    path = Path(ckpt).expanduser().resolve()
-    return next(filter(None, map(read_record, list(path.parents)[:3])), None)
-
-
-def step_of(ckpt: str | Path) -> int | None:
-    """The step of the training at which a checkpoint was saved; None where it does not say.
-
-    Does not judge the file: those who read its weights do.
-    """
-    try:
-        # Mapped, so that the weights stay on the disk.
-        path = Path(ckpt).expanduser()
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception:  # an older format, safetensors, code: torch raises nearly anything
-        return None
-    step = content.get("global_step") if isinstance(content, dict) else None
-    return step if isinstance(step, int) else None
+#: File in the folder of a training: `id`, `project`, `entity` and `group` of its run.
+RECORD = "wandb-run.json"
+MODES = ("online", "offline", "disabled", "shared", "run", "dryrun")
 
 
 class WeightsAndBiases(WandbLogger):
-    """One run for a training, its restarts and its analyses.
+    """Lightning's logger, for a run that a training shares with its restarts and its analyses.
 
-    Nothing happens before the first value is logged, and nothing at all in other processes than
-    the first: no file, no network, no import of `wandb`.
+    A training continues the run that its folder names in `wandb-run.json`, an analysis the run of
+    the training that wrote its checkpoint. An analysis of several checkpoints, or of one whose
+    training was not logged, gets a run of its own, of job type "analysis".
+
+    The run starts with the first value that is logged, on rank zero alone: before, and on other
+    ranks, there is no file, no network and no import of `wandb`. Without an account, or where the
+    server does not answer, the run is offline. An error of the service ends the logging, not the
+    training.
 
     Args:
-        folder: the run is kept in FOLDER/wandb; exists or is made.
-        joined: the run to go on with; None begins a new one.
-        step: of the training; results that come without one belong to it.
-        job: what logs; its configuration is kept under this name.
-        training: whether it is the training itself, which keeps the record of the run in the
-            folder for others to join and logs its best checkpoint in the end.
-        config: configuration of the job; secrets in it are hidden.
+        project: of a new run; a run that is continued stays in its own.
+        save_dir: output folder of the job; files go to SAVE_DIR/wandb.
+        tags: of a training or a new run.
+        group: name that runs share; None: that of the sweep, if there is one; "": none.
+        entity: user or team; None: the default of the account.
+        name: of a new run in the list of runs; None: chosen by Weights & Biases.
+        job: "train" for a training, else an analysis; the configuration is logged under this name.
+        ckpt: checkpoint of an analysis, or several.
+        join: False starts a new run in any case.
+        config: configuration of the job, logged with its secrets hidden.
         checkpoint: log the best checkpoint at the end of a training.
         upload_limit: bytes; of a larger checkpoint only path and checksum are logged.
-        init_timeout: seconds until a server that does not answer is given up.
-        finish_timeout: seconds that the end waits for what is still to be sent; the rest stays in
-            the folder.
-        options: of `wandb.init`.
+        init_timeout: seconds to wait for the server at the start.
+        finish_timeout: seconds to wait for uploads at the end; the rest stays in the folder.
+
+    Raises:
+        ValueError: `wandb-run.json` is damaged, or WANDB_MODE is unknown.
     """
 
     def __init__(
         self,
-        folder: str,
-        joined: RunRecord | None,
+        project: str,
+        save_dir: str,
+        tags: Sequence[str],
+        group: str | None,
         *,
-        step: int | None = None,
+        entity: str | None = None,
+        name: str | None = None,
         job: str = "train",
-        training: bool = True,
+        ckpt: str | Sequence[str] | None = None,
+        join: bool = True,
         config: Mapping[str, Any] | None = None,
         checkpoint: bool = True,
         upload_limit: float = 1e9,
         init_timeout: float = 20,
         finish_timeout: float = 120,
-        **options: Any,
     ) -> None:
-        if joined is not None:
-            options |= {"id": joined.id, "project": joined.project, "entity": joined.entity}
-        super().__init__(save_dir=folder, **options)
-        self._folder, self._joined, self._step = Path(folder), joined, step
-        self._job, self._training, self._config = job, training, hide_secrets(config or {})
-        self._checkpoint, self._limit = training and checkpoint, upload_limit
-        self._timeouts = init_timeout, finish_timeout
-        self._best = self._folder / "checkpoints" / "best.ckpt"
-        self._score: dict[str, object] = {}
-        self._lost, self._exit = False, 0
-        self._wandb_init.pop("anonymous")  # no longer an option, and warned of
+        one_of(MODES).require("WANDB_MODE", os.environ.get("WANDB_MODE") or "online")
+        self._folder, self._training, self._job = Path(save_dir), job == "train", job
+        ckpts = [ckpt] if isinstance(ckpt, str) else list(ckpt or ())
+        folders = [self._folder]
+        self._step: int | None = None  # of values that are logged without one
+        if ckpts and not self._training:
+            folders = list(Path(ckpts[0]).expanduser().resolve().parents)[:3]
+            self._step = read_step(ckpts[0]) if len(ckpts) == 1 else None
+        record: dict[str, str | None] = {}
+        if join and (self._training or len(ckpts) <= 1):
+            record = next(filter(None, map(read_record, folders)), {})
+        if group is None:
+            group = record["group"] if record else get_sweep_name()
+        run: dict[str, Any] = {"project": project, "entity": entity, "name": name}
+        run |= record | {"group": group or None}
+        if self._training or not record:  # an analysis would replace those of the training
+            run |= {"tags": list(tags), "job_type": "train" if self._training else "analysis"}
+        super().__init__(save_dir=save_dir, **run)
+        del self._wandb_init["anonymous"]  # no longer an option; `wandb` warns of it
+        self._config, self._timeouts = hide_secrets(config or {}), (init_timeout, finish_timeout)
+        self._log_best, self._upload_limit = self._training and checkpoint, upload_limit
+        self._best, self._score = self._folder / "checkpoints" / "best.ckpt", dict[str, object]()
+        self._failed, self._exit_code = False, 0
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The run, begun on first use; a server that fails then leaves it offline."""
+        """The run, started on first use."""
         if self._experiment is None and getattr(self, "_attach_id", None) is None:
-            self._begin()
+            self._start()
         return super().experiment
 
-    def _begin(self) -> None:
-        import wandb  # takes seconds, and only those who ask for it need it
+    def _start(self) -> None:
+        import wandb  # takes seconds, and few runs need it
 
         self._folder.mkdir(parents=True, exist_ok=True)  # else wandb takes a temporary folder
-        # Links, hints and summaries in the terminal are not ours to show.
+        # Silent: no links, hints and summaries of wandb in the terminal.
         settings = wandb.Settings(silent=True, finish_timeout_raises=True)
         settings.init_timeout, settings.finish_timeout = self._timeouts
-        forget_dead_service()
-        self._wandb_init |= {"mode": choose_mode(), "settings": settings}
-        if self._wandb_init["id"] is None:
-            self._wandb_init["id"] = environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
+        options = self._wandb_init
+        options["settings"] = settings
+        options["id"] = options["id"] or os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
         try:
+            options["mode"] = choose_mode()
             run: Any = super().experiment
-        except (wandb.Error, OSError) as error:
-            if self._wandb_init["mode"] in ("offline", "disabled"):
-                raise
+        except Exception as error:  # those of the network and the service have no common class
             log.warning("Weights & Biases: %s The run is kept offline.", error)
-            wandb.teardown()  # its service still holds the id of the run that could not begin
-            self._wandb_init["mode"] = "offline"
+            wandb.teardown()  # its service still holds the id of the run that could not start
+            os.environ.pop("WANDB_SERVICE", None)  # may be that of a process that has ended
+            options["mode"] = "offline"
             run = super().experiment
         if run.disabled:
             return
@@ -304,39 +140,33 @@ class WeightsAndBiases(WandbLogger):
         if self._config:
             run.config.update({self._job: self._config}, allow_val_change=True)
         if self._training:
-            self._keep(run)
-
-    def _keep(self, run: Any) -> None:
-        """Offline nobody knows the entity; what an earlier attempt learned online stays."""
-        group = self._wandb_init.get("group")
-        entity = run.entity or self._wandb_init.get("entity")
-        record = RunRecord(run.id, self._wandb_init["project"], entity or None, group or None)
-        if self._joined is None or self._joined != record:
-            record.write(self._folder)
+            # The entity is not known offline; one that an earlier start has learned is kept.
+            record = {key: options.get(key) for key in ("id", "project", "entity", "group")}
+            record["entity"] = run.entity or record["entity"]
+            if record != read_record(self._folder):
+                write_json(self._folder / RECORD, record)
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Without a step, the values belong to the step of the checkpoint that was analysed."""
-        here = self._step if step is None else step
-        self._try(partial(super().log_metrics, metrics, here))
+        """Log values; without a step, at that of the analyzed checkpoint."""
+        self._attempt(super().log_metrics, metrics, self._step if step is None else step)
 
     @rank_zero_only
     def log_hyperparams(self, params: Any) -> None:
-        """Options of the module, as Lightning's logger takes them."""
-        self._try(partial(super().log_hyperparams, params))
+        """Log options of the module, as Lightning's logger does."""
+        self._attempt(super().log_hyperparams, params)
 
-    def _try(self, act: Callable[[], None]) -> None:
-        """Once the service has failed, it is left alone; other loggers go on."""
-        if self._lost:
-            return
-        self._lost = True
-        with tolerate_errors("logging, which now ends for good,"):
-            act()
-            self._lost = False
+    def _attempt(self, call: Callable[..., None], *arguments: object) -> None:
+        """Call, unless a call has failed before: each would wait for the service again."""
+        if not self._failed:
+            self._failed = True
+            with tolerate_errors("logging stops, since it"):
+                call(*arguments)
+                self._failed = False
 
     @rank_zero_only
     def after_save_checkpoint(self, checkpoint_callback: ModelCheckpoint) -> None:
-        """Remember which checkpoint is the best, and why."""
+        """Remember the best checkpoint and its score."""
         monitor, score = checkpoint_callback.monitor, checkpoint_callback.best_model_score
         if monitor and checkpoint_callback.best_model_path:
             self._best = Path(checkpoint_callback.best_model_path)
@@ -344,95 +174,138 @@ class WeightsAndBiases(WandbLogger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Lightning says how a training ended; the run goes on until `finish`."""
-        self._exit = int(status != "success")
+        """Remember how the training ended; the run goes on until `finish`."""
+        self._exit_code = int(status != "success")
 
     @rank_zero_only
     def finish(self) -> None:
-        """Log the best checkpoint of a training and end the run, if one was begun.
-
-        Waits for what is being sent, but no longer than `finish_timeout`.
-        """
+        """Log the best checkpoint of a training and finish the run, if it was started."""
         if self._experiment is None:
             return
         run: Any = self._experiment
-        if self._checkpoint and self._best.is_file() and not (run.disabled or self._lost):
-            from tff.training.from_checkpoint import fingerprint  # brings all networks with it
+        if self._log_best and self._best.is_file() and not (run.disabled or self._failed):
+            from tff.training.from_checkpoint import fingerprint  # imports all detectors
 
-            name = fingerprint(str(self._best))
-            metadata = {"checkpoint": name, **self._score}
-            aliases = ["best", digest_alias(name)]
-            log_artifact(
-                self, "checkpoint", {"best.ckpt": self._best}, metadata, aliases, self._limit
-            )
-        finish_run(run, self._exit)
+            checkpoint = fingerprint(str(self._best))
+            metadata = {"checkpoint": checkpoint, **self._score}
+            aliases = ["best", checkpoint.rpartition(":")[2]]
+            files = {"best.ckpt": self._best}
+            log_artifact(self, "checkpoint", files, metadata, aliases, self._upload_limit)
+        finish_run(run, self._exit_code)
         self._experiment = None
 
 
-def make_logger(
-    project: str,
-    save_dir: str,
-    tags: list[str],
-    group: str | None,
-    *,
-    entity: str | None = None,
-    name: str | None = None,
-    job: str = "train",
-    ckpt: str | Sequence[str] | None = None,
-    join: bool = True,
-    **options: Any,
-) -> WeightsAndBiases:
-    """The logger of a job, which goes on with the run that the job belongs to.
+def finish_loggers(loggers: Iterable[Logger]) -> None:
+    """Finish runs at Weights & Biases; else the next job of a sweep would log into them."""
+    for logger in loggers:
+        if isinstance(logger, WeightsAndBiases):
+            logger.finish()
 
-    A training goes on with the run that its folder names (`wandb-run.json`), an analysis with the
-    run of the training that its checkpoint comes from. An analysis of several checkpoints, or of
-    one whose training was not logged, is a run of its own, of job type "analysis".
 
-    Args:
-        project: of a new run; a run that is joined stays in its own.
-        save_dir: output folder of the job.
-        tags: of a training or a new run.
-        group: name that runs share; None: that of the sweep, if there is one; "": none.
-        entity: user or team; None: the one of the account.
-        name: of a new run in the list of runs; None: chosen by Weights & Biases.
-        job: "train" for a training, else an analysis.
-        ckpt: of an analysis: its checkpoint, or several.
-        join: False begins a new run in any case.
-        options: see `WeightsAndBiases`.
+def choose_mode() -> str:
+    """Mode for `wandb.init`, chosen without a prompt and within seconds.
+
+    WANDB_MODE decides, then whether there is an account. Where the account is missing or its server
+    does not answer, the mode is "offline" in any case.
+    """
+    requested = os.environ.get("WANDB_MODE", "")
+    if requested in ("offline", "dryrun", "disabled"):
+        return requested
+    import wandb  # takes seconds, and few runs need it
+
+    server = wandb.setup().settings.base_url
+    if not _has_account(server):
+        if requested:
+            log.warning("WANDB_MODE=%s, but there is no account: run is kept offline.", requested)
+        return "offline"
+    if not is_reachable(server):
+        log.warning("Weights & Biases: %s does not answer; the run is kept offline.", server)
+        return "offline"
+    return requested or "online"
+
+
+def _has_account(server: str) -> bool:
+    """Whether `wandb login` was run for a server, or a key or token is set."""
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    try:
+        logins = netrc(os.environ.get("NETRC") or None)
+    except (OSError, NetrcParseError):
+        return False
+    return logins.authenticators(urlsplit(server).hostname or "") is not None
+
+
+def read_record(folder: Path) -> dict[str, str | None]:
+    """Id, project, entity and group of the run that a folder names; empty without `wandb-run.json`.
 
     Raises:
-        ValueError: `wandb-run.json` is damaged.
+        ValueError: the file is damaged.
     """
-    training = job == "train"
-    several = not (ckpt is None or isinstance(ckpt, str))
-    if several and len(ckpt or ()) == 1:
-        (ckpt,), several = ckpt or (), False
-    record = None
-    if join and training:
-        record = read_record(Path(save_dir))
-    elif join and not several:
-        record = record_of_checkpoint(str(ckpt)) if ckpt else read_record(Path(save_dir))
-    if group is None:
-        group = record.group if record else sweep_name()
-    options |= {"group": group or None, "entity": entity, "project": project, "name": name}
-    if training or record is None:  # else those of the training would be replaced
-        options |= {"tags": tags, "job_type": "train" if training else "analysis"}
-    step = None if training or several or not ckpt else step_of(str(ckpt))
-    return WeightsAndBiases(save_dir, record, step=step, job=job, training=training, **options)
+    path = folder / RECORD
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        record = {key: found.get(key) for key in ("id", "project", "entity", "group")}
+        valid = all(isinstance(text, str) for text in record.values() if text is not None)
+        if valid and record["id"] and record["project"]:
+            return record
+        reason: object = "it needs an id and a project, and holds text only"
+    except (OSError, ValueError, AttributeError) as error:
+        reason = error
+    raise ValueError(
+        f"{path}: does not name a run at Weights & Biases ({reason}); restore it, or delete it to "
+        "start a new run"
+    )
 
 
-def sweep_name() -> str | None:
-    """Name of the folder of the sweep (`-m`) that is running; None outside of one."""
+def read_step(ckpt: str) -> int | None:
+    """Training step of a checkpoint; None where it is unknown, or the file is not readable."""
+    try:
+        path = Path(ckpt).expanduser()
+        # Mapped: the weights stay on the disk.
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return int(content["global_step"])
+    except Exception:  # other formats, pickled code: who loads the weights reports it
+        return None
+
+
+def get_sweep_name() -> str | None:
+    """Name of the folder of the running sweep (`-m`); None outside of one."""
     if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
         return None
     return Path(HydraConfig.get().sweep.dir).name
 
 
-@rank_zero_only
-def finish_loggers(loggers: Iterable[Logger]) -> None:
-    """End the runs at Weights & Biases, else the next job of a sweep would write into them."""
-    for logger in loggers:
-        if isinstance(logger, WeightsAndBiases):
-            logger.finish()
-        elif isinstance(logger, WandbLogger) and logger.version is not None:
-            finish_run(logger.experiment)
+HIDDEN = "(hidden)"
+_SECRET = re.compile(r"(^|_)(key|token|secret|password|passwd|credentials?)s?$", re.IGNORECASE)
+_LOGIN = re.compile(r"(?<=://)[^/@\s]+@")  # https://user:password@host
+_SHORTEST = 6  # characters; a shorter secret occurs by chance in other texts
+
+
+def hide_secrets(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Configuration in plain containers, its secrets replaced by "(hidden)".
+
+    Secrets are values of options whose name ends with key, token, secret, password or credentials,
+    values of environment variables of such names wherever they appear, and logins in addresses.
+    """
+    values = [v for k, v in os.environ.items() if _SECRET.search(k) and len(v) >= _SHORTEST]
+    values.sort(key=len, reverse=True)  # one may contain another
+
+    def hide(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {
+                hide(key): HIDDEN if isinstance(item, str) and item and _SECRET.search(key)
+                else hide(item)
+                for key, item in value.items()
+            }  # fmt: skip
+        if isinstance(value, list):
+            return [hide(item) for item in value]
+        if isinstance(value, str):
+            for secret in values:
+                value = value.replace(secret, HIDDEN)
+            return _LOGIN.sub(f"{HIDDEN}@", value)
+        return value
+
+    hidden: dict[str, Any] = hide(to_json(config))
+    return hidden
