@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import pytest
 
-from tff.options import checked, each, number, one_of, some_of, whole
+from tff.options import checked, each, interval, number, one_of, some_of, whole
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,18 @@ def test_messages(given, message):
     with pytest.raises(ValueError) as error:
         Example(**given)
     assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize("ends", [[1, 1], (0, 5)])
+def test_interval(ends):
+    interval(whole(0)).require("a", ends)
+
+
+@pytest.mark.parametrize("ends", [[2, 1], [1], [0, 1, 2], 3, [-1, 2], [0.5, 1], "01", None])
+def test_no_interval(ends):
+    expected = r"expected \[low, high\] with low <= high, each a whole number of at least 0"
+    with pytest.raises(ValueError, match=expected):
+        interval(whole(0)).require("a", ends)
 
 
 def test_limits_in_words():

@@ -34,8 +34,10 @@ def test_scripts_are_short():
 def test_init_files_hold_only_a_docstring():
     for path in SOURCES:
         if path.name == "__init__.py":
-            (docstring,) = ast.parse(path.read_text()).body
+            docstring, *rest = ast.parse(path.read_text()).body
             assert isinstance(docstring, ast.Expr), path
+            # The package itself also keeps albumentations off the network.
+            assert not rest or path == ROOT / "src" / "tff" / "__init__.py", path
 
 
 def test_no_module_is_called_utils():

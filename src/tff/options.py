@@ -1,4 +1,4 @@
-"""Options and what they may be: one declaration, one message."""
+"""Checks of options: what a value may be is declared once, next to the option."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ C = TypeVar("C", bound=type)
 
 @dataclass(frozen=True)
 class Allowed:
-    """The values that an option may have.
+    """Values that an option may have.
 
     Attributes:
-        holds: whether a value is allowed; may raise for a value of another type, which is then not.
-        expected: what is allowed, to follow "expected ...".
+        holds: whether a value is allowed; a TypeError or ValueError means that it is not.
+        expected: the allowed values in words, as they follow "expected" in a message.
     """
 
     holds: Callable[[Any], bool]
     expected: str
 
     def require(self, option: str, value: object) -> None:
-        """Refuse a value that is not allowed.
+        """Raise an error unless the value is allowed.
 
         Args:
-            option: full name, as it is typed on the command line (`analysis.k_sweep.shares`).
+            option: full name, as typed on the command line (`analysis.k_sweep.shares`).
             value: of the option.
 
         Raises:
-            ValueError: names the option, its value, and what is expected.
+            ValueError: with the option, its value, and what is expected.
         """
         try:
             allowed = bool(self.holds(value))
@@ -84,7 +84,7 @@ def some_of(names: Collection[str]) -> Allowed:
 
 
 def each(allowed: Allowed, at_least_one: bool = False) -> Allowed:
-    """A list whose elements are all allowed."""
+    """A list of allowed elements; empty too, unless `at_least_one`."""
     return Allowed(
         lambda value: (
             _is_list(value)
@@ -95,11 +95,20 @@ def each(allowed: Allowed, at_least_one: bool = False) -> Allowed:
     )
 
 
-def checked(prefix: str) -> Callable[[C], C]:
-    """Class decorator, below `@dataclass`: fields are checked when an instance is made.
+def interval(end: Allowed) -> Allowed:
+    """The two ends [low, high] of an interval that numbers are drawn from; equal ends fix them."""
+    return Allowed(
+        lambda value: _is_list(value) and len(value) == 2
+        and all(end.holds(number) for number in value) and value[0] <= value[1],
+        f"[low, high] with low <= high, each {end.expected}",
+    )  # fmt: skip
 
-    A field says in its annotation what it may be: `Annotated[float, number(above=0)]`, or
-    `Literal["zero", "mean"]`. None is allowed where the annotation says so. A `__post_init__` of
+
+def checked(prefix: str) -> Callable[[C], C]:
+    """Class decorator, below `@dataclass`, that checks the fields of each new instance.
+
+    The annotation of a field declares the allowed values: `Annotated[float, number(above=0)]`, or
+    `Literal["zero", "mean"]`. None is allowed where the annotation includes it. `__post_init__` of
     the class runs after the checks.
 
     >>> @dataclass(frozen=True)
@@ -111,7 +120,7 @@ def checked(prefix: str) -> Callable[[C], C]:
     ValueError: ablation.sigma=-1: expected a number above 0 and at most 100
 
     Args:
-        prefix: what the names of the fields follow on the command line.
+        prefix: of the field names on the command line.
     """
 
     def decorate(cls: C) -> C:
@@ -136,7 +145,7 @@ def checked(prefix: str) -> Callable[[C], C]:
 
 
 def _allowed(hint: Any) -> Allowed | None:
-    """What an annotation allows; None where it says nothing."""
+    """The values that an annotation allows; None if it declares none."""
     if get_origin(hint) is Annotated:
         return next((extra for extra in hint.__metadata__ if isinstance(extra, Allowed)), None)
     if get_origin(hint) is Literal:
@@ -187,11 +196,15 @@ def _limits(
     below: float | None = None,
 ) -> str:
     if least is not None and most is not None:
-        return f"{what} from {least:g} to {most:g}"
+        return f"{what} from {_digits(least)} to {_digits(most)}"
     limits = (("at least", least), ("above", above), ("at most", most), ("below", below))
-    words = [f"{word} {limit:g}" for word, limit in limits if limit is not None]
+    words = [f"{word} {_digits(limit)}" for word, limit in limits if limit is not None]
     text = " and ".join(words)
     return " ".join(filter(None, [what, f"of {text}" if text.startswith("at") else text]))
+
+
+def _digits(limit: float) -> str:
+    return str(limit) if isinstance(limit, int) else f"{limit:g}"
 
 
 def _listed(what: str, names: Collection[object]) -> str:

@@ -1,1 +1,1 @@
-"""Ablations: each removes one cue from images; (B, 3, H, W) in [0, 1] -> the same."""
+"""Ablations: each removes one cue from images, (B, 3, H, W) in [0, 1] -> the same."""

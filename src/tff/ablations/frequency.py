@@ -1,9 +1,9 @@
-"""Spatial frequencies removed: low, high, a band, all fine detail, or that of luminance alone.
+"""Spatial frequencies removed: low, high, a band, all fine detail, or that of the luma alone.
 
-The Fourier transform takes an image for periodic, so that opposite borders meet in an edge that is
-not there. Mirrored at its borders to twice its height and width, it has none. The transform of a
-mirrored image is the cosine transform (DCT-II) of the image itself: N. Ahmed, T. Natarajan, K. R.
-Rao, "Discrete cosine transform", IEEE Trans. Computers 1974. As products of matrices it takes a
+The Fourier transform treats an image as periodic, so that opposite borders meet in an artificial
+edge. An image that is mirrored at its borders to twice its height and width has no such edge, and
+its Fourier transform is the cosine transform (DCT-II) of the image itself: N. Ahmed, T. Natarajan,
+K. R. Rao, "Discrete cosine transform", IEEE Trans. Computers 1974. As matrix products it takes a
 quarter of the time of an FFT of the mirrored image at 224 pixels, and a quarter of the memory.
 """
 
@@ -12,30 +12,31 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
 from tff.ablations.color import merge_luma_chroma, split_luma_chroma
-from tff.ablations.options import above_zero
+from tff.options import checked, number
 
-#: Cycles per pixel of the finest checkerboard: 0.5 along rows and along columns.
-FINEST = math.sqrt(0.5)
+#: Largest radial frequency in cycles per pixel, that of a checkerboard of single pixels.
+MAX_FREQUENCY = math.sqrt(0.5)
 
 
 def apply_gain(image: Tensor, gain: Callable[[Tensor], Tensor]) -> Tensor:
-    """Each frequency times a gain that depends on its radius only.
+    """Image with each frequency multiplied by a gain that depends on its radius.
 
-    Exact to float32's rounding, unless torch was told to round factors of matrix products to less
-    (`torch.set_float32_matmul_precision`).
+    Exact up to float32 rounding, unless torch is set to round the factors of matrix products
+    further (`torch.set_float32_matmul_precision`).
 
     Args:
         image: (B, C, H, W), floats.
-        gain: radii in cycles per pixel, from 0 to `FINEST` -> gains, alike in shape.
+        gain: radial frequencies in cycles per pixel, from 0 to `MAX_FREQUENCY` -> gains of the
+            same shape.
 
     Returns:
-        (B, C, H, W), not cut off to [0, 1].
+        (B, C, H, W), not clipped to [0, 1].
     """
     height, width = image.shape[-2:]
     rows, columns = dct_matrix(height).to(image), dct_matrix(width).to(image)
@@ -55,8 +56,7 @@ def dct_matrix(size: int) -> Tensor:
 def radial_frequencies(height: int, width: int) -> Tensor:
     """(height, width) cycles per pixel of the frequencies of the cosine transform, in float64.
 
-    On the CPU, whatever the image is on: a frequency right at a cut-off falls on the same side on
-    every device.
+    Always on the CPU: a frequency at a cutoff falls on the same side on every device.
     """
     rows, columns = (
         torch.arange(side, dtype=torch.float64) / (2 * side) for side in (height, width)
@@ -65,115 +65,95 @@ def radial_frequencies(height: int, width: int) -> Tensor:
 
 
 def gaussian_blur(image: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur of `sigma` pixels standard deviation, (B, C, H, W) in [0, 1] -> the same.
+    """Gaussian blur with standard deviation `sigma` in pixels, (B, C, H, W) in [0, 1].
 
-    The gain is that of the continuous Gaussian, which nothing truncates.
+    The gain is that of the continuous Gaussian, without truncation.
     """
     return apply_gain(image, lambda f: torch.exp(-2 * (math.pi * sigma * f) ** 2)).clamp(0, 1)
 
 
 @dataclass(frozen=True)
+@checked("ablation")
 class Lowpass:
-    """Frequencies above the cut-off become 0, the others stay as they are.
+    """Frequencies above the cutoff set to 0; the others stay.
 
-    The cut is sharp, so edges ring; `Blur` is the filter that does not. Where ringing leaves
-    [0, 1] it is cut off, which brings back a little of the high frequencies there.
+    The cutoff is sharp, so edges ring; `Blur` does not ring. Clipping the ringing to [0, 1] brings
+    back a little of the high frequencies.
 
     Args:
-        cutoff: cycles per pixel, above 0, at most 0.7071 (a checkerboard of single pixels); the
-            finest stripes have 0.5.
-
-    Raises:
-        ValueError: the cut-off is outside of this range.
+        cutoff: cycles per pixel; the finest stripes have 0.5, a checkerboard of single pixels
+            0.7071.
     """
 
-    cutoff: float = 0.25
+    cutoff: Annotated[float, number(above=0, most=MAX_FREQUENCY)] = 0.25
     cue: ClassVar[str] = "high frequencies"
-
-    def __post_init__(self) -> None:
-        above_zero("cutoff", self.cutoff, FINEST)
 
     def __call__(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> the same without high frequencies."""
-        return apply_gain(image, lambda radius: radius <= self.cutoff).clamp(0, 1)
+        return apply_gain(image, lambda f: f <= self.cutoff).clamp(0, 1)
 
 
 @dataclass(frozen=True)
+@checked("ablation")
 class Highpass:
-    """Frequencies up to the cut-off become 0; the others and each channel's mean stay.
+    """Frequencies up to the cutoff set to 0; the others and the mean of each channel stay.
 
-    Without its mean an image could not be shown: half of its values would be below 0. What still
-    leaves [0, 1] is cut off.
+    Without its mean an image could not be displayed: half of its values would be negative. Values
+    that still leave [0, 1] are clipped.
 
     Args:
-        cutoff: cycles per pixel, above 0, at most 0.7071 (a checkerboard of single pixels).
-
-    Raises:
-        ValueError: the cut-off is outside of this range.
+        cutoff: cycles per pixel; a checkerboard of single pixels has 0.7071.
     """
 
-    cutoff: float = 0.1
+    cutoff: Annotated[float, number(above=0, most=MAX_FREQUENCY)] = 0.1
     cue: ClassVar[str] = "low frequencies"
-
-    def __post_init__(self) -> None:
-        above_zero("cutoff", self.cutoff, FINEST)
 
     def __call__(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> the same without low frequencies."""
-        kept = apply_gain(image, lambda radius: (radius > self.cutoff) | (radius == 0))
-        return kept.clamp(0, 1)
+        return apply_gain(image, lambda f: (f > self.cutoff) | (f == 0)).clamp(0, 1)
 
 
 @dataclass(frozen=True)
+@checked("ablation")
 class Bandstop:
-    """Frequencies above `low` and up to `high` become 0, the others stay as they are.
+    """Frequencies above `low` and up to `high` set to 0; the others stay.
 
-    With the defaults, `Highpass`, this and `Lowpass` divide all frequencies between them. What
-    leaves [0, 1] is cut off.
+    With the defaults, `Highpass`, this and `Lowpass` partition all frequencies. Values that leave
+    [0, 1] are clipped.
 
     Args:
-        low: cycles per pixel, above 0; it is itself kept.
-        high: cycles per pixel, above `low`, at most 0.7071; it is itself taken away.
-
-    Raises:
-        ValueError: the two are outside of this range or reversed.
+        low: cycles per pixel; this frequency itself stays.
+        high: cycles per pixel, above `low`; this frequency itself is removed.
     """
 
-    low: float = 0.1
-    high: float = 0.25
+    low: Annotated[float, number(above=0, most=MAX_FREQUENCY)] = 0.1
+    high: Annotated[float, number(above=0, most=MAX_FREQUENCY)] = 0.25
     cue: ClassVar[str] = "middle frequencies"
 
     def __post_init__(self) -> None:
-        above_zero("low", self.low, FINEST)
-        above_zero("high", self.high, FINEST)
         if self.low >= self.high:
-            raise ValueError(f"ablation.low={self.low}: must be below ablation.high={self.high}")
+            raise ValueError(
+                f"ablation.low={self.low}: expected a number below ablation.high={self.high}"
+            )
 
     def __call__(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> the same without middle frequencies."""
-        kept = apply_gain(image, lambda radius: (radius <= self.low) | (radius > self.high))
-        return kept.clamp(0, 1)
+        return apply_gain(image, lambda f: (f <= self.low) | (f > self.high)).clamp(0, 1)
 
 
 @dataclass(frozen=True)
+@checked("ablation")
 class Blur:
-    """Gaussian blur, mirrored at the borders, alike in all channels.
+    """Gaussian blur, mirrored at the borders, the same in all channels.
 
-    A frequency f (cycles per pixel) keeps exp(-2 (pi sigma f)^2) of its amplitude, so nothing
-    rings.
+    A frequency of f cycles per pixel keeps exp(-2 (pi sigma f)^2) of its amplitude: no ringing.
 
     Args:
-        sigma: standard deviation in pixels, above 0, at most 100.
-
-    Raises:
-        ValueError: sigma is outside of this range.
+        sigma: standard deviation in pixels.
     """
 
-    sigma: float = 2.0
+    sigma: Annotated[float, number(above=0, most=100)] = 2.0
     cue: ClassVar[str] = "sharpness"
-
-    def __post_init__(self) -> None:
-        above_zero("sigma", self.sigma, 100)
 
     def __call__(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> the same, blurred."""
@@ -181,23 +161,18 @@ class Blur:
 
 
 @dataclass(frozen=True)
+@checked("ablation")
 class LuminanceBlur:
     """Gaussian blur of the luma alone; Cb and Cr of every pixel stay.
 
-    Where the chroma does not fit the new luma, it is scaled down (see `luma`).
+    Where the chroma does not fit the new luma, it is scaled down (see `color.merge_luma_chroma`).
 
     Args:
-        sigma: standard deviation in pixels, above 0, at most 100.
-
-    Raises:
-        ValueError: sigma is outside of this range.
+        sigma: standard deviation in pixels.
     """
 
-    sigma: float = 2.0
+    sigma: Annotated[float, number(above=0, most=100)] = 2.0
     cue: ClassVar[str] = "luminance detail"
-
-    def __post_init__(self) -> None:
-        above_zero("sigma", self.sigma, 100)
 
     def __call__(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> the same with blurred luma."""

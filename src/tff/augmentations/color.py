@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tff.augmentations.compose import checked_probability
+from tff.options import number
 
 #: Pillow's luma: (19595 R + 38470 G + 7471 B + 32768) >> 16. Each sum is a whole number below
 #: 2^24, which float32 holds exactly.
@@ -17,16 +17,17 @@ _LUMA = np.array([[19595, 38470, 7471, 32768]], np.float64)
 
 
 class Grayscale(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentations has no types
-    """Replace all three channels by the luma of ITU-R 601, bit for bit as Pillow rounds it.
+    """ITU-R 601 luma on all three channels, bit for bit as Pillow rounds it.
 
     Chandrasegaran et al. (ECCV 2022) train color-robust detectors with p = 0.5.
 
     Raises:
-        ValueError: p is no probability.
+        ValueError: p is not a probability.
     """
 
     def __init__(self, p: float = 0.5) -> None:
-        super().__init__(p=checked_probability("Grayscale: p", p))
+        number(0, 1).require("Grayscale.p", p)
+        super().__init__(p=p)
 
     def apply(self, img: NDArray[np.uint8], **_: Any) -> NDArray[np.uint8]:
         """(H, W, 3) uint8 -> the same without color."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import albumentations as A
@@ -11,44 +12,38 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tff.augmentations.compose import checked_probability, checked_range
+from tff.options import interval, number, some_of, whole
 
 
 class JPEG(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentations has no types
-    """Compress and decompress, quality and encoder drawn at random (Wang et al., CVPR 2020).
+    """JPEG compression with random quality and encoder (Wang et al., CVPR 2020).
 
-    albumentations' own compression encodes RGB as if it were BGR, which is another image.
+    albumentations' own compression encodes RGB as if it were BGR, which gives another image.
 
     Args:
-        quality: range of whole numbers, both ends included.
-        encoders: any of `cv2` and `pil`.
-        exact: each encoder itself; else OpenCV for both, which gives the same pixels (with the
-            versions tried, also the same bytes) in less time.
+        quality: interval of whole numbers from 1 to 100, both ends included.
+        encoders: `cv2`, `pil` or both.
+        exact: use the encoder that was drawn; else OpenCV for both, which is faster and gives the
+            same pixels (with the versions tried, also the same bytes).
+        p: probability.
 
     Raises:
-        ValueError: an unknown encoder or none, a quality that is reversed, no whole number or
-            outside of 1 to 100, or p is no probability.
+        ValueError: an option has none of these values.
     """
 
     def __init__(
         self,
         quality: tuple[int, int] = (30, 100),
-        encoders: tuple[str, ...] = ("cv2", "pil"),
+        encoders: Sequence[str] = ("cv2", "pil"),
         exact: bool = False,
         p: float = 0.5,
     ) -> None:
-        super().__init__(p=checked_probability("JPEG: p", p))
-        if isinstance(encoders, str):
-            encoders = (encoders,)
-        if unknown := set(encoders) - {"cv2", "pil"}:
-            raise ValueError(f"JPEG: encoders {sorted(unknown)}: unknown; there are cv2 and pil")
-        if not encoders:
-            raise ValueError("JPEG: encoders=[]: name cv2, pil or both")
-        ends = checked_range("JPEG: quality", quality, 1, 100)
-        self.quality = tuple(int(end) for end in ends)
-        if self.quality != ends:
-            raise ValueError(f"JPEG: quality={list(ends)}: expected whole numbers")
-        self.encoders, self.exact = tuple(encoders), exact
+        encoders = (encoders,) if isinstance(encoders, str) else tuple(encoders)
+        number(0, 1).require("JPEG.p", p)
+        interval(whole(1, 100)).require("JPEG.quality", quality)
+        some_of(["cv2", "pil"]).require("JPEG.encoders", encoders)
+        super().__init__(p=p)
+        self.quality, self.encoders, self.exact = tuple(quality), encoders, exact
 
     def get_params(self) -> dict[str, Any]:
         """Draw quality and encoder."""

@@ -9,25 +9,27 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tff.options import whole
+
 
 class Resize(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentations has no types
-    """Resize the shorter side, bilinear and antialiased, by Pillow (Wang et al., CVPR 2020).
+    """Resize of the shorter side, bilinear and antialiased, by Pillow (Wang et al., CVPR 2020).
 
-    OpenCV does not antialias, and Torch's kernel on bytes, three times as fast, is two grey levels
-    away in some pixels. Every image is resized and nothing is drawn, so that a pipeline with it
-    draws the same numbers as one without.
+    OpenCV does not antialias, and torch's kernel for bytes, three times as fast, is two gray levels
+    off in some pixels. Every image is resized and nothing is drawn, so that a pipeline draws the
+    same numbers with and without it.
 
     Args:
         side: length of the shorter side in pixels; None leaves images as they are.
 
     Raises:
-        ValueError: a side that is no whole number above 0.
+        ValueError: the side is not a whole number above 0.
     """
 
     def __init__(self, side: int | None = None) -> None:
+        if side is not None:
+            whole(1, hint=" (pixels), or null for no resize").require("Resize.side", side)
         super().__init__(p=1)
-        if side is not None and (type(side) is not int or side < 1):
-            raise ValueError(f"Resize: side={side}: expected pixels, 1 or more, or null for as is")
         self.side = side
 
     def apply(self, img: NDArray[np.uint8], **_: Any) -> NDArray[np.uint8]:

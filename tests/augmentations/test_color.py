@@ -41,5 +41,5 @@ def test_probability():
 
 
 def test_wrong_probability():
-    with pytest.raises(ValueError, match="Grayscale: p=2: a probability"):
+    with pytest.raises(ValueError, match=r"Grayscale\.p=2: expected a number from 0 to 1"):
         Grayscale(p=2)

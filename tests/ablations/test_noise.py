@@ -40,6 +40,7 @@ def test_a_last_bit_changes_nothing_and_a_level_everything():
     assert torch.equal(changed[1:], first[1:])
 
 
+@pytest.mark.slow
 def test_another_process_draws_the_same():
     code = (
         "import torch; from tff.ablations.noise import image_noise; torch.manual_seed(5);"
