@@ -1,10 +1,10 @@
-"""Cost of the analyses of a report against one plain pass over the same images, in one run.
+"""Cost of all analyses of a report relative to one forward pass over the same images.
 
 python benchmarks/analyses.py [--images 40] [--size 224] [--network resnet50] [--sample 250]
 
-Ranking, sensitivity (k of the paper, 5 random and 5 matched draws), ablation, and the tests of all
-channels, on random images. Passes are counted where they are made; a pass is one forward run of the
-network over all test images. The limit is 30 plain passes.
+Ranking, sensitivity (k of the paper, 5 random and 5 matched draws), ablation, and tests of all
+channels, on random images. A pass runs the network forward over all test images. The limit is 30
+forward passes.
 """
 
 import argparse
@@ -35,7 +35,7 @@ LIMIT = 30
 
 
 def photographs(root, number, size):
-    """Half real, half generated, all of them smooth noise."""
+    """Write smooth noise images, half of them real and half generated."""
     random = np.random.default_rng(0)
     for i in range(number):
         folder = root / "generator" / ("0_real", "1_fake")[i % 2]
@@ -46,7 +46,7 @@ def photographs(root, number, size):
 
 
 class Counted(Passes):
-    """Counts runs of the network, in passes over the images."""
+    """Passes that count how often the network runs over the images."""
 
     found: ClassVar[Counter[str]] = Counter()
 

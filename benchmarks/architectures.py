@@ -1,10 +1,10 @@
-"""Relevance through every family of convolutional networks: does it run, and what is conserved?
+"""LRP through all families of convolutional networks: does it run, and is relevance conserved?
 
 python benchmarks/architectures.py [NAME ...] [--size 96]
 
-For each network: how many of its convolutions are feature maps (the others are inside gates, or
-give the logit), whether the traced network gives the network's own logit, how much of the
-relevance laid on the logit arrives at the pixels, and where the rest was lost. Weights are random.
+For each network: the number of convolutions that are feature maps (the others are inside gates or
+compute the logit), the error of the logit of the traced network, the share of the relevance of the
+logit that reaches the pixels, and where the rest is lost. Weights are random.
 """
 
 import argparse

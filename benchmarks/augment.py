@@ -1,12 +1,12 @@
-"""Images per second and core: the augmentation of CNNDetection as published, and ours, in one run.
+"""Images per second and core: the published augmentation of CNNDetection against ours.
 
 python benchmarks/augment.py [--size 256] [--crop 224] [--images 100] [--rounds 9] [--files 480 640]
 
-The original is written from its description: a PIL image, SciPy's filter channel by channel, JPEG
-by OpenCV or Pillow, then torchvision's crop, flip, ToTensor and Normalize. Ours gives bytes; their
-normalisation belongs to the device. Decoding is in none of them. One thread. All are timed in turn
-in each round, on the same images; figures are medians of rounds, ratios medians of the rounds'
-ratios. Images are photographs that come with scikit-image and scikit-learn, cut.
+The original follows its description: a PIL image, SciPy's filter channel by channel, JPEG by OpenCV
+or Pillow, then torchvision's crop, flip, ToTensor and Normalize. Ours returns bytes, which the
+device normalises. Decoding is not included. One thread. All are timed in turn in each round, on the
+same images; figures are medians over rounds, ratios are medians of the ratios per round. Images are
+crops of photographs bundled with scikit-image and scikit-learn.
 """
 
 import argparse
@@ -32,8 +32,8 @@ from tff.augmentations.jpeg import JPEG
 from tff.augmentations.resize import Resize
 
 
-def cuts(count, height, width):
-    """Parts of photographs, (height, width, 3) uint8."""
+def crops(count, height, width):
+    """Random crops of photographs, (height, width, 3) uint8."""
     photographs = [data.astronaut(), data.coffee(), data.chelsea(), *load_sample_images().images]
     rng, found = np.random.default_rng(0), []
     for number in range(count):
@@ -118,8 +118,8 @@ def seconds(run, images):
     return time.perf_counter() - start
 
 
-def in_turn(candidates, images, rounds):
-    """Seconds an image of each candidate, (rounds) numbers each."""
+def time_in_turn(candidates, images, rounds):
+    """Seconds per image of each candidate, one number per round."""
     for run in candidates.values():
         seconds(run, images[:4])
     found = {name: [] for name in candidates}
@@ -129,7 +129,7 @@ def in_turn(candidates, images, rounds):
     return found
 
 
-def faster(found, name):
+def speedup(found, name):
     return median(a / b for a, b in zip(found["original"], found[name], strict=True))
 
 
@@ -139,7 +139,7 @@ def pipelines(images, crop, rounds):
     )
     print("|---|---|---|---|---|---|")
     for p in (0, 0.1, 0.5, 1):
-        found = in_turn(
+        found = time_in_turn(
             {
                 "original": Original(p, crop),
                 "ours": Ours(p, crop, False),
@@ -149,10 +149,10 @@ def pipelines(images, crop, rounds):
             rounds,
         )
         rates = " | ".join(f"{1 / median(times):,.0f}" for times in found.values())
-        print(f"| {p} | {rates} | {faster(found, 'ours'):.2f} | {faster(found, 'exact'):.2f} |")
+        print(f"| {p} | {rates} | {speedup(found, 'ours'):.2f} | {speedup(found, 'exact'):.2f} |")
 
 
-def parts(images, large, rounds):
+def single_transforms(images, large, rounds):
     def resized(image, picture):
         size = (256 * picture.width // picture.height, 256)
         return np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
@@ -175,9 +175,9 @@ def parts(images, large, rounds):
         ("grayscale", images, luma, lambda _exact: Grayscale(1)),
         (f"resize {width}x{height} to 256", large, resized, lambda _exact: Resize(256)),
     ]  # fmt: skip
-    print("\n| milliseconds an image | original | ours | ours, exact |\n|---|---|---|---|")
+    print("\n| milliseconds per image | original | ours | ours, exact |\n|---|---|---|---|")
     for name, some, original, transform in rows:
-        found = in_turn(
+        found = time_in_turn(
             {
                 "original": original,
                 "ours": ours(transform(False)),
@@ -191,19 +191,21 @@ def parts(images, large, rounds):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", type=int, default=256, help="of the images")
+    parser.add_argument("--size", type=int, default=256, help="side of the images")
     parser.add_argument("--crop", type=int, default=224)
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--files", type=int, nargs=2, default=(480, 640), help="to resize: H W")
+    parser.add_argument(
+        "--files", type=int, nargs=2, default=(480, 640), help="size to resize: H W"
+    )
     args = parser.parse_args()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    images = [(i, Image.fromarray(i)) for i in cuts(args.images, args.size, args.size)]
-    large = [(i, Image.fromarray(i)) for i in cuts(8, *args.files)]
+    images = [(i, Image.fromarray(i)) for i in crops(args.images, args.size, args.size)]
+    large = [(i, Image.fromarray(i)) for i in crops(8, *args.files)]
     print(f"{args.size}x{args.size} photographs, crop {args.crop}, one thread; images a second")
     pipelines(images, args.crop, args.rounds)
-    parts(images, large, args.rounds)
+    single_transforms(images, large, args.rounds)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""Our FF-RS, zennit's and the authors' own, side by side: same network, same images, one process.
+"""Compare our FF-RS with zennit's and the authors' on the same network and images.
 
 python benchmarks/authors.py CHECKOUT [--size 224] [--batch 4] [--repeats 5]
 
 CHECKOUT is a clone of github.com/sutd-visual-computing-group/transferable-forensic-features, whose
-ResNet code runs as it is; here its relevance is read by hooks, as there. Numbers are compared in
-float64, where rounding cannot hide a difference, and in float32, which is timed.
+ResNet code runs unchanged, with its relevance read by hooks. Numbers are compared in float64, where
+rounding cannot hide a difference, and in float32, which is timed.
 
-A BatchNorm that was taken into its convolution stays in their network (and in zennit's) with its
-eps, and divides by sqrt(1 + eps) once more; ours is fused exactly. "exact" is theirs without that.
+A BatchNorm fused into its convolution stays in their network (and in zennit's) with its eps, and
+divides by sqrt(1 + eps) once more; ours is fused exactly. "exact" is theirs without this factor.
 """
 
 import argparse
@@ -44,16 +44,16 @@ METHODS = {
 
 
 def authors_shares(checkout, net, exact=False):
-    """Their network made from ours; the shares of each channel and image, (B, C).
+    """Function that computes shares (B, C) with their network, built from ours.
 
     Args:
-        exact: let the BatchNorms that were fused do nothing at all.
+        exact: make the fused BatchNorms the identity.
     """
     sys.path.insert(0, str(Path(checkout) / "src"))
     from lrp import resnet_lrp_general, resnet_wrapper
 
     methods = {name: getattr(resnet_lrp_general, method) for name, method in METHODS.items()}
-    with contextlib.redirect_stdout(io.StringIO()):  # it tells of each layer
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints each layer
         wrapped = resnet_wrapper.resnet50_canonized(num_classes=1)
         wrapped.copyfromresnet(copy.deepcopy(net), lrp_params=OPTIONS, lrp_layer2method=methods)
     wrapped.eval().to(next(net.parameters()).dtype)

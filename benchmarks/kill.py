@@ -1,11 +1,11 @@
-"""Kill trainings at random moments, start them again, and compare with one that was left alone.
+"""Kill trainings at random moments, resume them, and compare them with an undisturbed one.
 
 python benchmarks/kill.py [--times 20] [--workers 0] [--seed 0] [OPTION=VALUE...]
 
-A small network with dropout learns tiny images twice: once to the end, and once killed (SIGKILL) at
-moments drawn over its whole life, start and end included, each time started again with the same
-command and `resume=auto`. The weights, the state of the optimizer and the best checkpoint must be
-equal bit for bit, and no file may be left that looks complete and is not. Exits with 1 if not.
+A small network with dropout is trained on tiny images twice: once undisturbed, and once killed
+(SIGKILL) at random moments between start and end, each time restarted with the same command and
+`resume=auto`. Weights, optimizer state and best checkpoint must be equal bit for bit, and no
+incomplete file may be left. Exits with 1 otherwise.
 """
 
 import argparse
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def tree(root, images=40, size=32):
-    """A few images of two kinds."""
+    """Write a few real and generated images."""
     rng = np.random.default_rng(0)
     for kind, low in (("0_real", 0), ("1_fake", 90)):
         folder = root / "seen" / kind
@@ -39,7 +39,7 @@ def tree(root, images=40, size=32):
 
 
 def start(images, out, args, log):
-    """`train.py` with `resume=auto`, in a process group of its own."""
+    """Start `train.py` with `resume=auto` in its own process group."""
     command = [
         sys.executable, str(ROOT / "train.py"), "detector=timm", "detector.name=efficientnet_lite0",
         "detector.pretrained=false", "aug=none", "data=folder", f"data.root={images}",
@@ -55,8 +55,8 @@ def start(images, out, args, log):
     )
 
 
-def newest(out):
-    """Steps in the last checkpoint; None without one."""
+def last_step(out):
+    """Global step of the last checkpoint; None without one."""
     try:
         path = out / "checkpoints" / "last.ckpt"
         return torch.load(path, map_location="cpu", weights_only=True)["global_step"]
@@ -65,7 +65,7 @@ def newest(out):
 
 
 def differing(one, other, where=""):
-    """Names of what differs in two nested containers of tensors."""
+    """Names of the entries that differ in two nested containers of tensors."""
     if isinstance(one, dict) and one.keys() == other.keys():
         return [n for k in one for n in differing(one[k], other[k], f"{where}.{k}")]
     if isinstance(one, list) and len(one) == len(other):
@@ -92,7 +92,7 @@ def main():
             if start(images, whole, args, log).wait():
                 sys.exit((folder / "log.txt").read_text()[-3000:])
             life = time.monotonic() - began
-            print(f"left alone: {life:.1f} s, {newest(whole)} steps", flush=True)
+            print(f"undisturbed: {life:.1f} s, {last_step(whole)} steps", flush=True)
             print("kill   after (s)   last.ckpt (step)   finished", flush=True)
             killed, lives, anew = 0, 1, True
             while killed < args.times:
@@ -104,14 +104,14 @@ def main():
                     os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
                 done = (out / "finished.json").is_file()
-                if process.returncode == 0 and anew:  # other work on the machine has ended
+                if process.returncode == 0 and anew:  # the machine may be less busy now
                     life = min(life, time.monotonic() - began)
                 killed += process.returncode == -signal.SIGKILL
                 if process.returncode not in (0, -signal.SIGKILL):
                     sys.exit((folder / "log.txt").read_text()[-3000:])
-                print(f"{killed:4}   {wait:9.1f}   {newest(out)!s:>16}   {done}", flush=True)
+                print(f"{killed:4}   {wait:9.1f}   {last_step(out)!s:>16}   {done}", flush=True)
                 anew = done
-                if done:  # its life is over; another one begins, and counts on
+                if done:  # finished: start another training
                     if differs := compare(whole, out):
                         sys.exit(f"different: {differs[:5]}")
                     lives += 1
@@ -121,12 +121,12 @@ def main():
         differs = compare(whole, out)
         left = [str(p) for p in folder.rglob("*.part")]
         print(f"{killed} kills in {lives} trainings; differing: {differs[:5] or 'nothing'}")
-        print(f"left over: {left or 'nothing'}")
+        print(f"incomplete files: {left or 'nothing'}")
         sys.exit(1 if differs or left else 0)
 
 
 def compare(whole, out):
-    """What differs between two finished runs: both checkpoints, and the last metrics."""
+    """Differences between two finished runs, in both checkpoints and the last metrics."""
     found = []
     for name in ("last", "best"):
         one, other = (

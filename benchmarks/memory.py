@@ -2,7 +2,7 @@
 
 python benchmarks/memory.py [--network resnet50] [--size 224] [--batch 8] [--images 50 1000]
 
-Each figure is the peak of a process of its own, less what it had before the first batch.
+Each figure is the peak memory of a separate process, minus its memory before the first batch.
 """
 
 import argparse
@@ -22,7 +22,7 @@ def peak_now():
 
 
 def ffrs(net, size, batch, images):
-    """FF-RS over so many images."""
+    """Peak memory of FF-RS over this number of images, in MB."""
     lrp, metric = LRP(net), FFRS()
     before = peak_now()
     for start in range(0, images, batch):
@@ -31,7 +31,7 @@ def ffrs(net, size, batch, images):
 
 
 def training(net, size, batch, images):
-    """The forward pass of a training step: all that the backward pass needs is kept."""
+    """Peak memory of the forward pass of a training step, in MB: it keeps all activations."""
     net.train()
     before = peak_now()
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""Networks for benchmarks: random weights, but alive as trained ones are."""
+"""Networks for benchmarks with random weights and realistic activations."""
 
 import timm
 import torch
@@ -7,10 +7,10 @@ from torch import nn
 
 
 def network(name, size=224):
-    """A network of torchvision, or of timm if its name starts with `timm.`, with one logit.
+    """Network of torchvision, or of timm if its name starts with `timm.`, with one logit.
 
-    Its BatchNorms differ from each other and have seen images, so that values neither die out nor
-    grow on their way, as they would with the weights that a network starts from.
+    BatchNorms have random weights and statistics of random images, so that activations neither
+    vanish nor explode, as they do in freshly initialised networks.
     """
     torch.manual_seed(0)
     if name.startswith("timm."):

@@ -1,13 +1,12 @@
-"""Do the tests find what was planted? A detector for each cue, and what the analyses say of it.
+"""Do the analyses find the planted cue? Trains and analyses one detector per cue.
 
 python benchmarks/planted.py [--cues none chroma checkerboard highfreq] [--out outputs]
 
-A detector is trained where OUT/planted-CUE holds none (some minutes), and analysed: its report is
-in OUT/planted-CUE/truth, with the passes, so that a second call computes tables only. The figures
-are of test images with the cue that was trained on, and of `none`, where nothing may be found. One
-control is one look; how often it errs is counted with its labels dealt anew, and with channels that
-were drawn at random in place of the top k. The claims of docs/planted.md are judged from these
-figures: which of them hold is written down nowhere.
+A detector is trained if OUT/planted-CUE holds none (some minutes), and analysed: the report and the
+cached passes are in OUT/planted-CUE/truth, so that a second call only computes tables. Figures are
+for test images with the cue of the training, and for `none`, where nothing may be found. The false
+alarm rate is estimated with permuted labels of the control, and with random channels in place of
+the top k. The claims of docs/planted.md are checked against these figures.
 """
 
 import argparse
@@ -41,21 +40,19 @@ TABLES = (
     "sensitivity",
     "sensitivity_against_matched",
 )
-# What the cue is made of, by construction (docs/planted.md). Blur and JPEG change color and
-# luminance, so no claim is made of them.
+# Components of a cue by construction (docs/planted.md). Blur and JPEG change both color and
+# luminance, so there is no claim about them.
 COLOR, LUMINANCE, CONTROL = ("chroma",), ("checkerboard", "highfreq"), "none"
-CONFIDENCE = (
-    0.5  # the control is sure of nothing; the same for all, so that columns can be compared
-)
-HIGH = 0.5  # a share is called high if it is that of most channels
+CONFIDENCE = 0.5  # the control is never confident; the same for all, to keep columns comparable
+HIGH = 0.5  # a share above this is called high
 TESTS = {"median": "the paper's median test", "separating": "separates worse (DeLong), corrected"}
 ENDS = ("", "_low", "_high")
 
 
-def trained(cue, out, options):
-    """The checkpoint, trained first where there is none.
+def train(cue, out, options):
+    """Checkpoint of a cue, trained first if there is none.
 
-    A run that was broken off leaves a checkpoint too, so the folder gets its name at the end only.
+    An interrupted run leaves a checkpoint too, so the folder is renamed at the end only.
     """
     folder = out / f"planted-{cue}"
     found = folder / "checkpoints" / "best.ckpt"
@@ -65,15 +62,15 @@ def trained(cue, out, options):
         raise FileNotFoundError(f"{found}: missing; finish that training, or delete {folder}")
     draft = out / f"planted-{cue}-unfinished"
     command = ["train.py", "experiment=planted", f"data.cue={cue}", f"hydra.run.dir={draft}"]
-    # Standard output is for the table alone.
+    # Standard output is reserved for the table.
     subprocess.run([sys.executable, *command, *options], cwd=ROOT, stdout=sys.stderr, check=True)
     draft.rename(folder)
     return found
 
 
-def analysed(cue, out, options, draws):
-    """The tables of a cue's detector: name -> rows of all test generators."""
-    ckpt, folder = trained(cue, out, options), out / f"planted-{cue}" / "truth"
+def analyze(cue, out, options, draws):
+    """Tables of the detector of a cue: name -> rows of all test generators."""
+    ckpt, folder = train(cue, out, options), out / f"planted-{cue}" / "truth"
     subject = [f"subject.confidence={CONFIDENCE}", f"subject.draws={draws}"]
     command = ["analyze.py", f"ckpt={ckpt}", ANALYSES, *subject, f"hydra.run.dir={folder}"]
     log = folder.with_suffix(".log")
@@ -83,16 +80,16 @@ def analysed(cue, out, options, draws):
     if done.returncode:
         raise RuntimeError(f"python {' '.join(command)}: failed, see {log}")
     files = {name: folder / "report" / "tables" / f"{name}.csv" for name in TABLES}
-    # `none` is the name of a cue, and no missing value.
+    # `none` is the name of a cue, not a missing value.
     return {n: pd.read_csv(f, keep_default_na=False, na_values=[""]) for n, f in files.items()}
 
 
-def measured(tables, generator):
-    """The figures of a detector on the test images of one generator."""
+def figures(tables, generator):
+    """Figures of a detector on the test images of one generator."""
     of = {name: table[table["generator"] == generator] for name, table in tables.items()}
     share, ablation, top = of["conditional_share"].iloc[0], of["ablation"], of["median_test"]
     dropped = of["sensitivity"].set_index("dropout")
-    # Of matched channels the mean of single draws, as in the difference.
+    # For matched channels the mean over single draws, as in the difference.
     left = dropped.loc["top_k", "ap"], dropped.loc["matched_k", "ap_draws_mean"]
     against = of["sensitivity_against_matched"].query("against == 'matched_k'")
     apart = [(top[area] - 0.5).abs() for area in ("area", "area_ablated")]
@@ -110,7 +107,7 @@ def measured(tables, generator):
 
 
 def show(rows):
-    """The figures as Markdown, a row a detector and test generator."""
+    """Print the figures as Markdown, one row per detector and test generator."""
     k = " or ".join(str(k) for k in sorted({row["k"] for row in rows.values()}))
     heads = [
         "trained on", "tested on", "AP", "AP without color", f"median test: top {k}", "all",
@@ -129,7 +126,7 @@ def show(rows):
 
 
 def ap(labels, scores, rows):
-    """AP of scores, with its resamples."""
+    """AP of scores, with its bootstrap resamples."""
 
     def of(at):
         return average_precision(labels[at], scores[at])
@@ -137,19 +134,19 @@ def ap(labels, scores, rows):
     return Estimate(float(average_precision(labels, scores)), evaluate_resamples(of, rows))
 
 
-def called(difference):
-    """Whether a difference is called more, or less, than chance."""
+def is_significant(difference):
+    """Whether the interval of a difference excludes 0."""
     low, high = difference.interval
     return low > 0 or high < 0
 
 
-def false_alarms(passes, alpha, draws, deals):
-    """In how many deals of the control's labels something is found, by each test.
+def false_alarms(passes, alpha, draws, permutations):
+    """Number of permutations of the control's labels in which each test finds something.
 
-    Its images are all drawn alike, so every deal is another control, and all that is found is
-    false. Channels stay as correlated as they are.
+    All images of the control follow one distribution, so every permutation is another control and
+    every finding is false. The correlation of channels is preserved.
     """
-    # Passes of an earlier checkpoint may lie there too: those just used are the newest.
+    # The folder may also hold passes of earlier checkpoints: take the newest.
     newest = max(passes.rglob("subject-*.json"), key=lambda file: file.stat().st_mtime)
     subject = replay(newest, partial(Subject.of, confidence=CONFIDENCE, draws=draws))
     plain, gray = (subject.evaluate(cue, responses=True) for cue in (None, Grayscale()))
@@ -160,21 +157,21 @@ def false_alarms(passes, alpha, draws, deals):
     top = logits["top_k"][at]
     matched = [of[at] for name, of in logits.items() if name.startswith("matched")]
     rng, found = np.random.default_rng(0), np.zeros(2, int)
-    for deal in range(deals):
+    for number in range(permutations):
         of = delong_test(rng.permutation(sampled), plain.sample[inside], gray.sample[inside])
         loses = np.abs(of.auc_b - 0.5) < np.abs(of.auc_a - 0.5)
         found[0] += ((benjamini_hochberg(of.p) <= alpha) & loses).any()
-        dealt = rng.permutation(labels)
-        rows = draw_resamples(dealt, draws, deal)
-        of_matched = [ap(dealt, one, rows) for one in matched]
-        found[1] += called(shortfall(ap(dealt, top, rows), of_matched))
+        permuted = rng.permutation(labels)
+        rows = draw_resamples(permuted, draws, number)
+        of_matched = [ap(permuted, one, rows) for one in matched]
+        found[1] += is_significant(shortfall(ap(permuted, top, rows), of_matched))
     return {"separates worse": found[0], "AP difference": found[1]}
 
 
 def random_tops(ckpt, cue, passes, draws, sets):
-    """How often channels drawn at random are called special, each set held against the next five.
+    """Number of random channel sets that differ significantly from the next five sets.
 
-    They lie in the layers of the top k, and matter to the detector, since it has learned its cue.
+    They are in the layers of the top k of a detector that has learned its cue.
     """
     splits = load_data(str(ckpt)).splits()
     subject = cache_passes(
@@ -187,11 +184,11 @@ def random_tops(ckpt, cue, passes, draws, sets):
     rows = draw_resamples(labels, draws, subject.seed)
     aps = [ap(labels, of[at], rows) for of in subject.evaluate_dropped(drawn).values()]
     ring = aps + aps[:5]
-    return sum(called(shortfall(ring[i], ring[i + 1 : i + 6])) for i in range(sets))
+    return sum(is_significant(shortfall(ring[i], ring[i + 1 : i + 6])) for i in range(sets))
 
 
 def verdicts(rows):
-    """(claim, [(of what, whether it holds)]); the list is empty where nothing was measured."""
+    """(claim, [(subject, whether it holds)]); the list is empty if nothing was measured."""
     own = {cue: row for (cue, generator), row in rows.items() if cue == generator}
     cues = {cue: row for cue, row in own.items() if cue != CONTROL}
     colors, grays = ([c for c in own if c in some] for some in (COLOR, LUMINANCE))
@@ -214,7 +211,7 @@ def verdicts(rows):
         [(c, own[c]["ap_ablated"][1] > 0.5) for c in grays],
     )
     yield "control: AP near 0.5", [(c, chance(row["ap"])) for c, row in nothing.items()]
-    # A detector of color responds to it in `none` too; but nothing can be separated there.
+    # A color detector responds to color in `none` too, but nothing can be separated there.
     for test, looked_at in (("median", control), ("separating", nothing)):
         yield (
             f"control: no share above the stated rate by {TESTS[test]}",
@@ -227,7 +224,7 @@ def verdicts(rows):
     yield "control: the top k do not", [(c, r["more"][1] <= 0) for c, r in control.items()]
 
 
-def tell(claim, found):
+def print_claim(claim, found):
     held = "holds" if all(holds for _, holds in found) else "DOES NOT HOLD"
     each = ", ".join(f"{what}: {'yes' if holds else 'no'}" for what, holds in found)
     print(f"- {claim}: {held} ({each})")
@@ -237,35 +234,41 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cues", nargs="+", choices=CUES, default=[CONTROL, *COLOR, *LUMINANCE])
     parser.add_argument("--out", type=Path, default=Path("outputs"))
-    parser.add_argument("--draws", type=int, default=1000, help="resamples behind each interval")
-    parser.add_argument("--deals", type=int, default=200, help="of the control's labels")
-    parser.add_argument("--sets", type=int, default=20, help="of random channels, for each cue")
-    parser.add_argument("--train", nargs="*", default=[], help="options of train.py, as seed=1")
+    parser.add_argument("--draws", type=int, default=1000, help="bootstrap resamples per interval")
+    parser.add_argument(
+        "--permutations", type=int, default=200, help="of the labels of the control"
+    )
+    parser.add_argument("--sets", type=int, default=20, help="sets of random channels per cue")
+    parser.add_argument(
+        "--train", nargs="*", default=[], help="options of train.py, such as seed=1"
+    )
     args = parser.parse_args()
     out, rows = args.out.expanduser().resolve(), {}
     for cue in args.cues:
-        tables = analysed(cue, out, args.train, args.draws)
-        rows |= {(cue, g): measured(tables, g) for g in dict.fromkeys((cue, CONTROL))}
+        tables = analyze(cue, out, args.train, args.draws)
+        rows |= {(cue, g): figures(tables, g) for g in dict.fromkeys((cue, CONTROL))}
     show(rows)
     for claim, found in verdicts(rows):
         if found:
-            tell(claim, found)
-    if CONTROL in args.cues and args.deals:
+            print_claim(claim, found)
+    if CONTROL in args.cues and args.permutations:
         alpha = rows[CONTROL, CONTROL]["alpha"]
         passes = out / f"planted-{CONTROL}" / "truth" / "passes"
-        for test, count in false_alarms(passes, alpha, args.draws, args.deals).items():
-            # No more often than stated, but for what chance does in so many deals.
-            fits = binomtest(int(count), args.deals, alpha, alternative="greater").pvalue > 0.01
-            found = [(f"{count} of {args.deals} deals, stated {alpha:g}", fits)]
-            tell(f"control, labels dealt anew: something is found by chance only, {test}", found)
+        for test, count in false_alarms(passes, alpha, args.draws, args.permutations).items():
+            # At most the stated rate, up to chance in this number of permutations.
+            fits = (
+                binomtest(int(count), args.permutations, alpha, alternative="greater").pvalue > 0.01
+            )
+            found = [(f"{count} of {args.permutations} permutations, stated {alpha:g}", fits)]
+            print_claim(f"control, permuted labels: false alarms at the stated rate, {test}", found)
     if args.sets:
         found = []
         for cue in [cue for cue in args.cues if cue != CONTROL]:
-            ckpt, passes = trained(cue, out, []), out / f"planted-{cue}" / "truth" / "passes"
+            ckpt, passes = train(cue, out, []), out / f"planted-{cue}" / "truth" / "passes"
             count = random_tops(ckpt, cue, passes, args.draws, args.sets)
             fits = binomtest(count, args.sets, 0.05, alternative="greater").pvalue > 0.01
             found.append((f"{cue}: {count} of {args.sets} sets, stated 0.05", fits))
-        tell("random channels in place of the top k are special by chance only", found)
+        print_claim("random channels in place of the top k: false alarms at 0.05", found)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""What lower precision does to omega.
+"""Effect of lower precision on omega.
 
 python benchmarks/precision.py [--ckpt FILE] [--network resnet50] [--images DIR] [--count 64]
 
-Omega of so many images in bf16 against fp32: relative L2 distance, Spearman's rank correlation, and
-overlap of the top channels. Detector: that of a checkpoint, or a network with random weights;
-images: of a folder (as `data=folder` takes them), or noise. tf32 exists on a GPU only.
+Omega in bf16 against fp32: relative L2 distance, Spearman's rank correlation, and overlap of the
+top channels. The detector comes from a checkpoint or has random weights; images come from a folder
+(as for `data=folder`) or are noise. tf32 needs a GPU.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from tff.statistics.ffrs import FFRS
 
 
 def pictures(folder, count, size):
-    """Lists of images in [0, 1], a batch each."""
+    """Batches of images in [0, 1]."""
     if folder is None:
         return torch.rand(count, 3, size, size).split(8)
     paths = list_images(Path(folder)).table["path"].tolist()
@@ -32,7 +32,7 @@ def pictures(folder, count, size):
 
 
 def omega(detector, batches, **options):
-    """FF-RS of all of the images, whatever the detector says of them."""
+    """FF-RS of all images, whatever the detector decides."""
     lrp, metric = LRP(detector, **options), FFRS()
     for batch in batches:
         metric.update(lrp.explain(batch.to(next(detector.parameters()).device)).shares)
@@ -45,7 +45,7 @@ def main():
     parser.add_argument("--network", default="resnet50")
     parser.add_argument("--images")
     parser.add_argument("--count", type=int, default=64)
-    parser.add_argument("--size", type=int, default=224, help="of noise images")
+    parser.add_argument("--size", type=int, default=224, help="side of noise images")
     args = parser.parse_args()
     torch.set_num_threads(2)
     detector = load(args.ckpt) if args.ckpt else Detector(network(args.network, args.size)).eval()

@@ -2,8 +2,8 @@
 
 python benchmarks/relevance.py [--network resnet50] [--size 224] [--batch 4] [--compile] [--bf16]
 
-Ratios are medians of rounds in which all are timed in turn, so that a noisy machine slows each of
-them alike. `--network timm.tf_efficientnet_b0` is the paper's EfficientNet.
+Ratios are medians over rounds in which all engines are timed in turn, so that noise on the machine
+affects all of them alike. `--network timm.tf_efficientnet_b0` is the paper's EfficientNet.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from tff.relevance.lrp import LRP
 
 
 def zennit_shares(net):
-    """The same rules in zennit, one number a channel and image; None where it is not installed."""
+    """The same rules in zennit, shares as (images, channels); None if zennit is not installed."""
     try:
         from zennit.attribution import Gradient
         from zennit.composites import LayerMapComposite
@@ -98,13 +98,13 @@ def main():
         print(f"omega, tff against zennit: relative L2 distance {distance:.1e}")
     for run in runs.values():
         run(images)
-        run(images)  # what is compiled is so the second time
+        run(images)  # the first call may compile
     rounds = [{name: timed(run, images) for name, run in runs.items()} for _ in range(args.repeats)]
     print(f"{args.network}, {args.size} px, fp32, batch {args.batch}, 2 threads")
     for name in runs:
         ratio = median(r[name] / r["plain forward"] for r in rounds)
         per_image = 1000 * median(r[name] for r in rounds) / args.batch
-        print(f"{name:18} {ratio:5.2f} x plain forward  {per_image:7.1f} ms an image")
+        print(f"{name:18} {ratio:5.2f} x plain forward  {per_image:7.1f} ms per image")
     if zennit:
         print(f"zennit / tff       {median(r['zennit'] / r['tff'] for r in rounds):5.2f}")
 

@@ -1,10 +1,10 @@
-"""What passes cost, what processes exchange, and what a second process brings, in one run.
+"""Cost of passes, traffic between processes, and speedup by a second process.
 
 python benchmarks/scaling.py [--images 48] [--size 224] [--network resnet50] [--workers 0 1 2]
 
-One process with one thread against two processes with one thread each, over the same images: an
-efficiency of 1 means twice as fast. Passes read JPEG files, as real ones do. Bytes are counted
-where collectives are called. The last lines turn the costs into the times of larger sets.
+One process with one thread against two processes with one thread each, on the same images: an
+efficiency of 1 means twice as fast. Passes read JPEG files. Bytes are counted at the calls of
+collectives. The last lines extrapolate the costs to larger data sets.
 """
 
 import argparse
@@ -29,12 +29,12 @@ from tff.detectors.detector import Detector
 from tff.distributed import get_world_size
 
 SETS = {"ForenSynths": 90_329, "1 million": 10**6, "100 million": 10**8}
-#: Passes of a report: FF-RS, as they are, without the cue, and 12 choices of dropped channels.
+#: Passes of a report: FF-RS, original images, without the cue, 12 sets of dropped channels.
 REPORT = ("read", "relevance", "responses", "without color", "12 choices dropped")
 
 
 def photographs(root, number, size):
-    """Half real, half generated, with the detail of a photograph, as JPEG."""
+    """Write JPEG files as detailed as photographs, half of them real and half generated."""
     random = np.random.default_rng(0)
     for i in range(number):
         folder = root / "generator" / ("0_real", "1_fake")[i % 2]
@@ -45,7 +45,7 @@ def photographs(root, number, size):
 
 
 class Wire:
-    """Counts the bytes that this process gives to collectives."""
+    """Counts the bytes that this process passes to collectives."""
 
     def __init__(self):
         self.sent = 0
@@ -62,7 +62,7 @@ class Wire:
 
 
 def measure(_device, name, images, size, repeats):
-    """Seconds of each pass and bytes sent, of the slowest process; the peak of memory in MB."""
+    """Seconds and bytes sent per pass, and the peak memory in MB."""
     torch.set_num_threads(1)
     net = network(name, size)
     data = Folder(root=str(images), crop=f"center{size}").test()
@@ -96,12 +96,12 @@ def measure(_device, name, images, size, repeats):
     return found, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def workers_of(images, size, numbers):
-    """Seconds to read all images by so many workers, batches of 4."""
+def read_rates(images, size, numbers):
+    """(number of workers, images per second) of reading all images in batches of 4."""
     data = Folder(root=str(images), crop=f"center{size}").test()
     for number in numbers:
         read = loader(data, EvaluationBatches(data, 4), number)
-        list(read)  # workers are started once
+        list(read)  # starts the workers
         start = time.perf_counter()
         for _ in range(5):
             list(read)
@@ -109,7 +109,7 @@ def workers_of(images, size, numbers):
 
 
 def main():
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=48)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--network", default="resnet50")
@@ -129,7 +129,7 @@ def main():
             gain = seconds / (2 * two[what][0])
             print(f"{what:20s} {cost:10.1f} {plain:14.2f} {gain:17.2f} {two[what][1] / 1e3:17.0f}")
         print(f"memory of a process: {memory:.0f} MB alone, {memory_of_two:.0f} MB as one of two")
-        for number, rate in workers_of(images, options.size, options.workers):
+        for number, rate in read_rates(images, options.size, options.workers):
             print(f"{number} loader workers: {rate:.0f} images/s")
         total = sum(one[what][0] for what in REPORT) / options.images
         print(f"a report: {1000 * total:.0f} ms/image on one such core")

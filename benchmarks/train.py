@@ -1,12 +1,12 @@
-"""Images per second of training, ours against a plain loop of the original recipe, in one run.
+"""Images per second of training: ours against a plain loop with the original recipe.
 
 python benchmarks/train.py [--network resnet50] [--batch 64] [--steps 20] [--workers N] [--compile]
 
-The plain loop: float32, memory as PyTorch lays it out, Adam without fusing, images decoded and
-augmented by SciPy, Pillow and torchvision, as Wang et al. (CVPR 2020) published it. Ours: the
-module that `train.py` trains, channels-last, fused Adam, uint8 until the device, on a GPU in
-bfloat16. Both read the same JPEG files of 256 px, made for the run. Printed: images per second of
-the step alone and with loading, and the share of the time that the loader is waited for.
+Plain loop: float32, default memory format, Adam without fusing, images decoded and augmented by
+SciPy, Pillow and torchvision, as published by Wang et al. (CVPR 2020). Ours: the module trained by
+`train.py`, channels-last, fused Adam, uint8 up to the device, bfloat16 on a GPU. Both read the same
+JPEG files of 256 px. Prints images per second of the step alone and with loading, and the share of
+time spent waiting for the loader.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def original(image):
 
 
 def plain(root, args, device):
-    """The original recipe: a loader, and a function that takes a step."""
+    """The original recipe: a loader and a function for one step."""
     pipeline = transforms.Compose(
         [
             transforms.Resize(256),
@@ -85,7 +85,7 @@ def plain(root, args, device):
 
 
 def ours(root, args, device):
-    """What `train.py` does with `aug=blur_jpeg`."""
+    """As `train.py` with `aug=blur_jpeg`: a loader and a function for one step."""
     pipeline = A.Compose([GaussianBlur(), JPEG(), A.RandomCrop(224, 224), A.HorizontalFlip()])
     augmentation = {"train": pipeline}
     data = Folder(str(root), augmentation=augmentation, batch_size=args.batch, workers=args.workers)
@@ -113,9 +113,9 @@ def forever(loader):
 
 
 def measure(loader, step, steps, device):
-    """Seconds a step: waiting for the loader, all together, without loading."""
+    """Seconds per step: waiting for the loader, in total, without loading."""
 
-    def settled():
+    def now():
         if device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter()
@@ -124,17 +124,17 @@ def measure(loader, step, steps, device):
     for _ in range(3):
         batch = next(batches)
         step(batch)
-    waited, start = 0.0, settled()
+    waited, start = 0.0, now()
     for _ in range(steps):
         asked = time.perf_counter()
         batch = next(batches)
         waited += time.perf_counter() - asked
         step(batch)
-    both = settled() - start
-    start = settled()
+    both = now() - start
+    start = now()
     for _ in range(steps):
         step(batch)
-    return waited / steps, both / steps, (settled() - start) / steps
+    return waited / steps, both / steps, (now() - start) / steps
 
 
 def main():
@@ -160,7 +160,7 @@ def main():
             speeds[name] = args.batch / both, args.batch / alone
             print(
                 f"{name:10} {args.batch / both:8.1f} images/s, step alone "
-                f"{args.batch / alone:8.1f} images/s, loader waited for "
+                f"{args.batch / alone:8.1f} images/s, waiting for the loader "
                 f"{100 * waited / both:.0f} % of the time"
             )
     loading, alone = (ours / theirs for theirs, ours in zip(*speeds.values(), strict=True))
