@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from tff.comparisons.cue_matrix import CueMatrix, cue_matrix
+from tff.comparisons.cue_matrix import CueMatrix, compare_cues
 from tff.report.page import write
 from tff.types import Result
 
@@ -65,7 +65,7 @@ def test_the_table_holds_drops_and_shares_of_all_jobs(sweep):
     reports = sweep(
         ablation=ablation("color", (0.3, 0.4)), conditional_share=conditional("color", 0.8)
     )
-    result = cue_matrix(reports)
+    result = compare_cues(reports)
     table = result.tables["cue_matrix"]
     assert list(table.columns[:4]) == ["weights", "cue", "ablation", "generator"]
     assert len(table) == 4
@@ -83,7 +83,7 @@ def test_the_figures_show_each_number_in_its_cell(sweep):
     reports = sweep(
         ablation=ablation("color", (0.3, -0.4)), conditional_share=conditional("color", 0.8)
     )
-    figures = cue_matrix(reports).figures
+    figures = compare_cues(reports).figures
     assert list(figures) == [
         "cue_matrix_ap_drop", "cue_matrix_share_separating", "cue_matrix_share"
     ]  # fmt: skip
@@ -111,16 +111,16 @@ def test_the_figures_show_each_number_in_its_cell(sweep):
 
 def test_captions_begin_with_their_own_letters(sweep):
     sweep(ablation=ablation("blur", (0.1, 0.2)))
-    result = cue_matrix(sweep(ablation=ablation("color", (0.1, 0.2))))
+    result = compare_cues(sweep(ablation=ablation("color", (0.1, 0.2))))
     assert result.captions == {"cue_matrix_ap_drop": "AP lost without the cue. w"}
 
 
 def test_of_one_cue_or_none_there_is_no_matrix(sweep):
-    assert cue_matrix([]) is None
-    assert cue_matrix(sweep(ranking=pd.DataFrame({"omega": [1.0]}))) is None
-    assert cue_matrix(sweep(ablation=ablation("color", (0.1, 0.2)))) is None
+    assert compare_cues([]) is None
+    assert compare_cues(sweep(ranking=pd.DataFrame({"omega": [1.0]}))) is None
+    assert compare_cues(sweep(ablation=ablation("color", (0.1, 0.2)))) is None
     # The same one on other channels, say.
-    assert cue_matrix(sweep(ablation=ablation("color", (0.1, 0.2)))) is None
+    assert compare_cues(sweep(ablation=ablation("color", (0.1, 0.2)))) is None
 
 
 def test_two_strengths_of_one_cue_are_two_rows_with_their_own_shares(sweep):
@@ -130,7 +130,7 @@ def test_two_strengths_of_one_cue_are_two_rows_with_their_own_shares(sweep):
             ablation=ablation("blur", (drop, drop), name=name),
             conditional_share=conditional("blur", 2 * drop, name=name),
         )
-    result = cue_matrix(reports)
+    result = compare_cues(reports)
     found = cells(result.figures["cue_matrix_share"])
     assert found["Blur(sigma=1)", "other"].get_text() == "0.20"
     assert found["Blur(sigma=2)", "other"].get_text() == "0.60"
@@ -140,7 +140,7 @@ def test_two_strengths_of_one_cue_are_two_rows_with_their_own_shares(sweep):
 def test_a_job_without_shares_or_a_generator_leaves_cells_empty(sweep):
     sweep(ablation=ablation("blur", (0.1, 0.2)), conditional_share=conditional("blur", 0.6))
     reports = sweep(ablation=ablation("color", (0.5,), generators=("third",)))
-    result = cue_matrix(reports)
+    result = compare_cues(reports)
     assert set(cells(result.figures["cue_matrix_ap_drop"])) == {
         ("blur", "mine (seen)"), ("blur", "other"), ("color", "third")
     }  # fmt: skip
@@ -150,10 +150,10 @@ def test_a_job_without_shares_or_a_generator_leaves_cells_empty(sweep):
 
 def test_undefined_drops_are_empty_cells_and_no_finding(sweep):
     sweep(ablation=ablation("blur", (np.nan, np.nan)))
-    result = cue_matrix(sweep(ablation=ablation("color", (np.nan, np.nan))))
+    result = compare_cues(sweep(ablation=ablation("color", (np.nan, np.nan))))
     assert cells(result.figures["cue_matrix_ap_drop"]) == {}
     assert result.findings == []
-    result = cue_matrix(sweep(ablation=ablation("hue", (np.nan, 0.2))))
+    result = compare_cues(sweep(ablation=ablation("hue", (np.nan, 0.2))))
     assert set(cells(result.figures["cue_matrix_ap_drop"])) == {("hue", "mine (seen)")}
     assert result.findings[0].endswith("is largest without hue (0.200).")
 
@@ -162,7 +162,7 @@ def test_each_detector_has_its_own_matrix(sweep):
     for cue, drop in (("blur", 0.1), ("color", 0.3)):
         both = [ablation(cue, (drop, drop), "a"), ablation(cue, (2 * drop, drop / 10), "b")]
         reports = sweep(ablation=pd.concat(both).assign(checkpoint="first"))
-    result = cue_matrix(reports)
+    result = compare_cues(reports)
     assert list(result.figures) == ["cue_matrix_ap_drop_a", "cue_matrix_ap_drop_b"]
     assert result.findings[0].startswith("a: mean drop of AP")
     found = cells(result.figures["cue_matrix_ap_drop_b"])
@@ -178,7 +178,7 @@ def test_odd_names_come_through_as_they_are(sweep, tmp_path, hostile):
             ablation=ablation(cue, (0.1, 0.2, 0.3, 0.4, 0.5), "12e5", generators=names),
             conditional_share=conditional(cue, 0.5, "12e5", generators=names),
         )
-    result = cue_matrix(reports)
+    result = compare_cues(reports)
     table = result.tables["cue_matrix"]
     assert set(table["generator"]) == set(names)
     assert set(table["cue"]) == {"=cue", "$x_1$"}
@@ -187,6 +187,16 @@ def test_odd_names_come_through_as_they_are(sweep, tmp_path, hostile):
     page = write({"cue_matrix": result}, tmp_path / "report", {}).read_text()
     assert "<script>alert" not in page
     assert "'=1+1" in (tmp_path / "report" / "tables" / "cue_matrix.csv").read_text()
+
+
+def test_a_damaged_report_is_named_and_hides_no_other(sweep):
+    for cue in ("blur", "color", "hue"):
+        reports = sweep(ablation=ablation(cue, (0.1, 0.2)))
+    (reports[1] / "results.json").write_text("{")
+    result = compare_cues(reports)
+    assert set(result.tables["cue_matrix"]["cue"]) == {"blur", "hue"}
+    (warning,) = result.warnings
+    assert warning.startswith(f"A job is skipped: {reports[1] / 'results.json'}: cannot be read")
 
 
 def test_a_sweep_ends_with_the_matrix(sweep, tmp_path, capsys):

@@ -11,7 +11,7 @@ from scipy.stats import hypergeom, spearmanr
 
 from tff.comparisons.emergence import Emergence
 from tff.report.page import write
-from tff.types import Result
+from tff.report.results import write_results
 
 WIDTHS = {"=odd.layer": 8, "NA": 30, "001": 22}
 GENERATORS = ("NA", "001", "=x")
@@ -41,10 +41,10 @@ def shares(random):
 
 
 def save(folder, step, table, share=None, k=K):
-    results = {"ranking": Result("r", tables={"ranking": table}, scalars={"k": k} if k else {})}
-    if share is not None:
-        results["median_test"] = Result("m", tables={"conditional_share": share})
-    write(results, folder / "checkpoints" / f"step{step:06d}", {"step": step})
+    tables = {"ranking": table} | ({} if share is None else {"conditional_share": share})
+    report = folder / "checkpoints" / f"step{step:06d}"
+    report.mkdir(parents=True, exist_ok=True)
+    write_results(report, tables, {} if k is None else {"ranking/k": k}, {})
 
 
 def drifting(random, steps, widths=WIDTHS):
@@ -196,18 +196,17 @@ def test_figures_show_the_tables(history):
 
 
 def test_a_k_of_ones_own(history):
-    folder, _ = history
+    folder, written = history
     result = answer(folder, k=12)
     assert len(result.tables["emergence"]) == 5 * 12
     assert result.scalars["k"] == 12
     n = sum(WIDTHS.values())
     assert result.tables["stability"]["by_chance"].iloc[0] == pytest.approx(144 / n)
-    with pytest.raises(ValueError, match=rf"emergence\.k=61: the detector has {n} channels"):
+    with pytest.raises(ValueError, match=rf"emergence\.k=61: the detector has only {n} channels"):
         answer(folder, k=61)
-    summary = folder / "checkpoints" / "step002000" / "summary.json"
-    for text in ("{}", "not json", json.dumps({"scalars": {"ranking/k": "7"}})):
-        summary.write_text(text)
-        with pytest.raises(ValueError, match=r"step 2000 tells no k; pass analysis\.emergence\.k="):
+    for k in (None, -1, 7.5):
+        save(folder, 2000, *written[2000], k=k)
+        with pytest.raises(ValueError, match=r"step 2000 do not say which k was used"):
             answer(folder)
     assert answer(folder, k=12).scalars["k"] == 12
 
@@ -248,75 +247,40 @@ def test_one_checkpoint_works_and_says_so(tmp_path):
     write({"emergence": result}, tmp_path / "report", {})
 
 
-def spoil_text(path, text="rank,layer\n1\n"):
-    path.write_text(text)
-
-
-def spoil_columns(path, **change):
-    pd.read_csv(path, dtype=str, keep_default_na=False).assign(**change).to_csv(path, index=False)
-
-
-def double_a_channel(path):
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    table.loc[1, ["layer", "channel"]] = table.loc[0, ["layer", "channel"]]
-    table.to_csv(path, index=False)
-
-
+RANKING = {"layer": {"type": "text", "values": ["a"]}}
 DAMAGES = {
-    "missing": (lambda path: path.unlink(), "ranking.csv is missing, so it was not analysed"),
-    "empty": (lambda path: spoil_text(path, ""), "cannot be read as a table"),
-    "binary": (lambda path: path.write_bytes(b"\xff\xfe\x00\x81"), "cannot be read as a table"),
-    "columns": (spoil_text, "has no column channel, omega, omega_low, omega_high, images"),
-    "header only": (
-        lambda path: spoil_text(path, path.read_text().splitlines()[0] + "\n"),
-        "has no rows",
+    "missing": (None, "has no table `ranking`; the analysis failed or was killed"),
+    "no json": ("{", "cannot be read as results of a report"),
+    "not ranked": ('{"scalars": {}, "tables": {}}', "has no table `ranking`"),
+    "no omega": (
+        json.dumps({"scalars": {}, "tables": {"ranking": RANKING}}),
+        "results.json: table ranking has no column rank, channel, omega, omega_low",
     ),
-    "cut off": (
-        lambda path: spoil_text(path, path.read_text().splitlines()[0] + "\n5,a,1,0.1\n"),
-        "its ranks are not 1, 2, 3",
-    ),
-    "cut within a number": (
-        lambda path: spoil_text(path, path.read_text()[:-2]),
-        "its last line has no end, so it is cut off",
-    ),
-    "fewer channels": (
-        lambda path: spoil_text(path, "".join(path.read_text().splitlines(True)[:41])),
-        "its ranking holds 40 of the channels that another one holds, so it is cut off",
-    ),
-    "text": (lambda path: spoil_columns(path, omega="much"), "omega should be numbers"),
-    "half a channel": (lambda path: spoil_columns(path, channel="1.5"), "no whole numbers"),
-    "no omega": (lambda path: spoil_columns(path, omega=""), "omega is missing"),
-    "twice": (double_a_channel, "a channel stands there twice"),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_step_is_left_out_and_named(history, damage):
+def test_a_damaged_step_is_skipped_and_named(history, damage):
     folder, written = history
-    spoil, words = DAMAGES[damage]
-    spoil(folder / "checkpoints" / "step000100" / "tables" / "ranking.csv")
+    text, words = DAMAGES[damage]
+    report = folder / "checkpoints" / "step000100"
+    if text is None:
+        shutil.rmtree(report)
+        report.mkdir()
+    else:
+        (report / "results.json").write_text(text)
     result = answer(folder)
     assert set(result.tables["emergence"]["step"]) == set(written) - {100}
-    (told,) = [w for w in result.warnings if "left out" in w]
-    assert told.startswith("The checkpoint of step 100 is left out: ")
+    (told,) = [w for w in result.warnings if "skipped" in w]
+    assert told.startswith("The checkpoint of step 100 is skipped: ")
     assert words in told
-    assert ("step000100" in told) == (damage != "fewer channels")  # which the step itself names
-
-
-def test_a_shortened_ranking_of_the_last_step_ends_no_history(history):
-    folder, written = history
-    path = folder / "checkpoints" / "step002000" / "tables" / "ranking.csv"
-    path.write_text("".join(path.read_text().splitlines(True)[:-1]))
-    result = answer(folder)
-    assert set(result.tables["emergence"]["step"]) == set(written) - {2000}
-    (told,) = [w for w in result.warnings if "left out" in w]
-    assert told.startswith("The checkpoint of step 2,000 is left out: its ranking holds 59 of")
+    assert "step000100" in told
 
 
 def test_no_step_that_can_be_read(history):
     folder, written = history
     for step in written:
-        shutil.rmtree(folder / "checkpoints" / f"step{step:06d}" / "tables")
+        (folder / "checkpoints" / f"step{step:06d}" / "results.json").write_text("")
     with pytest.raises(ValueError, match=r"no checkpoint can be read\. The checkpoint of step 5 "):
         answer(folder)
 
@@ -326,7 +290,7 @@ def test_steps_of_another_detector_are_refused(history):
     (_, omega) = next(drifting(np.random.default_rng(), (50,), {"conv1": 60}))
     save(folder, 50, ranking(omega))
     with pytest.raises(
-        ValueError, match=r"steps 50 and 2000 rank other channels, .* two detectors"
+        ValueError, match=r"steps 50 and 2000 rank different channels, .* two detectors"
     ):
         answer(folder)
 
@@ -336,11 +300,11 @@ def test_other_options_are_told(history):
     save(folder, 101, written[101][0].assign(relevance="rule=epsilon", seed=3), written[101][1])
     warnings = answer(folder).warnings
     assert [w for w in warnings if "relevance is" in w] == [
-        "The checkpoints were analysed with other options: relevance is rule=zplus at step 5, 40, "
-        "100, 2000; rule=epsilon at step 101."
+        "The checkpoints were analysed with different options: relevance is rule=zplus at step 5, "
+        "40, 100, 2000; rule=epsilon at step 101."
     ]
     assert len([w for w in warnings if "seed is" in w]) == 1
-    assert len([w for w in warnings if "other options" in w]) == 2
+    assert len([w for w in warnings if "different options" in w]) == 2
 
 
 def test_few_images_are_told(history):

@@ -1,4 +1,4 @@
-"""All cues of a sweep on one page."""
+"""Cue matrix: all cues of a sweep by all generators."""
 
 from __future__ import annotations
 
@@ -13,105 +13,106 @@ from omegaconf import DictConfig, OmegaConf
 
 from tff.plots.scatter import matrix_plot
 from tff.report.page import collect_versions, write
+from tff.report.results import read_results
 from tff.report.terminal import show
-from tff.safe_text import read_table
 from tff.types import Result
 
 ABOUT = """
-Each row is a cue that was taken from the test images, each column a generator. The first figure
-shows by how much average precision (AP) falls without the cue; gray numbers have an interval that
-holds zero. The second shows which part of the top channels tell generated from real images worse
-without the cue (DeLong's test, corrected), the third which part changes its responses by the
+Each row is a cue that was removed from the test images, each column a generator. The first figure
+shows how much average precision (AP) falls without the cue; numbers whose interval includes zero
+are gray. The second shows the share of the top channels that separate generated from real images
+worse without the cue (DeLong's test, corrected), the third the share whose responses change by the
 paper's median test.
 
-A cue is never taken away alone: blurring takes high frequencies too, and a picture without color is
-another picture in other ways. Rows are to be read beside each other, not one by one.
+No cue is ever removed alone: blurring removes high frequencies too, and an image without color
+differs in other ways as well. Compare rows with each other rather than reading one by itself.
 """
 KEYS = ["weights", "cue", "ablation", "generator"]
 
 
 class CueMatrix(Callback):
-    """At the end of `analyze.py -m ablation=...`, sets the reports of all jobs side by side."""
+    """At the end of `analyze.py -m ablation=...`, compares the reports of all jobs."""
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """Write SWEEP/report, if at least two cues were tried."""
+        """Write SWEEP/report if at least two cues were removed."""
         folder = Path(config.hydra.sweep.dir)
-        result = cue_matrix(sorted(folder.glob("*/report")))
+        result = compare_cues(sorted(folder.glob("*/report")))
         if result is None:
             return
         overrides = OmegaConf.to_container(config.hydra.overrides.task)
-        page = write(
-            {"cue_matrix": result},
-            folder / "report",
-            {"sweep": overrides, "versions": collect_versions()},
-        )
+        context = {"sweep": overrides, "versions": collect_versions()}
+        page = write({"cue_matrix": result}, folder / "report", context)
         show({"cue_matrix": result}, page)
 
 
-def cue_matrix(reports: Iterable[Path]) -> Result | None:
-    """The cues by generators that the tables of these reports tell of; None of under two cues.
+def compare_cues(reports: Iterable[Path]) -> Result | None:
+    """Table `cue_matrix` and figures of cues by generators; None for fewer than two cues.
 
     Args:
-        reports: folders that `report.page.write` has made; those without an ablation are passed
-            over.
+        reports: folders of reports; those without an ablation are skipped, and those that cannot
+            be read are named in a warning.
     """
-    drops, shares = [], []
+    drops, shares, problems = [], [], []
     for report in reports:
-        if (path := report / "tables" / "ablation.csv").exists():
-            drops.append(read_table(path, KEYS))
-        if (path := report / "tables" / "conditional_share.csv").exists():
-            shares.append(read_table(path, KEYS))
+        try:
+            results = read_results(report)
+            drop = results.table("ablation", [*KEYS, "seen", "ap_drop"])
+            share = results.table("conditional_share", KEYS)
+        except ValueError as error:
+            problems.append(f"A job is skipped: {error}.")
+            continue
+        drops += [] if drop is None else [drop]
+        shares += [] if share is None else [share]
     if not drops:
         return None
     table = pd.concat(drops, ignore_index=True)
     if shares:
         share = pd.concat(shares, ignore_index=True)
-        columns = [c for c in map(str, share) if c.startswith("share")]
+        columns = [c for c in share if str(c).startswith("share")]
         table = table.merge(share.drop_duplicates(KEYS)[KEYS + columns], on=KEYS, how="left")
     table = table.drop_duplicates(KEYS)
     if table["ablation"].nunique() < 2:
         return None
-    result = Result("Which cue does the detector need?", ABOUT)
-    shown = [c for c in map(str, table) if c.startswith(("ap_drop", "share", "median_drop"))]
+    result = Result("Which cue does the detector need?", ABOUT, warnings=problems)
+    shown = [c for c in table if str(c).startswith(("ap_drop", "share", "median_drop"))]
     rest = [c for c in table if c not in [*KEYS, *shown]]
     result.tables = {"cue_matrix": table[[*KEYS, *shown, *rest]]}
     for weights, part in table.groupby("weights", sort=False):
-        _tell(result, str(weights), part, table["weights"].nunique() > 1)
+        _report_detector(result, str(weights), part, table["weights"].nunique() > 1)
     return result
 
 
-def _tell(result: Result, weights: str, table: pd.DataFrame, several: bool) -> None:
-    """Findings and figures of one detector."""
+def _report_detector(result: Result, weights: str, table: pd.DataFrame, several: bool) -> None:
+    """Findings, scalars and figures of one detector, named by its weights if there are several."""
     order = list(table.sort_values("seen", ascending=False, kind="stable")["generator"].unique())
     # Two strengths of one cue are two rows.
     strengths = table.groupby("cue")["ablation"].transform("nunique")
     table = table.assign(row=table["cue"].where(strengths == 1, table["ablation"]))
 
-    def square(column: str) -> pd.DataFrame:
+    def pivot(column: str) -> pd.DataFrame:
         return table.pivot(index="row", columns="generator", values=column).reindex(columns=order)
 
-    marked = {name: f"{name} (seen)" for name in table.loc[table["seen"], "generator"]}
-    drop = square("ap_drop")
+    labels = {name: f"{name} (seen)" for name in table.loc[table["seen"], "generator"]}
+    drop = pivot("ap_drop")
     ranked = drop.mean(axis=1).sort_values(ascending=False)
-    drop = drop.loc[ranked.index]
-    sure = (square("ap_drop_low") > 0) | (square("ap_drop_high") < 0)
-    told = ", ".join(f"{cue} ({value:.3f})" for cue, value in ranked.dropna().head(3).items())
-    name = f"{weights}: m" if several else "M"
-    if told:
-        result.findings.append(f"{name}ean drop of AP over generators is largest without {told}.")
+    significant = (pivot("ap_drop_low") > 0) | (pivot("ap_drop_high") < 0)
+    largest = ", ".join(f"{cue} ({value:.3f})" for cue, value in ranked.dropna().head(3).items())
+    start = f"{weights}: m" if several else "M"
+    if largest:
+        result.findings.append(
+            f"{start}ean drop of AP over generators is largest without {largest}."
+        )
     end = f"_{weights}" if several else ""
     result.scalars |= {f"ap_drop_{cue}{end}": float(value) for cue, value in ranked.items()}
-    figures: dict[str, tuple[str, pd.DataFrame | None]] = {
-        "ap_drop": ("AP lost without the cue", sure.loc[drop.index])
-    }
+    titles = {"ap_drop": "AP lost without the cue"}
     if "share_separating" in table:
-        figures["share_separating"] = ("share of top channels that separate worse", None)
-        figures["share"] = ("share of top channels whose responses change (median test)", None)
-    for column, (label, certain) in figures.items():
-        values = square(column).loc[drop.index]
-        largest = float(np.nan_to_num(values.abs().to_numpy(float)).max())
-        limit = max(0.1, largest) if column == "ap_drop" else 1.0
-        result.figures[f"cue_matrix_{column}{end}"] = matrix_plot(
-            values.rename(columns=marked), label, limit, certain
-        )
-        result.captions[f"cue_matrix_{column}{end}"] = f"{label[0].upper()}{label[1:]}. {weights}"
+        titles["share_separating"] = "share of top channels that separate worse"
+        titles["share"] = "share of top channels whose responses change (median test)"
+    for column, title in titles.items():
+        values, certain, limit = pivot(column).loc[ranked.index], None, 1.0
+        if column == "ap_drop":
+            certain = significant.loc[ranked.index]
+            limit = max(0.1, float(np.nan_to_num(values.abs().to_numpy(float)).max()))
+        figure = f"cue_matrix_{column}{end}"
+        result.figures[figure] = matrix_plot(values.rename(columns=labels), title, limit, certain)
+        result.captions[figure] = f"{title[0].upper()}{title[1:]}. {weights}"
