@@ -63,7 +63,7 @@ def test_all_sets_duplicates_and_odd_files(tmp_path):
     odd = result.tables["odd_files"]
     assert {Path(p).name for p in odd["path"]} == {"copy.jpg", "empty.png"}
     assert any("1 files could not be used" in line for line in result.warnings)
-    assert any("same bytes" in line for line in result.warnings)
+    assert any("byte-identical" in line for line in result.warnings)
 
 
 def test_every_report_on_a_biased_set_gives_alarm(tmp_path):

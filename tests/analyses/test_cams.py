@@ -187,5 +187,8 @@ def test_a_missing_package_says_how_to_get_it(resnet, monkeypatch):
 
 @pytest.mark.parametrize("methods", [[], ["gradcam", "cam"], "gradcam"])
 def test_unknown_methods_are_refused(methods):
-    with pytest.raises(ValueError, match=r"analysis\.cams\.methods=.*expected a list of gradcam, "):
+    with pytest.raises(
+        ValueError,
+        match=r"analysis\.cams\.methods=.*expected a list of different names from gradcam, ",
+    ):
         CAMs(methods=methods)

@@ -35,7 +35,7 @@ def test_k_different_channels_besides_the_top(kind, seed):
 
 def test_low_is_the_end_of_the_ranking():
     made = controls()
-    assert made.low.tolist() == made.ranking.tolist()[-6:]
+    assert made.lowest.tolist() == made.ranking.tolist()[-6:]
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -124,10 +124,10 @@ def test_missing_and_damaged_files_are_named(root, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"blur": 4}, r"heatmaps\.blur=4: must be odd"),
-        ({"blur": -1}, r"heatmaps\.blur=-1: must be odd"),
-        ({"images": 0}, r"heatmaps\.images=0: must be at least 1"),
-        ({"files": "a.png"}, r"heatmaps\.files=a\.png: expected a list, such as \[a\.png\]"),
+        ({"blur": 4}, r"heatmaps\.blur=4: expected an odd number"),
+        ({"blur": -1}, r"heatmaps\.blur=-1: expected an odd number"),
+        ({"images": 0}, r"heatmaps\.images=0: expected a whole number"),
+        ({"files": "a.png"}, r"heatmaps\.files=a\.png: expected a list, each element a path"),
     ],
 )
 def test_impossible_options_are_refused(options, message):

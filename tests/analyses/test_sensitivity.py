@@ -230,5 +230,7 @@ def test_a_threshold_from_the_test_images_is_told(root):
 
 
 def test_no_random_draw_is_refused():
-    with pytest.raises(ValueError, match=r"analysis\.sensitivity\.random_draws=0: must be at"):
+    with pytest.raises(
+        ValueError, match=r"analysis\.sensitivity\.random_draws=0: expected a whole"
+    ):
         Sensitivity(random_draws=0)

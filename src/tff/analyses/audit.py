@@ -1,25 +1,34 @@
-"""Can real and generated images be told apart by their files alone?"""
+"""Audit: can real and generated images be told apart by their files alone?"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import pandas as pd
 
-from tff.analyses.engine import sanity_checks
 from tff.analyses.engine.analysis import Analysis
+from tff.analyses.engine.sanity_checks import (
+    ALARM,
+    describe_formats,
+    file_warnings,
+    format_bias,
+    format_bias_alarms,
+)
 from tff.analyses.engine.subject import Subject
+from tff.data.dataset import Images
 from tff.data.manifest import duplicates
 from tff.plots import grouped
 from tff.types import Result
 
 ABOUT = """
-Before a detector is trusted, its images should be: when generated images are PNG files and real
-ones JPEG, or the two differ in size, a detector learns that. A trivial classifier (a decision tree
-of three questions, each image judged by a tree that has not seen it) is asked to tell them apart by
-what stands in the files' headers: format, mode, JPEG quality and chroma sampling, height and width.
-An area under the ROC curve (AUC) of 0.5 means that it cannot; above {alarm:g} is an alarm.
+Before a detector can be trusted, its images must be: if generated images are PNG files and real
+ones JPEG, or the two differ in size, a detector learns that. Here a trivial classifier (a decision
+tree of depth 3, cross-validated: no tree judges an image that it was trained on) tries to tell them
+apart by the headers of their files: format, mode, JPEG quality and chroma sampling, height and
+width. An area under the ROC curve (AUC) of 0.5 means that it cannot; an AUC above {alarm:g} is an
+alarm.
 """
 
 
@@ -32,70 +41,62 @@ class Audit(Analysis):
     def answer(self, subject: Subject) -> Result:
         """Tables `formats`, `format_bias`, `duplicates`, `odd_files`."""
         sets = subject.images.by_name
-        result = Result(
-            "Can the files alone be told apart?", ABOUT.format(alarm=sanity_checks.ALARM)
-        )
-        bias = _joined(
-            {name: sanity_checks.format_bias(images, subject.seed) for name, images in sets.items()}
-        )
-        twice = duplicates(sets)
-        odd = _joined({name: _odd(images.manifest) for name, images in sets.items()})
-        skipped = _joined({name: images.skipped for name, images in sets.items()})
+        bias = _collect(sets, lambda images: format_bias(images, subject.seed))
+        repeated = duplicates(sets)
+        notes = _collect(sets, _notes)
+        skipped = _collect(sets, lambda images: images.skipped)
+        result = Result("Can the files alone be told apart?", ABOUT.format(alarm=ALARM))
         result.tables = {
-            "formats": _joined(
-                {name: sanity_checks.describe_formats(images) for name, images in sets.items()}
-            ),
+            "formats": _collect(sets, describe_formats),
             "format_bias": bias,
-            "duplicates": twice,
-            "odd_files": pd.concat(
-                [odd.rename(columns={"note": "problem"}), skipped], ignore_index=True
-            ),
+            "duplicates": repeated,
+            "odd_files": pd.concat([notes, skipped], ignore_index=True),
         }
         known = bias.dropna(subset="auc").sort_values("auc")
         worst = None if known.empty else known.iloc[-1]
         result.findings = [
             "There are too few images to tell whether the files give them away."
             if worst is None
-            else f"By their files alone, images of {worst['generator']} ({worst['set']}) are told "
-            f"from real ones with an AUC of {worst['auc']:.2f} "
-            f"({worst['auc_low']:.2f} to {worst['auc_high']:.2f}), the most of all generators; "
-            f"{int(bias['alarm'].sum())} of {len(bias)} give alarm."
+            else f"By their files alone, images of {worst['generator']} ({worst['set']}) can be "
+            f"told from real ones with an AUC of {worst['auc']:.2f} "
+            f"({worst['auc_low']:.2f} to {worst['auc_high']:.2f}), the highest of all generators; "
+            f"{int(bias['alarm'].sum())} of {len(bias)} generators raise an alarm."
         ]
         for name, images in sets.items():
-            result.alarms += [
-                f"{name}: {line}"
-                for line in sanity_checks.format_bias_alarms(bias[bias["set"] == name])
-            ]
-            result.warnings += [f"{name}: {line}" for line in sanity_checks.file_warnings(images)]
-        if len(twice):
-            first = twice.iloc[0]
+            alarms = format_bias_alarms(bias[bias["set"] == name])
+            result.alarms += [f"{name}: {line}" for line in alarms]
+            result.warnings += [f"{name}: {line}" for line in file_warnings(images)]
+        if len(repeated):
+            first = repeated.iloc[0]
             result.warnings.append(
-                f"{len(twice)} files stand in two sets, or among real and generated images, with "
-                f"the same bytes: {first['path']} is {first['same_as']}; see duplicates.csv."
+                f"{len(repeated)} files have a byte-identical copy in another set or under the "
+                f"other label: {first['path']} equals {first['same_as']}; see duplicates.csv."
             )
         result.scalars = {
             "auc_max": float(bias["auc"].max()),
             "alarms": float(bias["alarm"].sum()),
-            "duplicates": float(len(twice)),
+            "duplicates": float(len(repeated)),
             "files_skipped": float(len(skipped)),
         }
         result.figures["format_bias"] = grouped.grouped_points(
             bias, "generator", "set", "auc", "auc_low", "auc_high",
-            "AUC of a classifier that sees file headers only", reference=sanity_checks.ALARM,
+            "AUC of a classifier that sees file headers only", reference=ALARM,
         )  # fmt: skip
         result.captions["format_bias"] = (
-            "0.5: the files tell nothing. Right of the dashed line "
-            f"({sanity_checks.ALARM:g}) they do, and a detector may learn that."
+            "At 0.5 the headers give nothing away. Right of the dashed line "
+            f"({ALARM:g}) they do, and a detector may learn that."
         )
         return result
 
 
-def _odd(table: pd.DataFrame) -> pd.DataFrame:
-    return table[table["note"] != ""][["path", "note"]]
-
-
-def _joined(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """One table of several, which the column `set` tells apart."""
-    parts = [table.assign(set=name) for name, table in tables.items()]
+def _collect(sets: dict[str, Images], describe: Callable[[Images], pd.DataFrame]) -> pd.DataFrame:
+    """The tables of all sets in one; the first column, `set`, names the set."""
+    parts = [describe(images).assign(set=name) for name, images in sets.items()]
     table = pd.concat(parts, ignore_index=True)
     return table[["set", *(column for column in table if column != "set")]]
+
+
+def _notes(images: Images) -> pd.DataFrame:
+    """Files that were read with a remark."""
+    table = images.manifest
+    return table[table["note"] != ""][["path", "note"]].rename(columns={"note": "problem"})

@@ -1,4 +1,4 @@
-"""Class activation maps of single images."""
+"""Class activation maps of single images, by the package grad-cam."""
 
 from __future__ import annotations
 
@@ -8,24 +8,34 @@ import io
 from collections.abc import Sequence
 from contextlib import ExitStack, redirect_stderr
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
-import pandas as pd
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tff.analyses.engine.analysis import Analysis
-from tff.analyses.engine.image_selection import Selection, caption, check_options, select_images
+from tff.analyses.engine.image_selection import (
+    PATHS,
+    SIDE,
+    describe_evidence,
+    select_images,
+    show_images,
+)
 from tff.analyses.engine.subject import Subject
 from tff.detectors.detector import Detector
 from tff.detectors.feature_maps import non_relu_activations
 from tff.detectors.hooks import last_feature_map
-from tff.plots import image_grids
-from tff.types import Pixels, Result
+from tff.options import checked, some_of, whole
+from tff.plots.image_grids import Picture, colorize, normalize, overlay, shrink
+from tff.types import Floats, Pixels, Result
 
-Map = NDArray[np.float64]
+ABOUT = """
+Class activation maps, by the package grad-cam: which positions of the feature map {layer} speak for
+{evidence}. They are coarse, since a feature map has few positions, and they show where evidence is,
+not what it consists of. Guided Grad-CAM multiplies Grad-CAM by the gradient of single pixels. Each
+map has its own scale. P is the probability of "generated" that the detector gives.
+"""
 #: Option -> name. All but the last are classes of the package.
 METHODS = {
     "gradcam": "GradCAM",
@@ -38,6 +48,55 @@ METHODS = {
     "scorecam": "ScoreCAM",
     "guided_gradcam": "Guided Grad-CAM",
 }
+
+
+@dataclass(frozen=True)
+@checked("analysis.cams")
+class CAMs(Analysis):
+    """Class activation maps of files, or of images that the detector mistakes or is surest of.
+
+    Args:
+        methods: some of `METHODS`.
+        layer: name of a module of the network; None takes the last feature map.
+        files: paths of images of any size.
+        images: number of images in one figure.
+    """
+
+    sanity_checks: ClassVar = "files"
+    methods: Annotated[Sequence[str], some_of(METHODS)] = ("gradcam", "guided_gradcam")
+    layer: str | None = None
+    files: Annotated[Sequence[str], PATHS] = ()
+    images: Annotated[int, whole(least=1)] = 4
+
+    def answer(self, subject: Subject) -> Result:
+        """Table `cams`, one row per image, and a figure for each selection of images."""
+        selections = select_images(subject, self.files, self.images)
+        maps = ActivationMaps(subject.detector, self.layer, subject.lrp.real_sign)
+
+        def explain(path: str, image: Tensor, small: Pixels) -> tuple[float, dict[str, Picture]]:
+            pixels = image[None].to(subject.passes.device).float() / 255
+            logit, found = maps(pixels, self.methods, path)
+            pictures = {}
+            for method, values in found.items():
+                light = normalize(shrink(values, SIDE))
+                fine = method == "guided_gradcam"
+                picture = colorize(light) if fine else overlay(small, light)
+                pictures[METHODS[method]] = picture, "" if light.any() else "nothing positive"
+            return logit, pictures
+
+        result = Result("Class activation maps")
+        show_images(result, "cams", selections, explain)
+        result.tables["cams"].insert(3, "layer", maps.layer)
+        result.about = ABOUT.format(
+            layer=maps.layer or "(none yet)", evidence=describe_evidence(subject)
+        )
+        others = non_relu_activations(subject.detector.network)
+        if "guided_gradcam" in self.methods and others:
+            result.warnings.append(
+                "Guided backpropagation changes nn.ReLU only; this network has "
+                f"{', '.join(others)}, through which its gradient is the plain one."
+            )
+        return result
 
 
 class ActivationMaps:
@@ -73,7 +132,7 @@ class ActivationMaps:
 
     def __call__(
         self, image: Tensor, methods: Sequence[str], name: str
-    ) -> tuple[float, dict[str, Map]]:
+    ) -> tuple[float, dict[str, Floats]]:
         """The logit of an image (1, 3, H, W) in [0, 1], and of each method a map (H, W), >= 0.
 
         Args:
@@ -91,7 +150,7 @@ class ActivationMaps:
                 self.layer = last_feature_map(self.detector, image)
             # A gradient, unlike relevance, is not relative to the logit: -1 speaks for real.
             sign = -self.real_sign if logit < 0 else 1.0
-            grad_cam: dict[str, Map] = {}
+            grad_cam: dict[str, Floats] = {}
             for method in methods:
                 kind = "gradcam" if method == "guided_gradcam" else method
                 if kind not in grad_cam:
@@ -101,7 +160,7 @@ class ActivationMaps:
                 found["guided_gradcam"] = grad_cam["gradcam"] * self._guided(image, sign)
         return logit, found
 
-    def _map(self, method: str, image: Tensor, sign: float, name: str) -> Map:
+    def _map(self, method: str, image: Tensor, sign: float, name: str) -> Floats:
         model = _Signed(self.detector, sign)
         target = model.detector.network.get_submodule(str(self.layer))
         shapes: list[tuple[int, ...]] = []
@@ -128,7 +187,7 @@ class ActivationMaps:
             values = cam(input_tensor=image.clone().requires_grad_(True), targets=[_logit])[0]
         return np.asarray(np.nan_to_num(values), np.float64)
 
-    def _guided(self, image: Tensor, sign: float) -> Map:
+    def _guided(self, image: Tensor, sign: float) -> Floats:
         """(H, W) positive part of the sum over the colors of the guided gradient."""
         model = _Signed(self.detector, sign)
         guided = self._package.GuidedBackpropReLUModel(model=model, device=image.device)
@@ -150,92 +209,3 @@ class _Signed(nn.Module):
 
 def _logit(output: Tensor) -> Tensor:
     return output[..., 0]
-
-
-ABOUT = """
-Class activation maps, by the package grad-cam: which places of the feature map {layer} speak for
-{what}. They are coarse, since a feature map has few places, and they show where evidence is, not
-what it is made of. Guided Grad-CAM multiplies Grad-CAM with the gradient of single pixels. Each map
-has its own scale. P is the probability of "generated" that the detector gives.
-"""
-_SIDE = 512  # pixels of a side, more than a figure shows
-
-
-@dataclass(frozen=True)
-class CAMs(Analysis):
-    """Class activation maps of files, or of images that the detector mistakes or is surest about.
-
-    Args:
-        methods: some of `METHODS`.
-        layer: name of a module of the network; None takes the last feature map.
-        files: paths of images of any size.
-        images: how many in one figure.
-
-    Raises:
-        ValueError: an option has an impossible value.
-    """
-
-    sanity_checks: ClassVar = "files"
-    methods: Sequence[str] = ("gradcam", "guided_gradcam")
-    layer: str | None = None
-    files: Sequence[str] = ()
-    images: int = 4
-
-    def __post_init__(self) -> None:
-        check_options("cams", self.files, self.images)
-        unknown = [method for method in self.methods if method not in METHODS]
-        if isinstance(self.methods, str) or unknown or not self.methods:
-            raise ValueError(
-                f"analysis.cams.methods={self.methods}: expected a list of {', '.join(METHODS)}"
-            )
-
-    def answer(self, subject: Subject) -> Result:
-        """Table `cams`, a row an image, and a figure for each choice of images."""
-        chosen = select_images(subject, self.files, self.images)
-        maps = ActivationMaps(subject.detector, self.layer, subject.lrp.real_sign)
-        result = Result("Class activation maps")
-        table: list[dict[str, Any]] = []
-        for selection in chosen:
-            name = f"cams_{selection.name}"
-            rows, facts = self._maps(subject, maps, selection)
-            table += facts
-            result.figures[name] = image_grids.image_grid(rows if facts else {})
-            result.captions[name] = selection.about + ("" if facts else " There are none.")
-        decides = subject.lrp.real_sign > 0
-        what = "the decision (real or generated)" if decides else 'the answer "generated"'
-        result.about = ABOUT.format(layer=maps.layer or "(none yet)", what=what)
-        columns = ["chosen", "path", "image", "layer", "p", "logit"]
-        result.tables = {"cams": pd.DataFrame(table, columns=columns)}
-        if "guided_gradcam" in self.methods and (
-            other := non_relu_activations(subject.detector.network)
-        ):
-            result.warnings.append(
-                "Guided backpropagation changes nn.ReLU only; this network has "
-                f"{', '.join(other)}, through which its gradient is the plain one."
-            )
-        return result
-
-    def _maps(
-        self, subject: Subject, maps: ActivationMaps, selection: Selection
-    ) -> tuple[dict[str, list[tuple[Pixels, str]]], list[dict[str, Any]]]:
-        """The rows of a figure and of the table."""
-        rows: dict[str, list[tuple[Pixels, str]]] = {
-            line: [] for line in ("image", *(METHODS[method] for method in self.methods))
-        }
-        facts = []
-        for path, image, kind in selection:
-            pixels = image[None].to(subject.passes.device).float() / 255
-            logit, found = maps(pixels, self.methods, path)
-            p = 1 / (1 + np.exp(-logit))
-            shown = image_grids.shrink_image(np.asarray(image.permute(1, 2, 0), np.uint8), _SIDE)
-            rows["image"].append((shown, caption(p, kind)))
-            for method, values in found.items():
-                light = image_grids.normalize(image_grids.shrink(values, _SIDE))
-                fine = method == "guided_gradcam"
-                picture = image_grids.colorize(light) if fine else image_grids.overlay(shown, light)
-                rows[METHODS[method]].append((picture, "" if light.any() else "nothing positive"))
-            facts.append(
-                {"chosen": selection.name, "path": path, "image": kind, "layer": maps.layer}
-                | {"p": p, "logit": logit}
-            )
-        return rows, facts

@@ -1,4 +1,4 @@
-"""How well the detector does: average precision, accuracies, false alarms, calibration."""
+"""Detection: average precision, accuracies, true positive rates and calibration."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from tff.analyses.engine.analysis import Analysis
 from tff.analyses.engine.evaluation import (
     GROUPS,
     Scores,
+    estimate_columns,
     evaluators,
+    oracle_warning,
     summarize_generators,
 )
 from tff.analyses.engine.subject import Subject
@@ -22,15 +24,22 @@ from tff.types import Result
 
 ABOUT = """
 Average precision (AP) and the area under the ROC curve (AUC) need no threshold; accuracies do.
-"Caught at 1 % false alarms" is the share of generated images found by the threshold that calls at
-most 1 % of real images generated. Calibration error (ECE, 15 bins) and Brier score ask whether a
-probability of 0.9 is right in 90 % of the cases; 0 is best.
+"Caught at 1 % false alarms" is the share of generated images found at the threshold that calls at
+most 1 % of the real images generated. Expected calibration error (ECE, 15 bins) and Brier score
+measure whether a probability of 0.9 is right in 90 % of the cases; 0 is best.
 
-The mean over generators hides the one that the detector fails on, so the worst one stands beside
-it. Whiskers are 95 % bootstrap intervals over images, not over trainings.
+The mean over generators hides the one on which the detector fails, so the table also has the worst
+one. Whiskers are 95 % bootstrap intervals over images, not over trainings.
 """
-ERRORS = ("ece", "brier")  # of these less is better
-WORDS = GROUPS | {"all": "all generators (mean)", "all_worst": "the worst of all"}
+#: Rows of the table behind those of the generators.
+SUMMARY_LABELS = GROUPS | {"all": "all generators (mean)", "all_worst": "the worst of all"}
+#: Measures in the figure.
+SHOWN = {
+    "ap": "average precision",
+    "tpr_at_5": "caught at 5 % false alarms",
+    "tpr_at_1": "caught at 1 % false alarms",
+}
+_LOWER_IS_BETTER = ("ece", "brier")
 
 
 @dataclass(frozen=True)
@@ -40,75 +49,62 @@ class Detection(Analysis):
     sanity_checks: ClassVar = "files"
 
     def answer(self, subject: Subject) -> Result:
-        """Table `detection`, a row a generator, then mean and worst."""
+        """Table `detection`: one row per generator, then means and worst."""
         scores = Scores.of(subject, subject.evaluate().logits)
-        found = {
-            evaluator.generator: (evaluator, evaluator.measure(scores))
-            for evaluator in evaluators(subject)
-        }
-        rows = [
-            {
-                "generator": name,
-                "seen": evaluator.seen,
-                **{c: v for m, e in measures.items() for c, v in e.columns(m).items()},
-                **evaluator.columns(),
-            }
-            for name, (evaluator, measures) in found.items()
-        ]
-        names = list(next(iter(found.values()))[1])
-        overall = {
-            measure: _overall(subject, {g: of[measure] for g, (_, of) in found.items()}, measure)
-            for measure in names
-        }
+        rows: list[dict[str, object]] = []
+        measured: dict[str, dict[str, Estimate]] = {}  # measure -> generator -> estimate
+        for evaluator in evaluators(subject):
+            measures = evaluator.measure(scores)
+            for name, estimate in measures.items():
+                measured.setdefault(name, {})[evaluator.generator] = estimate
+            first = {"generator": evaluator.generator, "seen": evaluator.seen}
+            rows.append(first | estimate_columns(measures, measures) | evaluator.columns())
+        n_generators = len(rows)
+        overall = {name: _summarize(subject, name, found) for name, found in measured.items()}
         for where in overall["ap"]:
-            of_where = {m: overall[m][where] for m in names}
-            columns = {c: v for m, e in of_where.items() for c, v in e.columns(m).items()}
-            rows.append({"generator": WORDS[where], "seen": where == "seen", **columns})
+            first = {"generator": SUMMARY_LABELS[where], "seen": where == "seen"}
+            estimates = {name: found[where] for name, found in overall.items()}
+            rows.append(first | estimate_columns(estimates, estimates))
         table = pd.DataFrame(rows)
         result = Result("How well the detector does", ABOUT)
         result.tables = {"detection": table}
         for where, ap in overall["ap"].items():
             caught = overall["tpr_at_1"][where]
             result.findings.append(
-                f"On {WORDS[where]}: AP {ap.value:.3f} ({ap.low:.3f} to {ap.high:.3f}); at 1 % "
-                f"false alarms it catches {100 * caught.value:.0f} % ({100 * caught.low:.0f} to "
-                f"{100 * caught.high:.0f})."
+                f"On {SUMMARY_LABELS[where]}: AP {ap.value:.3f} ({ap.low:.3f} to {ap.high:.3f}); "
+                f"at 1 % false alarms it catches {100 * caught.value:.0f} % "
+                f"({100 * caught.low:.0f} to {100 * caught.high:.0f})."
             )
-            result.scalars |= {f"{where}_{m}": overall[m][where].value for m in names}
-        shown = table.head(len(found)).melt(
-            ["generator", "seen"], ["ap", "tpr_at_5", "tpr_at_1"], "measure", "value"
-        )
-        for end in ("low", "high"):
-            shown[end] = [
-                table.loc[table["generator"] == row.generator, f"{row.measure}_{end}"].iloc[0]
-                for row in shown.itertuples()
-            ]
-        words = {
-            "ap": "average precision",
-            "tpr_at_5": "caught at 5 % false alarms",
-            "tpr_at_1": "caught at 1 % false alarms",
-        }
+            result.scalars |= {f"{where}_{name}": overall[name][where].value for name in overall}
         result.figures = {
             "detection": grouped.grouped_points(
-                shown, "generator", "measure", "value", "low", "high", "fraction", labels=words
+                _points(table.head(n_generators)), "generator", "measure", "value", "low", "high",
+                "fraction", labels=SHOWN,
             )
-        }
+        }  # fmt: skip
         result.captions = {"detection": "Detection of each generator with 95 % intervals."}
-        if subject.options.scoring.threshold == "oracle":
-            result.warnings.append(
-                "Accuracies use a threshold chosen on the test images themselves: optimistic."
-            )
+        result.warnings += oracle_warning(subject)
         return result
 
 
-def _overall(
-    subject: Subject, estimates: Mapping[str, Estimate], measure: str
+def _summarize(
+    subject: Subject, measure: str, estimates: Mapping[str, Estimate]
 ) -> dict[str, Estimate]:
-    """Mean over the generators seen, those never seen and all, and the worst, each told once."""
-    smallest, everyone = measure not in ERRORS, list(estimates.values())
+    """Means over seen, unseen and all generators, and the worst; none that repeats another."""
+    smallest, everyone = measure not in _LOWER_IS_BETTER, list(estimates.values())
     found = summarize_generators(subject, estimates, smallest)
     if {"seen", "unseen"} <= set(found):
         found["all"] = mean(everyone)
     if "seen" in found and len(everyone) > 1:
         found["all_worst"] = worst(everyone, smallest)
     return found
+
+
+def _points(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per generator and measure of the figure."""
+    parts = []
+    for measure in SHOWN:
+        columns = {measure: "value", f"{measure}_low": "low", f"{measure}_high": "high"}
+        part = table[["generator", "seen", *columns]].rename(columns=columns)
+        parts.append(part.assign(measure=measure))
+    return pd.concat(parts, ignore_index=True)

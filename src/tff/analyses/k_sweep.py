@@ -1,8 +1,10 @@
-"""Does the ranking find the channels that matter? AP against the number of channels dropped."""
+"""AP against the number of channels dropped: does a ranking find the channels that matter?"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import pandas as pd
 import torch
@@ -18,106 +20,84 @@ from tff.analyses.engine.evaluation import (
 )
 from tff.analyses.engine.subject import CRITERIA, Subject, channel_counts
 from tff.data.dataset import Images
+from tff.options import checked, each, number, some_of, whole
 from tff.plots import curves
 from tff.statistics.bootstrap import Estimate, mean, mean_height, shortfall
 from tff.types import Result
 
 ABOUT = """
-A ranking is right if the detector needs the channels that it names first. Channels are dropped in
+A ranking is right if the detector needs the channels that it puts first. Channels are dropped in
 the order of several rankings, more and more of them, and AP is measured each time: the sooner it
-falls, the better a ranking knows what the detector looks for. The mean height of each curve between
-nothing and the largest share is one number for a ranking (area); less is better, and the random
-order is what a ranking must beat. Differences from it are taken image by image; their intervals
-hold the chance of the orders as well as that of the images, so that one more random order would be
-called better or worse in one case of twenty.
+falls, the better the ranking. The mean height of each curve, between nothing and the largest share
+dropped, sums up a ranking in one number (area); lower is better, and a ranking must beat the random
+order. Differences from it are paired by image; their intervals cover the variation of the random
+orders as well as that of the images, so that one more random order would differ significantly in
+one case of twenty.
 
-Omega is the paper's; lift is omega times the width of the layer, so that narrow layers have no
-advantage; gradient x activation is the change of the logit to first order; mean response and norm
-of the filter know nothing of the decision.
+Omega is the paper's criterion; lift is omega times the width of the layer, so that narrow layers
+have no advantage; gradient x activation is the change of the logit to first order; mean response
+and norm of the filter ignore the decision.
 """
-#: What stands in place of a channel, in words.
-INSTEAD = {
+#: What takes the place of a dropped channel.
+REPLACEMENTS = {
     "zero": "zero before BatchNorm, as in the paper",
     "mean": "its mean over the discovery images",
     "resample": "its map from another image, drawn at random",
 }
+#: Group of generators -> criterion -> for each of its orders, AP at each number of channels.
+Curves = dict[str, dict[str, list[list[Estimate]]]]
 
 
 @dataclass(frozen=True)
+@checked("analysis.k_sweep")
 class KSweep(Analysis):
     """AP with the first k channels of several rankings dropped, for several k.
 
     Args:
-        rankings: of `criteria.CRITERIA`.
-        shares: of all channels, in percent, that are dropped; nothing dropped is always there.
-        instead: what stands in place of a channel, of `INSTEAD`, one or several.
-        random_orders: how many random orders `random` is the mean of.
-
-    Raises:
-        ValueError: an option has an unknown value.
+        rankings: criteria, see `engine.subject.CRITERIA`.
+        shares: how many channels are dropped, in percent of all; AP with none dropped is always
+            measured too.
+        instead: what takes the place of dropped channels, some of `REPLACEMENTS`.
+        random_orders: number of random orders that the curve `random` averages.
     """
 
-    rankings: tuple[str, ...] = tuple(CRITERIA)
-    shares: tuple[float, ...] = (0.1, 0.2, 0.43, 1, 2, 5, 10)
-    instead: tuple[str, ...] = ("zero",)
-    random_orders: int = 5
-
-    def __post_init__(self) -> None:
-        for option, values, known in (
-            ("rankings", self.rankings, CRITERIA),
-            ("instead", self.instead, INSTEAD),
-        ):
-            if isinstance(values, str):
-                raise ValueError(
-                    f"analysis.k_sweep.{option}={values}: expected a list, such as [{values}]"
-                )
-            if not values or (unknown := set(values) - set(known)):
-                odd = ", ".join(sorted(unknown)) if values else "nothing"
-                raise ValueError(
-                    f"analysis.k_sweep.{option}: {odd}; expected some of {', '.join(known)}"
-                )
-            if len(set(values)) < len(values):
-                raise ValueError(
-                    f"analysis.k_sweep.{option}={list(values)}: name each of them once"
-                )
-        if not self.shares or not all(0 < share <= 100 for share in self.shares):
-            raise ValueError(
-                f"analysis.k_sweep.shares={list(self.shares)}: expected percents of all channels, "
-                "above 0 and at most 100"
-            )
-        if self.random_orders < 1:
-            raise ValueError(
-                f"analysis.k_sweep.random_orders={self.random_orders}: must be at least 1"
-            )
+    rankings: Annotated[Sequence[str], some_of(CRITERIA)] = tuple(CRITERIA)
+    shares: Annotated[
+        Sequence[float],
+        each(number(above=0, most=100, hint=", percent of all channels"), at_least_one=True),
+    ] = (0.1, 0.2, 0.43, 1, 2, 5, 10)
+    instead: Annotated[Sequence[str], some_of(REPLACEMENTS)] = ("zero",)
+    random_orders: Annotated[int, whole(least=1)] = 5
 
     def answer(self, subject: Subject) -> Result:
-        """Tables `k_sweep`, a point of a curve a row, and `k_sweep_area`, a curve a row."""
+        """Tables `k_sweep`, one row per point of a curve, and `k_sweep_area`, one per curve."""
         total = len(subject.channels)
-        ks = channel_counts(self.shares, total)
-        xs = [k / total for k in (0, *ks)]
+        ks = [0, *channel_counts(self.shares, total)]
+        shares = [k / total for k in ks]
         points: list[dict[str, object]] = []
         areas: list[dict[str, object]] = []
         for instead in self.instead:
-            for where, curve in self._measured(subject, ks, instead).items():
+            for where, of_ranking in self._measure(subject, ks, instead).items():
                 heights = {
-                    by: [mean_height(xs, aps) for aps in orders] for by, orders in curve.items()
+                    by: [mean_height(shares, aps) for aps in orders]
+                    for by, orders in of_ranking.items()
                 }
-                for by, orders in curve.items():
+                for by, orders in of_ranking.items():
                     first = {"where": where, "ranking": by, "instead": instead}
                     points += [
                         # The mean AP: the mean of the probabilities would do better than any order.
-                        {**first, "k": k, "share": x, **mean(aps).columns("ap")}
-                        for k, x, aps in zip((0, *ks), xs, zip(*orders, strict=True), strict=True)
+                        {**first, "k": k, "share": share, **mean(aps).columns("ap")}
+                        for k, share, aps in zip(ks, shares, zip(*orders, strict=True), strict=True)
                     ]
                     height = mean(heights[by])
-                    under = {}
+                    area = {**first, "up_to_share": shares[-1], **height.columns("area")}
                     if by != "random" and "random" in heights:
-                        under = shortfall(height, heights["random"]).columns("below_random")
-                    areas.append({**first, "up_to_share": xs[-1], **height.columns("area")} | under)
-        table, by_area = pd.DataFrame(points), pd.DataFrame(areas)
+                        area |= shortfall(height, heights["random"]).columns("below_random")
+                    areas.append(area)
+        table, area_table = pd.DataFrame(points), pd.DataFrame(areas)
         result = Result("Does the ranking find the channels that matter?", ABOUT)
-        result.tables = {"k_sweep_area": by_area, "k_sweep": table}
-        self._tell(result, by_area)
+        result.tables = {"k_sweep_area": area_table, "k_sweep": table}
+        _add_findings(result, area_table)
         for instead in self.instead:
             for where in table["where"].unique():
                 part = table[(table["where"] == where) & (table["instead"] == instead)]
@@ -127,65 +107,67 @@ class KSweep(Analysis):
                     "average precision", CRITERIA,
                 )  # fmt: skip
                 result.captions[name] = (
-                    f"AP on {GROUPS[where]} against the share of channels dropped; in their place: "
-                    f"{INSTEAD[instead]}. Bands are 95 % intervals."
+                    f"AP on {GROUPS[where]} against the share of channels dropped; replaced by "
+                    f"{REPLACEMENTS[instead]}. Bands are 95 % intervals."
                 )
         return result
 
-    def _measured(
-        self, subject: Subject, ks: list[int], instead: str
-    ) -> dict[str, dict[str, list[list[Estimate]]]]:
-        """Where (seen, unseen) -> ranking -> of each of its orders AP for each k (0 first)."""
+    def _measure(self, subject: Subject, ks: list[int], instead: str) -> Curves:
+        """AP with the first k channels of every order dropped; `ks` begins with 0."""
         orders = {
             (by, i): subject.rank(by, seed=subject.seed + i)
             for by in self.rankings
             for i in range(self.random_orders if by == "random" else 1)
         }
-        choices = {f"{by} {i} {k}": o[:k] for (by, i), o in orders.items() for k in ks}
-        logits = subject.evaluate_dropped(choices, self._instead(subject, instead))
-        whole = Scores.of(subject, subject.evaluate().logits)
-        scores = {name: Scores.of(subject, of_choice) for name, of_choice in logits.items()}
-        judged = {evaluator.generator: evaluator for evaluator in evaluators(subject)}
-        undisturbed = {name: evaluator.measure(whole)["ap"] for name, evaluator in judged.items()}
-        found: dict[str, dict[str, list[list[Estimate]]]] = {}
+        choices = {
+            f"{by} {i} {k}": order[:k] for (by, i), order in orders.items() for k in ks if k > 0
+        }
+        logits = subject.evaluate_dropped(choices, _replacement(subject, instead))
+        scores = {name: Scores.of(subject, values) for name, values in logits.items()}
+        plain = Scores.of(subject, subject.evaluate().logits)
+        each_generator = list(evaluators(subject))
+
+        def aps(scores: Scores) -> dict[str, Estimate]:
+            return {e.generator: e.measure(scores)["ap"] for e in each_generator}
+
+        undropped = aps(plain)
+        found: Curves = {}
         for by, i in orders:
-            curve = [undisturbed] + [
-                {
-                    name: evaluator.measure(scores[f"{by} {i} {k}"])["ap"]
-                    for name, evaluator in judged.items()
-                }
+            points = [
+                summarize_generators(subject, aps(scores[f"{by} {i} {k}"]) if k else undropped)
                 for k in ks
             ]
-            points = [summarize_generators(subject, aps) for aps in curve]
-            for where in [w for w in points[0] if w != "unseen_worst"]:
-                aps = [point[where] for point in points]
-                found.setdefault(where, {}).setdefault(by, []).append(aps)
+            for where in [where for where in points[0] if where != "unseen_worst"]:
+                curve = [point[where] for point in points]
+                found.setdefault(where, {}).setdefault(by, []).append(curve)
         return found
 
-    @staticmethod
-    def _instead(subject: Subject, instead: str) -> Tensor | Images | None:
-        if instead == "mean":
-            return torch.from_numpy(subject.activity.output)
-        if instead == "resample":
-            return subject.replacement_images()
-        return None
 
-    @staticmethod
-    def _tell(result: Result, areas: pd.DataFrame) -> None:
-        for (where, instead), part in areas.groupby(["where", "instead"], sort=False):
-            best = part.sort_values("area").iloc[0]
-            text = (
-                f"On {GROUPS[str(where)]}, AP falls soonest by {CRITERIA[best['ranking']]}: mean "
+def _replacement(subject: Subject, instead: str) -> Tensor | Images | None:
+    """What `Subject.evaluate_dropped` puts in the place of dropped channels; None: zero."""
+    if instead == "mean":
+        return torch.from_numpy(subject.activity.output)
+    if instead == "resample":
+        return subject.replacement_images()
+    return None
+
+
+def _add_findings(result: Result, areas: pd.DataFrame) -> None:
+    """Findings and scalars."""
+    for (where, instead), part in areas.groupby(["where", "instead"], sort=False):
+        best = part.sort_values("area").iloc[0]
+        text = (
+            f"On {GROUPS[str(where)]}, AP falls soonest by {CRITERIA[best['ranking']]}: mean AP "
+            f"{best['area']:.3f} ({best['area_low']:.3f} to {best['area_high']:.3f})"
+        )
+        omega = part[part["ranking"] == "omega"]
+        if len(omega) and "below_random" in part:
+            low, high = omega[["below_random_low", "below_random_high"]].to_numpy()[0]
+            own, by = omega[["area", "below_random"]].to_numpy()[0]
+            text += (
+                f"; by omega it is {own:.3f}, below random orders by {by:+.3f} "
+                f"({low:+.3f} to {high:+.3f}): {describe_difference(low, high)}"
             )
-            text += f"AP {best['area']:.3f} ({best['area_low']:.3f} to {best['area_high']:.3f})"
-            omega = part[part["ranking"] == "omega"]
-            if len(omega) and "below_random" in part:
-                low, high = omega[["below_random_low", "below_random_high"]].to_numpy()[0]
-                own, by = omega[["area", "below_random"]].to_numpy()[0]
-                text += (
-                    f"; by omega it is {own:.3f}, below random orders by {by:+.3f} "
-                    f"({low:+.3f} to {high:+.3f}): {describe_difference(low, high)}"
-                )
-            result.findings.append(f"{text} (in place of a channel: {INSTEAD[str(instead)]}).")
-        names = areas[["where", "ranking", "instead"]].agg("_area_".join, axis=1)
-        result.scalars = dict(zip(names, areas["area"].astype(float), strict=True))
+        result.findings.append(f"{text} (channels replaced by {REPLACEMENTS[str(instead)]}).")
+    names = areas[["where", "ranking", "instead"]].agg("_area_".join, axis=1)
+    result.scalars = dict(zip(names, areas["area"].astype(float), strict=True))

@@ -1,17 +1,18 @@
-"""Median test: which channels respond otherwise without a cue."""
+"""Median test: which channels respond differently without a cue."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tff.analyses.ablation import Cue
+from tff.analyses.ablation import CueRemoval
 from tff.analyses.engine.analysis import Analysis
 from tff.analyses.engine.subject import Subject
+from tff.options import checked, number
 from tff.plots import grouped
 from tff.statistics.channel_tests import (
     benjamini_hochberg,
@@ -22,120 +23,51 @@ from tff.statistics.channel_tests import (
 )
 from tff.types import Floats, Ints, Result
 
-Values = NDArray[np.float64] | NDArray[np.float32]
+ABOUT = """
+The response of a channel to an image is the maximum of its feature map. If a channel responds to
+{cue}, its responses to generated images must change when {cue} is removed. Mood's median test
+compares the responses to the same images with and without {cue}; a channel with p <= {alpha:g} is
+called {cue}-conditional, as in the paper.
 
+That test has two weaknesses: its p-values are not corrected for the number of channels, and it
+assumes independent samples although both come from the same images. A paired test (Wilcoxon's, with
+Benjamini and Hochberg's correction) has neither. But both ask only whether a response changes.
+Nearly every filter responds to {cue} a little, even in a detector that has learned nothing; the
+share among all channels shows it.
 
-def compare_responses(labels: NDArray[np.int64], plain: Values, ablated: Values) -> pd.DataFrame:
-    """One row a channel.
-
-    Columns: of generated images, `p_value` and `q_value` of Mood's median test (the paper's, which
-    takes the samples for independent), `wilcoxon_p` and `wilcoxon_q` of the signed-rank test on the
-    same images, `cliffs_delta` (how far the responses move, -1 to 1), `median`, `median_ablated`.
-    Of both kinds, `area` and `area_ablated`, how well the channel alone tells generated from real
-    images (area under the ROC curve, 0.5: not at all), `separation_p` and `separation_q` of
-    DeLong's test that both are equal; `area_lost`, by how much the area comes nearer to 0.5, and
-    `loses`, whether it does.
-
-    All `q` are adjusted for the number of channels (Benjamini and Hochberg, 1995).
-
-    Args:
-        labels: (n,) 1 generated, 0 real.
-        plain: (n, C) responses to the images as they are.
-        ablated: (n, C) to the same images without the cue.
-    """
-    # A response that is no number, of a network that overflows, tells nothing.
-    fake = labels == 1
-    a, b = (np.nan_to_num(values[fake].astype(np.float64)) for values in (plain, ablated))
-    areas = delong_test(labels, np.nan_to_num(plain), np.nan_to_num(ablated))
-    some = bool(fake.any())
-    table = pd.DataFrame(
-        {
-            "p_value": median_test(a, b),
-            "wilcoxon_p": wilcoxon(a, b),
-            "cliffs_delta": cliffs_delta(b, a),
-            "median": np.median(a, axis=0) if some else np.nan,
-            "median_ablated": np.median(b, axis=0) if some else np.nan,
-            "area": areas.auc_a,
-            "area_ablated": areas.auc_b,
-            "separation_p": areas.p,
-        }
-    )
-    for name in ("p_value", "wilcoxon_p", "separation_p"):
-        adjusted = {"p_value": "q_value"}.get(name, name.replace("_p", "_q"))
-        table[adjusted] = benjamini_hochberg(table[name].to_numpy())
-    lost = np.abs(table["area"] - 0.5) - np.abs(table["area_ablated"] - 0.5)
-    return table.assign(area_lost=lost, loses=lost > 0)
-
-
-def conditional_shares(tests: pd.DataFrame, alpha: float) -> dict[str, float]:
-    """Which part of the channels is called conditional, by one way of testing after the other.
-
-    `share` is the paper's; `share_corrected` with adjusted p-values; `share_paired` by the
-    signed-rank test, adjusted; `share_separating` counts channels that tell generated from real
-    images worse without the cue, adjusted.
-    """
-    if tests.empty:
-        return dict.fromkeys(SHARE_LABELS, np.nan)
-    return {
-        "share": float((tests["p_value"] <= alpha).mean()),
-        "share_corrected": float((tests["q_value"] <= alpha).mean()),
-        "share_paired": float((tests["wilcoxon_q"] <= alpha).mean()),
-        "share_separating": float(((tests["separation_q"] <= alpha) & tests["loses"]).mean()),
-    }
-
-
-#: In words.
+A stricter question is whether a channel separates generated from real images worse without {cue}.
+DeLong's test on the area under the channel's ROC curve, with and without {cue}, answers it. Where
+the images of both kinds do not differ at all, no channel has anything to lose, and in at most
+{percent:g} % of such cases the test finds any. It tells what a channel holds, not what the decision
+uses: where the images differ in {cue}, filters that were never trained lose by its removal too. So
+look at the share among all channels, and at AP without {cue}, as well.
+"""
+#: Column of `conditional_share` -> the test behind it.
 SHARE_LABELS = {
     "share": "median test, as in the paper",
     "share_corrected": "median test, corrected",
     "share_paired": "paired test, corrected",
     "share_separating": "separates worse, corrected",
 }
+#: Fewer generated images of a generator make the tests weak.
+FEW = 20
 
-
-ABOUT = """
-A channel responds somewhere in an image most strongly; this maximum is its response. If a channel
-looks at {cue}, its responses to generated images must change when the {cue} is taken away. Mood's
-median test compares the responses to the same images with and without {cue}; a channel with
-p <= {alpha:g} is called {cue}-conditional, as in the paper.
-
-That test has two weaknesses: p-values are not corrected for the number of channels, and it takes
-the two samples for independent although they come from the same images. A paired test (Wilcoxon's,
-with Benjamini and Hochberg's correction) has neither. But both ask only whether a response changes.
-Nearly every filter responds to {cue} a little, in a detector that has learned nothing too; the
-share among all channels shows it.
-
-A stricter question is whether a channel tells generated from real images worse without {cue}.
-DeLong's test on the area under its ROC curve, with and without {cue}, asks that. Where the images
-of both kinds differ in nothing, no channel has anything to lose, and in at most {percent:g} % of
-such cases any is found. It tells what a channel holds, not what the decision uses: where the images
-differ in {cue}, filters that were never trained lose by it too. So look at the share among all
-channels, and at AP without {cue}, beside it.
-"""
+Responses = Floats | NDArray[np.float32]
 
 
 @dataclass(frozen=True)
+@checked("analysis.median_test")
 class MedianTest(Analysis):
     """Tests of the top channels and of all channels, and the cue-conditional shares.
 
     Args:
-        ablation: what takes the cue away.
-        alpha: largest p-value, or adjusted p-value, that counts.
-
-    Raises:
-        ValueError: alpha is no probability between 0 and 1.
+        ablation: removes the cue.
+        alpha: significance level, of p-values and of adjusted p-values.
     """
 
     needs_responses: ClassVar[bool] = True
-    ablation: Cue
-    alpha: float = 0.05
-
-    def __post_init__(self) -> None:
-        if not 0 < self.alpha < 1:
-            raise ValueError(
-                f"analysis.median_test.alpha={self.alpha}: must lie between 0 and 1; 5 percent is "
-                "0.05"
-            )
+    ablation: CueRemoval
+    alpha: Annotated[float, number(above=0, below=1, hint="; 5 percent is 0.05")] = 0.05
 
     def answer(self, subject: Subject) -> Result:
         """Tables `conditional_share`, `median_test` (top channels) and `median_test_all`."""
@@ -146,103 +78,167 @@ class MedianTest(Analysis):
         assert ablated.responses is not None
         assert plain.sample is not None
         assert ablated.sample is not None
-        names = subject.channels.table()
-        top = names.iloc[subject.top.numpy()].reset_index(drop=True)
-        rank = np.empty(len(names), np.int64)
-        rank[subject.ranking.numpy()] = np.arange(1, len(names) + 1)
-        tested, everything, counted = [], [], []
-        densities: list[tuple[str, Floats, Floats]] = []
-        for generator, at in subject.generators():
+        channels = subject.channels.table()
+        top = channels.iloc[subject.top.numpy()].reset_index(drop=True)
+        rank = np.empty(len(channels), np.int64)
+        rank[subject.ranking.numpy()] = np.arange(1, len(channels) + 1)
+        channels["rank"] = rank
+        shares: list[dict[str, object]] = []
+        top_tests, all_tests = [], []
+        examples: list[tuple[str, Floats, Floats]] = []
+        for generator, rows in subject.generators():
             first = {
                 "generator": generator,
                 "seen": generator in subject.seen,
                 "cue": cue,
                 "ablation": repr(self.ablation),
             }
-            labels = subject.labels[at]
-            mine = compare_responses(labels, plain.responses[at], ablated.responses[at])
-            tested.append(_table(first, top, mine, labels))
-            inside = np.isin(subject.sample, at)
-            of_all = compare_responses(
-                subject.labels[subject.sample[inside]],
-                plain.sample[inside],
-                ablated.sample[inside],
-            )
+            labels = subject.labels[rows]
+            of_top = compare_responses(labels, plain.responses[rows], ablated.responses[rows])
+            top_tests.append(_table(first, top, of_top, labels))
+            inside = np.isin(subject.sample, rows)
             sampled = subject.labels[subject.sample[inside]]
-            everything.append(_table(first, names.assign(rank=rank), of_all, sampled))
-            rest = {f"{n}_of_all": v for n, v in conditional_shares(of_all, self.alpha).items()}
-            counts = {
-                "k": subject.k,
-                **conditional_shares(mine, self.alpha),
-                "area_lost": mine["area_lost"].mean(),
-                **rest,
-                "area_lost_of_all": of_all["area_lost"].mean(),
-                "alpha": self.alpha,
-            }
-            counted.append(first | counts | {"images": int((labels == 1).sum())})
-            if generator in subject.seen or not densities:
-                fakes = at[labels == 1]
-                a, b = plain.responses[fakes], ablated.responses[fakes]
-                densities = [
-                    (f"{row.layer} #{row.channel}", a[:, i], b[:, i])
+            of_all = compare_responses(sampled, plain.sample[inside], ablated.sample[inside])
+            all_tests.append(_table(first, channels, of_all, sampled))
+            among_all = conditional_shares(of_all, self.alpha)
+            shares.append(
+                {
+                    **first,
+                    "k": subject.k,
+                    **conditional_shares(of_top, self.alpha),
+                    "area_lost": of_top["area_lost"].mean(),
+                    **{f"{name}_of_all": share for name, share in among_all.items()},
+                    "area_lost_of_all": of_all["area_lost"].mean(),
+                    "alpha": self.alpha,
+                    "images": int((labels == 1).sum()),
+                }
+            )
+            if generator in subject.seen or not examples:
+                fake = rows[labels == 1]
+                examples = [
+                    (f"{row.layer} #{row.channel}", plain.responses[fake, i],
+                     ablated.responses[fake, i])
                     for i, row in enumerate(top.head(6).itertuples())
-                ]
-        table = pd.concat(tested, ignore_index=True)
+                ]  # fmt: skip
+        table, share = pd.concat(top_tests, ignore_index=True), pd.DataFrame(shares)
         result = Result(
-            f"Which channels look at {cue}",
+            f"Which channels respond to {cue}",
             ABOUT.format(cue=cue, alpha=self.alpha, percent=100 * self.alpha),
         )
-        share = pd.DataFrame(counted)
         result.tables = {
             "conditional_share": share,
             "median_test": table,
-            "median_test_all": pd.concat(everything, ignore_index=True),
+            "median_test_all": pd.concat(all_tests, ignore_index=True),
         }
-        self._tell(result, share, subject.k, cue)
-        long = share.melt(["generator", "seen"], list(SHARE_LABELS), "test", "value")
+        _add_findings(result, share, subject.k, cue)
+        points = share.melt(["generator", "seen"], list(SHARE_LABELS), "test", "value")
         result.figures = {
             "conditional_share": grouped.grouped_points(
-                long, "generator", "test", "value", None, None,
+                points, "generator", "test", "value", None, None,
                 f"share of the top {subject.k} channels", reference=self.alpha, labels=SHARE_LABELS,
             ),
-            "responses": grouped.histograms(densities, ("as it is", f"without {cue}")),
+            "responses": grouped.histograms(examples, ("unchanged", f"without {cue}")),
         }  # fmt: skip
         result.captions = {
-            "conditional_share": f"Share of the top channels that are {cue}-conditional, by four "
-            "ways of testing; the dashed line is the rate of errors that each allows.",
+            "conditional_share": f"Share of the top channels that are {cue}-conditional by four "
+            "tests; the dashed line is the error rate that each allows.",
             "responses": "Responses of the six strongest channels to generated images; dotted "
             "lines are medians.",
         }
-        if table["images"].min() < 20:
+        if table["images"].min() < FEW:
             result.warnings.append(
-                "Fewer than 20 generated images of a generator: the tests are weak."
+                f"Fewer than {FEW} generated images of a generator: the tests are weak."
             )
         return result
 
-    @staticmethod
-    def _tell(result: Result, share: pd.DataFrame, k: int, cue: str) -> None:
-        mean = share.mean(numeric_only=True)
-        result.findings = [
-            f"{100 * mean['share']:.0f} % of the top {k} channels are {cue}-conditional by the "
-            f"paper's median test (mean over generators; {100 * share['share'].min():.0f} to "
-            f"{100 * share['share'].max():.0f}); of all channels it is "
-            f"{100 * mean['share_of_all']:.0f} %.",
-            f"{100 * mean['share_separating']:.0f} % of the top {k} tell generated from real "
-            f"images worse without {cue} ({100 * share['share_separating'].min():.0f} to "
-            f"{100 * share['share_separating'].max():.0f}); of all channels "
-            f"{100 * mean['share_separating_of_all']:.0f} %. Their area under the ROC curve comes "
-            f"nearer to 0.5 by {mean['area_lost']:.3f} on average (all channels: "
-            f"{mean['area_lost_of_all']:.3f}).",
-        ]
-        names = [name for name in mean.index if name.startswith("share")]
-        result.scalars = {f"conditional_{name}": float(mean[name]) for name in names}
-
 
 def _table(
-    first: dict[str, object], names: pd.DataFrame, tests: pd.DataFrame, labels: Ints
+    first: dict[str, object], channels: pd.DataFrame, tests: pd.DataFrame, labels: Ints
 ) -> pd.DataFrame:
-    """Tests with the names of their channels."""
+    """Tests with the names of their channels, one row per channel."""
     counts = {"images": int((labels == 1).sum()), "images_real": int((labels == 0).sum())}
     constant = pd.DataFrame({**first, **counts}, index=tests.index)
-    parts = [constant[list(first)], names.reset_index(drop=True), tests, constant[list(counts)]]
+    parts = [constant[list(first)], channels.reset_index(drop=True), tests, constant[list(counts)]]
     return pd.concat(parts, axis=1)
+
+
+def _add_findings(result: Result, share: pd.DataFrame, k: int, cue: str) -> None:
+    """Findings and scalars."""
+    mean = share.mean(numeric_only=True)
+    result.findings = [
+        f"{100 * mean['share']:.0f} % of the top {k} channels are {cue}-conditional by the "
+        f"paper's median test (mean over generators; {100 * share['share'].min():.0f} to "
+        f"{100 * share['share'].max():.0f}); of all channels it is "
+        f"{100 * mean['share_of_all']:.0f} %.",
+        f"{100 * mean['share_separating']:.0f} % of the top {k} separate generated from real "
+        f"images worse without {cue} ({100 * share['share_separating'].min():.0f} to "
+        f"{100 * share['share_separating'].max():.0f}); of all channels "
+        f"{100 * mean['share_separating_of_all']:.0f} %. Their area under the ROC curve moves "
+        f"towards 0.5 by {mean['area_lost']:.3f} on average (all channels: "
+        f"{mean['area_lost_of_all']:.3f}).",
+    ]
+    names = [name for name in mean.index if name.startswith("share")]
+    result.scalars = {f"conditional_{name}": float(mean[name]) for name in names}
+
+
+def compare_responses(labels: Ints, plain: Responses, ablated: Responses) -> pd.DataFrame:
+    """Tests of each channel's responses with and without a cue, one row per channel.
+
+    Columns on generated images alone: `p_value` and `q_value` of Mood's median test (the paper's,
+    which assumes independent samples), `wilcoxon_p` and `wilcoxon_q` of the signed-rank test on the
+    same images, `cliffs_delta` (how far the responses move, -1 to 1), `median`, `median_ablated`.
+
+    Columns on both kinds: `area` and `area_ablated`, how well the channel alone separates generated
+    from real images (area under the ROC curve; 0.5: not at all); `separation_p` and `separation_q`
+    of DeLong's test that both areas are equal; `area_lost`, by how much the area moves towards 0.5;
+    and `loses`, whether it does.
+
+    All `q` are adjusted for the number of channels (Benjamini and Hochberg, 1995).
+
+    Args:
+        labels: (n,) 1 generated, 0 real.
+        plain: (n, C) responses to the unchanged images.
+        ablated: (n, C) responses to the same images without the cue.
+    """
+    # A network that overflows gives NaN, which carries no information.
+    fake = labels == 1
+    a, b = (np.nan_to_num(values[fake].astype(np.float64)) for values in (plain, ablated))
+    areas = delong_test(labels, np.nan_to_num(plain), np.nan_to_num(ablated))
+    known = bool(fake.any())
+    table = pd.DataFrame(
+        {
+            "p_value": median_test(a, b),
+            "wilcoxon_p": wilcoxon(a, b),
+            "cliffs_delta": cliffs_delta(b, a),
+            "median": np.median(a, axis=0) if known else np.nan,
+            "median_ablated": np.median(b, axis=0) if known else np.nan,
+            "area": areas.auc_a,
+            "area_ablated": areas.auc_b,
+            "separation_p": areas.p,
+        }
+    )
+    for p, q in (("p_value", "q_value"), ("wilcoxon_p", "wilcoxon_q"),
+                 ("separation_p", "separation_q")):  # fmt: skip
+        table[q] = benjamini_hochberg(table[p].to_numpy())
+    lost = np.abs(table["area"] - 0.5) - np.abs(table["area_ablated"] - 0.5)
+    return table.assign(area_lost=lost, loses=lost > 0)
+
+
+def conditional_shares(tests: pd.DataFrame, alpha: float) -> dict[str, float]:
+    """Share of channels that are cue-conditional, by each test in `SHARE_LABELS`.
+
+    `share_separating` counts channels that separate generated from real images worse without the
+    cue. NaN without channels.
+
+    Args:
+        tests: made by `compare_responses`.
+        alpha: significance level.
+    """
+    if tests.empty:
+        return dict.fromkeys(SHARE_LABELS, np.nan)
+    return {
+        "share": float((tests["p_value"] <= alpha).mean()),
+        "share_corrected": float((tests["q_value"] <= alpha).mean()),
+        "share_paired": float((tests["wilcoxon_q"] <= alpha).mean()),
+        "share_separating": float(((tests["separation_q"] <= alpha) & tests["loses"]).mean()),
+    }

@@ -11,18 +11,18 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from numpy.typing import NDArray
 from scipy.ndimage import median_filter
 
 from tff.plots.style import INK, MUTED, WIDTH, no_data, shorten, styled
-from tff.types import Pixels
+from tff.types import Floats, Pixels
 
-Map = NDArray[np.float64]
+#: A picture (H, W, 3), and the line below it.
+Picture = tuple[Pixels, str]
 # A few pixels hold most of the relevance; this quantile at full strength keeps the rest visible.
 _FULL = 0.99
 
 
-def normalize(heat: Map, blur: int = 1) -> Map:
+def normalize(heat: Floats, blur: int = 1) -> Floats:
     """(H, W) -> the same in [0, 1]: negative values at 0, the 99th percentile and above at 1.
 
     Args:
@@ -35,17 +35,17 @@ def normalize(heat: Map, blur: int = 1) -> Map:
     return np.clip(heat / _strength(heat), 0, 1)
 
 
-def colorize(light: Map) -> Pixels:
+def colorize(light: Floats) -> Pixels:
     """(H, W) in [0, 1] -> (H, W, 3) picture, black where there is nothing."""
     return _picture(mpl.colormaps["magma"](light))
 
 
-def colorize_signed(heat: Map) -> Pixels:
+def colorize_signed(heat: Floats) -> Pixels:
     """(H, W) in any unit -> (H, W, 3) picture: red for positive, blue for negative, white for 0."""
     return _picture(mpl.colormaps["RdBu_r"](0.5 + 0.5 * heat / _strength(np.abs(heat))))
 
 
-def overlay(image: Pixels, light: Map) -> Pixels:
+def overlay(image: Pixels, light: Floats) -> Pixels:
     """The image (H, W, 3) in dim gray, and over it the map (H, W) in [0, 1], dark red to yellow."""
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None] / 255
     color = mpl.colormaps["hot"](0.25 + 0.55 * light)[..., :3]
@@ -53,7 +53,7 @@ def overlay(image: Pixels, light: Map) -> Pixels:
     return _picture((1 - opacity) * 0.6 * gray + opacity * color)
 
 
-def shrink(values: Map, side: int) -> Map:
+def shrink(values: Floats, side: int) -> Floats:
     """A map or a picture whose longer side is at most `side` pixels, by means over areas."""
     scale = side / max(values.shape[:2])
     if scale >= 1:
@@ -67,17 +67,17 @@ def shrink_image(image: Pixels, side: int) -> Pixels:
     return np.asarray(shrink(image.astype(np.float64), side).round(), np.uint8)
 
 
-def _strength(magnitude: Map) -> float:
+def _strength(magnitude: Floats) -> float:
     """What is shown at full strength, never 0."""
     return float(np.quantile(magnitude, _FULL) or magnitude.max() or 1.0)
 
 
-def _picture(colors: Map) -> Pixels:
+def _picture(colors: Floats) -> Pixels:
     return np.asarray((colors[..., :3] * 255).round(), np.uint8)
 
 
 @styled
-def image_grid(rows: Mapping[str, Sequence[tuple[NDArray[np.uint8], str]]]) -> Figure:
+def image_grid(rows: Mapping[str, Sequence[Picture]]) -> Figure:
     """Labelled rows of small (H, W, 3) images, a line below each; every pixel stays visible."""
     if not any(rows.values()):
         return no_data()

@@ -15,7 +15,8 @@ from tff.statistics.bootstrap import Estimate, draw_resamples, mean, shortfall, 
 from tff.statistics.detection import ThresholdRule, measures
 from tff.types import Floats, Ints
 
-Measures = Mapping[str, Estimate]
+#: What tables of interventions show, of all `statistics.detection.MEASURES`.
+MAIN_MEASURES = ("ap", "real_accuracy", "fake_accuracy")
 
 
 @dataclass(frozen=True)
@@ -197,3 +198,17 @@ def summarize_draws(alone: list[Estimate]) -> dict[str, float]:
         "ap_draws_min": float(aps.min()) if known else np.nan,
         "ap_draws_max": float(aps.max()) if known else np.nan,
     }
+
+
+def estimate_columns(
+    estimates: Mapping[str, Estimate], names: Iterable[str], suffix: str = ""
+) -> dict[str, float]:
+    """Columns `ap`, `ap_low`, `ap_high`, ... of a table; with suffix `_drop`, `ap_drop`, ..."""
+    return {c: v for name in names for c, v in estimates[name].columns(name + suffix).items()}
+
+
+def oracle_warning(subject: Subject) -> list[str]:
+    """A warning where thresholds are chosen on the test images, else none."""
+    if subject.options.scoring.threshold != "oracle":
+        return []
+    return ["Accuracies use a threshold chosen on the test images themselves: optimistic."]

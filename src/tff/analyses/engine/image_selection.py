@@ -1,8 +1,8 @@
-"""Which single images are shown."""
+"""Single images: which are shown, and the figures and the table of what was found in them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,8 +12,17 @@ from torch import Tensor
 
 from tff.analyses.engine.subject import Subject
 from tff.data.dataset import ROW_SEPARATOR, Images
+from tff.options import Allowed, each
+from tff.plots.image_grids import Picture, image_grid, shrink_image
+from tff.types import Pixels, Result
 
+#: What `files` of an analysis may be.
+PATHS = each(Allowed(lambda value: isinstance(value, str), "a path"))
+SIDE = 512  # pixels of the longer side of pictures; a figure shows no more
 _KINDS = {0: "real", 1: "generated"}
+#: Path, pixels (3, H, W) uint8 and the small picture (h, w, 3) of an image -> its logit, and
+#: pictures of what was found in it, by the label of their row in the figure.
+Explain = Callable[[str, Tensor, Pixels], tuple[float, Mapping[str, Picture]]]
 
 
 @dataclass(frozen=True)
@@ -37,11 +46,6 @@ class Selection:
             yield str(path), self.images[0, row].image, str(kind)
 
 
-def caption(p: float, kind: str) -> str:
-    """The line below an image: what the detector says, and what the image is."""
-    return f"P = {p:.2f}" + (f", {kind}" if kind else "")
-
-
 def select_images(subject: Subject, files: Sequence[str], images: int) -> list[Selection]:
     """The files, or else the test images that the detector mistakes most, and is surest about.
 
@@ -61,7 +65,7 @@ def select_images(subject: Subject, files: Sequence[str], images: int) -> list[S
         table = pd.DataFrame({"path": paths, "label": -1, "generator": "", "kind": ""})
         parts = [table[i : i + images].reset_index(drop=True) for i in range(0, len(table), images)]
         names = ["files"] if len(parts) == 1 else [f"files_{i}" for i in range(1, len(parts) + 1)]
-        about = "The images asked for."
+        about = "The given images."
         return [
             Selection(name, about, replace(test, manifest=part))
             for name, part in zip(names, parts, strict=True)
@@ -78,19 +82,45 @@ def select_images(subject: Subject, files: Sequence[str], images: int) -> list[S
     return [
         Selection(name, about, replace(test, manifest=known.iloc[rows].reset_index(drop=True)))
         for name, about, rows in (
-            ("mistakes", "The test images about which the detector errs most.", mistakes),
-            ("surest", "Test images about which it is right, and surest.", surest),
+            ("mistakes", "The test images on which the detector errs most.", mistakes),
+            ("surest", "The test images of which it is surest, and right.", surest),
         )
     ]
 
 
-def check_options(name: str, files: object, images: int) -> None:
-    """Refuse options of the analysis `name` that mean nothing.
+def show_images(
+    result: Result, name: str, selections: Iterable[Selection], explain: Explain
+) -> None:
+    """Add a figure for each selection, and a table `name` with one row per image.
 
-    Raises:
-        ValueError: which, and what is expected.
+    Columns: `chosen` (the selection), `path`, `image` (real, generated, or empty if unknown), `p`
+    (probability of "generated"), `logit`.
     """
-    if isinstance(files, str):
-        raise ValueError(f"analysis.{name}.files={files}: expected a list, such as [{files}]")
-    if images < 1:
-        raise ValueError(f"analysis.{name}.images={images}: must be at least 1")
+    table: list[dict[str, object]] = []
+    for selection in selections:
+        rows: dict[str, list[Picture]] = {}
+        for path, image, kind in selection:
+            small = shrink_image(to_picture(image), SIDE)
+            logit, found = explain(path, image, small)
+            p = float(1 / (1 + np.exp(-logit)))
+            seen = small, f"P = {p:.2f}" + (f", {kind}" if kind else "")
+            for label, picture in {"image": seen, **found}.items():
+                rows.setdefault(label, []).append(picture)
+            table.append(
+                {"chosen": selection.name, "path": path, "image": kind, "p": p, "logit": logit}
+            )
+        figure = f"{name}_{selection.name}"
+        result.figures[figure] = image_grid(rows)
+        result.captions[figure] = selection.about + ("" if rows else " There are none.")
+    result.tables[name] = pd.DataFrame(table, columns=["chosen", "path", "image", "p", "logit"])
+
+
+def to_picture(image: Tensor) -> Pixels:
+    """(3, H, W) uint8 -> (H, W, 3)."""
+    return np.asarray(image.permute(1, 2, 0), np.uint8)
+
+
+def describe_evidence(subject: Subject) -> str:
+    """What maps of relevance or activation speak for, by `relevance.real_sign`."""
+    decides = subject.lrp.real_sign > 0
+    return "the decision (real or generated)" if decides else 'the answer "generated"'
