@@ -115,3 +115,13 @@ def test_broken_images(tmp_path):
         Folder(str(tmp_path), layout=LAYOUT).manifest("test")
     images = Folder(str(tmp_path), layout=LAYOUT, on_corrupt="skip").test()
     assert (len(images), len(images.skipped)) == (9, 3)
+
+
+def test_the_folder_of_a_file_says_its_split(tmp_path):
+    for folder in ("train", "test"):
+        (tmp_path / folder / "data").mkdir(parents=True)
+        write(tmp_path / folder / "data/shard.parquet", 20, split=["CompEval"] * 20)
+    data = Folder(str(tmp_path), layout=LAYOUT, fractions=(0.5, 0.3))
+    assert len(data.images("test")) == 20
+    assert len(data.images("train")) + len(data.images("val")) == 20
+    assert all("/test/" in path for path in data.images("test").manifest["path"])

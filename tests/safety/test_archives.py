@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tff.data.download.extract import Member, places, unpack
-from tff.data.download.sources import source
+from tff.data.download.extract import Member, plan, unpack
+from tff.data.download.sources import load_source
 
 
 def zipped(path: Path, names: list[str], content: bytes = b"1") -> Path:
@@ -43,7 +43,7 @@ def test_control_characters_in_member_names_are_refused(name, inside):
 
 def test_lone_surrogates_in_7z_names_are_refused():
     with pytest.raises(ValueError, match="a control character in its path"):
-        places(Path("x.7z"), [Member("a\ud800.png", 1, False, 0)])
+        plan(Path("x.7z"), [Member("a\ud800.png", 1, False, 0)])
 
 
 def test_unicode_member_names_are_kept(inside):
@@ -69,14 +69,14 @@ def test_zip_bombs_are_refused_by_their_declared_size(members, inside):
     archive = zipped(inside / "x", [f"{n}.png" for n in range(members)])
     declare_size(archive, 1_200_000_000)
     size, total = archive.stat().st_size, members * 1_200_000_000
-    refused(archive, f"its {size} bytes would unfold into {total:,}, which images do not")
+    refused(archive, f"{size} bytes would unpack into {total:,}, which images never do")
 
 
 def test_no_more_is_written_than_declared(inside):
     """The mismatch with the declared size is detected."""
     archive = zipped(inside / "x", ["a.png"], bytes(50_000_000))
     declare_size(archive, 1000)
-    refused(archive, "damaged, or no zip archive")
+    refused(archive, "damaged, or not a zip archive")
 
 
 def test_overlapping_members_are_refused(inside):
@@ -90,7 +90,7 @@ def test_overlapping_members_are_refused(inside):
     directory = b"".join(longer)
     tail = raw[end : end + 8] + struct.pack("<HHII", 400, 400, len(directory), at) + b"\0\0"
     archive.write_bytes(raw[:at] + directory + tail)
-    refused(archive, r"would unfold into 1,200,000,000|damaged, or no zip")
+    refused(archive, r"would unpack into 1,200,000,000|damaged, or not a zip")
 
 
 @pytest.mark.parametrize("kind", ["zip", "7z"])
@@ -105,7 +105,7 @@ def test_tar_archives_are_never_unpacked(kind, inside):
             member = tarfile.TarInfo(name)
             member.type, member.linkname = what, link
             file.addfile(member, io.BytesIO())
-    refused(archive, f"damaged, or no {kind} archive", kind)
+    refused(archive, f"damaged, or not a {kind} archive", kind)
 
 
 SET = "page: https://x\nlicence: none\nsplits:\n  val:\n    into: val\n    files: [{}]\n"
@@ -129,10 +129,10 @@ def test_malicious_descriptions_of_data_sets_are_refused(text, tmp_path, witness
     text = text.replace("{witness}", str(witness)).replace("${{", "${").replace("}}", "}")
     (tmp_path / "evil.yaml").write_text(text)
     with pytest.raises(ValueError, match=r"evil\.yaml: "):
-        source("evil", tmp_path)
+        load_source("evil", tmp_path)
 
 
 def test_urls_are_not_interpolated_from_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("SECRET", "password")
     (tmp_path / "evil.yaml").write_text("page: 'https://x/${oc.env:SECRET}'\n")
-    assert source("evil", tmp_path).page == "https://x/${oc.env:SECRET}"
+    assert load_source("evil", tmp_path).page == "https://x/${oc.env:SECRET}"

@@ -41,9 +41,10 @@ REAL = "real"
 def list_parquet_images(root: Path, split: str, cache: Path | None, on_corrupt: str) -> Manifest:
     """List the images in all Parquet files below a folder whose `split` is the given one.
 
-    Their columns: `image_data` (bytes), `label` (0 and 1, or real and fake), `model_name`, and,
-    where there are sets, `split`; a file without it belongs to the set that its name begins with,
-    or to every set. Of each file what was found is kept in `cache`.
+    Columns: `image_data` (bytes), `label` (0 and 1, or real and fake), `model_name`, and `split`,
+    if any. The split of a file is the folder `train`, `val` or `test` directly below `root` that
+    holds it; else its rows say it (`split`), or the beginning of its name. A file of which nothing
+    says it belongs to every split. The list of each file is kept in `cache`.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -56,7 +57,12 @@ def list_parquet_images(root: Path, split: str, cache: Path | None, on_corrupt: 
     paths = sorted(p for p in found if p.is_file() and not p.name.startswith("."))
     if not paths:
         raise ValueError(f"image folder {root}: no .parquet files in it")
-    table = pd.concat([_known(p, cache) for p in track(paths, "rows")], ignore_index=True)
+    tables = []
+    for path in track(paths, "rows"):
+        table = _known(path, cache)
+        folder = path.relative_to(root).parts[0]
+        tables.append(table.assign(split=folder) if folder in SPLITS else table)
+    table = pd.concat(tables, ignore_index=True)
     table = table[table["split"].isin(["", split])]
     if table.empty:
         raise ValueError(f"image folder {root}: its Parquet files hold no images of {split}")

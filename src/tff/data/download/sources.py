@@ -1,94 +1,115 @@
-"""Where the files of a set are, as `sets/SET.yaml` beside this file says."""
+"""Declarations of public sets: where `sets/SET.yaml` says that their files are."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import unquote, urlsplit
 
 from omegaconf import OmegaConf
 from yaml import YAMLError  # type: ignore[import-untyped]
 
+from tff.options import Allowed, checked, each, number, whole
+
 SOURCES = Path(__file__).parent / "sets"
-_KINDS: tuple[list[str], ...] = (["zip"], ["7z"], ["7z", "zip"], ["zip", "zip"], [])
+_ARCHIVES: tuple[list[str], ...] = (["zip"], ["7z"], ["7z", "zip"], ["zip", "zip"], [])
+_KINDS_OF_ARCHIVES = Allowed(lambda kinds: kinds in _ARCHIVES, f"one of {str(_ARCHIVES)[1:-1]}")
+
+
+def _matching(pattern: str, expected: str) -> Allowed:
+    return Allowed(lambda value: re.fullmatch(pattern, value) is not None, expected)
+
+
+def _is_file_url(url: str) -> bool:
+    return urlsplit(url).scheme in ("http", "https") and bool(
+        re.fullmatch(r"\w[\w.+-]*", _name_in(url))
+    )
+
+
+def _name_in(url: str) -> str:
+    return unquote(urlsplit(url).path.rpartition("/")[2])
 
 
 @dataclass(frozen=True)
+@checked("files")
 class File:
-    """One file to be downloaded.
+    """A file at a plain address.
 
     Args:
-        url: of the file; the last part of its path is the file's name.
-        gigabytes: its size, roughly; for the disk space that is asked for in advance.
-        bytes: its exact size where it is published.
-        sha256: its checksum in hex where it is published.
+        url: address, which ends with the name of the file.
+        gigabytes: approximate size.
+        bytes: exact size, if published.
+        sha256: checksum in lower-case hex, if published.
     """
 
-    url: str
-    gigabytes: float
-    bytes: int | None = None
-    sha256: str | None = None
-
-    def __post_init__(self) -> None:
-        if urlsplit(self.url).scheme not in ("http", "https"):
-            raise ValueError(f"url {self.url!r} has to begin with https://")
-        if not re.fullmatch(r"[\w][\w.+-]*", self.name):
-            raise ValueError(f"url {self.url!r} has to end with the name of a file")
-        if self.sha256 is not None and not re.fullmatch("[0-9a-f]{64}", self.sha256):
-            raise ValueError(f"sha256 {self.sha256!r} has to be 64 hex digits in lower case")
+    url: Annotated[str, Allowed(_is_file_url, "https://HOST/.../NAME, NAME being that of a file")]
+    gigabytes: Annotated[float, number(above=0)]
+    bytes: Annotated[int, whole(1)] | None = None
+    sha256: Annotated[str, _matching("[0-9a-f]{64}", "64 hex digits in lower case")] | None = None
 
     @property
     def name(self) -> str:
-        """What the file is called."""
-        return unquote(urlsplit(self.url).path.rpartition("/")[2])
-
-    @property
-    def about(self) -> int:
-        """Its size in bytes, roughly if need be."""
-        return self.bytes or int(self.gigabytes * 1e9)
+        """Name of the file."""
+        return _name_in(self.url)
 
 
 @dataclass(frozen=True)
-class Split:
-    """One part of a set that can be had by itself.
+@checked("hub")
+class HubFiles:
+    """Files in a data set repository on the Hugging Face hub.
 
     Args:
-        into: name of the folder that it becomes.
-        files: what to download; several are the volumes of one archive, in order.
-        unpack: kind of the archive; a second one for an archive that is the only file in the first.
-            None: the files themselves are the set.
-        holds: a folder that stands at the top of what is unpacked; folders around it are left out.
+        repo: `OWNER/NAME` of the repository.
+        files: names or patterns (`data/*.parquet`) of files in it.
+        revision: commit. A branch, such as `main`, is resolved by the first download; later ones
+            take the commit that is recorded then.
     """
 
-    into: str
-    files: tuple[File, ...]
-    unpack: list[str] = field(default_factory=list)
+    repo: Annotated[str, _matching(r"\w[\w.-]*/\w[\w.-]*", "OWNER/NAME")]
+    files: Annotated[
+        Sequence[str], each(_matching(r"[^/].*", "a name or pattern"), at_least_one=True)
+    ]
+    revision: Annotated[str, _matching(r"\w[\w./-]*", "a commit or branch")] = "main"
+
+
+@dataclass(frozen=True)
+@checked("split")
+class Split:
+    """One part of a set that can be downloaded by itself.
+
+    Args:
+        into: name of the folder to create.
+        files: files at plain addresses; several are the volumes of one 7z archive, in order.
+        hub: files on the Hugging Face hub, in place of `files`.
+        unpack: kind of the archive, then that of the only archive in it, if any; empty: the files
+            themselves are the set.
+        holds: name of a folder to become a direct child of `into`; parents are dropped.
+    """
+
+    into: Annotated[str, _matching(r"\w[\w-]*", "the name of a folder")]
+    files: tuple[File, ...] = ()
+    hub: HubFiles | None = None
+    unpack: Annotated[list[str], _KINDS_OF_ARCHIVES] = field(default_factory=list)
     holds: str | None = None
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"\w[\w-]*", self.into):
-            raise ValueError(f"into: {self.into!r} has to be the name of a folder")
-        if self.unpack not in _KINDS:
-            raise ValueError(f"unpack: {self.unpack}; known are {', '.join(map(str, _KINDS))}")
-        if not self.files:
-            raise ValueError("files: there are none")
-        if self.unpack[:1] == ["zip"] and len(self.files) > 1:
-            raise ValueError("files: a zip archive is one file")
+        if bool(self.files) == (self.hub is not None):
+            raise ValueError("split.files, split.hub: expected one of the two")
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a set is to be had.
+    """Where a set is published.
 
     Args:
         name: of the set.
-        page: that tells about it.
-        licence: what it says there.
-        splits: those that can be downloaded.
-        by_hand: how to get what cannot.
+        page: web page about it.
+        licence: as stated on that page.
+        splits: name -> part that can be downloaded.
+        by_hand: how to get what cannot be downloaded by a program.
     """
 
     name: str
@@ -98,28 +119,30 @@ class Source:
     by_hand: str = ""
 
 
-def names(folder: Path = SOURCES) -> list[str]:
-    """The sets that are known."""
+def list_sources(folder: Path = SOURCES) -> list[str]:
+    """Names of the declared sets."""
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
-def source(name: str, folder: Path = SOURCES) -> Source:
-    """Where a set is to be had.
+def load_source(name: str, folder: Path = SOURCES) -> Source:
+    """Read the declaration of a set.
 
     Raises:
-        ValueError: it is unknown, or its file is not as it should be.
+        ValueError: the set is unknown, or its declaration is invalid.
     """
-    if name not in names(folder):
-        raise ValueError(f"no set {name!r}; there are {', '.join(names(folder))}")
+    if name not in list_sources(folder):
+        raise ValueError(f"no set {name!r}; known are {', '.join(list_sources(folder))}")
     path = folder / f"{name}.yaml"
     try:
-        # `${oc.env:...}` stays text: a password would go into an address otherwise.
-        told: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-        splits = {key: _split(own) for key, own in told.pop("splits", {}).items()}
-        return Source(name, splits=splits, **told)
+        # `${oc.env:...}` is not resolved: a password could get into an address.
+        content: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        splits = {key: _read_split(value) for key, value in content.pop("splits", {}).items()}
+        return Source(name, splits=splits, **content)
     except (ValueError, TypeError, AttributeError, KeyError, YAMLError) as error:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _split(own: dict[str, Any]) -> Split:
-    return Split(files=tuple(File(**file) for file in own.pop("files")), **own)
+def _read_split(content: dict[str, Any]) -> Split:
+    files = tuple(File(**file) for file in content.pop("files", []))
+    hub = content.pop("hub", None)
+    return Split(files=files, hub=hub and HubFiles(**hub), **content)

@@ -1,0 +1,99 @@
+"""Files of data set repositories on the Hugging Face hub.
+
+`huggingface_hub` finds the commit, the files and their checksums, the server (`HF_ENDPOINT`) and
+the token (`HF_TOKEN`, or `hf auth login`). The bytes come by `transfer.download`: `hf_hub_download`
+(2.4) begins a file anew after an interruption. No code of a repository is run.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+
+from httpx2 import HTTPError
+from huggingface_hub import HfApi, constants, get_token, hf_hub_url
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from tff.data.download.extract import find_path_problem
+from tff.data.download.sources import HubFiles
+from tff.data.download.transfer import RemoteFile
+
+
+def list_files(hub: HubFiles, revision: str, mirror: str = "") -> tuple[str, list[RemoteFile]]:
+    """Commit of a revision, and the declared files in it, sorted by name.
+
+    Args:
+        hub: repository and patterns.
+        revision: commit or branch.
+        mirror: address of another hub; "": `HF_ENDPOINT`, else the hub itself.
+
+    Raises:
+        ValueError: no such repository, revision or file, no access, or no connection.
+    """
+    endpoint = (mirror or os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
+    page = f"{endpoint}/datasets/{hub.repo}"
+    api = HfApi(endpoint=endpoint)
+    with _explained(hub.repo, revision, page):
+        info = api.dataset_info(hub.repo, revision=revision, files_metadata=True)
+        if info.gated:
+            api.auth_check(hub.repo, repo_type="dataset")
+    commit = info.sha or ""
+    if len(revision) == len(commit) and revision != commit:
+        raise ValueError(f"{page}: answers with commit {commit}, requested was {revision}")
+    token = get_token()
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    files = []
+    for entry in info.siblings or []:
+        if not any(fnmatchcase(entry.rfilename, pattern) for pattern in hub.files):
+            continue
+        if problem := find_path_problem(entry.rfilename):
+            raise ValueError(f"{page}: its file {entry.rfilename!r} {problem}")
+        url = hf_hub_url(
+            hub.repo, entry.rfilename, repo_type="dataset", revision=commit, endpoint=endpoint
+        )
+        sha256 = entry.lfs.sha256 if entry.lfs else None
+        files.append(RemoteFile(entry.rfilename, url, entry.size or 0, entry.size, sha256, headers))
+    if not files:
+        raise ValueError(f"{page}: no file {' or '.join(hub.files)} at revision {revision}")
+    return commit, sorted(files, key=lambda file: file.name)
+
+
+@contextmanager
+def _explained(repo: str, revision: str, page: str) -> Iterator[None]:
+    """Errors of the hub in words that say what to do."""
+    try:
+        yield
+    except GatedRepoError:
+        raise ValueError(
+            f"{page}: access has to be granted. Log in there and accept the conditions, then pass "
+            "your token: HF_TOKEN=..., or `hf auth login` once"
+        ) from None
+    except RepositoryNotFoundError:
+        raise ValueError(
+            f"{page}: no such data set, or it is private; if you have access, pass your token: "
+            "HF_TOKEN=..., or `hf auth login` once"
+        ) from None
+    except RevisionNotFoundError:
+        raise ValueError(f"{page}: no revision {revision}; it may have been removed") from None
+    except OfflineModeIsEnabled:
+        raise ValueError(f"{page}: HF_HUB_OFFLINE=1 is set; unset it to download") from None
+    except HFValidationError as error:
+        raise ValueError(f"{repo}: not a repository ({error})") from None
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        hint = "; check your token (HF_TOKEN)" if status in (401, 403) else "; try again later"
+        raise ValueError(f"{page}: the server answers {status}{hint}") from None
+    except (HTTPError, OSError) as error:
+        raise ValueError(
+            f"{page}: no connection ({error}). Check the network, or name a mirror with "
+            "HF_ENDPOINT=URL"
+        ) from None

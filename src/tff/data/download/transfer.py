@@ -1,0 +1,230 @@
+"""One file over HTTP: resumed where it broke off, verified, complete or absent.
+
+`NAME.part` holds the bytes received so far, `NAME.part.json` the address and version of the file
+that they belong to. The note is written first and removed last, so that the process may be killed
+at any moment. Requests, retries and ranges are those of `huggingface_hub`.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from httpx2 import HTTPError, HTTPStatusError, Response
+from huggingface_hub import get_session
+from huggingface_hub.file_download import http_get
+from huggingface_hub.utils.tqdm import tqdm
+
+from tff.atomic import write_json
+from tff.data.download.extract import require_space
+from tff.data.download.progress import show_bytes, track_bytes
+
+TIMEOUT = 60.0  # seconds to wait for an answer
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file to download.
+
+    Attributes:
+        name: relative path of the file.
+        url: its address.
+        size: approximate size in bytes.
+        bytes: exact size, if known.
+        sha256: checksum in lower-case hex, if known.
+        headers: of the requests, such as an authorization.
+    """
+
+    name: str
+    url: str
+    size: int
+    bytes: int | None = None
+    sha256: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class RefusedError(ValueError):
+    """The server does not give the file, or gives another one than published."""
+
+
+def part_of(target: Path) -> Path:
+    """File with the bytes received so far."""
+    return target.with_name(target.name + ".part")
+
+
+def note_of(target: Path) -> Path:
+    """File that says where these bytes come from."""
+    return target.with_name(target.name + ".part.json")
+
+
+def download(file: RemoteFile, target: Path) -> str:
+    """Download a file, resuming an earlier attempt, and verify it.
+
+    Args:
+        file: what to download.
+        target: path of the complete file; its folder exists.
+
+    Returns:
+        SHA-256 of the file.
+
+    Raises:
+        ValueError: the server refuses, or gives another file than published (the bytes received
+            are then removed), or the connection keeps breaking (they are then kept).
+    """
+    part = part_of(target)
+    try:
+        with _explained(file, target):
+            size, version = file.bytes, file.sha256
+            if size is None or version is None:
+                size, version = _ask_size_and_version(file)
+            note = {"url": file.url, "version": version}
+            if not version or _read_note(target) != note or _size(part) > size:
+                _discard(target)
+                write_json(note_of(target), note)
+            have = _size(part)
+            require_space(part.parent, size - have, f"the rest of {file.name}")
+            headers = {"Accept-Encoding": "identity", **file.headers}
+            if have and not file.sha256 and version and not version.startswith("W/"):
+                headers["If-Range"] = version  # a file that changes now is sent from its beginning
+            if have < size:
+                with open(part, "ab") as stream, track_bytes(file.name, size, have) as advance:
+                    http_get(
+                        file.url, stream, resume_size=have, headers=headers, expected_size=size,
+                        tqdm_class=_make_bar(advance),
+                    )  # fmt: skip
+        part.touch()  # an empty file has no bytes to receive
+        sha256 = verify(part, file)
+    except RefusedError:
+        _discard(target)
+        raise
+    with open(part, "rb+") as complete:
+        os.fsync(complete.fileno())
+    part.replace(target)
+    return sha256
+
+
+def verify(path: Path, file: RemoteFile) -> str:
+    """SHA-256 of a complete file, which must have the published size and checksum.
+
+    Raises:
+        RefusedError: it has not.
+    """
+    size = _size(path)
+    if file.bytes not in (None, size):
+        raise RefusedError(f"{file.url}: received {size} bytes, {file.bytes} are published")
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream, track_bytes(f"verify {file.name}", size) as advance:
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+            advance(len(block))
+    sha256 = digest.hexdigest()
+    if file.sha256 not in (None, sha256):
+        raise RefusedError(
+            f"{file.url}: the file received is not the published one: its SHA-256 is {sha256}, "
+            f"published is {file.sha256}. Run the same command again; if that does not help, the "
+            "file on the server is damaged or has been replaced"
+        )
+    return sha256
+
+
+def _ask_size_and_version(file: RemoteFile) -> tuple[int, str]:
+    """Size in bytes, and a text that changes when the file does; "" if the server gives none."""
+    headers = {"Accept-Encoding": "identity", **file.headers}
+    answer = get_session().head(file.url, headers=headers, timeout=TIMEOUT)
+    answer.raise_for_status()
+    _require_secure(file, answer)
+    length = answer.headers.get("Content-Length", "")
+    size = int(length) if length.isdecimal() else file.bytes
+    if size is None:
+        raise RefusedError(
+            f"{file.url}: the server does not say how long the file is, so a broken connection "
+            "could not be told from its end; declare its size (bytes)"
+        )
+    if file.bytes not in (None, size):
+        raise RefusedError(
+            f"{file.url}: the server offers {size} bytes, {file.bytes} are published; the file has "
+            "been replaced, or this is another one"
+        )
+    tag = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
+    return size, file.sha256 or tag
+
+
+def _require_secure(file: RemoteFile, answer: Response) -> None:
+    if file.url.startswith("https:") and answer.url.scheme != "https":
+        raise RefusedError(f"{file.url}: redirects to {answer.url}, which is not secure")
+
+
+@contextmanager
+def _explained(file: RemoteFile, target: Path) -> Iterator[None]:
+    """Errors of the network and of the disk in words that say what to do."""
+    kept = "run the same command again to resume"
+    try:
+        yield
+    except HTTPStatusError as error:
+        raise _explain_status(file.url, error.response) from None
+    except HTTPError as error:
+        response = getattr(error, "response", None)  # of huggingface_hub's own errors
+        if response is not None:
+            raise _explain_status(file.url, response) from None
+        raise ValueError(
+            f"{file.url}: the connection broke ({error or type(error).__name__}). "
+            f"{show_bytes(_size(part_of(target)))} are kept: {kept}"
+        ) from None
+    except OSError as error:
+        if error.errno is None:  # huggingface_hub counts the bytes
+            raise RefusedError(f"{file.url}: the server sends another number of bytes") from error
+        raise ValueError(
+            f"{part_of(target)}: cannot be written ({os.strerror(error.errno or errno.EIO)}). The "
+            f"bytes received are kept: fix the problem and {kept}"
+        ) from None
+
+
+def _explain_status(url: str, response: Response) -> ValueError:
+    status = response.status_code
+    answer = f"{url}: the server answers {status} {response.reason_phrase}"
+    if status in (408, 425, 429) or status >= 500:
+        return ValueError(f"{answer}; run the same command again later to resume")
+    hint = {
+        401: "an account is needed; see the page of the set",
+        403: "an account or consent is needed; see the page of the set",
+        404: "the file has been moved; see the page of the set",
+        410: "the file has been removed; see the page of the set",
+    }.get(status, "it cannot be downloaded from there")
+    return RefusedError(f"{answer}: {hint}")
+
+
+def _make_bar(advance: Callable[[int], None]) -> type[tqdm]:
+    """A silent bar for `http_get` that passes progress on."""
+
+    class Bar(tqdm):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options | {"disable": True})  # type: ignore[no-untyped-call]
+
+        def update(self, n: float | None = 1) -> None:
+            advance(int(n or 0))
+
+    return Bar
+
+
+def _read_note(target: Path) -> Any:
+    try:
+        return json.loads(note_of(target).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _discard(target: Path) -> None:
+    part_of(target).unlink(missing_ok=True)  # first: no bytes may remain without their note
+    note_of(target).unlink(missing_ok=True)
