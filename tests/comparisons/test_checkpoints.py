@@ -12,7 +12,13 @@ from tff.analyses.ablation import Ablation
 from tff.analyses.detection import Detection
 from tff.analyses.engine.analysis import run
 from tff.analyses.ranking import Ranking
-from tff.comparisons.checkpoints import Analyzed, combine, join, shorten_paths
+from tff.comparisons.checkpoints import (
+    Analyzed,
+    combine,
+    join,
+    list_checkpoints,
+    shorten_paths,
+)
 from tff.statistics.bootstrap import draw_resamples
 from tff.types import Result
 
@@ -113,7 +119,7 @@ def test_the_comparison_is_told_and_drawn(compared):
     table = result.tables["comparison"]
     means = table[table["input"] == "as they are"].groupby("checkpoint")["ap"].mean()
     assert result.findings[0] == (
-        "Mean AP over generators, as they are: "
+        "Mean AP over generators, images as they are: "
         f"a {means['a']:.3f}; b {means['b']:.3f}; c {means['c']:.3f}."
     )
     assert set(result.figures) == {"comparison_as_they_are", "comparison_without_color"}
@@ -169,9 +175,12 @@ def test_names_are_what_tells_paths_apart(paths, expected):
 @pytest.mark.parametrize("paths", [["a.ckpt", "a.ckpt"], ["r/a.ckpt", "r//a.ckpt", "b.ckpt"]])
 def test_the_same_checkpoint_twice_is_refused(paths):
     with pytest.raises(ValueError, match=r"ckpt: the same checkpoint twice in .*a\.ckpt"):
-        shorten_paths(paths)
+        list_checkpoints(paths)
 
 
-def test_no_checkpoint_is_refused():
+def test_lists_of_checkpoints():
+    assert list_checkpoints(None) == [None]
+    assert list_checkpoints("a.ckpt") == ["a.ckpt"]
+    assert list_checkpoints(("a.ckpt", "b.ckpt")) == ["a.ckpt", "b.ckpt"]
     with pytest.raises(ValueError, match=r"ckpt=\[\]: pass the path"):
-        shorten_paths([])
+        list_checkpoints([])

@@ -19,64 +19,68 @@ from tff.statistics.bootstrap import Estimate
 from tff.types import Result
 
 ABOUT = """
-The same test images, seen by several detectors, as they are and without a cue. Differences from the
-first detector are taken image by image, so their intervals are narrower than those of the numbers
-themselves; they say how sure a difference is for these trained detectors, not for others trained
-alike.
+Several detectors on the same test images, unchanged and without a cue. Differences from the first
+detector are taken image by image, so their intervals are narrower than those of the numbers
+themselves. They say how certain a difference is between these trained detectors, not between others
+trained in the same way.
 """
 
 
 class Analyzed(NamedTuple):
-    """A subject, what was asked of it, and the answers."""
+    """One checkpoint as a subject, its analyses, and their results by the same names."""
 
     subject: Subject
     analyses: Mapping[str, Analysis]
     results: dict[str, Result]
 
 
-def combine(runs: Mapping[str, Analyzed]) -> dict[str, Result]:
-    """The results of one run as they are; of several, compared and then joined.
-
-    Args:
-        runs: by the path of the checkpoint.
-    """
-    if len(runs) == 1:
-        return next(iter(runs.values())).results
-    named = dict(zip(shorten_paths(list(runs)), runs.values(), strict=True))
-    found = {}
-    if all(run.subject.images.test.generators for run in runs.values()):
-        found["comparison"] = compare(named)
-    for analysis in next(iter(named.values())).results:
-        found[analysis] = join({name: run.results[analysis] for name, run in named.items()})
-    return found
-
-
 def list_checkpoints(ckpt: str | Iterable[str] | None) -> list[str | None]:
-    """One checkpoint, none, or several.
+    """Paths of one checkpoint or several; [None] without a checkpoint.
 
     Raises:
-        ValueError: one is given twice, or none in a list.
+        ValueError: a path is given twice, or the list is empty.
     """
     if ckpt is None or isinstance(ckpt, str):
         return [ckpt]
     paths = [str(path) for path in ckpt]
     if not paths:
-        raise ValueError("ckpt=[]: name at least one checkpoint")
-    shorten_paths(paths)
+        raise ValueError("ckpt=[]: pass the path of at least one checkpoint")
+    if len({PurePath(path) for path in paths}) < len(paths):
+        raise ValueError(f"ckpt: the same checkpoint twice in {', '.join(paths)}")
     return [*paths]
 
 
+def combine(runs: Mapping[str, Analyzed]) -> dict[str, Result]:
+    """Results for one report: of one checkpoint unchanged, of several compared and joined.
+
+    Args:
+        runs: path of the checkpoint -> its analyses.
+    """
+    if len(runs) == 1:
+        return next(iter(runs.values())).results
+    named = dict(zip(shorten_paths(list(runs)), runs.values(), strict=True))
+    results = {}
+    if all(run.subject.images.test.generators for run in runs.values()):
+        results["comparison"] = compare(named)
+    for analysis in next(iter(named.values())).results:
+        results[analysis] = join({name: run.results[analysis] for name, run in named.items()})
+    return results
+
+
 def describe_protocol(runs: Mapping[str, Analyzed]) -> Mapping[str, object]:
-    """How all was measured: of one checkpoint with its name, of several a mapping for each."""
+    """Protocol of one checkpoint with its path, or path -> protocol of several."""
     described = {ckpt: run.subject.describe() for ckpt, run in runs.items()}
     if len(runs) > 1:
         return described
-    ((ckpt, one),) = described.items()
-    return {"checkpoint": ckpt, **one}
+    ((ckpt, protocol),) = described.items()
+    return {"checkpoint": ckpt, **protocol}
 
 
 def compare(runs: Mapping[str, Analyzed]) -> Result:
-    """Table `comparison`: AP of each detector on each generator, with and without cues."""
+    """Table `comparison`: AP of each detector on each generator, with and without cues.
+
+    Columns `ap_more` hold the difference from the first detector on the same images.
+    """
     rows: list[dict[str, object]] = []
     first: dict[object, Estimate] = {}
     for name, (subject, analyses, _) in runs.items():
@@ -91,70 +95,66 @@ def compare(runs: Mapping[str, Analyzed]) -> Result:
             for evaluator in evaluators(subject):
                 ap = evaluator.measure(scores)["ap"]
                 paths = subject.images.test.manifest["path"].iloc[evaluator.rows]
-                # Other images, even as many of the same names, are no pairs.
+                # Images are paired only if they are the same, not merely as many.
                 key = (evaluator.generator, words, tuple(paths), tuple(evaluator.labels))
-                beside = ap - first[key] if key in first else None
+                more = ap - first[key] if key in first else None
                 first.setdefault(key, ap)
                 rows.append(
                     {"generator": evaluator.generator, "seen": evaluator.seen, "checkpoint": name}
                     | {"input": words}
                     | ap.columns("ap")
-                    | (beside.columns("ap_more") if beside else {})
+                    | (more.columns("ap_more") if more else {})
                     | subject.protocol
                 )
     table = pd.DataFrame(rows)
     result = Result("Detectors side by side", ABOUT)
     result.tables = {"comparison": table}
-    for seen_as, part in table.groupby("input", sort=False):
+    for shown, part in table.groupby("input", sort=False):
         means = part.groupby("checkpoint", sort=False)["ap"].mean()
-        told = "; ".join(f"{name} {ap:.3f}" for name, ap in means.items())
-        result.findings.append(f"Mean AP over generators, {seen_as}: {told}.")
-        figure = f"comparison_{str(seen_as).replace(' ', '_')}"
+        values = "; ".join(f"{name} {ap:.3f}" for name, ap in means.items())
+        result.findings.append(f"Mean AP over generators, images {shown}: {values}.")
+        figure = f"comparison_{str(shown).replace(' ', '_')}"
         result.figures[figure] = grouped.grouped_points(
             part, "generator", "checkpoint", "ap", "ap_low", "ap_high", "average precision",
             reference=0.5,
         )  # fmt: skip
-        result.captions[figure] = f"Average precision of images {seen_as}."
+        result.captions[figure] = f"Average precision on images {shown}."
     return result
 
 
 def join(results: Mapping[str, Result]) -> Result:
-    """The answers of several detectors to one question."""
+    """One result from those of several checkpoints: tables with a column `checkpoint`.
+
+    Args:
+        results: name of the checkpoint -> its result of the same analysis.
+    """
     one = next(iter(results.values()))
-    result = Result(one.title, one.about)
-    names = dict.fromkeys(key for of in results.values() for key in of.tables)
-    for key in names:
+    joined = Result(one.title, one.about)
+    for key in dict.fromkeys(key for result in results.values() for key in result.tables):
         parts = [
-            of.tables[key].assign(checkpoint=name)
-            for name, of in results.items()
-            if key in of.tables
+            result.tables[key].assign(checkpoint=name)
+            for name, result in results.items()
+            if key in result.tables
         ]
         table = pd.concat(parts, ignore_index=True)
-        result.tables[key] = table[["checkpoint", *(c for c in table if c != "checkpoint")]]
-    for name, of in results.items():
-        for into, said in (
-            (result.findings, of.findings),
-            (result.warnings, of.warnings),
-            (result.alarms, of.alarms),
-        ):
-            into += [f"{name}: {text}" for text in said]
-        result.scalars |= {f"{name}/{key}": value for key, value in of.scalars.items()}
-        for key, figure in of.figures.items():
-            result.figures[f"{key}-{name}"] = figure
-            result.captions[f"{key}-{name}"] = f"{name}. {of.captions.get(key, '')}"
-    return result
+        joined.tables[key] = table[["checkpoint", *(c for c in table if c != "checkpoint")]]
+    for name, result in results.items():
+        joined.findings += [f"{name}: {text}" for text in result.findings]
+        joined.warnings += [f"{name}: {text}" for text in result.warnings]
+        joined.alarms += [f"{name}: {text}" for text in result.alarms]
+        joined.scalars |= {f"{name}/{key}": value for key, value in result.scalars.items()}
+        for key, figure in result.figures.items():
+            joined.figures[f"{key}-{name}"] = figure
+            joined.captions[f"{key}-{name}"] = f"{name}. {result.captions.get(key, '')}"
+    return joined
 
 
 def shorten_paths(paths: list[str]) -> list[str]:
-    """What tells paths apart: without the folders that they begin with and the ends they share.
+    """Paths without the folders that they begin with and the parts that they end with in common.
 
-    Raises:
-        ValueError: there are none, or two of them are the same one.
+    Args:
+        paths: all different; a single one stays as it is.
     """
-    if not paths:
-        raise ValueError("ckpt=[]: pass the path of at least one checkpoint")
-    if len({PurePath(path) for path in paths}) < len(paths):
-        raise ValueError(f"ckpt: the same checkpoint twice in {', '.join(paths)}")
     if len(paths) == 1:
         return paths
     parts = [list(PurePath(path).parts) for path in paths]

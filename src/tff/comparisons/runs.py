@@ -1,4 +1,4 @@
-"""Folders of trainings, and the options that each was started with."""
+"""Run folders of trainings: where they are, and the options that each training was started with."""
 
 from __future__ import annotations
 
@@ -16,21 +16,26 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-#: What a training leaves when it starts, when it ends, and when it ends with an error.
+#: What a training leaves in its folder when it starts, when it ends, and when it fails.
 STARTED, FINISHED, FAILED = ".hydra", "finished.json", "failed.json"
-_DEEP = 3  # folders below that of a sweep in which its jobs are looked for
+#: Options that do not define a training, with all below them: its weights are the same without.
+#: Resuming and the names of a sweep's folders depend on it too.
+NOT_TRAINING = ("resume", "tags", "logger", "analyze", "analyze_options", "callbacks.analyze")
+#: Options with a column of their own, or that say where a training starts from or writes to.
+NOT_SWEPT = ("seed", "detector", "detector.name", "aug", "out", "ckpt")
+_DEPTH = 3  # folders below that of a sweep in which its jobs are searched
 
 
 def find_runs(runs: str | Iterable[str] | None) -> list[Path]:
-    """The folders of all trainings that are meant, each once, numbered ones in their order.
+    """Run folders of trainings, each once, in the order of the numbers in their names.
 
     Args:
-        runs: a folder of a training, or one that holds such folders, as a sweep's does; or a
-            pattern such as `outputs/planted-*`, of whose folders those are taken; or several.
+        runs: a run folder, or a folder that holds some, such as that of a sweep; or a pattern of
+            folders such as `outputs/planted-*`; or several of these.
 
     Raises:
-        FileNotFoundError: a folder is not there, or nothing matches a pattern.
-        ValueError: nothing is named, or there is no training in a folder.
+        FileNotFoundError: a folder does not exist, or nothing matches a pattern.
+        ValueError: nothing is named, or a folder holds no training.
     """
     entries = [runs] if isinstance(runs, str) else list(runs or [])
     if not entries or not all(isinstance(entry, str) and entry for entry in entries):
@@ -38,54 +43,46 @@ def find_runs(runs: str | Iterable[str] | None) -> list[Path]:
             f"runs={runs}: analysis=sweep needs the folder of a sweep, or folders of trainings; "
             "pass runs=DIR or 'runs=[DIR,DIR2]'"
         )
-    found = {run.resolve(): run for entry in entries for run in _of(entry)}
+    found = {run.resolve(): run for entry in entries for run in _find_runs(entry)}
     return list(found.values())
 
 
-def _of(entry: str) -> list[Path]:
+def _find_runs(entry: str) -> list[Path]:
     folder = Path(entry).expanduser()
     if folder.is_dir():
-        places = [folder]
+        folders = [folder]
     elif glob.has_magic(entry):
-        places = [Path(name) for name in glob.glob(str(folder)) if Path(name).is_dir()]
-        if not places:
+        folders = [Path(name) for name in glob.glob(str(folder)) if Path(name).is_dir()]
+        if not folders:
             raise FileNotFoundError(f"runs={entry}: no folder matches this pattern")
     else:
         raise FileNotFoundError(f"runs={entry}: there is no such folder")
-    jobs = sorted((job for place in places for job in _jobs(place, _DEEP)), key=_order)
+    jobs = sorted((job for one in folders for job in _find_jobs(one, _DEPTH)), key=_natural_order)
     if not jobs:
         raise ValueError(
-            f"runs={entry}: holds no training; its folder, or one of a sweep's, is known by its "
-            f"{STARTED}/"
+            f"runs={entry}: holds no training; a training is recognized by {STARTED}/ in its folder"
         )
     return jobs
 
 
-def _jobs(folder: Path, deep: int) -> Iterator[Path]:
-    """The folder itself, or what is below it; a training holds no other one."""
+def _find_jobs(folder: Path, depth: int) -> Iterator[Path]:
+    """The folder itself if it is that of a training, else those below it; runs are not nested."""
     if (folder / STARTED).is_dir() or any((folder / n).is_file() for n in (FINISHED, FAILED)):
         yield folder
-    elif deep:
+    elif depth:
         for below in folder.iterdir():
             if below.is_dir():
-                yield from _jobs(below, deep - 1)
+                yield from _find_jobs(below, depth - 1)
 
 
-def _order(path: Path) -> list[tuple[int, int, str]]:
-    """Job 10 comes after job 9."""
+def _natural_order(path: Path) -> list[tuple[int, int, str]]:
+    """Sort key by which job 10 comes after job 9."""
     parts = re.split(r"(\d+)", str(path))
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
 
 
-#: Columns of their own, or what says where a training went on or wrote to.
-NOT_SWEPT = ("seed", "detector", "detector.name", "aug", "out", "ckpt")
-#: Options that are no part of a training, with all that is below them: its weights are the same
-#: without. Resuming and the names of a sweep's folders go by it too.
-NOT_TRAINING = ("resume", "tags", "logger", "analyze", "analyze_options", "callbacks.analyze")
-
-
 def defines_training(option: str) -> bool:
-    """Whether an option, as typed or its key alone, makes a training what it is.
+    """Whether an option, as typed or its key alone, has a part in what the training computes.
 
     False for `logger=wandb`, `+logger.wandb.notes=new`, `analysis@callbacks.analyze.analyses=...`.
     """
@@ -99,8 +96,8 @@ class RunConfig:
     """Options of one training.
 
     Attributes:
-        config: the composed settings, references unresolved.
-        choices: option group -> what was chosen.
+        config: composed configuration, its references unresolved.
+        choices: config group -> chosen name.
         overrides: option -> value, as typed on the command line or set by the sweep.
     """
 
@@ -110,23 +107,23 @@ class RunConfig:
 
     @classmethod
     def load(cls, run: Path) -> RunConfig:
-        """Read them; files that are not there count as empty.
+        """Read the files that Hydra left in a run folder; missing ones count as empty.
 
         Raises:
             ValueError: a file cannot be read; the message names it.
         """
         folder = run / STARTED
-        hydra = _mapping(_read(folder / "hydra.yaml")).get("hydra")
-        typed = _read(folder / "overrides.yaml")
-        pairs = [str(o).lstrip("+~").partition("=") for o in typed or []]
+        hydra = _as_mapping(_load_yaml(folder / "hydra.yaml")).get("hydra")
+        overrides = _load_yaml(folder / "overrides.yaml")
+        pairs = [str(option).lstrip("+~").partition("=") for option in overrides or []]
         return cls(
-            _mapping(_read(folder / "config.yaml")),
-            _mapping(_mapping(_mapping(hydra).get("runtime")).get("choices")),
+            _as_mapping(_load_yaml(folder / "config.yaml")),
+            _as_mapping(_as_mapping(_as_mapping(hydra).get("runtime")).get("choices")),
             {key: value for key, _, value in pairs},
         )
 
     def value(self, key: str) -> str:
-        """Of an option, the same words for the same value, however it was typed."""
+        """Value of an option as text, the same however it was typed."""
         if key in self.choices:
             found = self.choices[key]
         else:
@@ -139,76 +136,76 @@ class RunConfig:
 
     @property
     def detector(self) -> str:
-        """Such as `resnet50`, or `timm convnext_tiny` where the group does not tell the network."""
+        """Such as `resnet50`, or `timm convnext_tiny` where the group does not name the network."""
         network = self.config.get("detector")
         name = network.get("name") if isinstance(network, Mapping) else None
-        chosen = self._chosen("detector") or str(name or "unknown")
+        chosen = self._choice("detector") or str(name or "unknown")
         return chosen if name in (None, chosen) else f"{chosen} {name}"
 
     @property
     def aug(self) -> str:
         """Name of the augmentations."""
-        return self._chosen("aug") or "unknown"
+        return self._choice("aug") or "unknown"
 
     @property
     def seed(self) -> str:
-        """Of the training; text, since a table may hold jobs that do not tell it."""
+        """Seed of the training; empty if unknown."""
         return self.value("seed")
 
-    def _chosen(self, group: str) -> str:
+    def _choice(self, group: str) -> str:
         found = self.choices.get(group)
         return str(found if found is not None else self.overrides.get(group, ""))
 
 
-def find_swept_options(settings: Sequence[RunConfig]) -> list[str]:
-    """Options that somebody set and that differ between trainings.
+def find_swept_options(configs: Sequence[RunConfig]) -> list[str]:
+    """Options that were set and differ between trainings, in the order in which they occur.
 
-    But for `NOT_SWEPT` and what is no part of a training. Trainings that tell nothing of their
-    settings are passed over.
+    Without `NOT_SWEPT` and options that do not define a training. Trainings without any known
+    option are ignored.
     """
-    known = [one for one in settings if one.config or one.overrides]
+    known = [one for one in configs if one.config or one.overrides]
     keys = dict.fromkeys(key for one in known for key in one.overrides)
     own = [key for key in keys if key not in NOT_SWEPT and defines_training(key)]
     return [key for key in own if len({one.value(key) for one in known}) > 1]
 
 
 def count_requested_jobs(sweep: Path) -> int | None:
-    """How many folders of jobs the command of a sweep asked for; None where that cannot be told.
+    """Number of job folders that the command of a sweep asks for; None if it cannot be known.
 
     Args:
-        sweep: its folder, in which Hydra keeps the command.
+        sweep: its folder, in which Hydra stores the command.
     """
     try:
-        kept = _mapping(_mapping(_read(sweep / "multirun.yaml")).get("hydra"))
+        stored = _as_mapping(_as_mapping(_load_yaml(sweep / "multirun.yaml")).get("hydra"))
     except ValueError:
         return None
-    sweeper = _mapping(kept.get("sweeper"))
-    if not str(sweeper.get("_target_")).endswith(".BasicSweeper"):  # Optuna chooses as it goes
+    sweeper = _as_mapping(stored.get("sweeper"))
+    if not str(sweeper.get("_target_")).endswith(".BasicSweeper"):  # Optuna decides on its way
         return None
-    options = [f"{key}={value}" for key, value in _mapping(sweeper.get("params")).items()]
-    options += _mapping(kept.get("overrides")).get("task") or []
+    options = [f"{key}={value}" for key, value in _as_mapping(sweeper.get("params")).items()]
+    options += _as_mapping(stored.get("overrides")).get("task") or []
     try:
         values = {
             one.get_key_element(): len(list(one.sweep_string_iterator()))
             for one in OverridesParser.create().parse_overrides(options)
             if one.is_sweep_override() and defines_training(one.get_key_element())
         }
-    except HydraException:  # such as glob(*), which needs the settings to choose from
+    except HydraException:  # such as glob(*), which needs the composed configuration
         return None
     return math.prod(values.values())
 
 
-def _read(path: Path) -> Any:
+def _load_yaml(path: Path) -> Any:
     if not path.is_file():
         return None
     try:
         if not path.read_bytes().endswith(b"\n"):
             raise ValueError("its last line has no end, so it is cut off")
         return OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    # UnicodeDecodeError is a ValueError; a reference that is cut off is none.
+    # UnicodeDecodeError is a ValueError; a reference that is cut off raises OmegaConf's own error.
     except (YAMLError, OmegaConfBaseException, OSError, ValueError) as error:
         raise ValueError(f"{path}: cannot be read as settings ({error})") from None
 
 
-def _mapping(found: object) -> Mapping[str, Any]:
+def _as_mapping(found: object) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}

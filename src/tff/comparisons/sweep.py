@@ -270,7 +270,7 @@ def read_measures(report: Path) -> dict[str, object]:
         found["ap_drop"] = float((unseen["ap"] - unseen["ap_ablated"]).mean())
     if "ablation_summary" in tables:
         summary = tables["ablation_summary"]
-        found |= _take_interval(summary[summary["where"] == "unseen"], "ap_drop")
+        found |= _take_interval(summary[summary["where"] == "unseen"], "ap_drop", "ap_drop")
     if "conditional_share" in tables:
         unseen = _select_unseen(tables["conditional_share"])
         found["conditional_share"] = float(unseen["share"].mean())
@@ -294,16 +294,16 @@ def _measure_ap(table: pd.DataFrame) -> dict[str, object]:
     found: dict[str, object] = {"generators": ", ".join(sorted(unseen["generator"]))}
     for name, part in (("seen", single[single["seen"]]), ("unseen", unseen)):
         if len(part) == 1:
-            found |= _take_interval(part, "ap", name)
+            found |= _take_interval(part, "ap", f"{name}_ap")
         elif len(part):
             found[f"{name}_ap"] = float(part["ap"].mean())
     if unseen["ap"].notna().any():
         worst = unseen.loc[[unseen["ap"].idxmin()]]
         found["worst_generator"] = str(worst["generator"].iloc[0])
-        found |= _take_interval(worst, "ap", "worst")
+        found |= _take_interval(worst, "ap", "worst_ap")
     means = table[table["images"].isna()]
     for name, group in (("seen", "seen"), ("unseen", "unseen"), ("worst", "unseen_worst")):
-        found |= _take_interval(means[means["generator"] == GROUPS[group]], "ap", name)
+        found |= _take_interval(means[means["generator"] == GROUPS[group]], "ap", f"{name}_ap")
     return found
 
 
@@ -311,11 +311,10 @@ def _select_unseen(table: pd.DataFrame) -> pd.DataFrame:
     return table[~table["seen"]]
 
 
-def _take_interval(rows: pd.DataFrame, column: str, prefix: str = "") -> dict[str, float]:
+def _take_interval(rows: pd.DataFrame, column: str, name: str) -> dict[str, float]:
     """A number of the first row with the ends of its interval; empty without rows."""
-    names = [f"{column}{end}" for end in ("", "_low", "_high")]
-    before = f"{prefix}_" if prefix else ""
-    return {f"{before}{name}": float(rows[name].iloc[0]) for name in names if len(rows)}
+    ends = ("", "_low", "_high") if len(rows) else ()
+    return {f"{name}{end}": float(rows[f"{column}{end}"].iloc[0]) for end in ends}
 
 
 def select_compared(jobs: pd.DataFrame) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Results to a logger of Lightning."""
+"""Results in Lightning loggers."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ def log_results(
     checkpoint: str | None = None,
     report: Path | None = None,
 ) -> None:
-    """Sends the scalars to a logger, and to Weights & Biases the figures and tables as well.
+    """Log the scalars; with Weights & Biases, the figures and tables as well.
 
     There, the table named `ranking` becomes an artifact of type "ranking", as CSV, and the page
     and tables of the report one of type "report"; both name the checkpoint.
 
     Args:
-        results: name of an analysis -> what it found.
-        logger: gets them.
-        step: of the training, at which they were found; None: left to the logger.
-        checkpoint: fingerprint of the checkpoint that was analysed.
-        report: folder of the report, as `tff.report.page.write` leaves it.
+        results: name of an analysis -> its result.
+        logger: where they go.
+        step: training step of the analysed checkpoint; None: left to the logger.
+        checkpoint: fingerprint of the analysed checkpoint.
+        report: folder that `tff.report.page.write` has filled.
     """
     scalars = {f"{a}/{s}": float(v) for a, r in results.items() for s, v in r.scalars.items()}
     logger.log_metrics(scalars, step)

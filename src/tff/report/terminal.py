@@ -18,7 +18,7 @@ ROWS_SHOWN, COLUMNS_SHOWN = 15, 7
 
 
 def show(results: Mapping[str, Result], page: Path, console: Console | None = None) -> None:
-    """Prints the findings, the small tables and last the path of the page."""
+    """Print findings, warnings and one small table of each result, then the path of the page."""
     console = console or Console()
     for name, result in results.items():
         console.print()
@@ -37,12 +37,12 @@ def show(results: Mapping[str, Result], page: Path, console: Console | None = No
 
 
 def _text(words: str, style: str = "") -> Text:
-    """Not markup, since a name may hold brackets, and nothing that steers the terminal."""
+    """Plain text: a name may hold brackets, which are markup, or control characters."""
     return Text(make_printable(words), style=style)
 
 
 def _compact(result: Result) -> pd.DataFrame:
-    """The first small table without the ends of intervals, or else the scalars."""
+    """The first small table without its columns of interval ends, or else the scalars."""
     small = [table for table in result.tables.values() if 0 < len(table) <= ROWS_SHOWN]
     scalars = pd.DataFrame(result.scalars.items(), columns=["scalar", "value"])
     table = split_constants(small[0])[1] if small else scalars.head(ROWS_SHOWN)
