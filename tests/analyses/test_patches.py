@@ -157,10 +157,10 @@ def test_of_several_views_the_most_active_is_shown(root):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"channels": 0}, r"patches\.channels=0: must be at least 1"),
-        ({"images": -1}, r"patches\.images=-1: must be at least 1"),
-        ({"label": "fake"}, r"patches\.label=fake: expected generated, real, all"),
-        ({"box": "open"}, r"patches\.box=open: expected inclusive, paper"),
+        ({"channels": 0}, r"patches\.channels=0: expected a whole number"),
+        ({"images": -1}, r"patches\.images=-1: expected a whole number"),
+        ({"label": "fake"}, r"patches\.label=fake: expected one of generated, real, all"),
+        ({"box": "open"}, r"patches\.box=open: expected one of inclusive, paper"),
     ],
 )
 def test_impossible_options_are_refused(options, message):

@@ -163,5 +163,5 @@ def test_no_common_generator_is_a_finding_and_costs_no_pass(tmp_path, known, mon
 
 
 def test_unknown_recipe_is_refused():
-    with pytest.raises(ValueError, match=r"recipe=p05: unknown; there are blur_jpeg, "):
+    with pytest.raises(ValueError, match=r"recipe=p05: expected one of blur_jpeg, "):
         Published(recipe="p05")

@@ -99,7 +99,7 @@ def test_the_published_ranking_agrees_with_itself(root):
     assert table["k"].tolist() == [10, 50, 100, 114, 500, 1000, 5000]
     assert (table["overlap"] == table["k"]).all()
     assert result.scalars["zeros_other"] == 705
-    assert "more often than chance" in result.findings[0]
+    assert "significantly more often than by chance" in result.findings[0]
     layers = result.tables["ranking_agreement_layers"]
     assert len(layers) == 53
     assert layers["top"].sum() == 114
@@ -142,8 +142,8 @@ def test_a_ranking_of_another_network_is_refused(tmp_path, subject):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"ks": [0]}, "whole numbers from 1"), ({"ks": [2.5]}, "whole numbers from 1"),
-     ({"p": 1.0}, "between 0 and 1"), ({"p": 0}, "between 0 and 1")],
+    [({"ks": [0]}, "a whole number of at least 1"), ({"ks": [2.5]}, "whole numbers from 1"),
+     ({"p": 1.0}, "a number above 0 and below 1"), ({"p": 0}, "between 0 and 1")],
 )  # fmt: skip
 def test_impossible_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):

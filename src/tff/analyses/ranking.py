@@ -10,80 +10,31 @@ import pandas as pd
 from tff.analyses.engine.analysis import Analysis
 from tff.analyses.engine.subject import CRITERIA, Subject
 from tff.plots import channels
-from tff.plots.channels import relevance_losses
 from tff.published.rankings import to_published_format
 from tff.relevance.conservation import COLUMNS
 from tff.types import Result
 
-
-def conservation_table(subject: Subject) -> pd.DataFrame:
-    """The relevance ledger, a row an operation and kind of images, from the logit to the image.
-
-    Columns: `images` (generated, real), `operation`, `rule`, and means over the images in parts of
-    the relevance laid on the logit: `arrives`, `leaves`, `lost_to_bias`, `lost_at_zero` (at units
-    whose contributions add up to zero); `negative_share` is that of the sum of |R| that arrives.
-    Where nothing is handed on, since a ranking needs no pixels, what leaves and is lost is missing.
-    """
-    names = pd.DataFrame(subject.info.accounts, columns=["operation", "rule"])
-    parts = []
-    for kind, name in (("fake", "generated"), ("real", "real")):
-        found = subject.relevance[kind]
-        means = pd.DataFrame(found.ledger, columns=list(COLUMNS))
-        part = pd.concat([names, means], axis=1).iloc[::-1]
-        part.insert(0, "images", name)
-        parts.append(part.assign(n_images=found.images))
-    return pd.concat(parts, ignore_index=True)
-
-
-def leak(ledger: pd.DataFrame) -> pd.Series[float]:
-    """How much relevance each operation loses, of that laid on the logit, whatever the sign."""
-    return ledger["lost_to_bias"].abs().fillna(0) + ledger["lost_at_zero"].abs().fillna(0)
-
-
-def add_conservation(result: Result, subject: Subject) -> None:
-    """Add the ledger of a subject to a result, with a warning where too much was lost."""
-    ledger = conservation_table(subject)
-    of_generated = ledger[ledger["images"] == "generated"]
-    lost, limit = leak(of_generated), subject.info.max_leak
-    total = float(lost.sum())
-    result.tables["ledger"] = ledger
-    result.figures["relevance_lost"] = relevance_losses(of_generated, limit)
-    result.captions["relevance_lost"] = (
-        "Losses and gains of relevance on its way from the logit to the first layer add up to "
-        f"{100 * total:.1f} % of it. The dashed line is the limit of {100 * limit:g} %."
-    )
-    result.scalars["relevance_leak"] = total
-    if total > limit:
-        worst = of_generated.loc[lost.nlargest(3).index, "operation"]
-        result.warnings.append(
-            "Relevance is not conserved: losses and gains on its way to the first layer add up to "
-            f"{100 * total:.1f} % of what was laid on the logit (relevance.max_leak = "
-            f"{100 * limit:g} %), most of it at {', '.join(worst)}. Omega is taken from what is "
-            "left; see ledger.csv."
-        )
-
-
 ABOUT = """
-The detector gives one number for an image. Layer-wise relevance propagation (LRP) walks back from
-that number through the network and shares it out: every channel of every layer gets the part that
-it contributed. Omega (FF-RS) of a channel is its share of the positive relevance of its layer,
-averaged over images that the detector is sure about. The channels with the largest omega are
+The detector gives one number per image. Layer-wise relevance propagation (LRP) walks back from that
+number through the network and distributes it: every channel of every layer gets the part that it
+contributed. Omega (FF-RS) of a channel is its share of the positive relevance of its layer,
+averaged over images of which the detector is sure. The channels with the largest omega are
 candidates for transferable forensic features (T-FF).
 
-Channels are ranked by generated images of the seen generator; the values of real images stand
-beside them.
+Channels are ranked on generated images of the seen generator; the table also has their omega on
+real images.
 """
 
 
 @dataclass(frozen=True)
 class Ranking(Analysis):
-    """Omega of all channels, best first, from generated and from real images.
+    """Omega of all channels, best first, on generated and on real images; and the ledger.
 
-    With it comes the relevance ledger: what was lost on the way.
+    The relevance ledger says how much relevance was lost on the way.
     """
 
     def answer(self, subject: Subject) -> Result:
-        """Tables `ranking` and, in the authors' published format, `omega_fake` and `omega_real`."""
+        """Tables `ranking`, `ledger`, and in the authors' format `omega_fake` and `omega_real`."""
         fake, real = subject.relevance["fake"], subject.relevance["real"]
         table = subject.channels.table()
         table["omega"], table["omega_error"] = fake.omega, fake.error
@@ -111,17 +62,17 @@ class Ranking(Analysis):
         ]
         if real.images == 0:
             result.warnings.append(
-                "No real image is recognised with the confidence asked for, so omega of real "
+                "No real image is recognized with the requested confidence, so omega of real "
                 "images is missing."
             )
         if repeated := int((top["same_as"] != "").sum()):
             result.warnings.append(
                 f"{repeated} of the top {subject.k} are depthwise convolutions, which carry the "
-                "same as the channels before them (column `same_as`); "
+                "same relevance as the channels before them (column `same_as`); "
                 "subject.ranking.duplicates=merge counts each such feature once."
             )
         if fake.images < 30:
-            result.warnings.append(f"Omega rests on {fake.images} generated images only.")
+            result.warnings.append(f"Omega rests on only {fake.images} generated images.")
         result.tables = {"ranking": table} | {
             f"omega_{name}": to_published_format(found.omega, subject.channels)
             for name, found in subject.relevance.items()
@@ -146,3 +97,50 @@ class Ranking(Analysis):
         }
         add_conservation(result, subject)
         return result
+
+
+def conservation_table(subject: Subject) -> pd.DataFrame:
+    """The relevance ledger: one row per kind of images and operation, from the logit to the image.
+
+    Columns: `images` (generated, real), `operation`, `rule`; then means over the images, as a
+    fraction of the relevance at the logit: `arrives`, `leaves`, `lost_to_bias`, `lost_at_zero` (at
+    units whose contributions add up to zero); and `negative_share` of the sum of |R| that arrives.
+    NaN in `leaves` and losses where nothing is passed on, since a ranking needs no pixels.
+    """
+    names = pd.DataFrame(subject.info.accounts, columns=["operation", "rule"])
+    parts = []
+    for kind, name in (("fake", "generated"), ("real", "real")):
+        found = subject.relevance[kind]
+        means = pd.DataFrame(found.ledger, columns=list(COLUMNS))
+        part = pd.concat([names, means], axis=1).iloc[::-1]
+        part.insert(0, "images", name)
+        parts.append(part.assign(n_images=found.images))
+    return pd.concat(parts, ignore_index=True)
+
+
+def leak(ledger: pd.DataFrame) -> pd.Series[float]:
+    """Absolute loss of relevance at each operation, as a fraction of that at the logit."""
+    return ledger["lost_to_bias"].abs().fillna(0) + ledger["lost_at_zero"].abs().fillna(0)
+
+
+def add_conservation(result: Result, subject: Subject) -> None:
+    """Add the ledger of a subject to a result, and a warning if too much is lost."""
+    ledger = conservation_table(subject)
+    of_generated = ledger[ledger["images"] == "generated"]
+    lost, limit = leak(of_generated), subject.info.max_leak
+    total = float(lost.sum())
+    result.tables["ledger"] = ledger
+    result.figures["relevance_lost"] = channels.relevance_losses(of_generated, limit)
+    result.captions["relevance_lost"] = (
+        "Losses and gains of relevance on its way from the logit to the first layer add up to "
+        f"{100 * total:.1f} % of it. The dashed line is the limit of {100 * limit:g} %."
+    )
+    result.scalars["relevance_leak"] = total
+    if total > limit:
+        worst = of_generated.loc[lost.nlargest(3).index, "operation"]
+        result.warnings.append(
+            "Relevance is not conserved: losses and gains on its way to the first layer add up to "
+            f"{100 * total:.1f} % of what starts at the logit (relevance.max_leak = "
+            f"{100 * limit:g} %), most of it at {', '.join(worst)}. Omega is taken from what is "
+            "left; see ledger.csv."
+        )

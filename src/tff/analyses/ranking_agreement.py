@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 
 from tff.analyses.engine.analysis import Analysis
 from tff.analyses.engine.subject import Subject
-from tff.plots import channels as figures
+from tff.options import checked, each, number, whole
+from tff.plots.channels import layer_correlations, ranking_overlap
 from tff.published.rankings import TITLES, published_omega, read_omega, recognize_architecture
 from tff.statistics.rank_agreement import (
     chance_overlap,
@@ -24,132 +25,47 @@ from tff.statistics.rank_agreement import (
 )
 from tff.types import Floats, Ints, Result
 
-_POINTS = 160  # of a curve: more than can be told apart
-#: Of the table by k.
+ABOUT = """
+Two rankings of the same channels are compared: that of this detector, and {other}. How many of the
+top k do they share? Two unrelated rankings share k²/n of them.
+
+Omega is a share of a layer, so channels of narrow layers are on top in any ranking of any detector.
+The second baseline therefore keeps how many of each top k lie in each layer, and draws the channels
+within the layers at random: only an overlap above it says that the same channels were found.
+Detectors trained from different initializations have no reason to give a channel the same number.
+"""
+#: Column of a curve -> its label.
+LABELS = {
+    "share": "observed",
+    "share_by_chance": "expected by chance",
+    "share_within_layers": "expected by chance within layers",
+}
+#: Of the table `ranking_agreement`.
 COLUMNS = (
     "k", "overlap", "share", "by_chance", "p_by_chance", "within_layers", "p_within_layers",
 )  # fmt: skip
-
-
-def overlap_table(
-    ks: Sequence[int], counts: Ints, first: Ints, second: Ints, groups: Ints
-) -> pd.DataFrame:
-    """A row a k, `COLUMNS`: how many channels are in both tops, and what chance gives.
-
-    Args:
-        ks: for which.
-        counts: (n,) overlap at k = 1 ... n.
-        first: (n,) ranking.
-        second: likewise.
-        groups: (n,) number of each channel's layer.
-    """
-    rows = []
-    for k in ks:
-        found = int(counts[k - 1])
-        chance = chance_overlap(found, k, len(counts))
-        within = chance_overlap_within_groups(found, k, first, second, groups)
-        rows.append((k, found, found / k, *chance, *within))
-    return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def overlap_curves(counts: Ints, first: Ints, second: Ints, groups: Ints) -> pd.DataFrame:
-    """Shares of the top k at many k, evenly spread on a logarithmic axis; arguments as above."""
-    n = len(counts)
-    k = np.unique(np.geomspace(1, n, _POINTS).round().astype(np.int64))
-    return pd.DataFrame(
-        {
-            "k": k,
-            "share": counts[k - 1] / k,
-            "share_by_chance": k / n,
-            "share_within_layers": mean_overlap_within_groups(k, first, second, groups) / k,
-        }
-    )
-
-
-def layer_table(
-    layers: Sequence[str], groups: Ints, ours: Floats, theirs: Floats, top: Ints, other: Ints
-) -> pd.DataFrame:
-    """A row a layer: rank correlation, and how many of the top k of each ranking it holds."""
-    rows: list[dict[str, Any]] = []
-    for i, layer in enumerate(layers):
-        at = np.flatnonzero(groups == i)
-        in_ours, in_other = np.isin(at, top), np.isin(at, other)
-        rows.append(
-            {
-                "layer": layer,
-                "channels": len(at),
-                "spearman": spearman(ours[at], theirs[at]),
-                "top": int(in_ours.sum()),
-                "top_other": int(in_other.sum()),
-                "overlap": int((in_ours & in_other).sum()),
-                "by_chance": float(in_ours.sum() * in_other.sum() / len(at)),
-                "omega": float(ours[at].sum()),
-                "omega_other": float(theirs[at].sum()),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def top_table(
-    channels: pd.DataFrame, top: Ints, ours: Floats, theirs: Floats, first: Ints, second: Ints
-) -> pd.DataFrame:
-    """The channels in the top k of either, with their place in both (1 is best)."""
-    table = channels.iloc[top].assign(
-        rank=np.argsort(first)[top] + 1,
-        rank_other=np.argsort(second)[top] + 1,
-        omega=ours[top],
-        omega_other=theirs[top],
-    )
-    return table.sort_values("rank", ignore_index=True)
-
-
-ABOUT = """
-Two rankings of the same channels are compared: that of this detector, and {other}. How many of the
-top k are in both? Two rankings that know nothing of each other share k²/n of them.
-
-Omega is a share of a layer, so narrow layers are on top in any ranking of any detector. The second
-line of comparison keeps how many of the top k lie in each layer and draws the channels within the
-layers by chance: only what lies above it says that the same channels were found. Detectors that
-were trained from different starts have no reason to give a channel the same number.
-"""
-WORDS = {
-    "share": "found",
-    "share_by_chance": "by chance",
-    "share_within_layers": "by chance within layers",
-}
+_POINTS = 160  # of a curve: a figure resolves no more
 
 
 @dataclass(frozen=True)
+@checked("analysis.ranking_agreement")
 class RankingAgreement(Analysis):
     """Overlap at k, Spearman and rank-biased overlap with another ranking, and layer by layer.
 
     Args:
-        other: `published`: the authors' ranking for this architecture; or a CSV file in their
+        other: `published` for the authors' ranking of this architecture, or a CSV file in their
             format (`key,mean_relevance`) or ours (`layer,channel,omega`).
-        ks: overlap is told at these and at the subject's k; larger ones than there are channels
-            are left out.
-        p: of the rank-biased overlap, see `statistics.agreement.rank_biased_overlap`.
-
-    Raises:
-        ValueError: a k below 1, or p outside (0, 1).
+        ks: the overlap is reported at these and at the subject's k; values above the number of
+            channels are skipped.
+        p: persistence of the rank-biased overlap, see `statistics.rank_agreement`.
     """
 
     other: str = "published"
-    ks: Sequence[int] = (10, 50, 100, 500, 1000, 5000)
-    p: float = 0.99
-
-    def __post_init__(self) -> None:
-        if any(isinstance(k, bool) or not isinstance(k, int) or k < 1 for k in self.ks):
-            raise ValueError(
-                f"analysis.ranking_agreement.ks={list(self.ks)}: expected whole numbers from 1"
-            )
-        if not 0 < self.p < 1:
-            raise ValueError(
-                f"analysis.ranking_agreement.p={self.p}: must lie between 0 and 1, such as 0.99"
-            )
+    ks: Annotated[Sequence[int], each(whole(least=1))] = (10, 50, 100, 500, 1000, 5000)
+    p: Annotated[float, number(above=0, below=1, hint=", such as 0.99")] = 0.99
 
     def answer(self, subject: Subject) -> Result:
-        """Tables `ranking_agreement` (a row a k), `..._layers`, and `..._top`."""
+        """Tables `ranking_agreement` (one row per k), `..._layers` and `..._top`."""
         name = recognize_architecture(subject.detector)
         published = self.other == "published"
         word = "the authors' published one" if published else f"that of {self.other}"
@@ -173,6 +89,7 @@ class RankingAgreement(Analysis):
     def _compare(
         self, result: Result, subject: Subject, ours: Floats, theirs: Floats, word: str
     ) -> None:
+        """Tables, findings, scalars and figures of two rankings, given by their omega."""
         first, second = subject.ranking.numpy(), rank(theirs)
         n, counts = len(first), top_k_overlap(first, second)
         channels = subject.channels.table()
@@ -194,17 +111,17 @@ class RankingAgreement(Analysis):
             "ranking_agreement_top": both,
         }
         verdict = (
-            "the same channels are named more often than chance does"
+            "the same channels are on top significantly more often than by chance"
             if row["p_within_layers"] < 0.05
-            else "no sign that the same channels are named, rather than the same layers"
+            else "no evidence that the same channels, rather than the same layers, are on top"
         )
         result.findings = [
             f"Of the top {subject.k} of {n:,} channels, {int(row['overlap'])} are in the top "
             f"{subject.k} of {word} as well ({100 * row['share']:.0f} %). Chance gives "
-            f"{row['by_chance']:.1f}, and {row['within_layers']:.1f} with the layers kept "
+            f"{row['by_chance']:.1f}, and {row['within_layers']:.1f} with the same layers "
             f"(p = {row['p_within_layers']:.1g}): {verdict}.",
             f"Rank correlation (Spearman) over all channels: {everywhere:.3f}; over the "
-            f"{len(top)} channels that are in the top {subject.k} of either: {among_top:.3f}. "
+            f"{len(top)} channels in the top {subject.k} of either: {among_top:.3f}. "
             f"Rank-biased overlap (p = {self.p:g}): {rbo:.3f}, by chance {by_chance:.3f}.",
         ]
         result.scalars = {
@@ -221,11 +138,86 @@ class RankingAgreement(Analysis):
             "zeros_other": int((theirs == 0).sum()),
         }
         result.figures = {
-            "ranking_agreement": figures.ranking_overlap(along, WORDS, subject.k),
-            "ranking_agreement_layers": figures.layer_correlations(layers),
+            "ranking_agreement": ranking_overlap(along, LABELS, subject.k),
+            "ranking_agreement_layers": layer_correlations(layers),
         }
         result.captions = {
             "ranking_agreement": "Share of the top k that is in both rankings.",
             "ranking_agreement_layers": "Rank correlation of omega within each layer. A cross "
-            "stands where there is none, because all omegas of the layer are equal.",
+            "marks a layer without one, because all its omegas are equal.",
         }
+
+
+def overlap_table(
+    ks: Sequence[int], counts: Ints, first: Ints, second: Ints, groups: Ints
+) -> pd.DataFrame:
+    """Number of channels in the top k of both rankings, and what chance gives, for each k.
+
+    Args:
+        ks: which k.
+        counts: (n,) overlap at k = 1 ... n.
+        first: (n,) ranking of all channels, best first.
+        second: likewise.
+        groups: (n,) index of each channel's layer.
+
+    Returns:
+        One row per k, `COLUMNS`; p-values are of an overlap at least as large.
+    """
+    rows = []
+    for k in ks:
+        found = int(counts[k - 1])
+        chance = chance_overlap(found, k, len(counts))
+        within = chance_overlap_within_groups(found, k, first, second, groups)
+        rows.append((k, found, found / k, *chance, *within))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def overlap_curves(counts: Ints, first: Ints, second: Ints, groups: Ints) -> pd.DataFrame:
+    """Overlap as a share of k, at many k evenly spaced in log k; see `overlap_table`."""
+    n = len(counts)
+    k = np.unique(np.geomspace(1, n, _POINTS).round().astype(np.int64))
+    return pd.DataFrame(
+        {
+            "k": k,
+            "share": counts[k - 1] / k,
+            "share_by_chance": k / n,
+            "share_within_layers": mean_overlap_within_groups(k, first, second, groups) / k,
+        }
+    )
+
+
+def layer_table(
+    layers: Sequence[str], groups: Ints, ours: Floats, theirs: Floats, top: Ints, other: Ints
+) -> pd.DataFrame:
+    """Rank correlation, and number of channels in the top k of each ranking, per layer."""
+    rows: list[dict[str, Any]] = []
+    for i, layer in enumerate(layers):
+        at = np.flatnonzero(groups == i)
+        in_ours, in_other = np.isin(at, top), np.isin(at, other)
+        rows.append(
+            {
+                "layer": layer,
+                "channels": len(at),
+                "spearman": spearman(ours[at], theirs[at]),
+                "top": int(in_ours.sum()),
+                "top_other": int(in_other.sum()),
+                "overlap": int((in_ours & in_other).sum()),
+                "by_chance": float(in_ours.sum() * in_other.sum() / len(at)),
+                "omega": float(ours[at].sum()),
+                "omega_other": float(theirs[at].sum()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def top_table(
+    channels: pd.DataFrame, top: Ints, ours: Floats, theirs: Floats, first: Ints, second: Ints
+) -> pd.DataFrame:
+    """The channels in the top k of either ranking, with their rank in both (1 is best)."""
+    table = channels.iloc[top].assign(
+        rank=np.argsort(first)[top] + 1,
+        rank_other=np.argsort(second)[top] + 1,
+        omega=ours[top],
+        omega_other=theirs[top],
+    )
+    return table.sort_values("rank", ignore_index=True)
