@@ -1,4 +1,4 @@
-"""The two scripts, run for real on tiny data."""
+"""The two scripts on tiny data."""
 
 import json
 import os
@@ -6,30 +6,17 @@ import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
-from tests.helpers import tiny
-
-ROOT = Path(__file__).parents[2]
-
-
-def script(name, *arguments, check=True):
-    run = subprocess.run(
-        [sys.executable, str(ROOT / name), *arguments],
-        cwd=ROOT, capture_output=True, text=True, timeout=300, start_new_session=True,
-        env={**os.environ, "COLUMNS": "200"},
-    )  # fmt: skip
-    assert not check or run.returncode == 0, run.stdout + run.stderr
-    return run
+from tests.helpers import scripts, tiny
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     tiny.tree(folder / "images", images=12, size=40)
-    run = script(
+    run = scripts.run(
         "train.py", "detector=resnet18", "detector.pretrained=false", "aug=color_robust",
         "data=folder", f"data.root={folder / 'images'}", "data.size=32", "data.batch_size=8",
         "data.workers=0", "trainer.max_epochs=2", "trainer.accelerator=cpu", "logger=wandb",
@@ -51,7 +38,7 @@ def test_training_leaves_checkpoints_logs_and_a_summary(trained):
 
 def test_analysis_from_the_checkpoint_alone(trained):
     _, out, _ = trained
-    run = script(
+    run = scripts.run(
         "analyze.py", f"ckpt={out}/checkpoints/best.ckpt", "subject.confidence=0.5", "images=4",
         "subject.draws=50", f"hydra.run.dir={out}",
     )  # fmt: skip
@@ -92,7 +79,7 @@ FAST = ("images=4", "subject.draws=20", "subject.confidence=0.5")
 
 
 def test_a_sweep_over_cues_ends_with_a_matrix(checkpoints, tmp_path):
-    run = script(
+    run = scripts.run(
         "analyze.py", "-m", "ablation=grayscale,blur", "analysis=[ablation,median_test]", *FAST,
         f"ckpt={checkpoints[0]}", f"passes={tmp_path / 'passes'}",
         f"hydra.sweep.dir={tmp_path / 'sweep'}",
@@ -117,7 +104,7 @@ def test_a_sweep_over_cues_ends_with_a_matrix(checkpoints, tmp_path):
 
 def test_two_checkpoints_stand_side_by_side(checkpoints, tmp_path):
     one, two = checkpoints
-    script(
+    scripts.run(
         "analyze.py", f"ckpt=[{one},{two}]", "analysis=[detection,ablation]", *FAST,
         f"hydra.run.dir={tmp_path / 'both'}",
     )  # fmt: skip
@@ -138,7 +125,7 @@ def test_two_checkpoints_stand_side_by_side(checkpoints, tmp_path):
 
 def test_one_checkpoint_given_twice_is_told_before_the_work(checkpoints, tmp_path):
     one = checkpoints[0]
-    run = script(
+    run = scripts.run(
         "analyze.py", f"ckpt=[{one},{one}]", f"hydra.run.dir={tmp_path / 'both'}", check=False
     )
     assert run.returncode == 1
@@ -153,7 +140,7 @@ def test_tables_of_another_protocol_come_from_kept_passes_alone(trained, checkpo
     shutil.copytree(folder / "images", images)
     common = ("analysis=[detection,sensitivity,ablation,median_test]", *FAST[1:],
               f"passes={passes}")  # fmt: skip
-    script(
+    scripts.run(
         "analyze.py", f"ckpt={checkpoints[0]}", "data=folder", f"data.root={images}",
         "data@discovery=folder", f"discovery.root={images}", "images=4", *common,
         f"hydra.run.dir={tmp_path / 'first'}",
@@ -161,8 +148,10 @@ def test_tables_of_another_protocol_come_from_kept_passes_alone(trained, checkpo
     shutil.rmtree(images)
     checkpoints[0].unlink()
     before = {path: path.stat().st_mtime_ns for path in passes.rglob("*")}
-    script("analyze.py", *common, f"hydra.run.dir={tmp_path / 'same'}")
-    script("analyze.py", "report/protocol=tff2022", *common, f"hydra.run.dir={tmp_path / 'other'}")
+    scripts.run("analyze.py", *common, f"hydra.run.dir={tmp_path / 'same'}")
+    scripts.run(
+        "analyze.py", "report/protocol=tff2022", *common, f"hydra.run.dir={tmp_path / 'other'}"
+    )
     assert {path: path.stat().st_mtime_ns for path in passes.rglob("*")} == before
     for name in ("detection", "sensitivity", "ablation", "median_test", "conditional_share"):
         first, same, other = (
@@ -178,7 +167,7 @@ def test_tables_of_another_protocol_come_from_kept_passes_alone(trained, checkpo
             assert (first["threshold"] != other["threshold"]).all()
         if name == "median_test":
             pd.testing.assert_series_equal(first["p_value"], other["p_value"])
-    run = script(
+    run = scripts.run(
         "analyze.py", "analysis=examples", f"passes={passes}",
         f"hydra.run.dir={tmp_path / 'none'}", check=False,
     )  # fmt: skip
@@ -203,7 +192,7 @@ def test_tables_of_another_protocol_come_from_kept_passes_alone(trained, checkpo
     ],
 )
 def test_mistakes_are_told(name, arguments, message, tmp_path):
-    run = script(name, *arguments, f"hydra.run.dir={tmp_path}", check=False)
+    run = scripts.run(name, *arguments, f"hydra.run.dir={tmp_path}", check=False)
     assert run.returncode == 1
     assert message in run.stderr
     assert "Traceback" not in run.stderr
@@ -211,7 +200,7 @@ def test_mistakes_are_told(name, arguments, message, tmp_path):
 
 @pytest.mark.parametrize("name", ["train.py", "analyze.py"])
 def test_help_names_the_choices(name):
-    text = script(name, "--help").stdout
+    text = scripts.run(name, "--help").stdout
     assert "resnet50" in text
     assert f"python {name}" in text
 
@@ -220,13 +209,13 @@ def test_interrupt_ends_training_with_a_checkpoint_that_loads(trained, tmp_path)
     folder, _, _ = trained
     log = tmp_path / "log.txt"
     process = subprocess.Popen(
-        [sys.executable, "-X", "faulthandler", str(ROOT / "train.py"), "detector=resnet18",
+        [sys.executable, "-X", "faulthandler", str(scripts.ROOT / "train.py"), "detector=resnet18",
          "detector.pretrained=false", "aug=none", "data=folder",
          f"data.root={folder / 'images'}", "data.size=32", "data.batch_size=8", "data.workers=0",
          "trainer.max_epochs=10000",
          "trainer.accelerator=cpu", "callbacks.schedule=null", "callbacks.analyze=null",
          f"hydra.run.dir={tmp_path}"],
-        cwd=ROOT, stdout=log.open("w"), stderr=subprocess.STDOUT, start_new_session=True,
+        cwd=scripts.ROOT, stdout=log.open("w"), stderr=subprocess.STDOUT, start_new_session=True,
         # A shell starts background jobs with interrupts ignored.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
