@@ -6,14 +6,14 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from tff.cli.run_folder import resume, share_folder
-from tff.errors import quote_paths, readable_errors
+from tff.cli.run_folder import prepare_arguments
+from tff.errors import readable_errors
 
 
 @hydra.main(config_path="conf", config_name="analyze", version_base="1.3")
 def main(cfg: DictConfig) -> None:
     """Run the chosen analyses on a checkpoint, or on several, and write the report."""
-    # Imported here, so that a mistyped option is told within a second.
+    # Imported here, so that a mistyped option is reported within a second.
     from tff.cli.analyze import analyze, split_by_checkpoint
     from tff.cli.launch import launch, manage_processes
 
@@ -23,5 +23,5 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = resume(share_folder(quote_paths(sys.argv[1:]), "analyze"), script="analyze")
+    sys.argv[1:] = prepare_arguments("analyze", sys.argv[1:])
     main()

@@ -5,23 +5,23 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from tff.cli.run_folder import finished_result, lock_folder, resume, share_folder
-from tff.errors import quote_paths, readable_errors
+from tff.cli.run_folder import finished_result, lock_folder, prepare_arguments
+from tff.errors import readable_errors
 
 
 @hydra.main(config_path="conf", config_name="train", version_base="1.3")
 def main(cfg: DictConfig) -> float | None:
-    """Fit the detector; the metric that a sweep maximises."""
+    """Train the detector; the metric that a sweep maximizes."""
     with readable_errors(), lock_folder(cfg.out):
-        if cfg.resume and (done := finished_result(cfg)):
-            print(f"Finished already, with {cfg.optimized_metric} {done['objective']}: {cfg.out}")
-            return done["objective"]
-        # Imported here, so that a mistyped option is told within a second.
+        if cfg.resume and (result := finished_result(cfg)):
+            print(f"Already finished, with {cfg.optimized_metric} {result['objective']}: {cfg.out}")
+            return result["objective"]
+        # Imported here, so that a mistyped option is reported within a second.
         from tff.cli.train import train
 
         return train(cfg)
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = resume(share_folder(quote_paths(sys.argv[1:]), "train"))
+    sys.argv[1:] = prepare_arguments("train", sys.argv[1:])
     main()

@@ -103,7 +103,7 @@ def test_the_guard_sees_who_is_there(tmp_path, composed, capsys):
     with lock_folder(tmp_path / "out"), pytest.raises(SystemExit) as ended:
         ProtectRun().on_run_start(config=cfg)
     assert ended.value.code == 1
-    assert "another training is going on" in capsys.readouterr().err
+    assert "another training is running" in capsys.readouterr().err
     ProtectRun().on_run_start(config=cfg)
 
 

@@ -16,7 +16,7 @@ from tff.cli.run_folder import (
     job_folder,
     lock_folder,
     read_result,
-    resume,
+    resume_folder,
     write_failure,
     write_result,
 )
@@ -104,11 +104,11 @@ def test_the_newest_unfinished_run_with_the_same_options(runs):
     runs("2026-04", "seed=1", done=True)
     runs("2026-05", "seed=1", "trainer.max_epochs=3")
     given = ["seed=1", "resume=auto"]
-    assert resume(given, {}) == [*given, 'hydra.run.dir="outputs/train/2026-02"']
-    assert resume(["seed=1"], {}) == ["seed=1"]
-    assert resume(["seed=3", "resume=auto"], {}) == ["seed=3", "resume=auto"]
+    assert resume_folder(given, "train", {}) == [*given, 'hydra.run.dir="outputs/train/2026-02"']
+    assert resume_folder(["seed=1"], "train", {}) == ["seed=1"]
+    assert resume_folder(["seed=3", "resume=auto"], "train", {}) == ["seed=3", "resume=auto"]
     given = ["resume=auto", "hydra.run.dir=x", "seed=1"]
-    assert resume(given, {}) == given
+    assert resume_folder(given, "train", {}) == given
 
 
 def test_the_newest_is_the_one_that_was_started_last_whatever_its_name(runs, tmp_path):
@@ -116,7 +116,7 @@ def test_the_newest_is_the_one_that_was_started_last_whatever_its_name(runs, tmp
         runs(name, "seed=1")
         path = tmp_path / "outputs" / "train" / name / ".hydra" / "overrides.yaml"
         os.utime(path, (1e9 - age, 1e9 - age))
-    assert resume(["seed=1", "resume=auto"], {})[-1].endswith('2026-02"')
+    assert resume_folder(["seed=1", "resume=auto"], "train", {})[-1].endswith('2026-02"')
 
 
 def test_a_run_that_is_still_going_is_passed_over(runs, tmp_path, capsys):
@@ -124,26 +124,26 @@ def test_a_run_that_is_still_going_is_passed_over(runs, tmp_path, capsys):
     runs("2026-02", "seed=1")
     given = ["seed=1", "resume=auto"]
     with lock_folder(tmp_path / "outputs/train/2026-02"):
-        assert resume(given, {})[-1].endswith('2026-01"')
-        assert "still going: outputs/train/2026-02" in capsys.readouterr().err
+        assert resume_folder(given, "train", {})[-1].endswith('2026-01"')
+        assert "still running: outputs/train/2026-02" in capsys.readouterr().err
         with lock_folder(tmp_path / "outputs/train/2026-01"):
-            assert resume(given, {}) == given
-    assert resume(given, {})[-1].endswith('2026-02"')
+            assert resume_folder(given, "train", {}) == given
+    assert resume_folder(given, "train", {})[-1].endswith('2026-02"')
 
 
 @pytest.mark.parametrize("option", NO_PART)
 def test_what_is_no_part_of_a_run_may_differ(runs, option):
     runs("2026-01", "seed=1", "analyze=true")
     runs("2026-02", "seed=1", "callbacks.last=null")
-    found = resume(["seed=1", "resume=auto", option], {})
+    found = resume_folder(["seed=1", "resume=auto", option], "train", {})
     assert found[-1].endswith('2026-01"')
 
 
 def test_a_job_that_slurm_starts_again_goes_on(runs):
     runs("2026-01", "seed=1")
-    found = resume(["seed=1"], {"SLURM_RESTART_COUNT": "1"})
+    found = resume_folder(["seed=1"], "train", {"SLURM_RESTART_COUNT": "1"})
     assert found == ["seed=1", "resume=auto", 'hydra.run.dir="outputs/train/2026-01"']
-    assert resume(["seed=1"], {"SLURM_RESTART_COUNT": "0"}) == ["seed=1"]
+    assert resume_folder(["seed=1"], "train", {"SLURM_RESTART_COUNT": "0"}) == ["seed=1"]
 
 
 def test_a_sweep_is_found_by_its_script_and_options(tmp_path, monkeypatch):
@@ -161,19 +161,22 @@ def test_a_sweep_is_found_by_its_script_and_options(tmp_path, monkeypatch):
             yaml.safe_dump({"hydra": {"overrides": {"task": task}, "job": {"name": script}}})
         )
     given = ["-m", *seeds, "resume=true"]
-    assert resume(given, {})[-1] == 'hydra.sweep.dir="outputs/multirun/2"'
-    assert resume(given, {}, "analyze")[-1] == 'hydra.sweep.dir="outputs/multirun/4"'
+    assert resume_folder(given, "train", {})[-1] == 'hydra.sweep.dir="outputs/multirun/2"'
+    assert resume_folder(given, "analyze", {})[-1] == 'hydra.sweep.dir="outputs/multirun/4"'
     for option in NO_PART:
-        assert resume([*given, option], {})[-1] == 'hydra.sweep.dir="outputs/multirun/2"'
+        assert (
+            resume_folder([*given, option], "train", {})[-1]
+            == 'hydra.sweep.dir="outputs/multirun/2"'
+        )
     os.utime("outputs/multirun/1/multirun.yaml")
-    assert resume(given, {})[-1] == 'hydra.sweep.dir="outputs/multirun/1"'
+    assert resume_folder(given, "train", {})[-1] == 'hydra.sweep.dir="outputs/multirun/1"'
 
 
 def test_damaged_files_of_former_runs_do_no_harm(runs, tmp_path):
     runs("2026-01", "seed=1")
     runs("2026-02", "seed=1")
     (tmp_path / "outputs/train/2026-02/.hydra/overrides.yaml").write_bytes(b"\xff: [")
-    assert resume(["seed=1", "resume=auto"], {})[-1].endswith('2026-01"')
+    assert resume_folder(["seed=1", "resume=auto"], "train", {})[-1].endswith('2026-01"')
 
 
 def test_an_outcome_is_whole_or_none(tmp_path):

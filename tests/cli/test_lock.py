@@ -62,7 +62,7 @@ def test_a_second_one_is_refused_and_a_third_one_after_the_end_is_not(tmp_path):
     assert not is_running(tmp_path)
     with holder(tmp_path):
         assert is_running(tmp_path)
-        words = r"another training is going on .*\(hydra\.run\.dir=DIR\)"
+        words = r"another training is running .*\(hydra\.run\.dir=DIR\)"
         with pytest.raises(ValueError, match=words), lock_folder(tmp_path):
             raise AssertionError
         with lock_folder(tmp_path / "elsewhere"):

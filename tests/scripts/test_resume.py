@@ -177,7 +177,7 @@ def test_what_is_finished_is_not_run_again_and_a_sweep_grows(images, tmp_path):
     times = (tmp_path / folders[0] / "finished.json").stat().st_mtime_ns
     code, text = ended(start(images, "seed=1,2,3", *sweep))
     assert code == 0, text[-4000:]
-    assert text.count("Finished already") == 1
+    assert text.count("Already finished") == 1
     assert (tmp_path / folders[0] / "finished.json").stat().st_mtime_ns == times
     found = {json.loads(p.read_text())["overrides"][-2] for p in tmp_path.glob("*/finished.json")}
     assert len(list(tmp_path.glob("*/finished.json"))) == 3, found
@@ -224,7 +224,7 @@ def test_a_training_that_is_going_on_is_left_alone(images, tmp_path):
     code, text = ended(start(images, *given, "seed=7", f"hydra.run.dir={out}", cwd=tmp_path))
     assert code == 1, text[-4000:]
     assert text.count("Error: ") == 1
-    assert f"{out}: another training is going on in this folder" in text
+    assert f"{out}: another training is running in this folder" in text
     assert "Traceback" not in text
     assert typed.read_bytes() == before
     assert not (out / "failed.json").exists()
@@ -281,4 +281,4 @@ def test_a_finished_run_answers_for_its_own_options_only(images, tmp_path, optio
         k: json.loads(done)[k] for k in ("objective", "metrics")
     }
     code, text = ended(start(images, *again, "logger=csv"))
-    assert code == 0 and "Finished already" in text, text[-4000:]
+    assert code == 0 and "Already finished" in text, text[-4000:]

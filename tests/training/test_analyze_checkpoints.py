@@ -154,7 +154,7 @@ def test_too_few_images_are_no_error(root, tmp_path, caplog):
     analyses = {"few": Failing(TooFewImagesError), "detection": Detection()}
     with caplog.at_level(logging.WARNING):
         fit(root, tmp_path, analyses, options={"on_error": "raise"})
-    assert "not analysed: few: no such luck" in caplog.text
+    assert "skipped: few: no such luck" in caplog.text
     (report,) = (tmp_path / "checkpoints").glob("step*")
     assert (report / "tables" / "detection.csv").is_file()
 
@@ -163,7 +163,7 @@ def test_a_report_that_cannot_be_written_leaves_training(root, tmp_path, caplog)
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / f"step{total(root):06d}").write_text("in the way")
     fit(root, tmp_path, ONE)
-    assert "training goes on" in caplog.text
+    assert "training continues" in caplog.text
 
 
 def test_the_cost_is_logged_and_written(root, tmp_path):
@@ -186,7 +186,7 @@ def lost(*_, **__):
 def test_a_subject_that_cannot_be_made_stands_in_the_report(root, tmp_path, caplog):
     logger = pl.loggers.CSVLogger(tmp_path, name="logs", version="train")
     fit(root, tmp_path, ONE, subject=lost, logger=logger)
-    assert "training goes on: checkpoint of step" in caplog.text
+    assert "training continues: checkpoint of step" in caplog.text
     (report,) = (tmp_path / "checkpoints").glob("step*")
     page = (report / "index.html").read_text()
     assert "FAILED" in page
@@ -197,7 +197,7 @@ def test_a_subject_that_cannot_be_made_stands_in_the_report(root, tmp_path, capl
 def test_what_was_found_is_written_where_no_logger_takes_it(root, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("tff.training.analyze_checkpoints.loggers.log_results", lost)
     fit(root, tmp_path, ONE, logger=pl.loggers.CSVLogger(tmp_path))
-    assert "training goes on: report of step" in caplog.text
+    assert "training continues: report of step" in caplog.text
     (report,) = (tmp_path / "checkpoints").glob("step*")
     assert (report / "tables" / "detection.csv").is_file()
 
@@ -209,7 +209,7 @@ def test_checkpoints_that_no_callback_is_told_of_are_refused(root, tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"on_error": "ignore"}, "log or raise"), ({"every_n": 0}, "1 or more")],
+    [({"on_error": "ignore"}, "one of log, raise"), ({"every_n": 0}, "at least 1")],
 )
 def test_impossible_options(options, message):
     with pytest.raises(ValueError, match=message):

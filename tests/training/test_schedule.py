@@ -53,5 +53,5 @@ def test_state_goes_through_a_checkpoint():
 
 
 def test_unknown_metric_is_named():
-    with pytest.raises(ValueError, match=r"monitor=val/f1: not logged; there are val/acc"):
+    with pytest.raises(ValueError, match=r"monitor=val/f1: not logged; choose one of val/acc"):
         train([0.5], monitor="val/f1")

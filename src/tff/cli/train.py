@@ -25,7 +25,7 @@ from tff.cli.run_folder import clear_outcome, is_rank_zero, write_failure, write
 from tff.distributed import broadcast
 from tff.options import one_of
 from tff.training.checkpointing import AtomicCheckpointIO, Last
-from tff.training.fit import fit, print_summary
+from tff.training.fit import fit, print_summary, silence_lightning
 from tff.training.resume import SeedEachStep, find_newest, require_resumable
 from tff.training.signals import Interrupt, StoppedBySignal, was_requeued
 from tff.training.wandb_logger import finish_loggers
@@ -41,6 +41,7 @@ def train(cfg: DictConfig) -> float | None:
         StoppedBySignal: by a signal, after saving.
     """
     started, out = time.monotonic(), Path(cfg.out)
+    silence_lightning()
     with _record_end(out):
         # Plain containers: OmegaConf would turn objects that are dataclasses into settings.
         callbacks = [c for c in instantiate(cfg.callbacks, _convert_="all").values() if c]

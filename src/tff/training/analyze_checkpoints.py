@@ -1,4 +1,4 @@
-"""Analysis of each checkpoint during training."""
+"""Analyses of each checkpoint during training."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from tff.analyses.engine.analysis import Analysis, run, unanswered
 from tff.analyses.engine.subject import Subject, TooFewImagesError
 from tff.distributed import guard_collectives
+from tff.options import one_of, whole
 from tff.report import loggers
 from tff.report.page import collect_versions, write
 from tff.training.signals import stop_if_signaled
@@ -25,20 +26,20 @@ log = logging.getLogger(__name__)
 
 
 class AnalyzeCheckpoints(Checkpoint):
-    """Run analyses on the detector whenever a checkpoint of it has been saved.
+    """Runs analyses on the detector whenever a checkpoint of it is saved.
 
-    Stands after `ModelCheckpoint` in the list of callbacks. Scalars go to the logger, with what it
+    It must follow `ModelCheckpoint` in the list of callbacks. Scalars go to the logger, with the
     cost (`analysis/seconds`, and `analysis/share` of the time since training began); tables,
-    figures and `summary.json` to `DIR/step000300/` beside the checkpoint. The numbers are those of
-    `analyze.py` on that checkpoint with the same options. Training is the same without it.
+    figures and `summary.json` go to `DIR/step000300/` beside the checkpoint. The numbers are those
+    of `analyze.py` on that checkpoint with the same options. The training is not affected.
 
     Args:
         analyses: name -> analysis.
         subject: `Subject.of` with its options set.
-        images: at most so many images of each generator and label; None: all.
+        images: limit for each generator and label; None: all images.
         dirpath: folder of the checkpoints.
-        every_n: only every so many steps that were saved, and the last one.
-        on_error: `log`: an analysis that fails is told in log and report, and training goes on;
+        every_n: analyze every n-th saved step, and the last one.
+        on_error: `log`: an analysis that fails is reported in log and page, and training continues;
             `raise`: it ends the training. Too few images are no error: early checkpoints detect
             nothing.
 
@@ -55,96 +56,96 @@ class AnalyzeCheckpoints(Checkpoint):
         every_n: int = 1,
         on_error: str = "log",
     ) -> None:
-        if on_error not in ("log", "raise"):
-            raise ValueError(f"callbacks.analyze.on_error={on_error}: expected log or raise")
-        if every_n < 1:
-            raise ValueError(f"callbacks.analyze.every_n={every_n}: expected 1 or more")
+        one_of(("log", "raise")).require("callbacks.analyze.on_error", on_error)
+        whole(1).require("callbacks.analyze.every_n", every_n)
         self.analyses, self.subject = analyses, subject
         self.images, self.dirpath = images, Path(dirpath)
         self.every_n, self.on_error = every_n, on_error
         self._saves = 0
-        self._saved = self._analysed = -1
+        self._saved = self._analyzed = -1
         self._began = time.monotonic()
         self._spent = 0.0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse checkpoints of which no callback would be told.
+        """Refuse checkpoints of weights only: Lightning calls no callback when it saves them.
 
         Raises:
-            ValueError: a checkpoint is to hold the weights only.
+            ValueError: a callback saves such checkpoints.
         """
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.save_weights_only:
                 raise ValueError(
                     f"{callback.filename or 'a checkpoint'} has save_weights_only=true: Lightning "
-                    "tells no callback of it, and it would not be analysed; pass "
+                    "notifies no callback of it, so it would not be analyzed; pass "
                     "callbacks.best.save_weights_only=false, or callbacks.analyze=null"
                 )
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The time from which the share is taken."""
+        """Start the clock of `analysis/share`."""
         self._began, self._spent = time.monotonic(), 0.0
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Remember that there is something to analyse; may come twice for one step."""
+        """Note that there is something to analyze; may be called twice for one step."""
         self._saves += trainer.global_step != self._saved
         self._saved = trainer.global_step
-        # Not by `state_dict`, which is asked before this save is counted.
+        # Not by `state_dict`, which is called before this save is counted.
         state = {"saves": self._saves, "step": self._saved}
         checkpoint.setdefault("callbacks", {})[self.state_key] = state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Count on from there."""
+        """Continue to count from there."""
         self._saves, self._saved = state_dict["saves"], state_dict["step"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Make up for an analysis that was killed, or that a signal has left out.
+        """Run the analysis of the checkpoint from which the training resumes, if it is missing.
 
-        Not for a checkpoint of another folder, which may have been analysed there.
+        Not for a checkpoint of another folder, which may have been analyzed there.
         """
         here = self.dirpath.resolve() == Path(trainer.ckpt_path or "/").resolve().parent
-        lacks = here and not (self._folder(self._saved) / "summary.json").is_file()
-        if trainer.strategy.broadcast(lacks):
-            self._look(trainer, pl_module)
+        missing = here and not (self._folder(self._saved) / "summary.json").is_file()
+        if trainer.strategy.broadcast(missing):
+            self._analyze_if_due(trainer, pl_module)
         else:
-            self._analysed = self._saved
+            self._analyzed = self._saved
 
-    # Lightning saves at one of these moments; the first one after a save is taken.
+    # Lightning saves before one of these hooks; the first one after a save analyzes.
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
-        """After a step."""
-        self._look(trainer, pl_module)
+        """Analyze what was saved after a step."""
+        self._analyze_if_due(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """After a validation."""
-        self._look(trainer, pl_module)
+        """Analyze what was saved after a validation."""
+        self._analyze_if_due(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """After an epoch."""
-        self._look(trainer, pl_module)
+        """Analyze what was saved after an epoch."""
+        self._analyze_if_due(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """After training: the last checkpoint, whatever its number."""
-        self._look(trainer, pl_module, last=True)
+        """Analyze the last checkpoint, whatever its number."""
+        self._analyze_if_due(trainer, pl_module, last=True)
 
-    def _look(self, trainer: Trainer, pl_module: LightningModule, last: bool = False) -> None:
+    def _analyze_if_due(
+        self, trainer: Trainer, pl_module: LightningModule, last: bool = False
+    ) -> None:
         step = self._saved
         due = last or self._saves % self.every_n == 0
-        if step == self._analysed or trainer.sanity_checking or not due:
+        if step == self._analyzed or trainer.sanity_checking or not due:
             return
-        self._analysed = step
+        self._analyzed = step
         began = time.monotonic()
         gpus = [pl_module.device] if pl_module.device.type == "cuda" else []
-        # Validation and test run in inference mode, in which no tensor can be changed later.
+        # Validation runs in inference mode, whose tensors cannot be used with gradients later.
         with (
             torch.inference_mode(False),
             torch.no_grad(),
             torch.random.fork_rng(gpus),
         ):
-            self._analyse(trainer, pl_module, step, began)
+            self._analyze(trainer, pl_module, step, began)
 
-    def _analyse(
+    def _analyze(
         self, trainer: Trainer, pl_module: LightningModule, step: int, began: float
     ) -> None:
         protocol: dict[str, object] = {}
@@ -162,13 +163,13 @@ class AnalyzeCheckpoints(Checkpoint):
         try:
             with guard_collectives():
                 if trainer.is_global_zero:
-                    told = {
+                    context = {
                         "step": step,
                         "protocol": protocol,
                         "versions": collect_versions(),
                         **cost,
                     }
-                    write(results, self._folder(step), told)
+                    write(results, self._folder(step), context)
                 for logger in trainer.loggers:
                     loggers.log_results(results, logger, step)
                     logger.log_metrics(cost, step)
@@ -185,12 +186,12 @@ class AnalyzeCheckpoints(Checkpoint):
         return {"analysis/seconds": now - began, "analysis/share": share}
 
     def _failed(self, name: str, error: Exception) -> Result:
-        """What stands in the report in place of an answer."""
+        """Log an error; the result that replaces the missing one in the report."""
         text = f"{name}: {error}"
         if isinstance(error, TooFewImagesError):
-            log.warning("not analysed: %s", text)
+            log.warning("skipped: %s", text)
             return unanswered(name, error)
         if self.on_error == "raise":
             raise error
-        log.error("analysis failed, training goes on: %s", text, exc_info=error)
+        log.error("analysis failed, training continues: %s", text, exc_info=error)
         return Result(f"{name} FAILED", alarms=[f"{name} failed ({type(error).__name__}): {error}"])

@@ -1,4 +1,4 @@
-"""Checkpoints for resuming: complete files, also within an epoch."""
+"""Checkpoints for resuming: written atomically, also within an epoch."""
 
 from __future__ import annotations
 
@@ -13,32 +13,33 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from tff.atomic import write_atomically
 from tff.detectors.safe_load import read
+from tff.options import number, whole
 from tff.training.resume import fingerprint_images, require_same_images
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Write beside, see that it is on the disk, then rename.
+    """Writes checkpoints atomically, and reads nothing but tensors and plain containers.
 
-    Lightning writes to the folder of temporary files and moves; between two file systems that is a
-    copy, which may be cut short under the final name.
+    Lightning writes to the folder of temporary files and moves the file; between file systems that
+    is a copy, which may be cut short.
     """
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
-        """Write it beside `path`, then rename.
+        """Write a checkpoint, and wait until it is on the disk.
 
         Raises:
-            OSError: the disk is full or the like; the former checkpoint is as it was.
+            OSError: such as a full disk; the former checkpoint is unchanged.
         """
-        # Opened here: the errors of torch's own writer do not say what went wrong.
+        # Opened here, since errors of torch's own writer do not say what went wrong.
         with write_atomically(Path(path), lasting=True) as part, part.open("wb") as file:
             torch.save(checkpoint, file)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Tensors (on the CPU) and plain containers only, whatever is asked for.
+        """Read a checkpoint, tensors on the CPU; the other arguments are ignored.
 
         Raises:
             FileNotFoundError, ValueError: as `tff.detectors.safe_load.read`.
@@ -46,31 +47,32 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return read(path)
 
 
-#: Our entry of a checkpoint about the training, beside the origin of the detector.
+#: Entry of a checkpoint for metrics and the fingerprint of the training images.
 PROGRESS = "tff_progress"
 
 
 class Last(Checkpoint):
-    """Write `last.ckpt` at the end of each epoch, and every so often within one.
+    """Writes `last.ckpt` at the end of each epoch, and at intervals within one.
 
-    A checkpoint within an epoch is written after a step of the optimizer; a validation that follows
-    that step is run when the training goes on. All metrics are kept, so that a schedule, the best
-    checkpoint and the summary know the last validation. Stands after `best` in the list of
-    callbacks: what that one knows of the epoch then goes into the file.
+    Within an epoch it is written after an optimizer step; a validation that is due after that step
+    runs when the training is resumed. The checkpoint holds all metrics, so that schedule, best
+    checkpoint and summary know the last validation. It must follow `best` in the list of callbacks,
+    whose state then includes the epoch.
 
     Args:
         dirpath: folder of the checkpoints.
-        minutes: of training after which to write again; None: no matter how long an epoch takes.
-        steps: of the optimizer after which to write again; None: no matter how many.
+        minutes: interval in minutes of training; None: none.
+        steps: interval in optimizer steps; None: none.
 
     Raises:
-        ValueError: not above 0; or training images that differ from those of the checkpoint.
+        ValueError: an interval is not above 0, or a checkpoint was trained on other images.
     """
 
     def __init__(self, dirpath: str, minutes: float | None = 30, steps: int | None = None) -> None:
-        for name, value in {"minutes": minutes, "steps": steps}.items():
-            if value is not None and value <= 0:
-                raise ValueError(f"callbacks.last.{name}={value}: must be above 0, or null")
+        if minutes is not None:
+            number(above=0, hint=", or null").require("callbacks.last.minutes", minutes)
+        if steps is not None:
+            whole(1, hint=", or null").require("callbacks.last.steps", steps)
         self.path = Path(dirpath) / "last.ckpt"
         self.minutes, self.steps = minutes, steps
         #: Number of checkpoints written.
@@ -82,26 +84,31 @@ class Last(Checkpoint):
         self._images: dict[str, Any] | None = None
 
     def save(self, trainer: Trainer, validation_follows: bool = False) -> None:
-        """Write the checkpoint, on all processes together."""
+        """Write the checkpoint; all ranks must call it.
+
+        Args:
+            trainer: of the training.
+            validation_follows: whether a validation is due, which a resumed training then runs.
+        """
         self._validation_follows = validation_follows
         trainer.save_checkpoint(self.path, weights_only=False)
         self._validation_follows, self._when = False, time.monotonic()
         self.written += 1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The clock starts; the loader goes on where it was, too.
+        """Start the clock, and restore the position of the loader.
 
-        Lightning forgets that where a schedule has asked for the number of steps.
+        Lightning forgets to do so where a schedule has asked for the number of steps.
         """
         self._when = time.monotonic()
         trainer.fit_loop._load_combined_loader_states()
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
-        """Remember the step, to see whether this batch completes one."""
+        """Note the step, to know whether this batch completes one."""
         self._before = trainer.global_step
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Write if it is time, and gradients are not being summed up."""
+        """Write if it is due, and no gradients are accumulated."""
         step = trainer.global_step
         if step != self._before and self._due(trainer, step):
             self.save(trainer, is_validation_due(trainer))
@@ -115,13 +122,13 @@ class Last(Checkpoint):
         return trainer.strategy.reduce_boolean_decision(late, all=False)  # clocks differ
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write after the validation, if there was one, and after the best checkpoint."""
+        """Write, after the validation and the best checkpoint."""
         self.save(trainer)
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add what Lightning leaves out."""
+        """Add metrics and the fingerprint of the images."""
         if self._images is None:
             self._images = fingerprint_images(trainer)
         checkpoint[PROGRESS] = {
@@ -134,28 +141,31 @@ class Last(Checkpoint):
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Take it out again."""
+        """Read metrics and compare the images."""
         progress = checkpoint.get(PROGRESS, {})
         self._metrics = progress.get("metrics", {})
         require_same_images(progress.get("images"), trainer)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """What was known of the last validation is known again."""
+        """Restore the metrics of the last validation."""
         known = {name: torch.tensor(value) for name, value in self._metrics.items()}
         trainer.callback_metrics.update(known)
 
 
 def is_validation_due(trainer: Trainer) -> bool:
-    """Whether the validation is run between this step and the next."""
+    """Whether a validation runs between this step and the next."""
     loop = trainer.fit_loop
     return loop.epoch_loop._should_check_val_fx(loop._data_fetcher)  # type: ignore[arg-type]
 
 
 def set_validation_pending(loops: dict[str, Any]) -> None:
-    """Make Lightning's progress that of a training which was stopped as its validation began.
+    """Change Lightning's progress to that of a training that stopped as its validation began.
 
-    Of the state after a step it believes that the validation has been run, and would go on without:
-    no schedule and no best checkpoint would hear of that epoch.
+    From the state after a step, Lightning would resume after the validation: schedule and best
+    checkpoint would miss that epoch.
+
+    Args:
+        loops: state of the fit loop in a checkpoint; changed in place.
     """
     batches = loops["epoch_loop.batch_progress"]
     for part in ("total", "current"):

@@ -1,8 +1,11 @@
-"""Fit a detector, with progress and a summary."""
+"""Fitting a detector with a progress bar, and the summary afterwards."""
 
 from __future__ import annotations
 
+import logging
+import re
 import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +17,19 @@ from torch.multiprocessing.spawn import ProcessException
 
 from tff.data.datamodule import Data
 from tff.training.signals import SIGNALS, Interrupt, StoppedBySignal
+
+
+def silence_lightning() -> None:
+    """Drop advertisements and warnings of Lightning's that no user of a training can act on."""
+    noise = re.compile(r"💡|TPU available: False|Loading `train_dataloader` to estimate")
+    logger = logging.getLogger("pytorch_lightning.utilities.rank_zero")
+    logger.addFilter(lambda record: not noise.match(record.getMessage()))
+    for message in (
+        r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own use of torch
+        r"You have overridden `on_after_batch_transfer` in `LightningModule`",  # as intended
+        r"Checkpoint directory .* exists and is not empty",  # of a run that is resumed
+    ):
+        warnings.filterwarnings("ignore", message=message)
 
 
 def make_progress_bar() -> ProgressBar:
@@ -28,24 +44,24 @@ def fit(
     ckpt: Path | str | None,
     interrupt: Interrupt | None = None,
 ) -> dict[str, float]:
-    """Train; the last values of all metrics, in each process.
+    """Train a module; the last values of all metrics, on all ranks.
 
     Args:
-        trainer: with the callbacks of the training.
-        module: what is trained.
+        trainer: with all callbacks.
+        module: to be trained.
         data: images.
-        ckpt: checkpoint to go on from; None starts anew.
-        interrupt: the one among the callbacks, where it listens already.
+        ckpt: checkpoint to resume from; None starts anew.
+        interrupt: the one among the callbacks, if any.
 
     Raises:
-        Stopped: by a signal, after saving.
+        StoppedBySignal: after saving.
     """
     if interrupt:
         interrupt.forward_to(trainer.strategy.launcher)
     try:
         trainer.fit(module, data, ckpt_path=ckpt, weights_only=True)
-    except ProcessException as error:  # of a process that was started for the training
-        # One that has not begun yet ends as it happens to, and so may the others then.
+    except ProcessException as error:  # of a spawned process
+        # A process that gets the signal before it listens exits in another way.
         number = interrupt.number if interrupt else 0
         number = number or getattr(error, "exit_code", 0) - 128
         if number in SIGNALS:
@@ -55,7 +71,7 @@ def fit(
 
 
 def print_summary(metrics: Mapping[str, float], trainer: Trainer, out: Path) -> None:
-    """The summary in the terminal, and how to go on."""
+    """Print the last validation metrics, the best checkpoint and the command that analyzes it."""
     if not trainer.is_global_zero:
         return
     console = Console()
@@ -68,4 +84,4 @@ def print_summary(metrics: Mapping[str, float], trainer: Trainer, out: Path) -> 
     best = out / "checkpoints" / "best.ckpt"
     if best.is_file():
         console.print(f"Checkpoint: {best}", soft_wrap=True, markup=False)
-        console.print(f"Analyse it: python analyze.py ckpt={best}", soft_wrap=True, markup=False)
+        console.print(f"Analyze it: python analyze.py ckpt={best}", soft_wrap=True, markup=False)

@@ -1,4 +1,4 @@
-"""The detector in training."""
+"""The training module: loss, metrics and optimizer of a detector."""
 
 from __future__ import annotations
 
@@ -22,16 +22,15 @@ MakeScheduler = Callable[..., torch.optim.lr_scheduler.LRScheduler]
 
 
 class UniversalDetector(LightningModule):
-    """Binary cross entropy on the logit (Wang et al., CVPR 2020).
+    """Trains a detector with binary cross entropy on its logit (Wang et al., CVPR 2020).
 
     Args:
-        detector: what is trained.
-        optimizer: makes the optimizer of given parameters.
-        scheduler: makes a schedule that takes one step a batch, of `total_steps`; None: see
-            `schedule.Plateau`.
-        compile: run training and validation through `torch.compile`, which takes minutes first.
-        origin: settings of detector and data in plain containers; they go into each checkpoint, so
-            that it rebuilds its detector alone and names its data.
+        detector: to be trained.
+        optimizer: makes the optimizer from the parameters.
+        scheduler: makes a schedule of `total_steps` optimizer steps; None: see `schedule.Plateau`.
+        compile: use `torch.compile`, which takes minutes at the start.
+        origin: options of detector and data in plain containers. They go into each checkpoint, so
+            that it can rebuild its detector and name its data.
     """
 
     def __init__(
@@ -56,16 +55,16 @@ class UniversalDetector(LightningModule):
         return logits
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """uint8 travels to the device; there it becomes float32 in [0, 1]."""
+        """Convert uint8 images to float32 in [0, 1], on the device."""
         image = batch.image.to(memory_format=torch.channels_last).float() / 255
         return batch._replace(image=image)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Loss of a batch."""
+        """Loss of a batch; metrics are updated."""
         return self._step(batch, "train")
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Metrics of a batch, in float32: logits of bfloat16 would be equal for many images."""
+        """Update metrics, in float32: rounded to bfloat16, the logits of many images are equal."""
         with torch.autocast(self.device.type, enabled=False):
             self._step(batch, "val")
 
@@ -81,7 +80,7 @@ class UniversalDetector(LightningModule):
         return loss
 
     def configure_optimizers(self) -> Any:
-        """Optimizer, and the schedule if one is given."""
+        """Make the optimizer, and the schedule if one is given."""
         optimizer = self.make_optimizer(self.detector.parameters())
         if self.make_scheduler is None:
             return optimizer
@@ -90,12 +89,12 @@ class UniversalDetector(LightningModule):
         return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the origin."""
+        """Add the origin of the detector."""
         checkpoint[ORIGIN] = self.origin
 
 
 def _metrics(prefix: str) -> MetricCollection:
-    """Average precision; the share of real, of generated and of all images told right at 0.5."""
+    """Average precision, and accuracy at 0.5 on all, real and generated images."""
     return MetricCollection(
         {
             "ap": AveragePrecision(),

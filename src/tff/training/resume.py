@@ -1,4 +1,4 @@
-"""Resuming: which checkpoint, whether it fits, and equal random draws."""
+"""Resuming a training: the checkpoint, whether it fits, and the same random numbers."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from tff.data.datamodule import Data
 from tff.detectors.checkpoint import origin_of
 from tff.detectors.safe_load import read
+from tff.options import whole
 
 
 class SeedEachStep(Callback):
-    """Seed PyTorch before each training step from (seed, epoch, batch, process).
+    """Seeds PyTorch before each training step from (seed, epoch, batch, rank).
 
-    Dropout and stochastic depth then draw the same whether or not the training was interrupted
-    before that step, and differently on each process.
+    Dropout and stochastic depth then draw the same numbers whether or not the training was resumed
+    before that step, and different ones on each rank.
 
     Args:
         seed: of the training, 0 or more.
     """
 
     def __init__(self, seed: int) -> None:
-        if seed < 0:
-            raise ValueError(f"seed={seed}: must be 0 or more")
+        whole(0).require("seed", seed)
         self.seed = seed
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Before the step."""
-        place = [self.seed, trainer.current_epoch, batch_idx, trainer.global_rank]
-        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1))
+        """Seed."""
+        entropy = [self.seed, trainer.current_epoch, batch_idx, trainer.global_rank]
+        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1))
 
 
 def fingerprint_images(trainer: Trainer) -> dict[str, Any] | None:
-    """Number and digest of names, labels and generators of the training images, in their order."""
+    """Count of the training images, and digest of their names, labels and generators in order."""
     data = trainer.datamodule  # type: ignore[attr-defined]
     if not isinstance(data, Data):
         return None
@@ -57,23 +57,27 @@ def fingerprint_images(trainer: Trainer) -> dict[str, Any] | None:
 
 
 def require_same_images(then: Mapping[str, Any] | None, trainer: Trainer) -> None:
-    """Compare with what a checkpoint has kept.
+    """Refuse training images that differ from those of a checkpoint.
+
+    Args:
+        then: fingerprint in the checkpoint; None: not known.
+        trainer: with the data of the resumed training.
 
     Raises:
-        ValueError: the images differ; the order of batches and all that was learnt would, too.
+        ValueError: the images differ.
     """
     now = fingerprint_images(trainer) if then else None
     if then and now and dict(then) != now:
         raise ValueError(
             f"the checkpoint was trained on {then['count']:,} images, and the {now['count']:,} "
-            "training images of these settings are others. Give the same data (data.root, "
+            "training images of these options are different. Use the same data (data.root, "
             "data.generators, data.classes, data.limit, ...), or train anew in another folder"
         )
 
 
 log = logging.getLogger(__name__)
 REQUIRED = ("state_dict", "loops", "callbacks", "optimizer_states", "lr_schedulers")
-#: Settings that leave the training as it is. Images may lie elsewhere; `same_images` compares them.
+#: Options that do not change the training. Images may be elsewhere: `require_same_images`.
 MAY_DIFFER = {
     "detector.pretrained", "data.root", "data.photos", "data.cache", "data.workers", "data.pixels",
     "data.on_corrupt",
@@ -81,9 +85,9 @@ MAY_DIFFER = {
 
 
 def find_newest(folder: Path) -> Path | None:
-    """The checkpoint with the most steps that is whole: `last.ckpt`, else another one.
+    """Checkpoint to resume from: `last.ckpt`, else the readable one with the most steps, or None.
 
-    None where there is none; what cannot be used is told in a warning.
+    Checkpoints that cannot be used are logged as warnings.
     """
     last = folder / "last.ckpt"
     others = sorted(path for path in folder.glob("*.ckpt") if path != last)
@@ -102,31 +106,31 @@ def _step(path: Path) -> int | None:
         content = read(path)
         require_complete(content, path)
     except ValueError as error:
-        log.warning("cannot be gone on from: %s", error)
+        log.warning("cannot be resumed from: %s", error)
         return None
     return int(content.get("global_step", 0))
 
 
 def require_complete(content: Mapping[str, Any], path: Path) -> None:
-    """Refuse a checkpoint that holds weights and not the rest of a training.
+    """Refuse a checkpoint that holds weights, but not the state of a training.
 
     Raises:
-        ValueError: with what is missing.
+        ValueError: names the missing entries.
     """
     if missing := [name for name in REQUIRED if name not in content]:
         raise ValueError(
-            f"checkpoint {path}: holds no {', '.join(missing)}, so no training goes on from it. To "
-            f"start a new one from its weights: detector.pretrained={path}"
+            f"checkpoint {path}: holds no {', '.join(missing)}, so no training can be resumed from "
+            f"it. To start a new one from its weights: detector.pretrained={path}"
         )
 
 
 def require_resumable(path: Path, module: torch.nn.Module, origin: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint of another version, another detector or other settings.
+    """Refuse a checkpoint of another version, another detector or other options.
 
     Args:
         path: of the checkpoint.
-        module: that goes on.
-        origin: settings of detector and data now, as they go into checkpoints.
+        module: to be trained further.
+        origin: options of detector and data now, as they go into checkpoints.
 
     Raises:
         FileNotFoundError, ValueError: with what was found and what was expected.
@@ -138,20 +142,20 @@ def require_resumable(path: Path, module: torch.nn.Module, origin: Mapping[str, 
     if Version(theirs).release[:2] > Version(ours).release[:2]:
         raise ValueError(
             f"checkpoint {path}: was written by pytorch-lightning {theirs}, and {ours} "
-            "is installed; install the newer one to go on"
+            "is installed; install the newer one to resume"
         )
     then, now = _flat(origin_of(content, path)), _flat(origin)
     differ = [k for k in now if k in then and then[k] != now[k] and k not in MAY_DIFFER]
     if differ:
-        told = "; ".join(f"{key}={then[key]} then, {now[key]} now" for key in differ[:5])
+        changes = "; ".join(f"{key}={then[key]} then, {now[key]} now" for key in differ[:5])
         raise ValueError(
-            f"checkpoint {path}: was trained with other settings: {told}. Go on with the same, or "
-            "train anew in another folder (hydra.run.dir=DIR)"
+            f"checkpoint {path}: was trained with other options: {changes}. Resume with the same "
+            "ones, or train anew in another folder (hydra.run.dir=DIR)"
         )
-    _fits(content["state_dict"], module, path)
+    _require_same_shapes(content["state_dict"], module, path)
 
 
-def _fits(weights: Mapping[str, Any], module: torch.nn.Module, path: Path) -> None:
+def _require_same_shapes(weights: Mapping[str, Any], module: torch.nn.Module, path: Path) -> None:
     mine = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     found = {name: tuple(getattr(value, "shape", ())) for name, value in weights.items()}
     wrong = sorted(name for name in mine.keys() | found.keys() if mine.get(name) != found.get(name))

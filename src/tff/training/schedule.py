@@ -1,4 +1,4 @@
-"""The plateau schedule of the published detectors."""
+"""The learning rate schedule of the published detectors."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 
 class Plateau(Callback):
-    """Divide the learning rate when validation accuracy stands still, and stop in the end.
+    """Divides the learning rate when the validation accuracy stagnates, and finally stops.
 
-    Wang et al. (CVPR 2020): when `monitor` has not risen by `rise` (0.001; 0.002 after the first
-    drop) for `patience` validations, the learning rate is divided by ten and the count starts anew;
-    training stops when the rate would fall below `smallest`.
+    Wang et al. (CVPR 2020): when `monitor` has not risen by `rise` for `patience` validations, the
+    learning rate is divided by ten and the count starts again; training stops when the rate would
+    fall below `smallest`.
 
     Args:
-        monitor: a logged metric, the larger the better.
-        patience: validations without a rise that are waited for.
-        rise: the first rise asked for, and that after a drop.
+        monitor: logged metric, the larger the better.
+        patience: validations to wait for a rise.
+        rise: smallest difference that counts as a rise, before and after the first drop.
         smallest: learning rate below which training stops.
+
+    Raises:
+        ValueError: `monitor` is not logged.
     """
 
     def __init__(
@@ -34,18 +37,18 @@ class Plateau(Callback):
         self.ended = False
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A training that this schedule had ended, and that is taken up again, is at its end."""
+        """Stop at once if this schedule has ended the training before."""
         if self.ended:
             trainer.should_stop = True
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at the metric once per validation."""
+        """Compare the metric with the best one, once per validation."""
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         value = trainer.callback_metrics.get(self.monitor)
         if value is None:
             known = ", ".join(sorted(trainer.callback_metrics))
-            raise ValueError(f"schedule.monitor={self.monitor}: not logged; there are {known}")
+            raise ValueError(f"schedule.monitor={self.monitor}: not logged; choose one of {known}")
         if self.best is None or float(value) >= self.best + self.rise[min(self.drops, 1)]:
             self.best, self.waited = float(value), 0
             return
@@ -65,7 +68,7 @@ class Plateau(Callback):
             self.ended = trainer.should_stop = True
 
     def state_dict(self) -> dict[str, Any]:
-        """For the checkpoint."""
+        """State for the checkpoint."""
         return {
             "best": self.best,
             "waited": self.waited,
@@ -74,7 +77,7 @@ class Plateau(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From the checkpoint."""
+        """Restore the state from a checkpoint."""
         self.best, self.waited = state_dict["best"], state_dict["waited"]
         self.drops = state_dict["drops"]
-        self.ended = state_dict.get("ended", False)  # older ones do not say
+        self.ended = state_dict.get("ended", False)  # older checkpoints lack it
