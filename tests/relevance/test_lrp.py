@@ -64,7 +64,7 @@ def test_all_negative_layer_has_no_positive_share():
     assert RelevanceSums.from_map(-torch.rand(2, 3, 4, 4)).share.tolist() == [[0.0] * 3] * 2
 
 
-def test_ledger_with_and_without_pixels(network, images):
+def test_conservation_with_and_without_pixels(network, images):
     engine = LRP(network)
     less, more = (engine.explain(images, pixels=pixels) for pixels in (False, True))
     first = [name for name, _ in engine.leaky_operations].index("stem.conv")

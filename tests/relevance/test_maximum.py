@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from tests.helpers import lrp_replica as replicas
 from tests.helpers.lrp_agreement import CASES, DOUBTFUL, close
@@ -26,7 +26,6 @@ def images() -> Tensor:
 
 
 @given(CASES, st.booleans(), st.booleans(), st.data())
-@settings(max_examples=60, deadline=None)
 def test_random_networks(case, box, one, data):
     assume(case.fits)
     network, images = case.network, case.images

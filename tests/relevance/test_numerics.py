@@ -32,7 +32,7 @@ def same(found: Explanation, known: Explanation) -> None:
     assert (found.shares - known.shares).abs().max() <= 1e-12
     torch.testing.assert_close(found.pixels, known.pixels, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(
-        found.conservation, known.ledger, rtol=1e-9, atol=1e-12, equal_nan=True
+        found.conservation, known.conservation, rtol=1e-9, atol=1e-12, equal_nan=True
     )
 
 
@@ -130,7 +130,7 @@ def test_compiled(plain, monkeypatch):
         assert len(compiled) == min(times, 1)  # not for a shape of images that comes just once
         assert (found.shares - known.shares).abs().max() <= 1e-6
         close(found.logit, known.logit, 1e-6)
-        close(found.conservation.nan_to_num(), known.ledger.nan_to_num(), 1e-6)
+        close(found.conservation.nan_to_num(), known.conservation.nan_to_num(), 1e-6)
     assert torch.equal(found.shares, engine.explain(images, sign).shares)
     torch.testing.assert_close(engine.explain(-images).shares, LRP(plain).explain(-images).shares)
 

@@ -136,7 +136,7 @@ def test_relevance_lost_on_zeros_is_booked_where_it_is_lost(images):
 
 
 @pytest.mark.parametrize("rule", ["epsilon", "gamma"])
-def test_ledger_of_the_box(rule, images):
+def test_conservation_of_zbox(rule, images):
     agree(replicas.network([("basic", 3, 1)], seed=2), images, rule=rule)
 
 

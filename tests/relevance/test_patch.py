@@ -50,5 +50,5 @@ def test_relevance_is_summed_over_colors_before_its_sign_counts():
 
 
 def test_an_unknown_end_is_refused():
-    with pytest.raises(ValueError, match="end=open: expected inclusive or paper"):
+    with pytest.raises(ValueError, match="end=open: expected one of inclusive, paper"):
         locate_patch(np.ones((2, 2)), "open")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from tests.helpers import lrp_replica as replicas
 from tests.helpers.lrp_agreement import CASES, POOLS, agree
@@ -17,7 +17,6 @@ SIGN = torch.tensor([1.0, -1.0], dtype=torch.float64)
 
 
 @given(CASES, st.booleans())
-@settings(max_examples=150, deadline=None)
 def test_random_networks(case, box):
     assume(case.fits)
     agree(case.network, case.images, case.sign, box)

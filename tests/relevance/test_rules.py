@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from tests.helpers.lrp_agreement import CASES, agree
 from torch import nn
@@ -17,7 +17,6 @@ HIGH, LOW = (1 - 0.406) / 0.225, (0 - 0.485) / 0.229
 
 
 @given(CASES, st.sampled_from(sorted(CONVOLUTIONS)), st.booleans(), st.booleans())
-@settings(max_examples=100, deadline=None)
 def test_random_networks(case, rule, optional, box):
     assume(case.fits)
     options = OPTIONS.get(rule, {}) if optional else {}

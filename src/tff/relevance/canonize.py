@@ -1,4 +1,4 @@
-"""A network as steps with a rule each, BatchNorm fused into convolutions."""
+"""A network as a list of steps, each with its relevance rule, BatchNorm fused into convolutions."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from tff.relevance.rules import RULES, Rule
 
 
 def fuse_batch_norm(traced: Trace) -> None:
-    """Fold each BatchNorm that directly follows a convolution into it, exactly.
+    """Fuse each BatchNorm into the convolution right before it, exactly.
 
-    The convolution is used for nothing else then. An activation that timm's BatchNorm carries
-    stays; a BatchNorm elsewhere stays too, and has a rule of its own.
+    Only if nothing else reads the convolution. A BatchNorm elsewhere stays and has a rule of its
+    own. The activation that timm's BatchNorm contains stays too.
 
     Raises:
         NotImplementedError: a BatchNorm uses the statistics of the batch.
@@ -32,8 +32,8 @@ def fuse_batch_norm(traced: Trace) -> None:
             continue
         if norm.running_var is None:
             raise NotImplementedError(
-                f"{traced.names[node]}: a BatchNorm without running statistics makes an image's "
-                "logit depend on the other images of its batch, and cannot be explained"
+                f"{traced.names[node]}: a BatchNorm without running statistics makes the logit of "
+                "an image depend on the rest of its batch, and cannot be explained"
             )
         (before,) = node.all_input_nodes
         convolution = traced.modules.get(before)
@@ -42,7 +42,7 @@ def fuse_batch_norm(traced: Trace) -> None:
         fused = copy.copy(convolution)
         fused._parameters = dict(fuse_conv_bn_eval(convolution, norm)._parameters)
         traced.modules[before] = fused
-        activation = getattr(norm, "act", None)  # timm's BatchNorm carries the one that follows it
+        activation = getattr(norm, "act", None)  # in timm's BatchNorm
         if activation is None or isinstance(activation, nn.Identity):
             node.replace_all_uses_with(before)
             node.graph.erase_node(node)
@@ -51,9 +51,7 @@ def fuse_batch_norm(traced: Trace) -> None:
             traced.modules[node] = activation
 
 
-_ARITHMETIC = {torch.add, torch.mul, torch.div}
-
-#: Makes the rule of a convolution: ZPlus, or another one with its options.
+#: Makes the rule of a convolution: ZPlus, or another class with its options bound.
 MakeRule = Callable[..., Weighted]
 
 
@@ -62,11 +60,11 @@ class Step:
     """One operation of the network.
 
     Attributes:
-        name: of the module (`layer1.0.conv1`), or of the operation and the module it stands in.
+        name: of the module (`layer1.0.conv1`), or of the enclosing module and the operation.
         inputs: positions of the steps whose outputs it reads; -1 is the input of the network.
-        carriers: those of them that bring a part of the logit.
-        run: the operation as a function of all that it reads.
-        rule: None where no part of the logit flows through (the inside of a gate).
+        carriers: the inputs that carry a part of the logit.
+        run: the operation as a function of all inputs.
+        rule: None where no part of the logit flows through (inside of a gate).
     """
 
     name: str
@@ -77,25 +75,25 @@ class Step:
 
 
 def canonize(network: nn.Module, convolution: MakeRule) -> list[Step]:
-    """Trace a frozen copy of the network, fuse its BatchNorm, and give each operation its rule.
+    """Trace a frozen copy of the network, fuse BatchNorm, and give each operation its rule.
 
     Args:
-        network: any module with one tensor in and one tensor out that `torch.fx` can trace.
-        convolution: makes the rule of convolutions, and of linear layers on maps.
+        network: any module with one input and one output tensor that `torch.fx` can trace.
+        convolution: makes the rule of convolutions, and of linear layers applied to maps.
 
     Raises:
-        NotImplementedError: relevance reaches an operation without a rule (the message names the
-            place and says how to add one), or the network cannot be traced.
+        NotImplementedError: relevance reaches an operation without a rule (the message says where,
+            and how to add one), or the network cannot be traced.
     """
     traced = trace(network)
     fuse_batch_norm(traced)
     carriers, gates = flow(traced)
-    wholes = {
+    splits = {
         node
         for node in traced.nodes
         if traced.operation(node) in SPLITS and all(split_source(traced, u) for u in node.users)
     }
-    nodes = [node for node in traced.nodes if node not in wholes]
+    nodes = [node for node in traced.nodes if node not in splits]  # each part runs its split
     position = {node: i for i, node in enumerate(nodes)} | {traced.source: -1}
     nonnegative: dict[fx.Node, bool] = {traced.source: False}
     steps = []
@@ -103,33 +101,33 @@ def canonize(network: nn.Module, convolution: MakeRule) -> list[Step]:
         rule = None
         if node in carriers:
             signs = [nonnegative[n] for n in carriers[node]]
-            if traced.operation(node) in _ARITHMETIC:
-                signs.append(gates.get(node, _others_nonnegative(traced, node, carriers[node])))
+            if traced.operation(node) in {torch.add, torch.mul, torch.div}:
+                signs.append(gates.get(node, _rest_nonnegative(traced, node, carriers[node])))
             rule = _rule(traced, node, signs, convolution)
             if len(carriers[node]) > 1 and not rule.multiple_inputs:
-                raise NotImplementedError(_no_rule(traced, node, "of several tensors"))
+                raise NotImplementedError(_missing_rule(traced, node, "of several tensors"))
         nonnegative[node] = rule is not None and rule.output_nonnegative()
-        reads = [position[n] for n in sources(traced, node)]
-        brings = [position[n] for n in carriers.get(node, [])]
-        steps.append(Step(_name(traced, node), reads, brings, _run(traced, node), rule))
+        inputs = [position[n] for n in sources(traced, node)]
+        carrying = [position[n] for n in carriers.get(node, [])]
+        steps.append(Step(_name(traced, node), inputs, carrying, _run(traced, node), rule))
     return steps
 
 
 def _run(traced: Trace, node: fx.Node) -> Callable[..., Any]:
-    """The node as a function of what it reads."""
-    reads, whole = sources(traced, node), split_source(traced, node)
+    """The node as a function of its inputs."""
+    inputs, whole = sources(traced, node), split_source(traced, node)
     module = traced.modules.get(node)
     if module is not None and hasattr(module, "inplace"):
-        # In place only on what a convolution or a sum has just made and nobody else reads: no rule
-        # asks for these outputs again, and every other stored activation must survive.
-        fresh = traced.operation(reads[0]) in [nn.Conv2d, torch.add] and len(reads[0].users) == 1
-        module = traced.modules[node] = copy.copy(module)  # it may serve several places
+        # In place only on the output of a convolution or sum without another reader: no rule needs
+        # these outputs again, and every other stored activation must survive.
+        fresh = traced.operation(inputs[0]) in [nn.Conv2d, torch.add] and len(inputs[0].users) == 1
+        module = traced.modules[node] = copy.copy(module)  # it may be called elsewhere too
         module.__dict__["inplace"] = fresh
     if module is not None and len(node.args) == 1 and not node.kwargs:
         return module
 
     def run(*values: Any) -> Any:
-        known = dict(zip(reads, values, strict=True))
+        known = dict(zip(inputs, values, strict=True))
         if whole is not None:
             return traced.run(whole, known)[node.args[1]]
         return traced.run(node, known)
@@ -138,26 +136,25 @@ def _run(traced: Trace, node: fx.Node) -> Callable[..., Any]:
 
 
 def _rule(traced: Trace, node: fx.Node, signs: list[bool], convolution: MakeRule) -> Rule:
-    """The rule of a node, by its class of modules, function or name of a method."""
+    """The rule of a node, by its module class, function or method name."""
     operation, module = traced.operation(node), traced.modules.get(node)
     if isinstance(module, nn.Conv2d):
         return convolution(operation, module, signs)
     if isinstance(module, nn.Linear):
-        made = [make(operation, module, signs) for make in (Epsilon, convolution)]
-        return Linear(*made)
+        return Linear(Epsilon(operation, module, signs), convolution(operation, module, signs))
     whole = split_source(traced, node)
     if whole is not None:
         operation = traced.operation(whole)
     if operation is torch.add and node.kwargs:
-        operation = torch.sub  # it may have a factor `alpha`
+        operation = torch.sub  # the sum may have a factor `alpha`
     kind = RULES.get(BATCH_NORM if isinstance(module, BATCH_NORM) else operation)
     if kind is None or (operation in SPLITS and whole is None):
-        raise NotImplementedError(_no_rule(traced, node))
+        raise NotImplementedError(_missing_rule(traced, node))
     return kind(operation, module, signs)
 
 
-def _no_rule(traced: Trace, node: fx.Node, what: str = "") -> str:
-    """The message where there is no rule for an operation."""
+def _missing_rule(traced: Trace, node: fx.Node, what: str = "") -> str:
+    """Error message: the operation, where it is, and how to add a rule."""
     operation = traced.operation(node)
     name = getattr(operation, "__name__", operation)
     behind = ", ".join(_name(traced, n) for n in sources(traced, node)) or "the input"
@@ -166,15 +163,15 @@ def _no_rule(traced: Trace, node: fx.Node, what: str = "") -> str:
         + f" (node {node.name!r}, {node.op} {node.target}, {traced.location(node)}, "
         f"behind {behind}). "
         f"To add one: tff.relevance.rules.register_rule({name})(RULE), where RULE is "
-        "tff.relevance.rules.Pass for a function of single elements, or a class of yours derived "
-        "from tff.relevance.rules.Rule"
+        "tff.relevance.rules.Pass for an elementwise function, or your own subclass of "
+        "tff.relevance.rules.Rule"
     )
 
 
-def _others_nonnegative(traced: Trace, node: fx.Node, carriers: list[fx.Node]) -> bool:
-    """Whether all numbers and constants in a sum or product are known never to be negative."""
-    others = [a for a in (*node.args, *node.kwargs.values()) if a not in carriers]
-    known = [traced.constants.get(a, -1) if isinstance(a, fx.Node) else a for a in others]
+def _rest_nonnegative(traced: Trace, node: fx.Node, carriers: list[fx.Node]) -> bool:
+    """Whether all numbers and constants of a sum or product are known to be nonnegative."""
+    rest = [a for a in (*node.args, *node.kwargs.values()) if a not in carriers]
+    known = [traced.constants.get(a, -1) if isinstance(a, fx.Node) else a for a in rest]
     return all(
         isinstance(a, int | float | torch.Tensor) and bool((torch.as_tensor(a) >= 0).all())
         for a in known
@@ -190,15 +187,15 @@ def _name(traced: Trace, node: fx.Node) -> str:
 def zbox_rules(
     steps: list[Step], mean: Tensor | Sequence[float], std: Tensor | Sequence[float]
 ) -> dict[int, Rule]:
-    """The z-beta rule for each convolution that reads the image itself, by its position.
+    """The z^B rule for each convolution that reads the image itself, by its position.
 
     Args:
-        steps: the operations in order of execution.
-        mean: (3,) taken from pixels in [0, 1] ...
-        std: (3,) ... by which they are divided then.
+        steps: operations in order of execution.
+        mean: (3,) subtracted from pixels in [0, 1] by the normalisation.
+        std: (3,) by which the normalisation divides.
     """
     shift, scale = (torch.as_tensor(x, dtype=torch.float32).flatten().cpu() for x in (mean, std))
-    # One range for all three colors and in single precision, as released.
+    # One range for all three colors, in single precision, as in the released code.
     low, high = float(((0 - shift) / scale).min()), float(((1 - shift) / scale).max())
     return {
         i: ZBox(rule.operation, rule.module, rule.nonnegative, low=low, high=high)

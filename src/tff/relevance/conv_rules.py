@@ -1,9 +1,9 @@
-"""Rules for convolutions and linear layers: z+, epsilon, alpha-beta, gamma, w-square, flat, box.
+"""Rules for convolutions and linear layers: z+, epsilon, alpha-beta, gamma, w^2, flat, z^B.
 
-Input i contributes c_ij to output j, and R is shared out in proportion: R_i = sum_j c_ij R_j / z_j
-with z_j = sum_i c_ij. What c is makes the rule. As c is a sum of products x_i w_ij of a function x
-of the input and a function w of the weight, z = sum W x and R = sum x W^T(R / z): a convolution
-and a transposed one for each of these products.
+Input i contributes c_ij to output j, and R is distributed in proportion: R_i = sum_j c_ij R_j / z_j
+with z_j = sum_i c_ij. Rules differ in c, which is always a sum of products x_i w_ij, x a function
+of the input and w one of the weight. So z = sum W x and R = sum x W^T(R / z): a convolution and a
+transposed convolution per product.
 
 Notation: a input, w weight, b bias, [t]+ = max(t, 0), [t]- = min(t, 0),
 e(z) = z + 1e-6 sign(z) with e(0) = 1e-6.
@@ -29,12 +29,12 @@ PRECISIONS = ("fp32", "tf32", "bf16")
 class FullPrecision:
     """Convolutions in the precision of the network."""
 
-    def narrow(self, x: Tensor) -> Tensor:
-        """What goes into a convolution."""
+    def lower(self, x: Tensor) -> Tensor:
+        """Input of a convolution, in its precision."""
         return x
 
-    def wide(self, x: Tensor, like: Tensor) -> Tensor:
-        """What comes out of it, in the precision of `like`."""
+    def restore(self, x: Tensor, like: Tensor) -> Tensor:
+        """Output of a convolution, in the precision of `like`."""
         return x
 
 
@@ -42,17 +42,17 @@ FULL = FullPrecision()
 
 
 class BFloat16(FullPrecision):
-    """Convolutions of bfloat16 numbers, whose sums are kept in float32 and rounded in the end.
+    """Convolutions in bfloat16, accumulated in float32 and rounded at the end.
 
-    A CPU without such arithmetic would be some fifty times slower; there the numbers are rounded
-    alike and multiplied in float32.
+    A CPU without bfloat16 arithmetic would be about fifty times slower; there the factors are
+    rounded to bfloat16 and multiplied in float32.
     """
 
-    def narrow(self, x: Tensor) -> Tensor:
+    def lower(self, x: Tensor) -> Tensor:
         rounded = x.to(torch.bfloat16)
         return rounded if _has_bfloat16(x.device.type) else rounded.float()
 
-    def wide(self, x: Tensor, like: Tensor) -> Tensor:
+    def restore(self, x: Tensor, like: Tensor) -> Tensor:
         return x.to(torch.bfloat16).to(like.dtype)
 
 
@@ -62,17 +62,17 @@ def _has_bfloat16(device: str) -> bool:
 
 
 def get_precision(name: str) -> FullPrecision:
-    """The precision of convolutions by its name, one of `PRECISIONS`."""
+    """Precision of convolutions by name, one of `PRECISIONS`."""
     return BFloat16() if name == "bf16" else FULL
 
 
 @contextmanager
 def float32_precision(name: str) -> Iterator[None]:
-    """Let float32 convolutions of a GPU round their factors to TF32 in this block, or keep them.
+    """Context in which a GPU computes float32 convolutions in TF32 (`tf32`) or in full precision.
 
-    PyTorch lets cuDNN do so by default, also where full precision was asked for.
+    By default PyTorch lets cuDNN use TF32, which `fp32` must rule out.
     """
-    cudnn: Any = torch.backends.cudnn  # its switches are not in the type stubs
+    cudnn: Any = torch.backends.cudnn  # not in the type stubs
     switches = (cudnn.conv, torch.backends.cuda.matmul)
     before = [switch.fp32_precision for switch in switches]
     try:
@@ -85,10 +85,10 @@ def float32_precision(name: str) -> Iterator[None]:
 
 
 class LinearMap(Protocol):
-    """A map that is linear in its input, without its weights and bias."""
+    """Geometry of a layer that is linear in its input, without its weights and bias."""
 
     def pad(self, a: Tensor) -> Tensor:
-        """The input with everything around it that `apply` does not add by itself."""
+        """The input with all padding that `apply` does not add itself."""
 
     def apply(self, a: Tensor, weight: Tensor) -> Tensor:
         """W a for a padded input, without bias."""
@@ -97,10 +97,10 @@ class LinearMap(Protocol):
         """W^T q, of the shape of the padded input `like`."""
 
     def unpad(self, relevance: Tensor, a: Tensor) -> Tensor:
-        """Relevance of the padded input -> relevance of the input `a`."""
+        """Relevance of the input `a`, given that of the padded input."""
 
     def column(self, bias: Tensor) -> Tensor:
-        """A bias (C,), laid out so that it can be added to an output."""
+        """A bias (C,) in a shape that broadcasts over an output."""
 
 
 class Dense:
@@ -123,11 +123,11 @@ class Dense:
 
 
 class Convolution:
-    """The geometry of a `Conv2d`: stride, padding, dilation, groups; (B, C, H, W) in and out.
+    """Geometry of a `Conv2d`: stride, padding, dilation, groups; (B, C, H, W) in and out.
 
-    Zeros that lie evenly around the input are left to the convolution itself. Any other padding
-    ("same", TensorFlow's "same", reflecting, repeating, circular) is laid around the input first,
-    and a padded value's relevance goes back to the pixel that it was copied from.
+    Symmetric zero padding is left to the convolution. Any other padding ("same", TensorFlow's
+    "same", reflect, replicate, circular) is added first, and the relevance of a padded value
+    returns to the pixel that it was copied from.
     """
 
     def __init__(self, module: nn.Conv2d) -> None:
@@ -151,15 +151,15 @@ class Convolution:
         return F.conv2d(a, weight, None, self.stride, self.padding, self.dilation, self.groups)
 
     def transpose(self, q: Tensor, weight: Tensor, like: Tensor) -> Tensor:
-        # Rows and columns behind the last stride were never seen; they come back as 0.
-        behind = [
+        # Rows and columns beyond the last stride are not read; their relevance is 0.
+        unread = [
             (size + 2 * pad - dilation * (kernel - 1) - 1) % stride
             for size, pad, dilation, kernel, stride in zip(
                 like.shape[-2:], self.padding, self.dilation, self.kernel, self.stride, strict=True
             )
         ]
         return F.conv_transpose2d(
-            q, weight, None, self.stride, self.padding, behind, self.groups, self.dilation
+            q, weight, None, self.stride, self.padding, unread, self.groups, self.dilation
         )
 
     def unpad(self, relevance: Tensor, a: Tensor) -> Tensor:
@@ -175,7 +175,7 @@ class Convolution:
         return bias.view(-1, 1, 1)
 
     def _tensorflow_same(self, a: Tensor) -> list[int]:
-        """Zeros on the left, right, top and bottom; the odd one goes behind."""
+        """Zeros on the left, right, top and bottom; an odd one goes right or below."""
         edges: list[int] = []
         for axis in (1, 0):
             size, stride = a.shape[2 + axis], self.stride[axis]
@@ -186,7 +186,7 @@ class Convolution:
 
 
 def linear_map_of(module: nn.Module) -> LinearMap:
-    """The layer of a `Conv2d` or `Linear` module."""
+    """The linear map of a `Conv2d` or `Linear` module."""
     return Convolution(module) if isinstance(module, nn.Conv2d) else Dense()
 
 
@@ -194,9 +194,12 @@ Products = list[tuple[Tensor, Tensor]]  # (function of the input, function of th
 
 
 class Weighted(Rule):
-    """A rule of a layer with weights; what derives from it says what the products are.
+    """Base of the rules of layers with weights; a subclass defines the products.
 
     Args:
+        operation: module class.
+        module: a `Conv2d` or `Linear`.
+        nonnegative: see `Rule`.
         precision: of the convolutions of the rule.
     """
 
@@ -210,36 +213,34 @@ class Weighted(Rule):
         precision: FullPrecision = FULL,
     ) -> None:
         super().__init__(operation, module, nonnegative)
-        self.layer = linear_map_of(module)
+        self.map = linear_map_of(module)
         weight, bias = module.weight, module.bias
         assert isinstance(weight, Tensor)
         self.precision = precision
-        self.weight: Tensor = precision.narrow(weight)
+        self.weight: Tensor = precision.lower(weight)
         self.positive, self.negative = self.weight.clamp(min=0), self.weight.clamp(max=0)
         self.bias: Tensor | None = bias if isinstance(bias, Tensor) else None
 
     def relevance(self, relevance: Tensor, run: Operation, *inputs: Tensor) -> list[Tensor]:
-        return [self.layer.unpad(self.share(relevance, inputs[0]), inputs[0])]
+        return [self.map.unpad(self.distribute(relevance, inputs[0]), inputs[0])]
 
-    def share(self, relevance: Tensor, a: Tensor) -> Tensor:
-        """Relevance of the output -> relevance of the padded input `a`."""
+    def distribute(self, relevance: Tensor, a: Tensor) -> Tensor:
+        """Relevance of the input `a` after padding, given that of the output."""
         raise NotImplementedError
 
     def sum(self, products: Products) -> Tensor:
-        """Sum of W x over the products: z, a new tensor."""
-        narrow, wide = self.precision.narrow, self.precision.wide
-        parts = (wide(self.layer.apply(narrow(x), w), x) for x, w in products)
+        """z, the sum of W x over the products, as a new tensor."""
+        lower, restore = self.precision.lower, self.precision.restore
+        parts = (restore(self.map.apply(lower(x), w), x) for x, w in products)
         z = next(parts)
         for part in parts:
             z += part
         return z
 
     def back(self, q: Tensor, products: Products) -> Tensor:
-        """Sum of x W^T q over the products, a new tensor."""
-        narrow = self.precision.narrow(q)
-        parts = (
-            (self.precision.wide(self.layer.transpose(narrow, w, x), q), x) for x, w in products
-        )
+        """Sum of x W^T q over the products, as a new tensor."""
+        lower, restore = self.precision.lower(q), self.precision.restore
+        parts = ((restore(self.map.transpose(lower, w, x), q), x) for x, w in products)
         first, x = next(parts)
         total = first.mul_(x)
         for part, x in parts:
@@ -247,58 +248,60 @@ class Weighted(Rule):
         return total
 
     def lost_to_bias(self, relevance: Tensor, a: Tensor) -> Tensor | None:
-        """How much of R (B, ...) the bias keeps, (B,); None where a rule leaves biases out."""
+        """Part of R (B, ...) that the bias absorbs, (B,); None if the rule ignores biases."""
         return None
 
 
 class ZPlus(Weighted):
-    """c = [a w]+, biases left out (Bach et al. 2015, alpha 1 beta 0; Montavon et al. 2017).
+    """c = [a w]+, biases ignored (Bach et al. 2015, alpha 1 beta 0; Montavon et al. 2017).
 
-    Where z = 0 no input has spoken for the unit, and its relevance is lost.
+    Where z = 0 no input supports the unit, and its relevance is lost.
     """
 
-    def share(self, relevance: Tensor, a: Tensor) -> Tensor:
-        products = self.supporting(a)
+    def distribute(self, relevance: Tensor, a: Tensor) -> Tensor:
+        products = self.positive_products(a)
         return self.back(quotient(relevance, self.sum(products)), products)
 
-    def supporting(self, a: Tensor) -> Products:
+    def positive_products(self, a: Tensor) -> Products:
         """[a w]+ = [a]+ [w]+ + [a]- [w]-."""
-        a = self.layer.pad(a)
+        a = self.map.pad(a)
         if self.nonnegative[0]:
             return [(a, self.positive)]
         return [(a.clamp(min=0), self.positive), (a.clamp(max=0), self.negative)]
 
 
 class Epsilon(Weighted):
-    """c = a w, and the bias keeps its share: z = W a + b, stabilised (Bach et al. 2015)."""
+    """c = a w, and the bias absorbs its share: z = W a + b, stabilised (Bach et al. 2015)."""
 
-    def share(self, relevance: Tensor, a: Tensor) -> Tensor:
+    def distribute(self, relevance: Tensor, a: Tensor) -> Tensor:
         products = self.products(a)
-        return self.back(relevance / stabilise(self.whole(products)), products)
+        return self.back(relevance / stabilise(self.biased_sum(products)), products)
 
     def products(self, a: Tensor) -> Products:
-        return [(self.layer.pad(a), self.weight)]
+        """Products whose sum is c."""
+        return [(self.map.pad(a), self.weight)]
 
     def constant(self) -> Tensor | None:
-        """What the bias adds to z, (C,)."""
+        """Contribution of the bias to z, (C,)."""
         return self.bias
 
-    def whole(self, products: Products) -> Tensor:
+    def biased_sum(self, products: Products) -> Tensor:
+        """Z with the contribution of the bias."""
         bias = self.constant()
-        return self.sum(products) if bias is None else self.sum(products) + self.layer.column(bias)
+        return self.sum(products) if bias is None else self.sum(products) + self.map.column(bias)
 
     def lost_to_bias(self, relevance: Tensor, a: Tensor) -> Tensor:
         bias = self.constant()
         if bias is None:
             return relevance.new_zeros(len(relevance))
-        z = stabilise(self.whole(self.products(a)))
-        return (relevance / z * self.layer.column(bias)).flatten(1).sum(1)
+        z = stabilise(self.biased_sum(self.products(a)))
+        return (relevance / z * self.map.column(bias)).flatten(1).sum(1)
 
 
 class Linear(Rule):
-    """A linear layer on vectors has one rule, at every place of a map that of convolutions.
+    """Rule of a linear layer: one for vectors, and that of convolutions for maps.
 
-    There it is a convolution of size 1.
+    Applied at every position of a map, a linear layer is a convolution of size 1.
     """
 
     leaks = True
@@ -307,14 +310,14 @@ class Linear(Rule):
         super().__init__(on_vectors.operation, on_vectors.module, on_vectors.nonnegative)
         self.on_vectors, self.on_maps = on_vectors, on_maps
 
-    def of(self, a: Tensor) -> Weighted:
+    def _rule(self, a: Tensor) -> Weighted:
         return self.on_vectors if a.ndim == 2 else self.on_maps
 
     def relevance(self, relevance: Tensor, run: Operation, *inputs: Tensor) -> list[Tensor]:
-        return self.of(inputs[0]).relevance(relevance, run, *inputs)
+        return self._rule(inputs[0]).relevance(relevance, run, *inputs)
 
     def lost_to_bias(self, relevance: Tensor, a: Tensor) -> Tensor | None:
-        return self.of(a).lost_to_bias(relevance, a)
+        return self._rule(a).lost_to_bias(relevance, a)
 
 
 def quotient(relevance: Tensor, z: Tensor) -> Tensor:
@@ -326,24 +329,25 @@ def quotient(relevance: Tensor, z: Tensor) -> Tensor:
 class AlphaBeta(ZPlus):
     """R = alpha times that of c = [a w]+ minus (alpha - 1) times that of c = [a w]-.
 
-    Bach et al. 2015, eq. 60; biases left out.
+    Bach et al. 2015, eq. 60; biases ignored.
     """
 
     def __init__(self, *args: Any, alpha: float = 2.0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.alpha = alpha
 
-    def share(self, relevance: Tensor, a: Tensor) -> Tensor:
-        padded = self.layer.pad(a)
-        against = [(padded.clamp(min=0), self.negative), (padded.clamp(max=0), self.positive)]
-        less = self.back(quotient(relevance, self.sum(against)), against)
-        return super().share(relevance, a).mul_(self.alpha).sub_(less, alpha=self.alpha - 1)
+    def distribute(self, relevance: Tensor, a: Tensor) -> Tensor:
+        padded = self.map.pad(a)
+        products = [(padded.clamp(min=0), self.negative), (padded.clamp(max=0), self.positive)]
+        negative = self.back(quotient(relevance, self.sum(products)), products)
+        positive = super().distribute(relevance, a)
+        return positive.mul_(self.alpha).sub_(negative, alpha=self.alpha - 1)
 
 
 class Gamma(Epsilon):
-    """c = a w + gamma [a w]+, the bias likewise: what speaks for a unit weighs more.
+    """c = a w + gamma [a w]+, the bias likewise: support of a unit weighs more.
 
-    Montavon et al. 2019 (for inputs of any sign here).
+    Montavon et al. 2019, extended to inputs of any sign.
     """
 
     def __init__(self, *args: Any, gamma: float = 0.25, **kwargs: Any) -> None:
@@ -351,7 +355,7 @@ class Gamma(Epsilon):
         self.gamma = gamma
 
     def products(self, a: Tensor) -> Products:
-        a = self.layer.pad(a)
+        a = self.map.pad(a)
         up, down = self.gamma * a.clamp(min=0), self.gamma * a.clamp(max=0)
         return [(a, self.weight), (up, self.positive), (down, self.negative)]
 
@@ -360,42 +364,42 @@ class Gamma(Epsilon):
 
 
 class WSquare(Weighted):
-    """c = w^2, whatever the input (Montavon et al. 2017); biases left out."""
+    """c = w^2, independent of the input (Montavon et al. 2017); biases ignored."""
 
-    def share(self, relevance: Tensor, a: Tensor) -> Tensor:
-        products = [(self.layer.pad(torch.ones_like(a)), self.importance())]
+    def distribute(self, relevance: Tensor, a: Tensor) -> Tensor:
+        products = [(self.map.pad(torch.ones_like(a)), self.contribution())]
         return self.back(quotient(relevance, self.sum(products)), products)
 
-    def importance(self) -> Tensor:
-        """What an input counts for, whatever its value."""
-        return self.precision.narrow(self.weight.square())
+    def contribution(self) -> Tensor:
+        """C for each weight."""
+        return self.precision.lower(self.weight.square())
 
 
 class Flat(WSquare):
-    """c = 1: R is shared out evenly among the inputs (Lapuschkin et al. 2019)."""
+    """c = 1: R is distributed evenly over the inputs (Lapuschkin et al. 2019)."""
 
-    def importance(self) -> Tensor:
+    def contribution(self) -> Tensor:
         return torch.ones_like(self.weight)
 
 
 class ZBox(Weighted):
-    """c = a w - low [w]+ - high [w]-, for inputs in [low, high] (z-beta, Montavon et al. 2017).
+    """z^B rule: c = a w - low [w]+ - high [w]-, for inputs in [low, high] (Montavon et al. 2017).
 
-    Zeros around the image bring nothing, neither to a nor to the bounds.
+    Zero padding contributes nothing, neither to a nor to the bounds.
     """
 
     def __init__(self, *args: Any, low: float, high: float, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.low, self.high = low, high
 
-    def share(self, relevance: Tensor, a: Tensor) -> Tensor:
+    def distribute(self, relevance: Tensor, a: Tensor) -> Tensor:
         low, high = torch.full_like(a, -self.low), torch.full_like(a, -self.high)
-        padded = [self.layer.pad(x) for x in (a, low, high)]
+        padded = [self.map.pad(x) for x in (a, low, high)]
         products = list(zip(padded, (self.weight, self.positive, self.negative), strict=True))
         return self.back(relevance / stabilise(self.sum(products)), products)
 
 
-#: The rules that convolutions can have, by their names in `relevance.rule`.
+#: Rules of convolutions by their names in `relevance.rule`.
 CONVOLUTIONS: dict[str, type[Weighted]] = {
     "zplus": ZPlus,
     "alphabeta": AlphaBeta,

@@ -13,63 +13,41 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from tff.detectors.detector import IMAGENET_MEAN, IMAGENET_STD, Detector
 from tff.detectors.feature_maps import feature_maps
+from tff.options import number, one_of
 from tff.relevance.canonize import canonize, zbox_rules
 from tff.relevance.conv_rules import CONVOLUTIONS, PRECISIONS, float32_precision, get_precision
 from tff.relevance.propagate import Propagator
 
 
-class Compiled:
-    """Runs a function as it is the first time, and compiled from the second time on.
+def channel_relevance(
+    detector_or_module: nn.Module, images: Tensor, sign: float | Tensor = 1.0
+) -> dict[str, Tensor]:
+    """Share of each channel in the relevance of its layer, per image.
 
-    So the last, smaller batch of a pass is not worth a compilation. The function is first written
-    down as a flat list of tensor operations: `torch.compile` alone gives up on its way through the
-    steps of a network and compiles each of them for itself.
+    Sum of the positive relevance of the channel over the sum of absolute relevance of the layer:
+    the terms that FF-RS averages (Chandrasegaran et al., ECCV 2022).
 
     Args:
-        function: of images and a second tensor; its course depends on their shapes only.
+        detector_or_module: a `Detector` or any traceable network with one logit.
+        images: (B, 3, H, W), exactly what the given module takes.
+        sign: initial relevance of the logit, a number or (B,).
+
+    Returns:
+        (B, C) shares of each convolution, by its module name, in the dtype of the network.
     """
-
-    def __init__(self, function: Callable[[Tensor, Tensor], Any]) -> None:
-        self.function = function
-        self._seen: set[object] = set()
-        self._compiled: dict[object, Callable[[Tensor, Tensor], Any]] = {}
-
-    def __call__(self, images: Tensor, seed: Tensor) -> Any:
-        """The function's output.
-
-        Raises:
-            ValueError: it cannot be compiled, for want of a C++ compiler for example.
-        """
-        shape = (images.shape, images.stride(), images.dtype, images.device)
-        if shape in self._compiled:
-            return self._compiled[shape](images, seed)
-        if shape not in self._seen:
-            self._seen.add(shape)
-            return self.function(images, seed)
-        # Of a bound method `make_fx` would count `self` among the tensors.
-        flat = make_fx(lambda images, seed: self.function(images, seed))(images, seed)
-        compiled = torch.compile(flat)
-        try:
-            result = compiled(images, seed)
-        except Exception as error:  # whatever the compilers behind torch.compile raise
-            raise ValueError(
-                "relevance.compile=true: cannot be compiled on this machine "
-                f"({type(error).__name__}: {str(error)[:200]}). It needs a C++ compiler; "
-                "relevance.compile=false gives the same numbers"
-            ) from error
-        self._compiled[shape] = compiled
-        return result
+    lrp = LRP(detector_or_module)
+    return lrp.channels.split(lrp.explain(images, sign).shares)
 
 
 class Explanation(NamedTuple):
-    """What one walk back from the logit tells.
+    """Result of one backward pass from the logit.
 
     Shape:
         logit: (B,) of the fused network.
         shares: (B, n_channels), channels numbered as in `LRP.channels`.
         conservation: (B, n_operations, 5), operations as in `LRP.leaky_operations`, columns as in
             `conservation.COLUMNS`.
-        pixels: (B, 3, H, W) relevance of the input, or None when it was not asked for.
+        pixels: (B, 3, H, W) relevance of the input, or None if not requested.
     """
 
     logit: Tensor
@@ -79,12 +57,12 @@ class Explanation(NamedTuple):
 
 
 class MaximumExplanation(NamedTuple):
-    """Where a channel is most active, and which pixels made it so.
+    """Where a channel is most active, and which pixels cause it.
 
     Shape:
         value: (B,) largest positive output of the channel behind its BatchNorm; 0 if there is none.
-        position: (B, 2) row and column of it in the feature map.
-        pixels: (B, 3, H, W) relevance of the input; its sum is 1 where nothing leaks, and 0 for an
+        position: (B, 2) its row and column in the feature map.
+        pixels: (B, 3, H, W) relevance of the input. Its sum is 1 if nothing leaks, and 0 for an
             image without a positive output.
     """
 
@@ -97,25 +75,25 @@ class LRP:
     """Layer-wise relevance propagation through any convolutional network with one logit.
 
     Works on a frozen private copy: the given module is never touched. Memory does not grow with the
-    number of images, since of each image and layer only C numbers survive.
+    number of images, since only C numbers per image and layer survive.
 
     Args:
         module: a `Detector` (images in [0, 1]) or a bare network (images as it takes them).
-        rule: of convolutions, one of `CONVOLUTIONS`; the paper's is zplus.
+        rule: of convolutions, a key of `CONVOLUTIONS`; zplus in the paper.
         alpha: of `rule=alphabeta`.
         gamma: of `rule=gamma`.
-        box: whether the first layer uses the z-beta rule when pixel relevance is asked for (as the
-            released code does for ResNets, not for EfficientNet).
+        box: whether the first layer uses the z^B rule when pixel relevance is requested (as in the
+            released code for ResNets, but not for EfficientNet).
         precision: of the convolutions of the rules, fp32, tf32 (GPU) or bf16; the forward pass and
             everything else keep the precision of the network.
-        compile: compile the walk with `torch.compile`, which takes minutes for each size of images.
-        real_sign: whether relevance on real images explains the decision (`decision`), or speaks
-            for "generated" there too, as in the released code (`paper`).
-        max_leak: part of the relevance that may be lost on the way before analyses warn.
+        compile: use `torch.compile`, which takes minutes for each size of images.
+        real_sign: whether relevance of a real image explains the decision (`decision`), or the
+            evidence for "generated" as in the released code (`paper`).
+        max_leak: fraction of the relevance that may be lost before analyses warn.
 
     Raises:
-        NotImplementedError: the network holds an operation without a rule.
-        ValueError: an option has an unknown value.
+        NotImplementedError: the network contains an operation without a rule.
+        ValueError: an option has a value that is not allowed.
     """
 
     def __init__(
@@ -131,55 +109,53 @@ class LRP:
         real_sign: str = "decision",
         max_leak: float = 0.05,
     ) -> None:
-        for option, value, known in (
-            ("rule", rule, CONVOLUTIONS),
-            ("precision", precision, PRECISIONS),
-            ("real_sign", real_sign, ("decision", "paper")),
-        ):
-            if value not in known:
-                raise ValueError(f"relevance.{option}={value}: expected {', '.join(known)}")
+        one_of(CONVOLUTIONS).require("relevance.rule", rule)
+        one_of(PRECISIONS).require("relevance.precision", precision)
+        one_of(("decision", "paper")).require("relevance.real_sign", real_sign)
+        for option, value in (("alpha", alpha), ("gamma", gamma), ("max_leak", max_leak)):
+            number().require(f"relevance.{option}", value)
         own: dict[str, dict[str, Any]] = {"alphabeta": {"alpha": alpha}, "gamma": {"gamma": gamma}}
         options = own.get(rule, {})
         #: How relevance is computed, for tables.
         self.protocol = {"rule": rule, **options, "precision": precision, "real_sign": real_sign}
         self.max_leak, self.precision = max_leak, precision
-        #: Sign of the relevance that is laid on the logit of a real image.
+        #: Initial relevance of the logit of a real image.
         self.real_sign = 1.0 if real_sign == "decision" else -1.0
+        normalised = isinstance(module, Detector)
         network = module.network if isinstance(module, Detector) else module
-        self.prepare = module.normalise if isinstance(module, Detector) else nn.Identity()
+        self._prepare = module.normalise if isinstance(module, Detector) else nn.Identity()
+        statistics = (module.mean, module.std) if normalised else (IMAGENET_MEAN, IMAGENET_STD)
         make = partial(CONVOLUTIONS[rule], precision=get_precision(precision), **options)
         self.steps = canonize(network, make)
         self.channels = feature_maps(network)
-        normalised = isinstance(module, Detector)
-        statistics = (module.mean, module.std) if normalised else (IMAGENET_MEAN, IMAGENET_STD)
-        first = zbox_rules(self.steps, *statistics) if box else {}
-        self.propagator = Propagator(self.steps, set(self.channels.layers), first)
+        input_rules = zbox_rules(self.steps, *statistics) if box else {}
+        self.propagator = Propagator(self.steps, set(self.channels.layers), input_rules)
         self._channels = Compiled(self._to_channels) if compile else self._to_channels
 
     @property
     def leaky_operations(self) -> list[tuple[str, str]]:
-        """The operations at which relevance may be lost, in order: name, and name of the rule."""
+        """Operations that may lose relevance, in order: their name, and the name of their rule."""
         steps = (self.steps[i] for i in self.propagator.conservation.leaky)
         return [(step.name, type(step.rule).__name__) for step in steps]
 
     def explain(
         self, images: Tensor, sign: float | Tensor = 1.0, pixels: bool = False
     ) -> Explanation:
-        """Explain each image's logit.
+        """Explain the logit of each image.
 
         Args:
             images: (B, 3, H, W), exactly what the given module takes.
-            sign: relevance that is laid on the logit, a number or (B,). +1 explains the decision
-                that was taken (in a real image's favour where the logit is negative); -1 is the
-                released code's way with real images.
+            sign: initial relevance of the logit, a number or (B,). +1 explains the decision (in
+                favor of "real" if the logit is negative); -1 is what the released code uses for
+                real images.
             pixels: also return the relevance of the input.
         """
-        with self._exact():
+        with self._gradient_free():
             images = self._prepared(images)
             seed = torch.as_tensor(sign, dtype=images.dtype, device=images.device)
             seed = seed.expand(len(images)).clone()
             if pixels:
-                return Explanation(*self._back(images, seed, pixels=True))
+                return Explanation(*self._backward(images, seed, pixels=True))
             logit, shares, conservation = self._channels(images, seed)
             return Explanation(logit, shares, conservation, None)
 
@@ -188,77 +164,103 @@ class LRP:
     ) -> MaximumExplanation:
         """Explain where a channel is most active (LRP-max; Chandrasegaran et al., ECCV 2022).
 
-        Of equal maxima the first is taken, by columns, then by rows, as in the released code.
+        Of equal maxima the first counts, by column, then by row, as in the released code.
 
         Args:
             images: (B, 3, H, W), exactly what the given module takes.
             layer: name of a convolution.
-            channel: one for all images, or one for each, (B,).
+            channel: one for all images, or one per image, (B,).
 
         Raises:
-            KeyError: there is no such layer or channel.
+            KeyError: no such layer or channel.
         """
-        at = torch.as_tensor(channel, device=images.device).expand(len(images))
-        for one in set(at.tolist()):
+        channels = torch.as_tensor(channel, device=images.device).expand(len(images))
+        for one in set(channels.tolist()):
             self.channels.flat_index(layer, one)
         last = max(i for i, step in enumerate(self.steps) if step.name == layer)
-        with self._exact():
+        with self._gradient_free():
             images = self._prepared(images)
             activations = self.propagator.forward(images, last)
             outputs = activations.values[last]
             rows = torch.arange(len(images), device=images.device)
-            maps = outputs[rows, at]
+            maps = outputs[rows, channels]
             x = maps.amax(1).argmax(1)
             y = maps[rows, :, x].argmax(1)
             value = maps[rows, y, x].clamp(min=0)
             seed = torch.zeros_like(outputs)
-            seed[rows, at, y, x] = (value > 0).to(seed.dtype)
-            found = self.propagator.backward(activations, last, seed, pixels=True)
-        assert found.pixels is not None
-        return MaximumExplanation(value, torch.stack([y, x], dim=1), found.pixels)
+            seed[rows, channels, y, x] = (value > 0).to(seed.dtype)
+            result = self.propagator.backward(activations, last, seed, pixels=True)
+        assert result.pixels is not None
+        return MaximumExplanation(value, torch.stack([y, x], dim=1), result.pixels)
 
     def _prepared(self, images: Tensor) -> Tensor:
-        prepared: Tensor = self.prepare(images.clone() if images.is_inference() else images)
+        prepared: Tensor = self._prepare(images.clone() if images.is_inference() else images)
         return prepared
 
     def _to_channels(self, images: Tensor, seed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self._back(images, seed, pixels=False)[:3]
+        return self._backward(images, seed, pixels=False)[:3]
 
-    def _back(
+    def _backward(
         self, images: Tensor, seed: Tensor, pixels: bool
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         last = len(self.steps) - 1
         activations = self.propagator.forward(images, last)
         logit = activations.values[last]
         if logit.numel() != len(images):
-            raise ValueError(f"expected one logit an image, got an output of {tuple(logit.shape)}")
-        found = self.propagator.backward(
-            activations, last, seed.to(logit).reshape(logit.shape), pixels
-        )
-        shares = self.channels.join({name: sums.share for name, sums in found.sums.items()})
-        return logit.flatten(), shares, found.conservation.table(logit), found.pixels
+            raise ValueError(
+                f"expected one logit per image, got an output of {tuple(logit.shape)} for "
+                f"{len(images)} images"
+            )
+        seed = seed.to(logit).reshape(logit.shape)
+        result = self.propagator.backward(activations, last, seed, pixels)
+        shares = self.channels.join({name: sums.share for name, sums in result.sums.items()})
+        return logit.flatten(), shares, result.conservation.table(logit), result.pixels
 
     @contextmanager
-    def _exact(self) -> Iterator[None]:
-        # Out of inference mode, since the transposes of pools and sums are found by `vjp`.
+    def _gradient_free(self) -> Iterator[None]:
+        # Not in inference mode: `vjp` computes the transposes of pools and sums.
         with torch.inference_mode(False), torch.no_grad(), float32_precision(self.precision):
             yield
 
 
-def channel_relevance(
-    detector_or_module: nn.Module, images: Tensor, sign: float | Tensor = 1.0
-) -> dict[str, Tensor]:
-    """Each channel's share of the positive relevance of its layer, per image.
+class Compiled:
+    """Calls a function as it is for the first batch of each size, and compiled from then on.
 
-    Chandrasegaran et al. (ECCV 2022), the normalisation before FF-RS is averaged.
+    The last, smaller batch of a pass is thus not compiled. The function is first recorded as a flat
+    list of tensor operations: `torch.compile` alone gives up on the loop over steps, and compiles
+    each step separately.
 
     Args:
-        detector_or_module: a `Detector` or any traceable network with one logit.
-        images: (B, 3, H, W), exactly what the given module takes.
-        sign: relevance laid on the logit, a number or (B,).
-
-    Returns:
-        For each convolution, by its module name, a (B, C) tensor in the dtype of the network.
+        function: of images and a second tensor; its control flow depends on their shapes only.
     """
-    lrp = LRP(detector_or_module)
-    return lrp.channels.split(lrp.explain(images, sign).shares)
+
+    def __init__(self, function: Callable[[Tensor, Tensor], Any]) -> None:
+        self.function = function
+        self._seen: set[object] = set()
+        self._compiled: dict[object, Callable[[Tensor, Tensor], Any]] = {}
+
+    def __call__(self, images: Tensor, seed: Tensor) -> Any:
+        """Output of the function.
+
+        Raises:
+            ValueError: it cannot be compiled, for example without a C++ compiler.
+        """
+        shape = (images.shape, images.stride(), images.dtype, images.device)
+        if shape in self._compiled:
+            return self._compiled[shape](images, seed)
+        if shape not in self._seen:
+            self._seen.add(shape)
+            return self.function(images, seed)
+        # Given a bound method, `make_fx` would count `self` among the tensors.
+        flat = make_fx(lambda images, seed: self.function(images, seed))(images, seed)
+        compiled = torch.compile(flat)
+        try:
+            result = compiled(images, seed)
+        except Exception as error:  # whatever the compilers behind torch.compile raise
+            raise ValueError(
+                "relevance.compile=true: cannot be compiled on this machine "
+                f"({type(error).__name__}: {str(error)[:200]}). It needs a C++ compiler; "
+                "relevance.compile=false gives the same numbers"
+            ) from error
+        self._compiled[shape] = compiled
+        return result

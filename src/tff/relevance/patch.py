@@ -1,4 +1,4 @@
-"""Relevance of pixels -> the piece of the image that holds most of it."""
+"""The patch of an image that holds most of its relevance."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-#: How the end of a patch is meant.
+from tff.options import one_of
+from tff.types import Floats
+
+#: Conventions for the last row and column of a patch.
 ENDS = ("inclusive", "paper")
 
 
@@ -26,35 +28,30 @@ class Patch(NamedTuple):
         """Whether it holds no pixel, as patches of the released code may."""
         return self.bottom <= self.top or self.right <= self.left
 
-    def crop(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The piece of an image (H, W, 3)."""
-        return image[self.top : self.bottom, self.left : self.right]
 
-
-def positive_heat(relevance: Tensor) -> NDArray[np.float64]:
-    """Relevance (3, H, W) of an image -> (H, W) positive part of the sum over the colors."""
+def positive_heat(relevance: Tensor) -> Floats:
+    """Positive part of the relevance summed over colors, (3, H, W) -> (H, W)."""
     summed = torch.nan_to_num(relevance.detach().cpu().double().sum(0))
     return np.asarray(summed.clamp(min=0).numpy())
 
 
-def locate_patch(heat: NDArray[np.float64], end: str = "inclusive") -> Patch:
-    """The smallest box around the pixels above the 75th percentile of all.
+def locate_patch(heat: Floats, end: str = "inclusive") -> Patch:
+    """Bounding box of the pixels above the 75th percentile.
 
-    As Chandrasegaran et al. (ECCV 2022) cut the patches of their LRP-max figures.
+    Chandrasegaran et al. (ECCV 2022) cut the patches of their LRP-max figures this way.
 
     Args:
-        heat: (H, W), not negative; see `positive`.
+        heat: (H, W), not negative; see `positive_heat`.
         end: `inclusive`, or `paper` for the box of the released code, which loses the last row and
-            the last column (and may hold no pixel at all).
+            column (and may be empty).
 
     Returns:
-        The box; the whole image where nothing is positive.
+        The box; the whole image if nothing is positive.
 
     Raises:
         ValueError: an unknown `end`.
     """
-    if end not in ENDS:
-        raise ValueError(f"end={end}: expected {' or '.join(ENDS)}")
+    one_of(ENDS).require("end", end)
     if not heat.any():
         return Patch(0, heat.shape[0], 0, heat.shape[1])
     heat = heat / heat.max()

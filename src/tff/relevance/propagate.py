@@ -1,4 +1,4 @@
-"""The forward pass, and relevance propagated back through the steps."""
+"""Forward pass through the steps of a network, and relevance propagated back through them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tff.relevance.rules import Operation, Rule
 
 
 class Activations(NamedTuple):
-    """Of each step (-1: the input) its output, as long as it is needed, and the output's shape."""
+    """Outputs of the steps (-1: the input) that the backward pass needs, and shapes of all."""
 
     values: dict[int, Any]
     shapes: dict[int, Any]
@@ -23,12 +23,12 @@ class Activations(NamedTuple):
 
 @dataclass
 class Propagated:
-    """What was found on the way back.
+    """Result of a backward pass.
 
     Attributes:
-        sums: relevance of the channels of each layer that has channels, by its name.
-        book: what arrived, left and was lost at each operation.
-        pixels: relevance of the input, where it was asked for.
+        conservation: what arrived, left and was lost at each operation.
+        sums: relevance of the channels of each layer, by its name.
+        pixels: relevance of the input, if requested.
     """
 
     conservation: ConservationRecord
@@ -37,46 +37,49 @@ class Propagated:
 
 
 class Propagator:
-    """Walks through a network.
+    """Runs a network forward, and relevance backward.
 
     Args:
-        steps: the operations in order of execution.
-        layers: names of the layers whose channels' relevance is summed.
-        first: rules that layers which read the image itself have instead, by their positions.
+        steps: operations in order of execution.
+        layers: names of the layers whose channel relevance is summed.
+        input_rules: rules that replace those of steps which read the image, by position, when
+            pixel relevance is requested.
     """
 
-    def __init__(self, steps: list[Step], layers: set[str], first: Mapping[int, Rule]) -> None:
-        self.steps, self.layers, self.first = steps, layers, first
+    def __init__(
+        self, steps: list[Step], layers: set[str], input_rules: Mapping[int, Rule]
+    ) -> None:
+        self.steps, self.layers, self.input_rules = steps, layers, input_rules
         self.conservation = ConservationGraph(steps)
-        self.last_use = {j: i for i, step in enumerate(steps) for j in step.inputs}
-        self.kept = {
+        self._last_use = {j: i for i, step in enumerate(steps) for j in step.inputs}
+        self._needed_backward = {
             j for s in steps if s.rule is not None and s.rule.keeps_inputs for j in s.inputs
         }
 
     def forward(self, images: Tensor, last: int) -> Activations:
-        """Run the network up to a step; keep only what the way back needs."""
+        """Run the network up to a step, and keep what the backward pass needs."""
         values: dict[int, Any] = {-1: images}
         shapes: dict[int, Any] = {-1: images.shape}
         for i, step in enumerate(self.steps[: last + 1]):
             values[i] = step.run(*(values[j] for j in step.inputs))
             shapes[i] = getattr(values[i], "shape", None)
             for j in step.inputs:
-                if self.last_use[j] == i and j not in self.kept:
+                if self._last_use[j] == i and j not in self._needed_backward:
                     del values[j]
         return Activations(values, shapes)
 
     def backward(
         self, activations: Activations, last: int, relevance: Tensor, pixels: bool = False
     ) -> Propagated:
-        """Share out the relevance of the output of a step among all before it.
+        """Distribute the relevance of the output of a step over all steps before it.
 
         Args:
-            activations: of the forward walk; emptied on the way.
-            last: the step.
+            activations: of the forward pass; emptied on the way.
+            last: position of the step.
             relevance: of its output.
-            pixels: whether to go on to the input itself.
+            pixels: whether to continue to the input itself.
         """
-        found, waiting = Propagated(ConservationRecord(self.conservation)), {last: relevance}
+        result, waiting = Propagated(ConservationRecord(self.conservation)), {last: relevance}
         values, shapes = activations
         for i in range(last, -1, -1):
             arrived, step = waiting.pop(i, None), self.steps[i]
@@ -85,10 +88,10 @@ class Propagator:
                 continue
             sums = RelevanceSums.from_map(arrived) if step.name in self.layers else None
             if sums is not None:
-                known = found.sums.get(step.name)
-                found.sums[step.name] = sums if known is None else known + sums
+                earlier = result.sums.get(step.name)
+                result.sums[step.name] = sums if earlier is None else earlier + sums
             parts: list[Tensor] = []
-            rule = self.first.get(i, step.rule) if pixels else step.rule
+            rule = self.input_rules.get(i, step.rule) if pixels else step.rule
             if step.carriers != [-1] or pixels:
                 inputs = [values[j] for j in step.carriers] if rule.keeps_inputs else []
                 parts = rule.relevance(arrived, self._operation(step, values), *inputs)
@@ -96,17 +99,17 @@ class Propagator:
                 to_bias = None
                 if parts and isinstance(rule, Weighted | Linear):
                     to_bias = rule.lost_to_bias(arrived, inputs[0])
-                found.conservation.record(i, arrived, sums, parts, to_bias)
+                result.conservation.record(i, arrived, sums, parts, to_bias)
             for j, part in zip(step.carriers, parts, strict=bool(parts)):
                 if shapes[j] is not None and part.shape != shapes[j]:
-                    part = part.sum_to_size(shapes[j])  # a value that was spread over a map
+                    part = part.sum_to_size(shapes[j])  # a value that was broadcast over a map
                 waiting[j] = waiting[j].add_(part) if j in waiting else part
-        found.pixels = waiting.get(-1)
-        return found
+        result.pixels = waiting.get(-1)
+        return result
 
     @staticmethod
     def _operation(step: Step, values: dict[int, Any]) -> Operation:
-        """The operation as a function of its carriers; what else it reads is as it was."""
+        """The operation as a function of its carriers, its other inputs being fixed."""
         if step.carriers == step.inputs:
             return step.run
 

@@ -1,13 +1,8 @@
-"""Rules of relevance: what a rule is, and those for everything but convolutions.
+"""Relevance rules of all operations without weights; `conv_rules` has the others.
 
-`mixtures.py` has those of sums and averages, `weighted.py` those of layers with weights.
-
-Notation: a input, y output, R relevance, L^T the transpose of a linear map L,
-e(z) = z + 1e-6 sign(z) with e(0) = 1e-6. Composite: Chandrasegaran et al. (ECCV 2022), released
-code; epsilon rule: Bach et al. (PLoS ONE 2015).
-
-Notation: a input, y output, R relevance, L^T the transpose of a linear map L,
-e(z) = z + 1e-6 sign(z) with e(0) = 1e-6 (Bach et al., PLoS ONE 2015).
+Notation: a input, y output, R relevance, L^T the transpose of a linear map L, and
+e(z) = z + 1e-6 sign(z) with e(0) = 1e-6 (epsilon rule, Bach et al., PLoS ONE 2015). Composite:
+Chandrasegaran et al. (ECCV 2022), released code.
 """
 
 from __future__ import annotations
@@ -22,7 +17,7 @@ from torch.nn import functional as F
 
 from tff.detectors.trace import BATCH_NORM, LEAVES, UNCHANGED
 
-# The released code keeps its epsilons in single precision, also in float64 runs.
+#: In single precision, as the released code has it even in float64 runs.
 EPSILON = torch.tensor(1e-6).item()
 
 Operation = Callable[..., Tensor]
@@ -30,20 +25,20 @@ Transpose = Callable[[Tensor], tuple[Tensor, ...]]
 
 
 class Rule:
-    """The way back through an operation.
+    """How relevance passes back through an operation.
 
     Args:
         operation: module class, function of `torch`, or name of a tensor method.
-        module: the module that holds the parameters, where there is one.
-        nonnegative: for each tensor that brings a part of the logit, whether it is known never to
-            be negative.
+        module: with the parameters, if there are any.
+        nonnegative: for each input that carries a part of the logit, whether it is known to be
+            nonnegative.
     """
 
-    #: Does the way back need the inputs?
+    #: Whether `relevance` needs the inputs.
     keeps_inputs: ClassVar[bool] = True
-    #: May several tensors bring a part of the logit?
+    #: Whether several inputs may carry a part of the logit.
     multiple_inputs: ClassVar[bool] = False
-    #: May relevance be lost on the way back?
+    #: Whether relevance may be lost.
     leaks: ClassVar[bool] = False
 
     def __init__(
@@ -54,18 +49,17 @@ class Rule:
         self.nonnegative = nonnegative
 
     def relevance(self, relevance: Tensor, run: Operation, *inputs: Tensor) -> list[Tensor]:
-        """Relevance of the output -> relevance of each input.
+        """Relevance of each input, given that of the output.
 
         Args:
-            relevance: of the output, of its shape.
-            run: the operation, called with the inputs alone; what else it reads (a gate, a size)
-                it knows.
-            inputs: the tensors that bring a part of the logit.
+            relevance: of the output, in its shape.
+            run: the operation as a function of these inputs, all others (a gate, a size) fixed.
+            inputs: the tensors that carry a part of the logit; none unless `keeps_inputs`.
         """
         raise NotImplementedError
 
     def output_nonnegative(self) -> bool:
-        """Whether the output is known never to be negative."""
+        """Whether the output is known to be nonnegative."""
         return False
 
 
@@ -74,7 +68,10 @@ R = TypeVar("R", bound=type[Rule])
 
 
 def register_rule(*operations: object) -> Callable[[R], R]:
-    """Make a rule serve these module classes, functions of `torch` and names of tensor methods."""
+    """Class decorator: use the rule for these module classes, torch functions and tensor methods.
+
+    A module class registered here is not traced into.
+    """
 
     def register(rule: R) -> R:
         RULES.update(dict.fromkeys(operations, rule))
@@ -85,13 +82,13 @@ def register_rule(*operations: object) -> Callable[[R], R]:
 
 
 def with_transpose(run: Operation, *inputs: Tensor) -> tuple[Tensor, Transpose]:
-    """The output y of a linear map L, and the function q -> L^T q, one tensor an input."""
+    """The output of a linear map L, and the function q -> L^T q, one tensor per input."""
     y, transpose = torch.func.vjp(run, *inputs)  # type: ignore[misc]  # three only with has_aux
     return y, transpose
 
 
 def stabilise(z: Tensor) -> Tensor:
-    """e(z): z, moved away from zero by EPSILON."""
+    """e(z): z moved away from zero by EPSILON."""
     return z + torch.copysign(z.new_tensor(EPSILON), z)
 
 
@@ -102,10 +99,10 @@ def stabilise(z: Tensor) -> Tensor:
     F.softsign, F.logsigmoid, torch.neg,
 )  # fmt: skip
 class Pass(Rule):
-    """y = f(a), element by element: R passes unchanged, also where the unit is off.
+    """y = f(a) elementwise: R passes unchanged, even where the unit is off.
 
-    Thus also through a scale and a shift of each channel, whose shift gets nothing (as the bias of
-    a convolution).
+    Also through a scale and shift per channel, whose shift receives nothing (like the bias of a
+    convolution).
     """
 
     keeps_inputs = False
@@ -119,7 +116,7 @@ class Pass(Rule):
     torch.sigmoid, F.sigmoid, F.hardsigmoid, F.softplus,
 )  # fmt: skip
 class PassNonnegative(Pass):
-    """As `Pass`, for a function that is never negative."""
+    """`Pass` for functions with nonnegative values."""
 
     def output_nonnegative(self) -> bool:
         return True
@@ -127,7 +124,7 @@ class PassNonnegative(Pass):
 
 @register_rule(*UNCHANGED, "clone")
 class PassUnchanged(Pass):
-    """As `Pass`, for what does nothing in eval mode."""
+    """`Pass` for operations that do nothing in eval mode."""
 
     def output_nonnegative(self) -> bool:
         return all(self.nonnegative)
@@ -135,9 +132,9 @@ class PassUnchanged(Pass):
 
 @register_rule(BATCH_NORM, F.batch_norm)
 class PassNorm(Pass):
-    """BatchNorm that no convolution could take in: a scale and a shift of each channel.
+    """`Pass` for a BatchNorm that was not fused: a scale and shift per channel.
 
-    timm's BatchNorm carries the activation that follows.
+    timm's BatchNorm contains the activation that follows.
     """
 
     def output_nonnegative(self) -> bool:
@@ -154,9 +151,9 @@ class PassNorm(Pass):
     "expand", "expand_as", "repeat",
 )  # fmt: skip
 class Copy(Rule):
-    """Each value of the output is a copy of one of the inputs: its R goes back there.
+    """Each output value is a copy of one input value, which receives its R.
 
-    Of a max pool that is the largest value of the window, the first where several are equal.
+    For max pooling that is the largest value of the window, the first one in a tie.
     """
 
     multiple_inputs = True
@@ -171,9 +168,9 @@ class Copy(Rule):
 
 @register_rule(nn.ConstantPad2d, nn.ZeroPad2d, F.pad)
 class Pad(Copy):
-    """As `Route`; what lands on the constant around the image is lost.
+    """`Copy` with constants around the image: their R is lost.
 
-    Under z+ nothing lands on zeros.
+    Under z+ zeros receive nothing.
     """
 
     leaks = True
@@ -186,7 +183,7 @@ class Pad(Copy):
 class Normalisation(Rule):
     """y = w (a - mean(a)) / s + b, with s held constant (Ali et al., ICML 2022).
 
-    w and b pass R on, as those of BatchNorm; then the epsilon rule for n = (a - mean(a)) / s.
+    w and b pass R unchanged, as in BatchNorm; then the epsilon rule for n = (a - mean(a)) / s.
     """
 
     leaks = True
@@ -201,7 +198,7 @@ class Normalisation(Rule):
         return [(flat / s * (q - q.mean(-1, keepdim=True))).reshape(shape)]
 
     def _groups(self, a: Tensor) -> tuple[tuple[int, ...], float]:
-        """The shape in which each row holds the values that are normalised together, and eps."""
+        """Shape whose rows hold the values that are normalised together, and eps."""
         if isinstance(self.module, nn.GroupNorm):
             return (len(a), self.module.num_groups, -1), self.module.eps
         assert isinstance(self.module, nn.LayerNorm)
@@ -210,7 +207,7 @@ class Normalisation(Rule):
 
 @register_rule(torch.mul, torch.div)
 class Gate(Pass):
-    """y = x g with a gate g in [0, 1], or with a constant: the feature map x gets all."""
+    """y = x g with a gate or constant g: the feature map x receives all of R."""
 
     def output_nonnegative(self) -> bool:
         return all(self.nonnegative)
@@ -237,9 +234,9 @@ class Mixture(Rule):
     nn.Upsample, nn.UpsamplingNearest2d, nn.UpsamplingBilinear2d, F.interpolate, torch.conv2d,
 )  # fmt: skip
 class SignedMixture(Mixture):
-    """As `Mixture`, for maps that may have negative coefficients.
+    """`Mixture` for maps with coefficients of any sign.
 
-    Interpolation, and convolution with a fixed filter (anti-aliasing) that is no layer.
+    Interpolation, and convolution with a fixed filter (anti-aliasing).
     """
 
     def output_nonnegative(self) -> bool:
@@ -248,9 +245,9 @@ class SignedMixture(Mixture):
 
 @register_rule(torch.sub)
 class Difference(Mixture):
-    """y = u - v, and any sum with a factor, under the rule of `Mixture`.
+    """y = u - v, and any sum with a factor, by the rule of `Mixture`.
 
-    Shares are signed and may exceed 1. Of a sum with a constant the constant gets nothing.
+    Shares are signed and may exceed 1. A constant receives nothing.
     """
 
     multiple_inputs = True
@@ -266,7 +263,7 @@ class Difference(Mixture):
 class Sum(Difference):
     """y = u + v; R_u = u R / e(y), R_v = v R / e(y).
 
-    Maps are large here: each pass over them counts, and two new ones are enough.
+    Written for large maps: few passes over memory, and only two new tensors.
     """
 
     def relevance(self, relevance: Tensor, run: Operation, *inputs: Tensor) -> list[Tensor]:
