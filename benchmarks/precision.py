@@ -14,7 +14,7 @@ import torch
 from networks import network
 from scipy.stats import spearmanr
 
-from tff.data.dataset import pixels
+from tff.data.dataset import load_pixels
 from tff.data.manifest import list_images
 from tff.detectors.checkpoint import load
 from tff.detectors.detector import Detector
@@ -28,7 +28,7 @@ def pictures(folder, count, size):
         return torch.rand(count, 3, size, size).split(8)
     paths = list_images(Path(folder)).table["path"].tolist()
     chosen = paths[:: max(1, len(paths) // count)][:count]
-    return [torch.from_numpy(pixels(p)).permute(2, 0, 1)[None].float() / 255 for p in chosen]
+    return [torch.from_numpy(load_pixels(p)).permute(2, 0, 1)[None].float() / 255 for p in chosen]
 
 
 def omega(detector, batches, **options):

@@ -140,8 +140,8 @@ def test_validation_loader(divided):
 
 
 def test_too_few_images_for_the_processes(monkeypatch, divided):
-    monkeypatch.setattr("tff.data.loaders.place", lambda: (0, 3))
-    monkeypatch.setattr("tff.data.datamodule.place", lambda: (0, 3))
+    monkeypatch.setattr("tff.data.loaders.get_world_size", lambda: 3)
+    monkeypatch.setattr("tff.data.datamodule.get_world_size", lambda: 3)
     with pytest.raises(ValueError, match="6 validation images make 2 batches for 3 processes"):
         Folder(str(divided), size=8, batch_size=3).val_dataloader()
     Folder(str(divided), size=8, batch_size=2).val_dataloader()

@@ -13,7 +13,7 @@ from PIL import Image
 from tff.augmentations.blur import GaussianBlur
 from tff.augmentations.color import Grayscale
 from tff.augmentations.jpeg import JPEG
-from tff.data.dataset import Images, View, pixels
+from tff.data.dataset import Images, View, load_pixels
 from tff.data.layout import LABELS
 from tff.data.loaders import EvaluationBatches, TrainingBatches, loader
 from tff.data.manifest import list_images
@@ -103,7 +103,7 @@ def test_unicode_and_spaces(tmp_path):
     put(tmp_path, "gén 猫/0_real/é 1.png", "gén 猫/1_fake/日本.jpeg")
     table = list_images(tmp_path).table
     assert set(table["generator"]) == {"gén 猫"}
-    assert [pixels(p).shape for p in table["path"]] == [(5, 6, 3)] * 2
+    assert [load_pixels(p).shape for p in table["path"]] == [(5, 6, 3)] * 2
 
 
 def test_generator_of_one_kind(tmp_path):
@@ -120,7 +120,7 @@ def test_no_image_behind_the_name(content, tmp_path):
     with pytest.raises(ValueError, match=r"1 of 3 images cannot be used: .*bad\.png \(\w+"):
         list_images(tmp_path)
     with pytest.raises(ValueError, match=r"bad\.png"):
-        pixels(str(tmp_path / "1_fake" / "bad.png"))
+        load_pixels(str(tmp_path / "1_fake" / "bad.png"))
 
 
 def test_no_label_no_folder_no_images(tmp_path):
@@ -155,7 +155,7 @@ ODD = {
 def test_decode_as_pillow(name, tmp_path):
     path = tmp_path / name
     ODD[name].save(path, **({"lossless": True} if name.endswith("webp") else {}))
-    found = pixels(str(path))
+    found = load_pixels(str(path))
     assert found.dtype == np.uint8
     expected = np.asarray(Image.open(path).convert("RGB")).astype(int)
     assert found.shape == expected.shape
@@ -165,16 +165,16 @@ def test_decode_as_pillow(name, tmp_path):
 def test_decode_sixteen_bits(tmp_path):
     deep = NOISE.astype(np.uint16) * 257
     cv2.imwrite(str(tmp_path / "a.png"), deep[..., ::-1])
-    assert np.array_equal(pixels(str(tmp_path / "a.png")), NOISE)
+    assert np.array_equal(load_pixels(str(tmp_path / "a.png")), NOISE)
     cv2.imwrite(str(tmp_path / "b.png"), deep[..., 0])
-    assert np.array_equal(pixels(str(tmp_path / "b.png")), NOISE[..., :1].repeat(3, axis=2))
+    assert np.array_equal(load_pixels(str(tmp_path / "b.png")), NOISE[..., :1].repeat(3, axis=2))
 
 
 def test_decode_cmyk(tmp_path):
     smooth = cv2.resize(NOISE[:3, :4], (40, 32), interpolation=cv2.INTER_LINEAR)
     path = tmp_path / "a.jpg"
     Image.fromarray(smooth).convert("CMYK").save(path, quality=98)
-    found = pixels(str(path))
+    found = load_pixels(str(path))
     assert found.shape == (32, 40, 3)
     assert found.dtype == np.uint8
     assert np.abs(found.astype(int) - Image.open(path).convert("RGB")).mean() < 4
@@ -188,7 +188,7 @@ def test_no_rotation_by_exif(orientation, tmp_path):
     path = tmp_path / "1_fake" / "x.jpg"
     path.parent.mkdir()
     Image.fromarray(NOISE).save(path, exif=exif, quality=95)
-    found = pixels(str(path))
+    found = load_pixels(str(path))
     assert found.shape == NOISE.shape
     assert np.abs(found.astype(int) - Image.open(path)).max() <= 1
     row = list_images(tmp_path).table.iloc[1]
@@ -201,7 +201,7 @@ def test_image_cut_short(ending, tmp_path):
     Image.fromarray(NOISE).save(path)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.9)])
     with pytest.raises(ValueError, match=rf"a\.{ending} .* damaged"):
-        pixels(str(path))
+        load_pixels(str(path))
 
 
 def test_damaged_image_is_named(tmp_path):
@@ -209,7 +209,7 @@ def test_damaged_image_is_named(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(ValueError, match=r"a\.png \(40 bytes\): damaged"):
-        pixels(str(path))
+        load_pixels(str(path))
 
 
 @pytest.fixture

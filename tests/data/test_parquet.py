@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from tff.data.dataset import read
+from tff.data.dataset import read_bytes
 from tff.data.folder import Folder
 
 LAYOUT = {"train": {"parquet": True}, "test": {"parquet": True}}
@@ -51,7 +51,7 @@ def test_rows(tmp_path, struct, words):
     for row in range(20):
         expected = np.asarray(Image.open(io.BytesIO(data[20 + row])))
         assert np.array_equal(test[0, row].image.permute(1, 2, 0), expected)
-        assert read(test.manifest["path"][row]) == data[20 + row]
+        assert read_bytes(test.manifest["path"][row]) == data[20 + row]
     train, val = folder.manifest("train"), folder.manifest("val")
     assert len(train) + len(val) == 20
     assert not set(train["path"]) & set(val["path"])
@@ -98,7 +98,7 @@ def test_what_is_wrong_is_told(tmp_path):
     with pytest.raises(ValueError, match=r"a\.parquet: labels \['cat'\]; known: 0, 1, real"):
         Folder(str(tmp_path), layout=LAYOUT).manifest("test")
     write(tmp_path / "a.parquet", 8, label=[1] * 8)
-    with pytest.raises(ValueError, match="images of one kind only"):
+    with pytest.raises(ValueError, match="all real or all generated, both are needed"):
         Folder(str(tmp_path), layout=LAYOUT).manifest("test")
     (tmp_path / "a.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(ValueError, match=r"a\.parquet: not a readable Parquet file"):

@@ -22,7 +22,8 @@ def images() -> Images:
 @pytest.fixture
 def process(monkeypatch):
     def become(rank: int, world: int) -> None:
-        monkeypatch.setattr("tff.data.loaders.place", lambda: (rank, world))
+        monkeypatch.setattr("tff.data.loaders.get_rank", lambda: rank)
+        monkeypatch.setattr("tff.data.loaders.get_world_size", lambda: world)
 
     return become
 

@@ -10,7 +10,7 @@ import pytest
 from tests.helpers.forged_images import EPS, encoded, jpeg, png
 from tests.helpers.tiny import tree
 
-from tff.data.dataset import read
+from tff.data.dataset import read_bytes
 from tff.data.folder import Folder, list_parquet_images
 from tff.data.synthetic.photographs import load_folder
 
@@ -27,10 +27,10 @@ def test_pipes_and_devices_are_not_opened(root):
     (root / "seen/1_fake/gone.png").symlink_to("nothing")
     with pytest.raises(ValueError, match=r"3 of 27 images cannot be used") as caught:
         Folder(root=str(root)).splits()
-    assert str(caught.value).count("no regular file") == 2
+    assert str(caught.value).count("not a regular file") == 2
     for name in ("pipe.png", "zero.png"):
-        with pytest.raises(ValueError, match=rf"{name}: cannot be read \(no regular file\)"):
-            read(str(root / "seen/1_fake" / name))
+        with pytest.raises(ValueError, match=rf"{name}: cannot be read \(not a regular file\)"):
+            read_bytes(str(root / "seen/1_fake" / name))
     os.mkfifo(root / "rows.parquet")
     with pytest.raises(ValueError, match=r"no \.parquet files in it"):
         list_parquet_images(root, "train", None, "error")

@@ -19,7 +19,7 @@ from torch import nn
 from tff.analyses.engine import cache
 from tff.analyses.engine.replay import replay
 from tff.data.dataset import decode
-from tff.data.dataset import read as read_image
+from tff.data.dataset import read_bytes as read_image
 from tff.detectors.checkpoint import load, read_origin
 from tff.detectors.timm_models import efficientnet_b0, timm_model
 from tff.detectors.torchvision_models import torchvision_model

@@ -1,4 +1,4 @@
-"""A set of images as Lightning takes it: training, validation and test."""
+"""A data set as Lightning takes it: training, validation and test images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from tff.data.layout import Layout
 from tff.data.loaders import EvaluationBatches, TrainingBatches, loader
 from tff.data.manifest import ANY_LAYOUT, Manifest, list_images
 from tff.distributed import get_world_size
+from tff.options import one_of, whole
 from tff.types import Batch
+
+log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
 
@@ -27,9 +30,9 @@ class Splits(NamedTuple):
     """The images of an analysis.
 
     Attributes:
-        discovery: validation images of the seen generator; channels are ranked on these.
-        test: images on which the ranked channels are put to the test, of every generator.
-        train: images that a detector learns from, where they are looked at too.
+        discovery: validation images of the seen generator, on which channels are ranked.
+        test: images of every generator, on which the ranked channels are tested.
+        train: training images, for analyses of the data itself.
     """
 
     discovery: Images
@@ -37,45 +40,43 @@ class Splits(NamedTuple):
     train: Images | None = None
 
     def subsample(self, limit: int | None, seed: int = 0) -> Splits:
-        """At most so many images of each generator and label in each set."""
-        train = self.train and self.train.subsample(limit, seed)
+        """At most `limit` images of each generator and label in each split; see `Images`."""
         return Splits(
-            self.discovery.subsample(limit, seed), self.test.subsample(limit, seed), train
+            self.discovery.subsample(limit, seed),
+            self.test.subsample(limit, seed),
+            self.train and self.train.subsample(limit, seed),
         )
 
     @property
     def by_name(self) -> dict[str, Images]:
-        """The sets by the names that a reader knows them by; one that stands for both, once."""
+        """Name in reports -> images; images that serve as both discovery and test appear once."""
         sets = {} if self.train is None else {"train": self.train}
         if not self.discovery.manifest.equals(self.test.manifest):
             sets["discovery"] = self.discovery
         return sets | {"test": self.test}
 
 
-log = logging.getLogger(__name__)
-
-
 class Data(LightningDataModule, ABC):
-    """Loaders over three sets of images; a subclass says where these are.
+    """Loaders over three splits; a subclass says where the images are.
 
     Args:
-        augmentation: pipelines `train` and `validation`; None: images as they are.
+        augmentation: pipelines `train` and `validation`; None leaves images as they are.
         size: side in pixels of the training crops that the augmentation makes.
-        crop: what is seen of images outside training, see `views.View`.
-        resize: length of the shorter side before all else, in training too; None: as they are.
-        batch_size: images in a batch and process; only images of one size share a batch.
+        crop: crop outside training; see `dataset.View`.
+        resize: length of the shorter side before all else, in training too; None keeps sizes.
+        batch_size: images in a batch on each process; only images of one size share a batch.
         workers: loader processes.
-        seed: of order, augmentation and choice.
-        generators: only these; None: all.
-        classes: only these; None: all.
-        limit: at most so many images of each generator and label; None: all.
+        seed: of order, augmentation and subsampling.
+        generators: use only these; None uses all.
+        classes: use only these; None uses all.
+        limit: at most so many images of each generator and label; None uses all.
         match_format: compress all images alike before anything else.
-        on_corrupt: `error` or `skip`, for files that cannot be used.
+        on_corrupt: `error` or `skip` for files that cannot be used.
         pixels: decode each file once when it is first listed, to find damage in its middle.
-        cache: folder for what is known of files; None keeps nothing.
+        cache: folder for lists of files; None caches nothing.
 
     Raises:
-        ValueError: an option has an unknown value.
+        ValueError: an option has a value that is not allowed.
     """
 
     def __init__(
@@ -97,14 +98,18 @@ class Data(LightningDataModule, ABC):
         cache: str | None = None,
     ) -> None:
         super().__init__()
-        if on_corrupt not in ("error", "skip"):
-            raise ValueError(f"data.on_corrupt={on_corrupt}: expected error or skip")
+        one_of(("error", "skip")).require("data.on_corrupt", on_corrupt)
+        whole(1).require("data.size", size)
+        whole(1).require("data.batch_size", batch_size)
+        whole(0).require("data.workers", workers)
+        if limit is not None:
+            whole(1).require("data.limit", limit)
         self.augmentation, self.size = augmentation or {}, size
         self.view = View(crop or "none", resize)
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
         self.generators, self.classes, self.limit = generators, classes, limit
         self.match_format, self.on_corrupt, self.pixels = match_format, on_corrupt, pixels
-        #: Folder for what is known of files.
+        #: Folder for lists of files.
         self.files = Path(cache).expanduser() / "files" if cache else None
         self._manifests: dict[str, Manifest] = {}
 
@@ -113,27 +118,27 @@ class Data(LightningDataModule, ABC):
         """All images of `train`, `val` or `test`, and the files that cannot be used."""
 
     def real_of(self, split: str) -> Mapping[str, str]:
-        """Generator -> the `generator` of the real images that belong to it, where they differ."""
+        """Generator -> name of the real images that it is compared with, if not its own."""
         return {}
 
     def notes(self, split: str) -> list[str]:
-        """What a reader of a report should know of a set."""
+        """What a reader of a report should know about a split."""
         return []
 
     def available_splits(self) -> list[str]:
-        """Which of train, val and test there are."""
+        """Those of train, val and test that exist."""
         return list(SPLITS)
 
     def manifest(self, split: str) -> pd.DataFrame:
-        """The rows of a set, numbered from 0."""
+        """Rows of a split, numbered from 0."""
         return self.images(split).manifest
 
     def images(self, split: str) -> Images:
-        """The images of `train`, `val` or `test`, without augmentation."""
+        """Images of `train`, `val` or `test`, without augmentation."""
         if split not in self._manifests:
             self._manifests[split] = self.list_images(split)
             if notes := self.notes(split):
-                log.warning("%s set is not as published: %s", split, "; ".join(notes))
+                log.warning("%s set differs from the published one: %s", split, "; ".join(notes))
         table, skipped = self._manifests[split]
         images = Images(
             table,
@@ -147,32 +152,32 @@ class Data(LightningDataModule, ABC):
         return images.select(self.generators, self.classes).subsample(self.limit, self.seed)
 
     def discovery(self) -> Images:
-        """The images on which channels are ranked."""
+        """Images on which channels are ranked."""
         return self.images("val")
 
     def test(self) -> Images:
-        """The images on which ranked channels are put to the test."""
+        """Images on which the ranked channels are tested."""
         return self.images("test")
 
     def splits(self) -> Splits:
-        """The images of an analysis."""
+        """Images of an analysis of a detector."""
         return Splits(self.discovery(), self.test())
 
     def all_splits(self) -> Splits:
-        """All sets that there are, for a look at the files; one may stand for one that is not."""
+        """Images of an analysis of the data; an existing split stands in for a missing one."""
         sets = {split: self.images(split) for split in self.available_splits()}
         last = list(sets.values())[-1]
         return Splits(sets.get("val", last), sets.get("test", last), sets.get("train"))
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Augmented, shuffled."""
+        """Training images, augmented and shuffled."""
         images = replace(self.images("train"), transform=self.augmentation.get("train"))
         self._require_size(images)
         batches = TrainingBatches(len(images), self.batch_size, self.seed)
         return loader(images, batches, self.workers)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Each image once, with the augmentation of validation."""
+        """Validation images, each once, with the augmentation of validation."""
         images = replace(self.images("val"), transform=self.augmentation.get("validation"))
         self._require_size(images)
         batches = EvaluationBatches(images, self.batch_size)
@@ -185,7 +190,7 @@ class Data(LightningDataModule, ABC):
         return loader(images, batches, self.workers)
 
     def _require_size(self, images: Images) -> None:
-        """Find out now, not in the middle of an epoch, whether the smallest image is too small."""
+        """Fail now, not in the middle of an epoch, if the smallest image is too small."""
         sides = images.manifest[["height", "width"]].min(axis=1)
         small = images.manifest[sides < self.size]
         if small.empty or (self.view.resize or 0) >= self.size:
@@ -201,8 +206,8 @@ class Data(LightningDataModule, ABC):
                 f"with aug.resize={self.size}"
             ) from error
 
-    def _list(self, root: Path, layout: Layout = ANY_LAYOUT) -> Manifest:
-        """What is below a folder, with the options of this set."""
+    def _list_folder(self, root: Path, layout: Layout = ANY_LAYOUT) -> Manifest:
+        """List the images below a folder with the options of this set."""
         return list_images(
             root, layout, cache=self.files, pixels=self.pixels, on_corrupt=self.on_corrupt
         )

@@ -1,83 +1,87 @@
-"""Where in a tree of folders the labels, generators and classes stand."""
+"""What the folders above an image say: its label, generator and class."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Annotated
 
-#: Folder name -> label. The nearest folder above an image decides, never the alphabet.
+from tff.options import Allowed, checked, each
+
+#: Name of a folder -> label. The nearest folder above an image decides, not the alphabet.
 LABELS = {name: 0 for name in ("0_real", "real", "REAL", "nature")} | {
     name: 1 for name in ("1_fake", "fake", "FAKE", "ai")
 }
-_PART = re.compile(r"\{(generator|class|label)\}|\{class\*\}")
+_PLACEHOLDER = re.compile(r"\{(generator|class|label)\}|\{class\*\}")
+_PATTERNS = each(
+    Allowed(
+        lambda pattern: not set("{}") & set(_PLACEHOLDER.sub("", pattern)),
+        "a path with {generator}, {class}, {class*} or {label} in it",
+    )
+)
 
 
 @dataclass(frozen=True)
-class Place:
+class FolderFacts:
     """What the folders above an image say about it."""
 
     label: int
     generator: str
-    group: str
+    class_name: str
 
 
 @dataclass(frozen=True)
+@checked("data.layout")
 class Layout:
-    """How one set (train, val or test) lies in its tree.
+    """Layout of one split in a tree of folders.
 
     Args:
-        folders: patterns of the folders from the root down, tried in order. In them `{label}` is a
-            folder named in `LABELS`, `{generator}` and `{class}` any one folder, `{class*}` any
-            number of them, `*` one that says nothing, and the rest is literal; below it folders
-            may follow. A pattern without `{label}` is of the kind that a literal folder names, or
-            of generated images.
-        generator: name where no folder says it; for real images it is their own folder's.
-        real_of: generator -> the name under which the real images that belong to it stand, where
-            they are not their own; `*` stands for all generators not named.
+        folders: patterns of folders relative to the root, tried in order. `{label}` is a folder of
+            `LABELS`, `{generator}` and `{class}` are any one folder, `{class*}` is any number of
+            them, `*` is one that says nothing, and all else is literal; more folders may follow
+            below. The label of a pattern without `{label}` is that of a literal folder in it, else
+            1 (generated).
+        generator: name of the generator if no folder says it. Real images then get the name of
+            their own folder.
+        real_of: generator -> name of the real images that it is compared with, if not its own; `*`
+            stands for all other generators.
 
     Raises:
         ValueError: a pattern holds an unknown name in braces.
     """
 
-    folders: Sequence[str]
+    folders: Annotated[Sequence[str], _PATTERNS]
     generator: str = ""
     real_of: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for pattern in self.folders:
-            rest = _PART.sub("", pattern)
-            if "{" in rest or "}" in rest:
-                raise ValueError(
-                    f"layout {pattern!r}: in braces there may stand generator, class, class* or "
-                    "label"
-                )
-        object.__setattr__(self, "_patterns", [_compiled(p) for p in self.folders])
+        object.__setattr__(self, "_patterns", [_compile(p) for p in self.folders])
 
-    def place(self, folder: str) -> Place | None:
-        """What a folder, relative to the root and with `/` between, says; None: nothing."""
+    def parse(self, folder: str) -> FolderFacts | None:
+        """What a folder, relative to the root and with `/` between, says; None if nothing."""
         for pattern, literal in self._patterns:  # type: ignore[attr-defined]
             match = pattern.fullmatch(folder + "/")
             if match:
                 parts = match.groupdict()
-                says = parts.get("label") or literal
+                name = parts.get("label") or literal
                 generator = parts.get("generator") or self.generator or literal or ""
-                group = (parts.get("class") or "").strip("/")
-                return Place(LABELS.get(says, 1), generator, group)
+                class_name = (parts.get("class") or "").strip("/")
+                return FolderFacts(LABELS.get(name, 1), generator, class_name)
         return None
 
-    def real(self, generator: str) -> str:
-        """The `generator` of the real images that belong to a generator."""
+    def real_source(self, generator: str) -> str:
+        """The `generator` of the real images that a generator is compared with."""
         return real_source(generator, self.real_of)
 
 
 def real_source(generator: str, real_of: Mapping[str, str]) -> str:
-    """The name under which the real images that belong to a generator stand."""
+    """The `generator` of the real images that a generator is compared with; see `Layout`."""
     return real_of.get(generator, real_of.get("*", generator))
 
 
-def _compiled(pattern: str) -> tuple[re.Pattern[str], str | None]:
-    """A pattern of folders as a regular expression on `a/b/c/`, and the literal label in it."""
+def _compile(pattern: str) -> tuple[re.Pattern[str], str | None]:
+    """A pattern as a regular expression for `a/b/c/`, and the literal label in it."""
     parts = []
     for part in pattern.split("/"):
         if part == "{class*}":

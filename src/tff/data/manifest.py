@@ -1,4 +1,4 @@
-"""The manifest of a set: its files with labels and generators, and what their headers tell."""
+"""The manifest of a set: its image files, their labels and generators, and their headers."""
 
 from __future__ import annotations
 
@@ -16,35 +16,178 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from tff.atomic import remove_abandoned, write_atomically
-from tff.data.dataset import FORMATS, MAX_PIXELS, Images, damage, read
+from tff.data.dataset import FORMATS, MAX_PIXELS, Images, describe_damage, read_bytes
 from tff.data.layout import LABELS, Layout
 from tff.progress import track
+from tff.types import Ints
 
-#: Endings of image files; what a file is, its content says.
+log = logging.getLogger(__name__)
+
+#: Any tree: the nearest folder above an image says its label, the first one its generator.
+ANY_LAYOUT = Layout(["{generator}/{class*}/{label}", "{label}"])
+#: Suffixes of image files -> format. What a file really is, its content says.
 SUFFIXES = {
     ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP",
     ".tif": "TIFF", ".tiff": "TIFF", ".gif": "GIF",
 }  # fmt: skip
-#: What ends a complete file; some programs put a few bytes of their own behind it.
-_ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
-_TAIL = 65_536
+_HEADER_COLUMNS = ["height", "width", "format", "mode", "quality", "chroma", "bytes", "note"]
+_MAX_NAMES = 20  # in a message
+
+
+class Manifest(NamedTuple):
+    """The images of a set.
+
+    Attributes:
+        table: one row an image, indexed from 0 and sorted by path: `path`, `label` (0 real, 1
+            generated), `generator`, `class`, `bytes` and the columns of `Header`.
+        skipped: `path` and `problem` of the files that cannot be used.
+    """
+
+    table: pd.DataFrame
+    skipped: pd.DataFrame
+
+
+def list_images(
+    root: Path,
+    layout: Layout = ANY_LAYOUT,
+    *,
+    cache: Path | None = None,
+    pixels: bool = False,
+    on_corrupt: str = "error",
+) -> Manifest:
+    """List the images below a folder.
+
+    Args:
+        root: folder at which the patterns of the layout begin.
+        layout: which folders say what.
+        cache: folder for the list of files; see `scan`.
+        pixels: whether to decode each file; see `probe`.
+        on_corrupt: `error` or `skip` for files that cannot be used.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: no images, no labels, files that cannot be used, or a generator without real or
+            without generated images; the message names them.
+    """
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        raise FileNotFoundError(f"image folder {root}: no such folder")
+    files = scan(root, cache, pixels)
+    if files.empty:
+        raise ValueError(f"image folder {root}: no images (of {', '.join(SUFFIXES)}) in it")
+    good, skipped = drop_unusable(_add_labels(files, root, layout), root, on_corrupt)
+    columns = ["path", "label", "generator", "class", *_HEADER_COLUMNS]
+    table = good[columns].reset_index(drop=True)
+    _require_both_labels(table, root, layout)
+    return Manifest(table, skipped)
+
+
+def _add_labels(files: pd.DataFrame, root: Path, layout: Layout) -> pd.DataFrame:
+    """Files whose folders say a label, with columns `path`, `label`, `generator`, `class`."""
+    folders = files["file"].str.rpartition("/")[0]
+    parsed = {folder: layout.parse(folder) for folder in folders.unique()}
+    known = folders.map({name: facts is not None for name, facts in parsed.items()}).astype(bool)
+    if not known.all() and (layout is ANY_LAYOUT or not known.any()):
+        raise ValueError(
+            f"image folder {root}: no folder above {join_names(files['file'][~known])} says real "
+            + (
+                f"or fake; known: {', '.join(LABELS)}"
+                if layout is ANY_LAYOUT
+                else f"or fake where this set has it: {' or '.join(layout.folders)}. "
+                "Is data.root right?"
+            )
+        )
+    own_name = root.resolve().name  # the generator of a tree without a level of generators
+    labels, generators, classes = {}, {}, {}
+    for name, facts in parsed.items():
+        if facts is not None:
+            no_generator = layout is ANY_LAYOUT and facts.generator in LABELS
+            labels[name], classes[name] = facts.label, facts.class_name
+            generators[name] = own_name if no_generator else facts.generator or own_name
+    files, folders = files[known], folders[known]
+    files = files.assign(
+        path=[str(root / file) for file in files["file"]],
+        label=folders.map(labels).astype("int64"),
+        generator=folders.map(generators),
+    )
+    files["class"] = folders.map(classes)
+    return files
+
+
+def _require_both_labels(table: pd.DataFrame, root: Path, layout: Layout) -> None:
+    real = set(table["generator"][table["label"] == 0])
+    fake = set(table["generator"][table["label"] == 1])
+    lonely = [f"{g} (only generated)" for g in sorted(fake) if layout.real_source(g) not in real]
+    used = {layout.real_source(g) for g in fake}
+    lonely += [f"{g} (only real)" for g in sorted(real - used)]
+    if lonely:
+        expected = (
+            "GENERATOR/.../0_real and 1_fake"
+            if layout is ANY_LAYOUT
+            else " or ".join(layout.folders)
+        )
+        raise ValueError(
+            f"image folder {root}: each generator needs real and generated images, but one kind is "
+            f"missing for {', '.join(lonely)}; expected {expected}"
+        )
+
+
+def drop_unusable(
+    table: pd.DataFrame, root: Path, on_corrupt: str
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows without a problem, and `path` and `problem` of the others.
+
+    Raises:
+        ValueError: there are others, and `on_corrupt` is `error`.
+    """
+    bad = table["problem"] != ""
+    skipped = table[bad][["path", "problem"]].reset_index(drop=True)
+    if len(skipped) and on_corrupt == "error":
+        raise ValueError(
+            f"image folder {root}: {len(skipped)} of {len(table)} images cannot be used: "
+            f"{join_names(skipped['path'] + ' (' + skipped['problem'] + ')')}. Remove or repair "
+            "them, or skip them with data.on_corrupt=skip"
+        )
+    return table[~bad], skipped
+
+
+def join_names(names: pd.Series[str]) -> str:
+    """The first names of a list, and how many more there are."""
+    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+    return ", ".join(names.head(_MAX_NAMES)) + more
+
+
+def compare_counts(table: pd.DataFrame, expected: Mapping[str, int]) -> list[str]:
+    """Sentences on generators whose number of images is not the published one.
+
+    Args:
+        table: of a manifest.
+        expected: generator -> published number of images, real and generated together.
+    """
+    counts = table["generator"].value_counts()
+    missing = [f"{name} ({number:,})" for name, number in expected.items() if name not in counts]
+    wrong = [
+        f"{name} has {counts[name]:,} images, {number:,} are published"
+        for name, number in expected.items()
+        if counts.get(name, number) != number
+    ]
+    return wrong + ([f"missing are {', '.join(missing)}"] if missing else [])
 
 
 class Header(NamedTuple):
-    """What the header says.
+    """What the header of an image file says.
 
     Attributes:
         height, width: in pixels, as stored.
-        format: by content, not by name: PNG, JPEG, ...
-        mode: of Pillow: RGB, L, RGBA, P, CMYK, I;16, ...
-        quality: of a JPEG, 1 to 100, estimated from its quantisation table; else -1.
-        chroma: of a JPEG, 444 or 420 or ...; else "".
+        format: PNG, JPEG, ..., by content, not by name.
+        mode: Pillow's: RGB, L, RGBA, P, CMYK, I;16, ...
+        quality: of a JPEG, 1 to 100, estimated from its quantization table; else -1.
+        chroma: chroma subsampling of a JPEG, 444 or 420 or ...; else "".
         problem: why the image cannot be used, or "".
-        note: what is odd about it though it can be used, or "".
+        note: what is unusual about a usable image, or "".
     """
 
     height: int = 0
@@ -57,33 +200,156 @@ class Header(NamedTuple):
     note: str = ""
 
 
+_STAMP = ["file", "bytes", "modified"]  # a file with the same stamp counts as unchanged
+_INTEGERS = ["bytes", "modified", *(n for n, v in Header()._asdict().items() if isinstance(v, int))]
+_CHUNK = 500  # files between two steps of the progress bar
+_SAVE_INTERVAL = 20.0  # seconds
+_THREADS = min(16, 4 * (os.cpu_count() or 1))  # most of the time they wait for the disk
+
+
+def scan(root: Path, cache: Path | None, pixels: bool = False) -> pd.DataFrame:
+    """List the image files below a folder, and read their headers.
+
+    The list is cached as a Parquet file, which is also saved while the scan runs, so that little is
+    lost if it is killed. The next scan reads only new and changed files.
+
+    Args:
+        root: the folder; links to folders are followed.
+        cache: folder for the cached list; None caches nothing.
+        pixels: whether to decode each file; see `probe`.
+
+    Returns:
+        Columns `file` (relative to the root, with `/`), `bytes`, `modified` (ns), `checked`
+        (`header` or `pixels`) and those of `Header`; sorted by file.
+
+    Raises:
+        ValueError: a name is not UTF-8, so neither the list nor a report could hold it.
+    """
+    files = pd.DataFrame(sorted(_walk(root)), columns=_STAMP)
+    digest = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]
+    path = cache and cache / f"{root.resolve().name}-{digest}.parquet"
+    known = files.merge(_load_scan(path), how="left", on=_STAMP)
+    known = known[known["checked"].isin(["pixels"] if pixels else ["header", "pixels"])]
+    known = known.astype(dict.fromkeys(_INTEGERS, "int64"))
+    new = files[~files["file"].isin(known["file"])]
+    parts = [known]
+    starts, saved = range(0, len(new), _CHUNK), time.monotonic()
+    for start in track(starts, f"files of {root.name}") if len(starts) > 1 else starts:
+        parts.append(_probe_files(new.iloc[start : start + _CHUNK], root, pixels))
+        if start == starts[-1] or time.monotonic() - saved > _SAVE_INTERVAL:
+            save_cache(pd.concat(parts, ignore_index=True), path)
+            saved = time.monotonic()
+    return pd.concat(parts, ignore_index=True).sort_values("file", ignore_index=True)
+
+
+def _walk(root: Path) -> Iterator[tuple[str, int, int]]:
+    seen = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link that leads back
+            folders.clear()
+            continue
+        seen.add(real)
+        for name in names:
+            path = Path(folder) / name
+            if path.suffix.lower() in SUFFIXES and not name.startswith("._"):  # macOS leaves these
+                _require_utf8(path)
+                state = path.stat() if path.exists() else path.lstat()
+                yield path.relative_to(root).as_posix(), state.st_size, state.st_mtime_ns
+
+
+def _require_utf8(path: Path) -> None:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"image file {str(path)!a}: its name or that of a folder is not UTF-8; rename it"
+        ) from None
+
+
+def _probe_files(files: pd.DataFrame, root: Path, pixels: bool) -> pd.DataFrame:
+    def probe_file(file: str) -> Header:
+        try:
+            # Checked before the file is opened: a pipe would block forever.
+            if (root / file).exists() and not stat.S_ISREG((root / file).stat().st_mode):
+                return Header(problem="not a regular file")
+            with (root / file).open("rb") as stream:
+                return probe(stream, Path(file).suffix, pixels)
+        except OSError as error:
+            return Header(problem=f"cannot be opened ({error.strerror})")
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        headers = list(pool.map(probe_file, files["file"]))
+    table = pd.DataFrame(headers, columns=list(Header._fields), index=files.index)
+    return pd.concat([files.assign(checked="pixels" if pixels else "header"), table], axis=1)
+
+
+def _load_scan(path: Path | None) -> pd.DataFrame:
+    columns = [*_STAMP, "checked", *Header._fields]
+    if (table := load_cache(path, columns)) is not None:
+        return table
+    types = {column: "int64" if column in _INTEGERS else "str" for column in columns}
+    return pd.DataFrame({column: pd.Series(dtype=kind) for column, kind in types.items()})
+
+
+def load_cache(path: Path | None, columns: list[str]) -> pd.DataFrame | None:
+    """Table written by `save_cache`; None if there is none, or it is damaged."""
+    if path is None or not path.is_file():
+        return None
+    try:
+        return pd.read_parquet(path, page_checksum_verification=True)[columns]
+    # All that pandas and pyarrow were seen to raise on damaged bytes.
+    except (OSError, ValueError, LookupError, TypeError, NotImplementedError) as error:
+        log.warning("%s: not readable (%s); the files are read again", path, error)
+        return None
+
+
+def save_cache(table: pd.DataFrame, path: Path | None) -> None:
+    """Cache a table; a folder that cannot be written costs only time."""
+    if path is None:
+        return
+    try:
+        remove_abandoned(path.parent)
+        with write_atomically(path) as part:
+            table.to_parquet(part, index=False, write_page_checksum=True)
+    except OSError as error:
+        log.warning("%s: cannot be written (%s); nothing is cached", path, error)
+
+
+#: Last bytes of a complete file; some programs append a few bytes of their own.
+_ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
+_TAIL = 65_536
+
+
 def probe(stream: BinaryIO, suffix: str, pixels: bool = False) -> Header:
-    """Look at an image file.
+    """Read the header of an image file.
 
     Args:
         stream: the open file.
-        suffix: how its name ends.
-        pixels: also decode all of it, which finds damage in the middle and takes much longer.
+        suffix: of its name.
+        pixels: decode the whole image too, which finds damage in its middle and takes much longer.
     """
     size = stream.seek(0, os.SEEK_END)
     if size == 0:
         return Header(problem="empty file")
-    facts = Header()
+    header = Header()
     try:
         stream.seek(0)
         with Image.open(stream, formats=FORMATS) as image:
-            facts = _read_header(image, suffix)
-            if facts.height * facts.width > MAX_PIXELS:
-                return facts._replace(problem=f"more than {MAX_PIXELS} pixels")
-            if pixels or facts.format not in (*_ENDS, "WEBP"):
+            header = _read_header(image, suffix)
+            if header.height * header.width > MAX_PIXELS:
+                return header._replace(problem=f"more than {MAX_PIXELS} pixels")
+            if pixels or header.format not in (*_ENDS, "WEBP"):
                 image.load()
     except UnidentifiedImageError:
         return Header(problem="not an image")
     except Image.DecompressionBombError:
         return Header(problem=f"more than {MAX_PIXELS} pixels")
     except Exception as error:
-        return facts._replace(problem=f"damaged ({damage(error)})")
-    return facts if _complete(stream, size, facts.format) else facts._replace(problem="truncated")
+        return header._replace(problem=f"damaged ({describe_damage(error)})")
+    if not _is_complete(stream, size, header.format):
+        return header._replace(problem="truncated")
+    return header
 
 
 def _read_header(image: Image.Image, suffix: str) -> Header:
@@ -102,17 +368,23 @@ def _read_header(image: Image.Image, suffix: str) -> Header:
         notes.append(f"mode {image.mode}")
     quality = estimate_quality(tables[0]) if tables else -1
     return Header(
-        image.height, image.width, kind, image.mode, quality, _chroma(image), note="; ".join(notes)
+        image.height,
+        image.width,
+        kind,
+        image.mode,
+        quality,
+        _read_chroma(image),
+        note="; ".join(notes),
     )
 
 
 def estimate_quality(luminance: list[int]) -> int:
-    """The quality, 1 to 100, at which libjpeg's luminance table is nearest to this one in sum."""
-    return 1 + int(np.abs(_sums() - np.sum(luminance)).argmin())
+    """JPEG quality, 1 to 100, whose luminance table in libjpeg is nearest to this one in sum."""
+    return 1 + int(np.abs(_table_sums() - np.sum(luminance)).argmin())
 
 
 @cache
-def _sums() -> NDArray[np.int64]:
+def _table_sums() -> Ints:
     sums = []
     for quality in range(1, 101):
         with io.BytesIO() as file:
@@ -122,7 +394,7 @@ def _sums() -> NDArray[np.int64]:
     return np.array(sums)
 
 
-def _chroma(image: Image.Image) -> str:
+def _read_chroma(image: Image.Image) -> str:
     layers = getattr(image, "layer", None)  # (name, horizontal, vertical sampling, table) each
     if not layers or len(layers) < 3:
         return ""
@@ -130,7 +402,7 @@ def _chroma(image: Image.Image) -> str:
     return names.get(tuple(layers[0][1:3]), "other")
 
 
-def _complete(stream: BinaryIO, size: int, kind: str) -> bool:
+def _is_complete(stream: BinaryIO, size: int, kind: str) -> bool:
     if kind == "WEBP":
         stream.seek(4)
         return size >= 8 + int.from_bytes(stream.read(4), "little")
@@ -141,282 +413,17 @@ def _complete(stream: BinaryIO, size: int, kind: str) -> bool:
     return kind not in _ENDS or _ENDS[kind] in tail
 
 
-log = logging.getLogger(__name__)
-
-_STAMP = ["file", "bytes", "modified"]  # while these are the same, a file is taken for unchanged
-_NUMBERS = ["bytes", "modified", *(n for n, v in Header()._asdict().items() if isinstance(v, int))]
-_PORTION = 500  # files between two steps of the progress bar
-_SAVING = 20.0  # seconds between two savings
-_THREADS = min(16, 4 * (os.cpu_count() or 1))  # most of the time they wait for the disk
-
-
-def scan(root: Path, cache: Path | None, pixels: bool = False) -> pd.DataFrame:
-    """List the image files below a folder.
-
-    What was found is kept as a Parquet file in `cache`, saved now and then while the work goes on,
-    so that nothing is lost when it is killed; next time only new and changed files are looked at.
-
-    Args:
-        root: the folder; links to folders are followed.
-        cache: folder for what was found, None to keep nothing.
-        pixels: see `probe`.
-
-    Raises:
-        ValueError: a name is not UTF-8, so that neither the list nor a report could hold it.
-
-    Returns:
-        Columns `file` (relative to the root, `/` between), `bytes`, `modified` (ns), `checked` and
-        those of `probe.Header`; sorted by file.
-    """
-    there = pd.DataFrame(sorted(_walk(root)), columns=_STAMP)
-    store = cache and cache / f"{root.resolve().name}-{_digest(root)}.parquet"
-    known = there.merge(_read(store), how="left", on=_STAMP)
-    enough = ["pixels"] if pixels else ["header", "pixels"]
-    known = known[known["checked"].isin(enough)].astype(dict.fromkeys(_NUMBERS, "int64"))
-    new = there[~there["file"].isin(known["file"])]
-    parts = [known]
-    starts, saved = range(0, len(new), _PORTION), time.monotonic()
-    for start in track(starts, f"files of {root.name}") if len(starts) > 1 else starts:
-        parts.append(_probed(new.iloc[start : start + _PORTION], root, pixels))
-        if start == starts[-1] or time.monotonic() - saved > _SAVING:
-            save_cache(pd.concat(parts, ignore_index=True), store)
-            saved = time.monotonic()
-    return pd.concat(parts, ignore_index=True).sort_values("file", ignore_index=True)
-
-
-def _walk(root: Path) -> Iterator[tuple[str, int, int]]:
-    seen = set()
-    for folder, folders, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:  # links that lead back
-            folders.clear()
-            continue
-        seen.add(real)
-        for name in names:
-            path = Path(folder) / name
-            if path.suffix.lower() in SUFFIXES and not name.startswith("._"):  # macOS leaves these
-                _require_text(path)
-                state = path.stat() if path.exists() else path.lstat()
-                yield path.relative_to(root).as_posix(), state.st_size, state.st_mtime_ns
-
-
-def _require_text(path: Path) -> None:
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        raise ValueError(
-            f"image file {str(path)!a}: its name or that of a folder is not UTF-8; rename it"
-        ) from None
-
-
-def _probed(new: pd.DataFrame, root: Path, pixels: bool) -> pd.DataFrame:
-    def look(file: str) -> Header:
-        try:
-            # Seen before it is opened: a pipe would wait for ever.
-            if (root / file).exists() and not stat.S_ISREG((root / file).stat().st_mode):
-                return Header(problem="no regular file")
-            with (root / file).open("rb") as stream:
-                return probe(stream, Path(file).suffix, pixels)
-        except OSError as error:
-            return Header(problem=f"cannot be opened ({error.strerror})")
-
-    with ThreadPoolExecutor(_THREADS) as pool:
-        facts = list(pool.map(look, new["file"]))
-    found = pd.DataFrame(facts, columns=list(Header._fields), index=new.index)
-    return pd.concat([new.assign(checked="pixels" if pixels else "header"), found], axis=1)
-
-
-def _read(store: Path | None) -> pd.DataFrame:
-    columns = [*_STAMP, "checked", *Header._fields]
-    if (known := load_cache(store, columns)) is not None:
-        return known
-    kinds = {column: "int64" if column in _NUMBERS else "str" for column in columns}
-    return pd.DataFrame({column: pd.Series(dtype=kind) for column, kind in kinds.items()})
-
-
-def load_cache(store: Path | None, columns: list[str]) -> pd.DataFrame | None:
-    """What `save` has written; None where there is nothing, or nothing that can be used."""
-    if store is None or not store.is_file():
-        return None
-    try:  # all that pandas and pyarrow were seen to raise at damaged bytes
-        return pd.read_parquet(store, page_checksum_verification=True)[columns]
-    except (OSError, ValueError, LookupError, TypeError, NotImplementedError) as error:
-        log.warning("%s: not readable (%s); the files are looked at anew", store, error)
-        return None
-
-
-def save_cache(table: pd.DataFrame, store: Path | None) -> None:
-    """Keep what was found; a folder that cannot be written costs time only."""
-    if store is None:
-        return
-    try:
-        remove_abandoned(store.parent)
-        with write_atomically(store) as part:
-            table.to_parquet(part, index=False, write_page_checksum=True)
-    except OSError as error:
-        log.warning("%s: cannot be written (%s); nothing is kept for next time", store, error)
-
-
-def _digest(root: Path) -> str:
-    return hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]
-
-
-#: Any tree: the nearest folder above an image says what it is, the first one which generator.
-ANY_LAYOUT = Layout(["{generator}/{class*}/{label}", "{label}"])
-_FACTS = ["height", "width", "format", "mode", "quality", "chroma", "bytes", "note"]
-_SHOWN = 20  # names in a message
-
-
-class Manifest(NamedTuple):
-    """The images of a set.
-
-    Attributes:
-        table: one row an image, numbered from 0 and sorted by path: `path`, `label` (0 real, 1
-            generated), `generator`, `class`, and what `probe.Header` tells of the file.
-        skipped: `path` and `problem` of the files that cannot be used.
-    """
-
-    table: pd.DataFrame
-    skipped: pd.DataFrame
-
-
-def list_images(
-    root: Path,
-    layout: Layout = ANY_LAYOUT,
-    *,
-    cache: Path | None = None,
-    pixels: bool = False,
-    on_corrupt: str = "error",
-) -> Manifest:
-    """List the images of a set.
-
-    Args:
-        root: folder below which the layout's patterns begin.
-        cache: see `files.files`.
-        pixels: see `probe.probe`.
-        on_corrupt: `error` or `skip`, for files that cannot be used.
-
-    Raises:
-        FileNotFoundError: no such folder.
-        ValueError: no images, images in folders that say nothing, files that cannot be used, or a
-            generator with images of one kind only; the message names them.
-    """
-    root = Path(root).expanduser()
-    if not root.is_dir():
-        raise FileNotFoundError(f"image folder {root}: no such folder")
-    found = scan(root, cache, pixels)
-    if found.empty:
-        raise ValueError(f"image folder {root}: no images (of {', '.join(SUFFIXES)}) in it")
-    placed = _placed(found, root, layout)
-    good, skipped = drop_unusable(placed, root, on_corrupt)
-    columns = ["path", "label", "generator", "class", *_FACTS]
-    table = good[columns].reset_index(drop=True)
-    _require_both(table, root, layout)
-    return Manifest(table, skipped)
-
-
-def drop_unusable(
-    table: pd.DataFrame, root: Path, on_corrupt: str
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows without a problem, and `path` and `problem` of the others.
-
-    Raises:
-        ValueError: there are others, and `on_corrupt` is `error`.
-    """
-    bad = table["problem"] != ""
-    skipped = table[bad][["path", "problem"]].reset_index(drop=True)
-    if len(skipped) and on_corrupt == "error":
-        raise ValueError(
-            f"image folder {root}: {len(skipped)} of {len(table)} images cannot be used: "
-            f"{join_names(skipped['path'] + ' (' + skipped['problem'] + ')')}. Remove or repair "
-            "them, or leave them out with data.on_corrupt=skip"
-        )
-    return table[~bad], skipped
-
-
-def join_names(names: pd.Series[str]) -> str:
-    """The first names of a list, and how many more there are."""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names.head(_SHOWN)) + more
-
-
-def compare_counts(table: pd.DataFrame, expected: Mapping[str, int]) -> list[str]:
-    """In words, which generators have another number of images than published.
-
-    Args:
-        table: of a manifest.
-        expected: generator -> its images, real and generated together.
-    """
-    counts = table["generator"].value_counts()
-    missing = [f"{name} ({number:,})" for name, number in expected.items() if name not in counts]
-    wrong = [
-        f"{name} has {counts[name]:,} images, {number:,} are published"
-        for name, number in expected.items()
-        if counts.get(name, number) != number
-    ]
-    return wrong + ([f"missing are {', '.join(missing)}"] if missing else [])
-
-
-def _placed(found: pd.DataFrame, root: Path, layout: Layout) -> pd.DataFrame:
-    """The files whose folders say what they are, with what these say."""
-    folders = found["file"].str.rpartition("/")[0]
-    places = {folder: layout.place(folder) for folder in folders.unique()}
-    known = folders.map({f: place is not None for f, place in places.items()}).astype(bool)
-    if not known.all() and (layout is ANY_LAYOUT or not known.any()):
-        raise ValueError(
-            f"image folder {root}: no folder above {join_names(found['file'][~known])} says real "
-            + (
-                f"or fake; known: {', '.join(LABELS)}"
-                if layout is ANY_LAYOUT
-                else f"or fake where this set has it: {' or '.join(layout.folders)}. "
-                "Is data.root right?"
-            )
-        )
-    found, folders = found[known], folders[known]
-    own = root.resolve().name  # a tree without a generator level is one, by its own name
-    says = {f: place for f, place in places.items() if place is not None}
-    generators = {
-        f: own
-        if not p.generator or (layout is ANY_LAYOUT and p.generator in LABELS)
-        else p.generator
-        for f, p in says.items()
-    }
-    placed = found.assign(
-        path=[str(root / file) for file in found["file"]],
-        label=folders.map({f: place.label for f, place in says.items()}).astype("int64"),
-        generator=folders.map(generators),
-    )
-    placed["class"] = folders.map({f: place.group for f, place in says.items()})
-    return placed
-
-
-def _require_both(table: pd.DataFrame, root: Path, layout: Layout) -> None:
-    real = set(table["generator"][table["label"] == 0])
-    fake = set(table["generator"][table["label"] == 1])
-    lonely = [f"{g} (only generated)" for g in sorted(fake) if layout.real(g) not in real]
-    belongs = {layout.real(g) for g in fake}
-    lonely += [f"{g} (only real)" for g in sorted(real - belongs)]
-    if lonely:
-        raise ValueError(
-            f"image folder {root}: need real and generated images of each generator, but of "
-            f"{', '.join(lonely)} there is one kind; expected GENERATOR/.../0_real and 1_fake"
-            if layout is ANY_LAYOUT
-            else f"image folder {root}: need real and generated images of each generator, but of "
-            f"{', '.join(lonely)} there is one kind; expected {' or '.join(layout.folders)}"
-        )
-
-
 def duplicates(sets: Mapping[str, Images]) -> pd.DataFrame:
-    """Files that stand in several sets, or among the real and the generated images.
+    """Identical files in several sets, or among both the real and the generated images.
 
-    Only files of one length are read at all.
+    Only files of equal length are read.
 
     Args:
         sets: name -> images.
 
     Returns:
-        Columns `set`, `path`, `same_as_set`, `same_as`: each such file but the first of its bytes,
-        and that one.
+        Columns `set`, `path`, `same_as_set`, `same_as`: each such file except the first of its
+        kind, and that first one.
     """
     every = pd.concat(
         [images.manifest[["path", "label", "bytes"]].assign(set=s) for s, images in sets.items()]
@@ -424,7 +431,7 @@ def duplicates(sets: Mapping[str, Images]) -> pd.DataFrame:
     every = every.drop_duplicates(["set", "path"])
     alike = every[every.duplicated("bytes", keep=False)].copy()
     rows = track(alike["path"].tolist(), "duplicates")
-    alike["sha256"] = [hashlib.sha256(read(path)).hexdigest() for path in rows]
+    alike["sha256"] = [hashlib.sha256(read_bytes(path)).hexdigest() for path in rows]
     first = alike.drop_duplicates("sha256")[["sha256", "set", "path", "label"]]
     pairs = alike.merge(first, on="sha256", suffixes=("", "_first"))
     leaks = (pairs["set"] != pairs["set_first"]) | (pairs["label"] != pairs["label_first"])

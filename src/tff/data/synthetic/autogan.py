@@ -315,4 +315,4 @@ class AutoGAN(Data):
 
     def list_images(self, split: str) -> Manifest:
         """All images of a set."""
-        return self._list(self.folder() / split)
+        return self._list_folder(self.folder() / split)

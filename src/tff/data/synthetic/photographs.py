@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from tff.data.datamodule import SPLITS
-from tff.data.dataset import FORMATS, MAX_PIXELS, damage
+from tff.data.dataset import FORMATS, MAX_PIXELS, describe_damage
 from tff.data.manifest import SUFFIXES
 
 log = logging.getLogger(__name__)
@@ -162,7 +162,7 @@ def _pixels(stream: IO[bytes], name: str) -> NDArray[np.uint8]:
                 raise ValueError(f"{image.width}x{image.height} pixels are more than {MAX_PIXELS}")
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except Exception as error:
-        raise ValueError(f"{name} cannot be read as an image: {damage(error)}") from error
+        raise ValueError(f"{name} cannot be read as an image: {describe_damage(error)}") from error
 
 
 def sample_patches(

@@ -134,7 +134,7 @@ class Planted(Data):
 
     def list_images(self, split: str) -> Manifest:
         """All images of a set."""
-        return self._list(self.folder() / split)
+        return self._list_folder(self.folder() / split)
 
 
 def build(folder: Path, settings: PlantedSettings) -> Path:
