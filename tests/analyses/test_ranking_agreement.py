@@ -136,14 +136,14 @@ def test_a_ranking_of_another_network_is_refused(tmp_path, subject):
     pd.DataFrame({"layer": ["conv7"], "channel": [0], "omega": [1.0]}).to_csv(path, index=False)
     with pytest.raises(ValueError, match=r"o\.csv, line 2: unknown layer 'conv7'"):
         RankingAgreement(str(path))(subject)
-    with pytest.raises(FileNotFoundError, match="there is no such file"):
+    with pytest.raises(FileNotFoundError, match="no such file"):
         RankingAgreement(str(tmp_path / "none.csv"))(subject)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"ks": [0]}, "a whole number of at least 1"), ({"ks": [2.5]}, "whole numbers from 1"),
-     ({"p": 1.0}, "a number above 0 and below 1"), ({"p": 0}, "between 0 and 1")],
+    [({"ks": [0]}, "a whole number of at least 1"), ({"ks": [2.5]}, "a whole number of at least 1"),
+     ({"p": 1.0}, "a number above 0 and below 1"), ({"p": 0}, "a number above 0 and below 1")],
 )  # fmt: skip
 def test_impossible_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):

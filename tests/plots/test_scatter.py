@@ -1,10 +1,19 @@
-"""Dots stand where the numbers are, and look as their group does."""
+from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
+import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 
-from tff.plots.scatter import repeated_trainings, scatter_plot
-from tff.plots.style import MUTED
+from tff.plots.scatter import SCALE, matrix_plot, repeated_trainings, scatter_plot
+from tff.plots.style import HUES, MUTED
+
+VALUES = pd.DataFrame(
+    [[0.5, -0.25, np.nan], [0.004, -0.004, 1.0]], ["color", "blur"], ["a", "b", "c"]
+)
 
 
 def points(groups, times=3):
@@ -18,6 +27,34 @@ def points(groups, times=3):
 
 def drawn(table):
     return scatter_plot(table, "share", "ap", "group", "share", "AP")
+
+
+CASES: dict[str, Callable[[list[str]], Figure]] = {
+    "scatter": lambda hard: drawn(points(hard)),
+    "trainings": lambda hard: repeated_trainings(points(hard), "group", "ap", "AP"),
+    "matrix, one cell": lambda _: matrix_plot(VALUES.iloc[:1, :1], "lost", 1.0),
+}
+EMPTY = {
+    "scatter": lambda: drawn(pd.DataFrame()),
+    "scatter, missing": lambda: drawn(points(["a"]).assign(ap=np.nan)),
+    "trainings": lambda: repeated_trainings(pd.DataFrame(), "group", "ap", "AP"),
+    "trainings, missing": lambda: repeated_trainings(
+        points(["a"]).assign(ap=np.nan), "group", "ap", "AP"
+    ),
+    "matrix": lambda: matrix_plot(pd.DataFrame(), "lost", 1.0),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_renders(case, hard, svg, is_empty):
+    figure = CASES[case](hard)
+    assert not is_empty(figure)
+    assert svg(figure)
+
+
+@pytest.mark.parametrize("case", EMPTY)
+def test_without_data_says_so(case, is_empty):
+    assert is_empty(EMPTY[case]())
 
 
 def test_a_look_for_each_group_and_bars_of_its_bounds():
@@ -73,15 +110,50 @@ def test_a_row_a_group_with_its_mean_and_deviation():
     assert len(ax.collections) == 2  # one time has no spread
 
 
-def test_odd_names_are_drawn_alike_twice(hard, svg):
-    table = points(hard)
-    assert svg(drawn(table)) == svg(drawn(table))
-    first = svg(repeated_trainings(table, "group", "ap", "AP"))
-    assert first == svg(repeated_trainings(table, "group", "ap", "AP"))
-    assert "no data" not in first
+def test_each_number_stands_in_its_cell_and_nan_nowhere():
+    ax = matrix_plot(VALUES, "lost", 1.0).axes[0]
+    texts = {tuple(map(round, text.get_position())): text.get_text() for text in ax.texts}
+    assert texts == {(0, 0): "0.50", (1, 0): "-0.25", (0, 1): "0.00", (1, 1): "0.00",
+                     (2, 1): "1.00"}  # fmt: skip
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["color", "blur"]
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["a", "b", "c"]
+    assert ax.get_xlabel() == "lost"
+    # The first row is above the second.
+    assert ax.transData.transform((0, 0))[1] > ax.transData.transform((0, 1))[1]
 
 
-def test_without_data_says_so(svg):
-    for table in (pd.DataFrame(), points(["a"]).assign(ap=np.nan)):
-        assert "no data" in svg(drawn(table))
-        assert "no data" in svg(repeated_trainings(table, "group", "ap", "AP"))
+def test_colors_go_from_one_hue_through_white_to_the_other():
+    image = matrix_plot(VALUES, "lost", 0.5).axes[0].images[0]
+    np.testing.assert_array_equal(image.get_array().filled(np.nan), VALUES.to_numpy())
+    assert image.get_clim() == (-0.5, 0.5)
+    for value, color in ((0.5, HUES[1]), (0.0, "#ffffff"), (-0.5, HUES[0]), (9.0, HUES[1])):
+        assert image.to_rgba(np.array([value]))[0, :3] == pytest.approx(to_rgb(color), abs=0.01)
+    assert SCALE(0.5)[:3] == pytest.approx((1, 1, 1), abs=0.01)
+
+
+def test_numbers_that_are_not_sure_are_small_and_gray():
+    sure = pd.DataFrame([[True, False, True], [False, True, True]], VALUES.index, VALUES.columns)
+    look = {
+        tuple(map(round, text.get_position())): (text.get_fontsize(), text.get_color())
+        for text in matrix_plot(VALUES, "lost", 1.0, sure).axes[0].texts
+    }
+    assert look[0, 0] == look[1, 1] == look[2, 1]
+    assert look[1, 0] == look[0, 1]
+    assert look[1, 0][0] < look[0, 0][0]
+    assert look[1, 0][1] != look[0, 0][1]
+    every = matrix_plot(VALUES, "lost", 1.0).axes[0].texts
+    assert {(t.get_fontsize(), t.get_color()) for t in every} == {look[0, 0]}
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+def test_many_and_odd_names_are_drawn_inside_the_figure(hard, svg):
+    values = pd.DataFrame(np.linspace(-1, 1, len(hard) ** 2).reshape(len(hard), -1), hard, hard)
+    figure = matrix_plot(values, "lost", 1.0)
+    assert svg(figure)
+    figure.canvas.draw()
+    ax, box = figure.axes[0], figure.bbox
+    for label in (*ax.get_xticklabels(), *ax.get_yticklabels(), ax.xaxis.label):
+        extent = label.get_window_extent()
+        assert extent.x0 >= box.x0 - 1
+        assert extent.y0 >= box.y0 - 1
+        assert extent.x1 <= box.x1 + 1

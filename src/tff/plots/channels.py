@@ -1,4 +1,4 @@
-"""Figures of channels: omega, layers, two rankings, lost relevance."""
+"""Figures of channels: omega, layers, two rankings, relevance losses."""
 
 from __future__ import annotations
 
@@ -33,7 +33,12 @@ LAYERS_SHOWN = 24
 
 @styled
 def omega_distribution(omega: pd.DataFrame, k: int) -> Figure:
-    """Omega of all channels, largest first; the first `k` are shaded; `omega_real` is optional."""
+    """Omega of all channels, largest first, with the first `k` shaded.
+
+    Args:
+        omega: columns `omega` and, optionally, `omega_real`.
+        k: number of top channels.
+    """
     figure, ax = single_axes(3.4)
     zeros = []
     for column, label, color in (
@@ -41,7 +46,7 @@ def omega_distribution(omega: pd.DataFrame, k: int) -> Figure:
         ("omega_real", "real", HUES[1]),
     ):
         values = np.sort(finite_values(omega.get(column, [])))[::-1]
-        positive = values[values > 0]  # a logarithm has no place for zero: zeros are counted
+        positive = values[values > 0]  # zeros have no logarithm; they are counted
         if len(positive) < len(values):
             zeros.append(f"{len(values) - len(positive):,} of {len(values):,} ({label})")
         if len(positive):
@@ -50,7 +55,7 @@ def omega_distribution(omega: pd.DataFrame, k: int) -> Figure:
             ax.loglog(ranks, positive, marker=marker, color=color, label=f"{label} images")
     if not ax.lines:
         return no_data()
-    note = "\nomega is zero, and so not drawn: " + "; ".join(zeros) if zeros else ""
+    note = "\nnot drawn because omega is zero: " + "; ".join(zeros) if zeros else ""
     ax.set(xlabel=f"rank of the channel{note}", ylabel="omega")
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(lambda x, _: "10" + f"{np.log10(x):.0f}".translate(SUPERSCRIPTS))
@@ -65,7 +70,7 @@ def omega_distribution(omega: pd.DataFrame, k: int) -> Figure:
 
 @styled
 def top_channels(ranking: pd.DataFrame, n: int = 20) -> Figure:
-    """Bars of `omega` for the first `n` rows; diamonds for `omega_real` where there is one."""
+    """Bars of `omega` for the first `n` rows; diamonds for `omega_real` if it is a column."""
     top = ranking.head(n)
     if top.empty:
         return no_data()
@@ -94,9 +99,9 @@ def top_channels(ranking: pd.DataFrame, n: int = 20) -> Figure:
 
 @styled
 def channels_per_layer(ranking: pd.DataFrame, k: int, order: Sequence[str] | None = None) -> Figure:
-    """How many of the first `k` rows lie in each layer, in network `order` (else by name).
+    """Number of the first `k` rows in each layer, in network `order` (else by name).
 
-    A network of more than 24 layers is shown by its blocks: `layer1.0` holds `layer1.0.conv1`.
+    A network of more than 24 layers is shown by blocks: `layer1.0` holds `layer1.0.conv1`.
     """
     if ranking.empty:
         return no_data()
@@ -112,12 +117,12 @@ def channels_per_layer(ranking: pd.DataFrame, k: int, order: Sequence[str] | Non
 
 
 def _natural(name: str) -> str:
-    """Sorts `layer10` after `layer2`."""
+    """Sort key that puts `layer10` after `layer2`."""
     return re.sub(r"\d+", lambda number: number[0].zfill(6), name)
 
 
 def group_into_blocks(names: Sequence[str]) -> dict[str, str]:
-    """Each layer -> what it is shown as: itself, or the smallest block that makes few enough."""
+    """Each layer -> itself, or the deepest block that leaves at most `LAYERS_SHOWN` rows."""
     block = {name: name for name in names}
     depth = max(name.count(".") for name in names)
     while depth > 0 and len(set(block.values())) > LAYERS_SHOWN:
@@ -135,25 +140,25 @@ _ROWS_NAMED = 24
 
 
 @styled
-def ranking_overlap(curves: pd.DataFrame, words: Mapping[str, str], k: int) -> Figure:
+def ranking_overlap(curves: pd.DataFrame, labels: Mapping[str, str], k: int) -> Figure:
     """Share of the top k that two rankings have in common, against k.
 
     Args:
-        curves: column `k`, ascending, and a column of shares in [0, 1] for each of `words`.
-        words: up to three columns -> their words in the legend; what was found comes first.
-        k: is marked.
+        curves: column `k`, ascending, and a column of shares in [0, 1] for each of `labels`.
+        labels: up to three columns -> their labels; the observed overlap comes first.
+        k: is marked by a line.
     """
     if curves.empty:
         return no_data()
     figure, ax = single_axes(3.4)
-    for (column, word), (color, line, width) in zip(words.items(), _STYLES, strict=False):
+    for (column, label), (color, line, width) in zip(labels.items(), _STYLES, strict=False):
         ax.plot(
             curves["k"],
             curves[column],
             color=color,
             linestyle=line,
             linewidth=width,
-            label=word,
+            label=label,
             marker="o" if len(curves) == 1 else "",
         )
     ax.set_xscale("log")
@@ -169,7 +174,7 @@ def ranking_overlap(curves: pd.DataFrame, words: Mapping[str, str], k: int) -> F
 
 @styled
 def layer_correlations(table: pd.DataFrame) -> Figure:
-    """A bar of `spearman` for each `layer`, in the given order; many are named by their blocks."""
+    """Bars of `spearman`, one per `layer`, in the given order; many layers are named by block."""
     if table.empty:
         return no_data()
     names, values = [str(name) for name in table["layer"]], table["spearman"].to_numpy(float)
@@ -201,11 +206,12 @@ def layer_correlations(table: pd.DataFrame) -> Figure:
 
 @styled
 def relevance_losses(ledger: pd.DataFrame, max_leak: float) -> Figure:
-    """Relevance lost so far on the way from the logit to the image, as a part of the whole.
+    """Cumulative loss of relevance on the way from the logit to the image, as a fraction.
 
     Args:
-        ledger: `operation`, `lost_to_bias`, `lost_at_zero`, a row an operation, in that order.
-        max_leak: a line is drawn there.
+        ledger: columns `operation`, `lost_to_bias`, `lost_at_zero`; one row per operation, from
+            the logit on.
+        max_leak: limit, drawn as a line.
     """
     parts = ledger[["lost_at_zero", "lost_to_bias"]].abs().fillna(0)
     if parts.empty:

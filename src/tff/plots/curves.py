@@ -1,4 +1,4 @@
-"""Curves over the number of dropped channels, and over training."""
+"""Curves over the number of dropped channels, and over training steps."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tff.plots.style import (
     FAINT,
     HUES,
     INK,
+    MARKERS,
     MUTED,
     add_legend,
     finite_values,
@@ -30,30 +31,29 @@ def dropout_curves(
     y: str,
     xlabel: str,
     ylabel: str,
-    words: Mapping[str, str] | None = None,
+    labels: Mapping[str, str] | None = None,
 ) -> Figure:
     """Lines of `y` with bands from `y`_low to `y`_high, against the fraction `x` in percent.
 
-    The axis is linear up to the smallest share above 0, and logarithmic from there on, since the
-    first few channels are the ones of interest. A point at 0 is where all lines begin.
+    The axis is linear up to the smallest share above 0 and logarithmic beyond, since the first few
+    channels are the ones of interest. All lines begin at the point at 0.
 
     Args:
-        words: of the values of `hue`, in the wanted order.
+        labels: values of `hue` in the order of the legend -> their labels.
     """
     if table.empty:
         return no_data()
+    labels = labels or {}
     figure, ax = single_axes(3.4)
-    kinds = [k for k in (words or {}) if k in set(table[hue])] or list(table[hue].unique())
+    kinds = [kind for kind in labels if kind in set(table[hue])] or list(table[hue].unique())
     for i, kind in enumerate(kinds):
         part = table[table[hue] == kind].sort_values(x)
-        share, color = 100 * part[x], HUES[i % len(HUES)]
-        ax.fill_between(share, part[f"{y}_low"], part[f"{y}_high"], color=color, alpha=0.12, lw=0)
-        label = (words or {}).get(kind, str(kind))
-        ax.plot(share, part[y], color=color, marker="oDs^vP"[i % 6], markersize=4, label=label)
-    above = 100 * table[x][table[x] > 0]
-    if len(above):
-        ax.set_xscale("symlog", linthresh=float(above.min()), linscale=0.4)
-        ticks = sorted({0.0, *above.round(3).unique().tolist()})
+        label = labels.get(kind, str(kind))
+        _add_line(ax, 100 * part[x], part, y, HUES[i % len(HUES)], i, label)
+    shares = 100 * table[x][table[x] > 0]
+    if len(shares):
+        ax.set_xscale("symlog", linthresh=float(shares.min()), linscale=0.4)
+        ticks = sorted({0.0, *shares.round(3).unique().tolist()})
         ax.set_xticks(ticks, [f"{float(f'{tick:.2g}'):g}" for tick in ticks])
         ax.minorticks_off()
     ax.grid(True, axis="y")
@@ -68,41 +68,37 @@ _DASHES: Sequence[object] = ((0, (4, 3)), (0, (1.5, 1.5)))
 
 @styled
 def highlighted_lines(
-    table: pd.DataFrame, x: str, line: str, y: str, ylabel: str, named: Sequence[str]
+    table: pd.DataFrame, x: str, line: str, y: str, ylabel: str, highlighted: Sequence[str]
 ) -> Figure:
-    """A thin gray line for each thing, and a colored one for the few that are named.
+    """Many lines over training steps: a few in color, all others thin and gray.
 
     Args:
-        table: a row a thing and step.
-        x: column of the steps.
-        line: column that tells the things apart.
-        y: column of the numbers, 0 or more.
-        ylabel: their words.
-        named: things that are colored and stand in the legend, in this order; those with bounds in
-            `y`_low and `y`_high have a band. Five at most can be told apart.
+        table: one row per line and step.
+        x: column of steps.
+        line: column of names.
+        y: column of values, 0 or more.
+        ylabel: label of the values.
+        highlighted: names of the colored lines, in the order of the legend; those with bounds in
+            `y`_low and `y`_high have a band. No more than five can be told apart.
     """
     if table.empty:
         return no_data()
     figure, ax = single_axes(3.6)
-    things = {str(n): part.sort_values(x) for n, part in table.groupby(line, sort=False)}
-    for thing, part in things.items():
-        if thing not in named:
+    parts = {str(name): part.sort_values(x) for name, part in table.groupby(line, sort=False)}
+    for name, part in parts.items():
+        if name not in highlighted:
             ax.plot(part[x], part[y], color=MUTED, alpha=0.45, linewidth=0.8, zorder=1,
                     marker=_dot(part))  # fmt: skip
     top = finite_values(table[y]).max(initial=0)
-    shown = [name for name in named if name in things]
+    shown = [name for name in highlighted if name in parts]
     for i, name in enumerate(shown):
-        part, color = things[name], _BRIGHT[i % len(_BRIGHT)]
-        if {f"{y}_low", f"{y}_high"} <= set(part):
-            ends = part[f"{y}_low"], part[f"{y}_high"]
-            top = max(top, finite_values(ends[1]).max(initial=0))
-            ax.fill_between(part[x], *ends, color=color, alpha=0.1, linewidth=0)
-        marker = "oDs^vP"[i % 6]
-        ax.plot(part[x], part[y], color=color, marker=marker, markersize=4, label=name)
-    rest = len(things) - len(shown)
+        part = parts[name]
+        top = max(top, finite_values(part.get(f"{y}_high", [])).max(initial=0))
+        _add_line(ax, part[x], part, y, _BRIGHT[i % len(_BRIGHT)], i, name)
+    rest = len(parts) - len(shown)
     if rest:
         ax.plot([], [], color=MUTED, alpha=0.6, linewidth=0.8, label=f"{rest} others")
-    _steps(ax, table[x], ylabel)
+    _label_steps(ax, table[x], ylabel)
     ax.set_ylim(0, 1.05 * max(top, 1e-12))
     add_legend(ax, figure)
     return figure
@@ -112,47 +108,53 @@ def highlighted_lines(
 def share_curves(
     table: pd.DataFrame,
     x: str,
-    words: Mapping[str, str],
+    labels: Mapping[str, str],
     ylabel: str,
     chance: Mapping[str, str] | None = None,
 ) -> Figure:
-    """Shares in percent against steps; a band where a column has bounds.
+    """Shares in percent against training steps, with a band where a column has bounds.
 
     Args:
-        table: a row a step; shares in [0, 1], their bounds in columns `NAME_low` and `NAME_high`.
-        x: column of the steps.
-        words: columns that are drawn as lines with dots -> their words in the legend.
-        ylabel: below the numbers.
-        chance: columns of what chance gives, dashed and gray -> their words.
+        table: one row per step; shares in [0, 1], their bounds in columns `NAME_low`, `NAME_high`.
+        x: column of steps.
+        labels: columns drawn as lines with dots -> their labels.
+        ylabel: label of the shares.
+        chance: columns expected by chance, drawn dashed and gray -> their labels.
     """
     if table.empty:
         return no_data()
     part = table.sort_values(x)
     figure, ax = single_axes(3.4)
-    for i, (column, word) in enumerate(words.items()):
-        color = HUES[i % len(HUES)]
-        if {f"{column}_low", f"{column}_high"} <= set(part):
-            ends = part[f"{column}_low"], part[f"{column}_high"]
-            ax.fill_between(part[x], *ends, color=color, alpha=0.12, linewidth=0)
-        marker = "oDs^vP"[i % 6]
-        ax.plot(part[x], part[column], color=color, marker=marker, markersize=4, label=word)
-    for i, (column, word) in enumerate((chance or {}).items()):
+    for i, (column, label) in enumerate(labels.items()):
+        _add_line(ax, part[x], part, column, HUES[i % len(HUES)], i, label)
+    for i, (column, label) in enumerate((chance or {}).items()):
         dashes = _DASHES[i % len(_DASHES)]
-        ax.plot(part[x], part[column], color=MUTED, linestyle=dashes, linewidth=1.4, label=word,
+        ax.plot(part[x], part[column], color=MUTED, linestyle=dashes, linewidth=1.4, label=label,
                 marker=_dot(part))  # fmt: skip
-    _steps(ax, part[x], ylabel)
+    _label_steps(ax, part[x], ylabel)
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     ax.set_ylim(-0.03, 1.05)
     add_legend(ax, figure)
     return figure
 
 
+def _add_line(
+    ax: Axes, x: pd.Series[float], part: pd.DataFrame, y: str, color: str, number: int, label: str
+) -> None:
+    """Draw a line with dots, and a band where the column `y` has bounds."""
+    if {f"{y}_low", f"{y}_high"} <= set(part):
+        ends = part[f"{y}_low"], part[f"{y}_high"]
+        ax.fill_between(x, *ends, color=color, alpha=0.12, linewidth=0)
+    marker = MARKERS[number % len(MARKERS)]
+    ax.plot(x, part[y], color=color, marker=marker, markersize=4, label=label)
+
+
 def _dot(part: pd.DataFrame) -> str:
-    """A line of one point would not be seen."""
+    """The marker that makes a line of a single point visible."""
     return "." if len(part) == 1 else ""
 
 
-def _steps(ax: Axes, steps: pd.Series[int], ylabel: str) -> None:
+def _label_steps(ax: Axes, steps: pd.Series[int], ylabel: str) -> None:
     ax.grid(True, axis="y", color=FAINT)
     ax.set(xlabel="training step", ylabel=ylabel)
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))

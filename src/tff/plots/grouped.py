@@ -1,4 +1,4 @@
-"""Values by group: points with intervals, shares, boxes, densities, differences."""
+"""Values by group: points with intervals, box plots, histograms, published numbers."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from tff.plots.style import (
     HUES,
     INK,
+    MARKERS,
     MUTED,
-    PAPER,
+    OUTLINE,
     WIDTH,
     add_legend,
     add_reference_line,
@@ -42,18 +43,21 @@ def grouped_points(
     reference: float | None = None,
     labels: Mapping[str, str] | None = None,
 ) -> Figure:
-    """One row for each value of `x`, in it a dot with its interval for each value of `hue`.
+    """One row per value of `x`, with a dot and its interval for each value of `hue`.
 
-    Rows whose column `seen` is true come first and are marked; `labels` gives the values of `hue`
-    in the wanted order, with their words for the legend.
+    Rows whose column `seen` is true come first and are marked.
+
+    Args:
+        table: the values are in column `y`, the ends of their intervals in `low` and `high`.
+        labels: values of `hue` in the order of the legend -> their labels.
     """
     if table.empty:
         return no_data()
-    words = labels or {}
+    labels = labels or {}
     seen = set(table[x][table["seen"].eq(True)]) if "seen" in table else set()
     names = sorted(table[x].unique(), key=lambda name: name not in seen)  # stable
     present = set(table[hue])
-    kinds = [kind for kind in dict.fromkeys([*words, *table[hue]]) if kind in present]
+    kinds = [kind for kind in dict.fromkeys([*labels, *table[hue]]) if kind in present]
     figure, ax = single_axes(1.0 + len(names) * (0.16 + 0.13 * len(kinds)))
     for i, kind in enumerate(kinds):
         part, color = table[table[hue] == kind], HUES[i % len(HUES)]
@@ -63,12 +67,11 @@ def grouped_points(
         ax.plot(
             part[y],
             where,
-            "oDs^vP"[i % 6],
+            MARKERS[i % len(MARKERS)],
             color=color,
             markersize=6,
-            markeredgewidth=0.7,
-            markeredgecolor=PAPER,
-            label=words.get(kind, str(kind)),
+            **OUTLINE,
+            label=labels.get(kind, str(kind)),
             zorder=3,
         )
     name_rows(ax, [shorten(name, 24) + " (seen)" * (name in seen) for name in names], ylabel)
@@ -83,7 +86,7 @@ def grouped_points(
 def box_plot(
     groups: Mapping[str, Mapping[str, NDArray[Any]]], ylabel: str, reference: float | None = None
 ) -> Figure:
-    """A row a group, in it a box for each of its samples (whiskers: 5th to 95th percentile)."""
+    """One row per group, with a box for each sample (whiskers: 5th to 95th percentile)."""
     kinds = list(dict.fromkeys(kind for samples in groups.values() for kind in samples))
     if not kinds:
         return no_data()
@@ -116,9 +119,14 @@ def box_plot(
 @styled
 def histograms(
     pairs: Sequence[tuple[str, NDArray[Any], NDArray[Any]]],
-    labels: tuple[str, str] = ("color", "gray"),
+    labels: tuple[str, str],
 ) -> Figure:
-    """Small multiples: how the two samples of each pair are spread; dotted lines are medians."""
+    """Small multiples: histograms of two samples each; dotted lines are medians.
+
+    Args:
+        pairs: title and two samples.
+        labels: of the first and the second samples.
+    """
     if not pairs:
         return no_data()
     columns = min(3, len(pairs))
@@ -139,28 +147,28 @@ def histograms(
     return figure
 
 
-#: How a published number is drawn: marker, and what the legend says.
+#: Published numbers by how far to trust them: marker, and label in the legend.
 _KINDS = {
     "same": ("D", "published"),
-    "other": ("|", "published, measured otherwise"),
+    "other": ("|", "published, other protocol"),
     "suspect": ("x", "published, suspect"),
 }
 
 
 @styled
-def published_comparison(table: pd.DataFrame, words: Mapping[str, str], xlabel: str) -> Figure:
-    """Ours as dots with intervals, theirs as open diamonds, a row for each generator.
+def published_comparison(table: pd.DataFrame, labels: Mapping[str, str], xlabel: str) -> Figure:
+    """Our numbers as dots with intervals and published ones as open diamonds, by generator.
 
     Args:
         table: `generator`, `what`, `ours`, `ours_low`, `ours_high`, `published`,
             `protocol_matches` and `suspect` (empty where it is not).
-        words: values of `what` in the wanted order -> their words in the legend.
-        xlabel: what the numbers are.
+        labels: values of `what` in the order of the legend -> their labels.
+        xlabel: label of the numbers.
     """
     if table.empty:
         return no_data()
     names = list(dict.fromkeys(table["generator"]))
-    kinds = [what for what in words if what in set(table["what"])]
+    kinds = [what for what in labels if what in set(table["what"])]
     figure, ax = single_axes(1.5 + len(names) * (0.16 + 0.15 * len(kinds)))
     drawn: set[str] = set()
     for i, what in enumerate(kinds):
@@ -173,28 +181,28 @@ def published_comparison(table: pd.DataFrame, words: Mapping[str, str], xlabel: 
             "o",
             color=color,
             markersize=5,
-            markeredgecolor=PAPER,
-            markeredgewidth=0.7,
-            label=words[what],
+            **OUTLINE,
+            label=labels[what],
             zorder=3,
         )
         kind = part["protocol_matches"].map({True: "same", False: "other"})
         kind = kind.where(part["suspect"] == "", "suspect")
         drawn |= set(kind)
-        for style, at in kind.groupby(kind, sort=False):
-            _theirs(ax, part.loc[at.index, "published"], where[at.index], str(style), color)
+        for style, rows in kind.groupby(kind, sort=False):
+            values = part.loc[rows.index, "published"]
+            _add_published(ax, values, where[rows.index], str(style), color)
     for style in (style for style in _KINDS if style in drawn):  # what the legend shows
-        _theirs(ax, [], [], style, MUTED, _KINDS[style][1])
+        _add_published(ax, [], [], style, MUTED, _KINDS[style][1])
     name_rows(ax, names, xlabel)
     shade_rows(ax, len(names))
     add_legend(ax, figure)
     return figure
 
 
-def _theirs(
+def _add_published(
     ax: Axes, values: object, where: object, style: str, color: str, label: str = ""
 ) -> None:
-    """Published numbers; the color is that of ours, and the shape tells how far to trust them."""
+    """Draw published numbers in the color of ours; the marker tells how far to trust them."""
     ax.plot(
         values,  # type: ignore[arg-type]  # a Series or nothing
         where,  # type: ignore[arg-type]

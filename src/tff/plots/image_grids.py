@@ -1,4 +1,4 @@
-"""Grids of images, heat maps and patches."""
+"""Heat maps as pictures, grids of images, and the collage of patches."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _FULL = 0.99
 
 
 def normalize(heat: Floats, blur: int = 1) -> Floats:
-    """(H, W) -> the same in [0, 1]: negative values at 0, the 99th percentile and above at 1.
+    """Scale a map (H, W) to [0, 1]: negative values to 0, the 99th percentile and above to 1.
 
     Args:
         heat: in any unit.
-        blur: side in pixels of a median filter, 1 for none; takes single bright pixels away.
+        blur: side in pixels of a median filter, which removes single bright pixels; 1 for none.
     """
     heat = heat.clip(min=0)
     if blur > 1:
@@ -36,25 +36,25 @@ def normalize(heat: Floats, blur: int = 1) -> Floats:
 
 
 def colorize(light: Floats) -> Pixels:
-    """(H, W) in [0, 1] -> (H, W, 3) picture, black where there is nothing."""
+    """(H, W) in [0, 1] -> picture (H, W, 3), black at 0."""
     return _picture(mpl.colormaps["magma"](light))
 
 
 def colorize_signed(heat: Floats) -> Pixels:
-    """(H, W) in any unit -> (H, W, 3) picture: red for positive, blue for negative, white for 0."""
+    """(H, W) in any unit -> picture (H, W, 3): positive red, negative blue, 0 white."""
     return _picture(mpl.colormaps["RdBu_r"](0.5 + 0.5 * heat / _strength(np.abs(heat))))
 
 
 def overlay(image: Pixels, light: Floats) -> Pixels:
-    """The image (H, W, 3) in dim gray, and over it the map (H, W) in [0, 1], dark red to yellow."""
+    """The image (H, W, 3) in dim gray, under the map (H, W) in [0, 1], dark red to yellow."""
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None] / 255
     color = mpl.colormaps["hot"](0.25 + 0.55 * light)[..., :3]
-    opacity = np.sqrt(light)[..., None]  # so that weaker relevance is seen, too
+    opacity = np.sqrt(light)[..., None]  # keeps weaker relevance visible
     return _picture((1 - opacity) * 0.6 * gray + opacity * color)
 
 
 def shrink(values: Floats, side: int) -> Floats:
-    """A map or a picture whose longer side is at most `side` pixels, by means over areas."""
+    """Shrink a map or a picture by area means until its longer side has at most `side` pixels."""
     scale = side / max(values.shape[:2])
     if scale >= 1:
         return values
@@ -63,12 +63,12 @@ def shrink(values: Floats, side: int) -> Floats:
 
 
 def shrink_image(image: Pixels, side: int) -> Pixels:
-    """The image (H, W, 3), its longer side at most `side` pixels."""
+    """Shrink an image (H, W, 3) likewise; rounded to uint8."""
     return np.asarray(shrink(image.astype(np.float64), side).round(), np.uint8)
 
 
 def _strength(magnitude: Floats) -> float:
-    """What is shown at full strength, never 0."""
+    """The value shown at full strength, never 0."""
     return float(np.quantile(magnitude, _FULL) or magnitude.max() or 1.0)
 
 
@@ -78,7 +78,7 @@ def _picture(colors: Floats) -> Pixels:
 
 @styled
 def image_grid(rows: Mapping[str, Sequence[Picture]]) -> Figure:
-    """Labelled rows of small (H, W, 3) images, a line below each; every pixel stays visible."""
+    """Labelled rows of pictures, a line of text below each; every pixel stays visible."""
     if not any(rows.values()):
         return no_data()
     columns = max(4, *(len(images) for images in rows.values()))
@@ -105,9 +105,9 @@ def image_grid(rows: Mapping[str, Sequence[Picture]]) -> Figure:
     return figure
 
 
-_LARGE, _SMALL = 320, 128  # pixels of a side that can be seen at the size of a patch, of its image
+_LARGE, _SMALL = 320, 128  # most pixels of a side that a patch, and its image, can show
 _GAP, _TITLE, _TEXT = 0.04, 0.22, 0.17  # inches: between cells, above a row, below a patch
-# Light within dark is seen on any image; not the white of a page, which a dark page exchanges.
+# Light inside dark is visible on any image. Not the white of the style, which dark pages exchange.
 _FRAME = (("#0a0a0a", 2.4), ("#fdfdfd", 1.1))
 
 
@@ -119,7 +119,7 @@ class Cutout:
         patch: (h, w, 3), or None where the image has none.
         image: (H, W, 3), small.
         frame: left, top, width and height of the patch in `image`.
-        text: a line below.
+        text: line below the patch.
     """
 
     patch: Pixels | None
@@ -129,7 +129,12 @@ class Cutout:
 
     @classmethod
     def cut(cls, image: Pixels, box: tuple[int, int, int, int] | None, text: str) -> Cutout:
-        """Cut rows and columns `box` (top, bottom, left, right; ends exclusive) from an image."""
+        """Cut a patch from an image (H, W, 3).
+
+        Args:
+            box: top, bottom, left, right in pixels, ends exclusive; None for no patch.
+            text: line below the patch.
+        """
         whole = shrink_image(image, _SMALL)
         if box is None:
             return cls(None, whole, (0, 0, 0, 0), text)
@@ -142,7 +147,7 @@ class Cutout:
 
 @styled
 def collage(rows: Sequence[tuple[str, Sequence[Cutout]]]) -> Figure:
-    """A row of patches for each title, in the given order; beside each patch its small image.
+    """Rows of patches with a title each, in the given order; beside each patch its small image.
 
     Patches are enlarged to one size; every pixel stays visible.
     """
@@ -156,7 +161,7 @@ def collage(rows: Sequence[tuple[str, Sequence[Cutout]]]) -> Figure:
     figure = Figure(figsize=(WIDTH, height))
 
     def axes(x: float, y: float, size: float) -> Axes:
-        """A square whose upper left corner is so many inches from that of the figure."""
+        """Square axes, `x` and `y` inches from the upper left corner of the figure."""
         at = (x / WIDTH, 1 - (y + size) / height, size / WIDTH, size / height)
         ax = figure.add_axes(at)
         ax.set_axis_off()
@@ -188,5 +193,5 @@ def collage(rows: Sequence[tuple[str, Sequence[Cutout]]]) -> Figure:
 
 
 def _add_text(figure: Figure, x: float, y: float, text: str, size: float, color: str = INK) -> None:
-    """Text below and to the right of a place, in parts of the figure."""
+    """Write text below and to the right of (x, y), in fractions of the figure."""
     figure.text(x, y, text, va="top", fontsize=size, color=color)

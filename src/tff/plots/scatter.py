@@ -1,4 +1,4 @@
-"""Scatter plots, repeated trainings, matrices."""
+"""Scatter plots, spread over repeated trainings, matrices."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tff.plots.style import (
     HUES,
     INK,
     MUTED,
+    OUTLINE,
     PAPER,
     add_legend,
     finite_values,
@@ -24,21 +25,21 @@ from tff.plots.style import (
     styled,
 )
 
-_NAMED = 12  # groups that color and form can tell apart, and a legend can hold
+_NAMED = 12  # groups that color and shape can tell apart, and a legend can hold
 
 
 @styled
 def scatter_plot(
     table: pd.DataFrame, x: str, y: str, group: str, xlabel: str, ylabel: str
 ) -> Figure:
-    """A dot a row, its form and color those of its group; bars where `y` has bounds.
+    """One dot per row, with shape and color by group; bars where `y` has bounds.
 
     Args:
-        table: numbers in `x` and `y`, bounds in `y`_low and `y`_high if there are such; rows
-            without a number are not drawn.
+        table: values in `x` and `y`, optionally bounds in `y`_low and `y`_high; rows with a
+            missing value are not drawn.
         x: column.
         y: column.
-        group: column of names; of more than twelve, the later ones are gray crosses.
+        group: column of names; groups after the twelfth are gray crosses.
         xlabel: of `x`.
         ylabel: of `y`.
     """
@@ -47,18 +48,17 @@ def scatter_plot(
         return no_data()
     figure, ax = single_axes(3.8)
     names = list(dict.fromkeys(known[group]))
-    looks = [(color, form) for form, color in product("oD", HUES)]
-    rest = "others"
+    looks = [(color, shape) for shape, color in product("oD", HUES)]
     for i, name in enumerate(names):
         part = known[known[group] == name]
         named = i < _NAMED
-        color, form = looks[i] if named else (MUTED, "X")
+        color, shape = looks[i] if named else (MUTED, "X")
         if {f"{y}_low", f"{y}_high"} <= set(known):
             ax.vlines(part[x], part[f"{y}_low"], part[f"{y}_high"], color=color, linewidth=1.2,
                       alpha=0.5)  # fmt: skip
-        ax.plot(part[x], part[y], linestyle="", marker=form, color=color, markersize=6.5,
-                markeredgecolor=PAPER, markeredgewidth=0.7, zorder=3,
-                label=str(name) if named else rest if i == _NAMED else None)  # fmt: skip
+        ax.plot(part[x], part[y], linestyle="", marker=shape, color=color, markersize=6.5,
+                zorder=3, **OUTLINE,
+                label=str(name) if named else "others" if i == _NAMED else None)  # fmt: skip
     ax.grid(True, axis="y")
     ax.set(xlabel=xlabel, ylabel=ylabel)
     heights = known[[c for c in (y, f"{y}_low", f"{y}_high") if c in known]]
@@ -72,13 +72,13 @@ def scatter_plot(
 
 @styled
 def repeated_trainings(table: pd.DataFrame, group: str, value: str, label: str) -> Figure:
-    """A row a group: a dot for each time, the mean, and a line of one standard deviation (n - 1).
+    """One row per group: a dot per training, the mean, and one standard deviation (n - 1).
 
     Args:
-        table: a row a time; groups stand in the order of their first row, from the top.
+        table: one row per training; groups keep the order of their first rows, from the top.
         group: column of names.
-        value: column of numbers; NaN is not drawn.
-        label: of the numbers.
+        value: column of values; NaN is not drawn.
+        label: label of the values.
     """
     if not len(finite_values(table.get(value, []))):
         return no_data()
@@ -94,7 +94,7 @@ def repeated_trainings(table: pd.DataFrame, group: str, value: str, label: str) 
             ax.hlines(i, mean - spread, mean + spread, color=INK, linewidth=1.2, zorder=2)
         ax.plot([mean], [i], marker="|", color=INK, markersize=14, markeredgewidth=2, zorder=3)
         ax.plot(values, [i] * len(values), "o", color=HUES[0], alpha=0.75, markersize=6.5,
-                markeredgecolor=PAPER, markeredgewidth=0.7, zorder=4)  # fmt: skip
+                zorder=4, **OUTLINE)  # fmt: skip
     ax.plot([], [], "o", color=HUES[0], label="one training")
     ax.plot([], [], color=INK, marker="|", markersize=12, markeredgewidth=2, linewidth=1.2,
             label="mean and standard deviation")  # fmt: skip
@@ -104,21 +104,21 @@ def repeated_trainings(table: pd.DataFrame, group: str, value: str, label: str) 
     return figure
 
 
-#: From the control's color through white to that of the intervention.
+#: From blue through white to orange: unchanged and intervention, see `style.HUES`.
 SCALE = LinearSegmentedColormap.from_list("drop", [HUES[0], "#ffffff", HUES[1]])
 
 
 @styled
 def matrix_plot(
-    values: pd.DataFrame, label: str, limit: float, sure: pd.DataFrame | None = None
+    values: pd.DataFrame, label: str, limit: float, significant: pd.DataFrame | None = None
 ) -> Figure:
-    """A cell for each row and column of a table, with its number in it.
+    """Colored cells with their numbers.
 
     Args:
-        values: rows are named by the index; NaN leaves a cell empty.
-        label: of the number, below the figure.
-        limit: value of the strongest color; its negative has the opposite one.
-        sure: Boolean, of the same shape; numbers that are not sure are gray and small.
+        values: named by index and columns; NaN leaves a cell empty.
+        label: label of the numbers, below the figure.
+        limit: value of the strongest color; its negative has the opposite color.
+        significant: bool, of the same shape; other numbers are small and gray.
     """
     if values.empty:
         return no_data()
@@ -127,8 +127,9 @@ def matrix_plot(
     ax.imshow(values.to_numpy(float), cmap=SCALE, vmin=-limit, vmax=limit, aspect="auto")
     for (i, j), value in np.ndenumerate(values.to_numpy(float)):
         if np.isfinite(value):
-            told = sure is None or bool(sure.iat[i, j])
-            size, color = (8.5, "#1f2934") if told else (7, "#66717f")  # on light cells always
+            strong = significant is None or bool(significant.iat[i, j])
+            # Not colors of the style, which a dark page would exchange: cells stay light.
+            size, color = (8.5, "#1f2934") if strong else (7, "#66717f")
             number = f"{round(value, 2) + 0.0:.2f}"  # no -0.00
             ax.text(j, i, number, ha="center", va="center", fontsize=size, color=color)
     ax.set_yticks(range(rows), [shorten(name, 26) for name in values.index])

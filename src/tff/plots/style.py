@@ -15,9 +15,12 @@ from numpy.typing import NDArray
 P = ParamSpec("P")
 WIDTH = 5.6  # inches; what a text column and, shrunk, a phone can hold
 INK, MUTED, FAINT, PAPER = "#1f2933", "#66717e", "#e1e5ea", "#ffffff"
-# As it was, with the intervention, controls. Safe for the color-blind (Okabe and Ito, 2008).
+# Unchanged, with the intervention, controls. Safe for the color-blind (Okabe and Ito, 2008).
 HUES = ("#0072b2", "#d55e00", "#7b8794", "#009e73", "#cc79a7", "#e69f00")
-DARK = {  # what each becomes on a dark page
+MARKERS = "oDs^vP"
+#: Keeps dots apart that overlap.
+OUTLINE: dict[str, Any] = {"markeredgecolor": PAPER, "markeredgewidth": 0.7}
+DARK = {  # each color on a dark page
     INK: "#e4e7eb",
     MUTED: "#9aa5b1",
     FAINT: "#2d343c",
@@ -65,7 +68,7 @@ STYLE: dict[Any, Any] = {
 
 
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Makes `draw` work in this style, whatever the caller's settings of matplotlib are."""
+    """Decorate a figure function to draw in this style, whatever matplotlib's settings are."""
 
     @wraps(draw)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> Figure:
@@ -76,13 +79,17 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
 
 def single_axes(height: float) -> tuple[Figure, Axes]:
-    """A figure of the usual width, with a single pair of axes."""
+    """A figure of the usual width with one pair of axes.
+
+    Args:
+        height: in inches.
+    """
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     return figure, figure.add_subplot()
 
 
 def no_data() -> Figure:
-    """The figure that stands where there is nothing to show."""
+    """Placeholder figure for a table or list without anything to show."""
     figure, ax = single_axes(1.2)
     ax.set_axis_off()
     ax.text(0.5, 0.5, "no data", ha="center", va="center", color=MUTED, transform=ax.transAxes)
@@ -90,33 +97,33 @@ def no_data() -> Figure:
 
 
 def finite_values(values: object) -> NDArray[np.float64]:
-    """The finite ones among the values, flat."""
+    """The finite values, flattened: (n,)."""
     array = np.asarray(values, dtype=np.float64).ravel()
     return array[np.isfinite(array)]
 
 
 def shorten(name: object, limit: int = 30) -> str:
-    """The name, with its middle left out where it is longer than `limit`."""
+    """The name, with an ellipsis in its middle where it is longer than `limit`."""
     text = str(name)
     return text if len(text) <= limit else f"{text[: limit // 2]}…{text[1 - limit // 2 :]}"
 
 
 def name_rows(ax: Axes, names: Iterable[object], label: str) -> None:
-    """Gives each name a row, from the top, and the values below their label."""
+    """Label rows from the top with names, and the axis of the values with a label."""
     labels = [shorten(name) for name in names]
     ax.set_yticks(range(len(labels)), labels)
     ax.set(ylim=(len(labels) - 0.4, -0.6), xlabel=label)
 
 
 def shade_rows(ax: Axes, count: int) -> None:
-    """Shades every other of `count` rows."""
+    """Shade every other of `count` rows."""
     for i in range(0, count, 2):
         ax.axhspan(i - 0.5, i + 0.5, color=FAINT, alpha=0.4, zorder=0)
     ax.set_ylim(count - 0.5, -0.5)
 
 
 def add_legend(ax: Axes, figure: Figure) -> None:
-    """Puts what is labelled in `ax` above the figure, in a line if it fits, else in two columns."""
+    """Add a legend above the figure: one line if it fits, else two columns."""
     handles, labels = ax.get_legend_handles_labels()
     if labels:
         figure.legend(
@@ -132,12 +139,12 @@ def add_legend(ax: Axes, figure: Figure) -> None:
 def annotate(
     ax: Axes, text: str, xy: tuple[float, float], offset: tuple[int, int], **kw: Any
 ) -> None:
-    """Small gray text beside a point."""
+    """Write small gray text beside a point."""
     ax.annotate(text, xy, offset, textcoords="offset points", color=MUTED, fontsize=8.5, **kw)
 
 
 def add_reference_line(ax: Axes, value: float, text: str = "") -> None:
-    """A dashed vertical line at the value, its text at the top."""
+    """Draw a dashed vertical line at a value, with a text at its top."""
     ax.axvline(value, color=MUTED, linestyle=(0, (4, 3)), linewidth=1)
     annotate(ax, text, (value, 1), (4, 2), xycoords=("data", "axes fraction"))
 
@@ -145,7 +152,7 @@ def add_reference_line(ax: Axes, value: float, text: str = "") -> None:
 def bar_chart(
     names: Sequence[object], values: Any, label: str, notes: Iterable[str] = ()
 ) -> Figure:
-    """A bar for each name, with a note at its end."""
+    """Horizontal bars, one per name, with a note at the end of each."""
     figure, ax = single_axes(0.9 + 0.22 * len(names))
     ax.barh(range(len(names)), values, height=0.62, color=HUES[0])
     for i, (value, text) in enumerate(zip(np.nan_to_num(values), notes, strict=False)):

@@ -1,4 +1,4 @@
-"""Published rankings of channels, for the architectures that have one."""
+"""Rankings of channels: the published ones, and files in the published format and in ours."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tff.types import Channels, Floats
 
 
 class _Known(NamedTuple):
-    """What tells networks apart whose feature maps bear the same names."""
+    """An architecture with a published ranking, and what identifies it besides its feature maps."""
 
     name: str
     title: str
@@ -31,14 +31,14 @@ _ARCHITECTURES = (
     _Known("resnet50", "ResNet-50", 23_510_081, 1e-5),
     _Known("efficientnet_b0", "EfficientNet-B0", 4_008_829, 1e-3),
 )
-#: Name -> as it is written.
+#: Name -> usual spelling.
 TITLES = {known.name: known.title for known in _ARCHITECTURES}
 
 
 def recognize_architecture(detector: Detector) -> str | None:
     """`resnet50` or `efficientnet_b0` (as the authors trained it), None for any other network.
 
-    Told by names and widths of the feature maps, the number of parameters, and BatchNorm's eps.
+    Recognized by names and widths of the feature maps, number of parameters, and BatchNorm's eps.
     """
     parameters = sum(parameter.numel() for parameter in detector.network.parameters())
     eps = {m.eps for m in detector.network.modules() if isinstance(m, nn.BatchNorm2d)}
@@ -52,7 +52,7 @@ def recognize_architecture(detector: Detector) -> str | None:
 def load_ranking(name: str) -> pd.DataFrame:
     """The authors' ranking of generated images: `layer`, `channel`, `omega` (float64).
 
-    One row a channel in the order of their file, best first; layers by their names here.
+    One row per channel in the order of their file, best first; layers have our names.
     """
     table = pd.read_parquet(FOLDER / f"omega_{name}.parquet")
     layers = table["layer"].astype(str)
@@ -64,14 +64,14 @@ def load_ranking(name: str) -> pd.DataFrame:
 def translate_layers(layers: pd.Series[str], widths: pd.Series[int]) -> pd.Series[str]:
     """Names of efficientnet_pytorch's convolutions -> timm's.
 
-    timm numbers blocks within stages, and a stage is a run of blocks of equal width: convolutions
-    of all blocks have to be there.
+    timm numbers blocks within stages, and a stage is a run of blocks of equal width, so the
+    convolutions of all blocks are needed.
 
     Args:
-        layers: one a row, in any order.
-        widths: number of channels of the layer in that row.
+        layers: name of the layer, per row, in any order.
+        widths: number of channels of that layer.
     """
-    # The same translation as that of a checkpoint.
+    # As checkpoints are translated.
     weights = {
         f"{layer}.weight": torch.zeros(int(width))
         for layer, width in dict(zip(layers, widths, strict=True)).items()
@@ -94,13 +94,13 @@ _EXPECTED = (
 
 
 def published_omega(name: str, channels: Channels) -> Floats:
-    """The authors' omega of generated images in the order of our channels: (n_channels,).
+    """The authors' omega on generated images, (n_channels,) in the order of our channels.
 
     Args:
-        name: an architecture, see `architecture`.
-        channels: of a detector of that architecture.
+        name: architecture, see `recognize_architecture`.
+        channels: numbering of the channels of a detector of that architecture.
     """
-    return _placed(load_ranking(name), channels, Path(f"published ranking of {name}"))
+    return _in_order(load_ranking(name), channels, Path(f"published ranking of {name}"))
 
 
 def to_published_format(omega: Floats, channels: Channels) -> pd.DataFrame:
@@ -122,21 +122,21 @@ def to_published_format(omega: Floats, channels: Channels) -> pd.DataFrame:
 
 
 def read_omega(path: Path | str, channels: Channels) -> Floats:
-    """Omega of every channel from a file, in the order of our channels: (n_channels,).
+    """Omega from a file, (n_channels,) in the order of our channels.
 
     Args:
-        path: a CSV file in either format, its rows in any order.
-        channels: that the file has to rank, all of them.
+        path: CSV file in either format, rows in any order.
+        channels: numbering; the file must rank all of them.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no such table, or ranks other channels; the message names the line.
+        FileNotFoundError: no such file.
+        ValueError: another format, or other channels; the message names the line.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"ranking {path}: there is no such file; {_EXPECTED}")
+        raise FileNotFoundError(f"ranking {path}: no such file; {_EXPECTED}")
     try:
-        # Plain text, whatever the name ends with: pandas would unfold `.zip` and `.gz`.
+        # By default pandas decompresses files whose names end with `.zip` or `.gz`.
         table = pd.read_csv(path, dtype=str, keep_default_na=False, compression=None)
     except (ValueError, OSError) as error:
         raise ValueError(f"ranking {path}: not a CSV file ({error}); {_EXPECTED}") from error
@@ -157,7 +157,7 @@ def read_omega(path: Path | str, channels: Channels) -> Floats:
         count = table["layer"].map(table["layer"].value_counts())
         widths = table["width"].astype(np.int64) if "width" in table else count
         table["layer"] = translate_layers(table["layer"], widths)
-    return _placed(table, channels, path)
+    return _in_order(table, channels, path)
 
 
 def _from_keys(table: pd.DataFrame, path: Path) -> pd.DataFrame:
@@ -167,22 +167,23 @@ def _from_keys(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     return parts.assign(omega=table["mean_relevance"])
 
 
-def _placed(table: pd.DataFrame, channels: Channels, path: Path) -> Floats:
-    """Omega in the order of the channels; all of them have to be there, once."""
+def _in_order(table: pd.DataFrame, channels: Channels, path: Path) -> Floats:
+    """Omega in the order of the channels; the table must have each of them once."""
     widths = table["layer"].map(channels.widths).astype(np.float64)  # NaN: unknown
-    known = ", ".join([*channels.layers[:3], "...", channels.layers[-1]])
+    names = ", ".join([*channels.layers[:3], "...", channels.layers[-1]])
     unknown = widths.isna()
-    _refuse(unknown, path, table["layer"], f"unknown layer {{}}; the network has {known}")
+    _refuse(unknown, path, table["layer"], f"unknown layer {{}}; the network has {names}")
     if "width" in table:
-        said = table["layer"] + " of width " + table["width"]
-        _refuse(table["width"] != widths.astype(int).astype(str), path, said, "{}: has another one")
+        shown = table["layer"] + " of width " + table["width"]
+        differs = table["width"] != widths.astype(int).astype(str)
+        _refuse(differs, path, shown, "{}: the layer has another width")
     named = table["layer"] + " #" + table["channel"].astype(str)
     _refuse(table["channel"] >= widths, path, named, "{}: the layer has fewer channels")
-    _refuse(table.duplicated(["layer", "channel"]), path, named, "{} stands there twice")
+    _refuse(table.duplicated(["layer", "channel"]), path, named, "{} is listed twice")
     if len(table) != len(channels):
         raise ValueError(
             f"ranking {path}: has {len(table):,} of the network's {len(channels):,} channels; "
-            "two rankings can be compared only if both rank all of them"
+            "rankings can be compared only if both rank all channels"
         )
     omega = np.empty(len(channels))
     starts = table["layer"].map(channels.starts).to_numpy(np.int64)
@@ -191,8 +192,8 @@ def _placed(table: pd.DataFrame, channels: Channels, path: Path) -> Floats:
 
 
 def _refuse(wrong: pd.Series[bool], path: Path, values: pd.Series[str], message: str) -> None:
-    """Raises for the first row that is wrong; line 1 is the header."""
+    """Raise for the first row that is wrong; line 1 is the header."""
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
-        told = message.format(repr(str(values.iloc[row])))
-        raise ValueError(f"ranking {path}, line {row + 2}: {told}")
+        problem = message.format(repr(str(values.iloc[row])))
+        raise ValueError(f"ranking {path}, line {row + 2}: {problem}")

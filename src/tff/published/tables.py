@@ -1,4 +1,4 @@
-"""Published numbers with their sources, and ours beside them."""
+"""Published numbers with their sources, and the comparison of ours with them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,9 @@ import pandas as pd
 from omegaconf import OmegaConf
 
 FOLDER = Path(__file__).parent
-#: Which detector: trained with blur and JPEG (p = 0.5 or 0.1), or with random grayscale besides.
+#: Training of a detector: with blur and JPEG (p = 0.5 or 0.1), or with random grayscale as well.
 RECIPES = ("blur_jpeg", "blur_jpeg_p01", "color_robust")
-#: What was done to it; `gray`: tested on images without color.
-WHAT = ("baseline", "top_k", "random_k", "low_k", "gray")
-#: Half of the last digit that is printed: no table tells more than this.
+#: Precision of the printed numbers: half of their last digit.
 ROUNDING = 0.0005
 
 
@@ -30,13 +28,14 @@ class Cell:
         source: paper and table.
         architecture: `resnet50` or `efficientnet_b0`.
         recipe: one of `RECIPES`.
-        what: one of `WHAT`.
+        what: intervention: `baseline`, `top_k`, `random_k`, `low_k`, or `gray` (tested on images
+            without color).
         generator: in the source's spelling, lower case.
         metric: `ap`, `real_accuracy`, `fake_accuracy`, or `accuracy` over all images.
-        value: a fraction in [0, 1], known up to `ROUNDING`.
+        value: a fraction in [0, 1], exact to `ROUNDING`.
         crop: of the test images, `none` or `center224`.
-        threshold: `half` or `oracle` where the metric needs one, else empty.
-        k: channels dropped.
+        threshold: `half` or `oracle` if the metric needs one, else empty.
+        k: number of dropped channels.
         suspect: why the number is likely wrong in the source, else empty.
     """
 
@@ -55,14 +54,14 @@ class Cell:
 
 @cache
 def load_sources() -> dict[str, dict[str, str]]:
-    """Name of a file in this folder -> `source`, `page` and how it was measured."""
+    """Name of a file in this folder -> `source`, `page` and how its numbers were measured."""
     content: Any = OmegaConf.to_container(OmegaConf.load(FOLDER / "sources.yaml"))
     return {str(name): dict(about) for name, about in content.items()}
 
 
 @cache
 def load_cells() -> tuple[Cell, ...]:
-    """All published numbers, in the order of the tables."""
+    """All published numbers, in the order of their tables."""
     return (*_sensitivity(), *_color_robust(), *_cnndetection())
 
 
@@ -124,13 +123,13 @@ def _rows(name: str) -> list[dict[str, str]]:
 
 
 def _fraction(percent: str) -> float:
-    """Percent as printed -> the fraction with the same digits."""
+    """Percent as printed -> fraction with the same digits."""
     return round(float(percent) / 100, 5)
 
 
-#: The released set's folder for what its authors' table calls SITD.
+#: Folder of the released set -> name in its authors' table.
 _ALIASES = {"seeingdark": "sitd"}
-#: Of the table that `compared` gives rows of.
+#: Of a row made by `compare`.
 COLUMNS = (
     "source", "what", "generator", "metric", "ours", "ours_low", "ours_high", "published",
     "difference", "inside_interval", "suspect", "protocol_matches", "protocol_differs",
@@ -143,9 +142,9 @@ class Measurement:
 
     Attributes:
         value: a fraction in [0, 1].
-        low: end of its interval, NaN where there is none; likewise `high`.
-        threshold: empty where the metric needs none.
-        k: channels dropped.
+        low: lower end of its interval, NaN if there is none; likewise `high`.
+        threshold: rule, empty if the metric needs none.
+        k: number of dropped channels.
     """
 
     value: float
@@ -156,7 +155,7 @@ class Measurement:
 
 
 def normalize_name(generator: str) -> str:
-    """`StyleGAN-2` -> `stylegan2`: how generators are matched."""
+    """`StyleGAN-2` -> `stylegan2`, so that generators match by name."""
     name = re.sub(r"[-_\s]", "", generator.lower())
     return _ALIASES.get(name, name)
 
@@ -164,16 +163,16 @@ def normalize_name(generator: str) -> str:
 def compare(
     cell: Cell, generator: str, several: Sequence[Measurement], protocol: Mapping[str, object]
 ) -> dict[str, object]:
-    """One row of the table, `COLUMNS`.
+    """One row of the comparison, with `COLUMNS`.
 
     Args:
         cell: the published number.
         generator: in our spelling.
-        several: ours for this cell; the one that was measured most like it is taken.
-        protocol: of our tables: `crop`, `resize`, `relevance`, perhaps `match_format`.
+        several: ours for this cell; the one with the protocol most like the cell's is taken.
+        protocol: of our tables: `crop`, `resize`, `relevance` and, optionally, `match_format`.
     """
     ours = min(several, key=lambda o: (o.threshold != cell.threshold, o.k != cell.k))
-    differs = differences(cell, ours, protocol)
+    differs = protocol_differences(cell, ours, protocol)
     inside = ours.low - ROUNDING <= cell.value <= ours.high + ROUNDING
     known = math.isfinite(ours.low) and math.isfinite(ours.high)
     return {
@@ -193,8 +192,10 @@ def compare(
     }
 
 
-def differences(cell: Cell, ours: Measurement, protocol: Mapping[str, object]) -> list[str]:
-    """In what the two were measured differently: theirs, then ours."""
+def protocol_differences(
+    cell: Cell, ours: Measurement, protocol: Mapping[str, object]
+) -> list[str]:
+    """How the protocols of a published number and of ours differ, such as `k 114, here 50`."""
     pairs = [
         ("crop", cell.crop, str(protocol["crop"]).replace("centre", "center")),
         ("resize", "none", str(protocol["resize"])),
@@ -202,7 +203,7 @@ def differences(cell: Cell, ours: Measurement, protocol: Mapping[str, object]) -
         ("threshold", cell.threshold, ours.threshold),
         ("k", str(cell.k), str(ours.k)),
     ]
-    if cell.k:  # random channels, too: none of the top ones is among them
+    if cell.k:  # also for random channels, which exclude the top ones
         rule = re.search(r"\brule=(\S+)", str(protocol["relevance"]))
         pairs.append(("relevance rule", "zplus", rule[1] if rule else "another"))
     return [f"{what} {theirs}, here {mine}" for what, theirs, mine in pairs if theirs != mine]
