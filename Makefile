@@ -4,7 +4,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 # Hydra and Weights & Biases must not ask or wait when a terminal is absent.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-FAST = $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+FAST = $(BIN)/python -m pytest -m "not slow" -n 3 --dist worksteal
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

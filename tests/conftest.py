@@ -9,7 +9,7 @@ import pytest
 import torch
 from filelock import FileLock
 from hypothesis import settings
-from tests.helpers import machine_faults, tiny
+from tests.helpers import machine_faults, scripts, tiny
 
 # Grouped convolutions in float64 synchronise their threads once per group: on a busy machine two
 # threads take minutes where one takes seconds.
@@ -78,12 +78,10 @@ def trained_run(tmp_path_factory) -> Path:
     with FileLock(f"{folder}.lock"):
         if not (folder / "run" / "finished.json").exists():
             images = tiny.tree(folder / "images", images=12)
-            process = machine_faults.start(
+            scripts.run(
                 "train.py", *machine_faults.TRAIN, f"data.root={images}", "data.workers=0",
                 "trainer.max_epochs=1", f"hydra.run.dir={folder / 'run'}",
             )  # fmt: skip
-            code, text = machine_faults.ended(process)
-            assert code == 0, text[-4000:]
     return folder
 
 

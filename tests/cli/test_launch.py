@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from tests.helpers import tiny
+from tests.helpers import process_cases, tiny
 
 SCRIPT = Path(__file__).parents[1] / "helpers" / "process_cases.py"
 
@@ -38,8 +38,7 @@ def images(tmp_path_factory):
 @pytest.fixture(scope="module")
 def alone(images, tmp_path_factory):
     out = tmp_path_factory.mktemp("alone") / "report"
-    code, _, err = started("fine", images, out, 1, "auto")
-    assert code == 0, err
+    process_cases.work("cpu", "fine", images, out)
     return out
 
 
@@ -52,10 +51,8 @@ def same(one, other):
         pd.testing.assert_frame_equal(*tables, check_exact=True, obj=name)
 
 
-@pytest.mark.parametrize(
-    ("case", "devices"),
-    [*(pytest.param("fine", n, marks=pytest.mark.slow) for n in (2, 3)), ("few", 3)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("case", "devices"), [("fine", 2), ("fine", 3), ("few", 3)])
 def test_equal_to_the_last_bit(case, devices, images, alone, tmp_path):
     code, out, err = started(case, images, tmp_path / "report", devices)
     assert code == 0, err
@@ -88,7 +85,7 @@ def test_ours_under_torchrun_takes_its_processes(images, alone, tmp_path):
 
 
 def test_an_error_of_one_process_ends_all_and_is_told_once(images, tmp_path):
-    code, out, err = started("one", images, tmp_path / "report", 3)
+    code, out, err = started("one", images, tmp_path / "report", 2)
     assert code == 1
     assert err.count("picture of process 1 is odd") == 1
     assert "Traceback" not in err

@@ -7,22 +7,19 @@ import signal
 from pathlib import Path
 
 import pytest
-from tests.helpers import machine_faults, tiny
+from tests.helpers import machine_faults
 
 from tff.detectors.safe_load import read
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    return tiny.tree(tmp_path_factory.mktemp("images"), ("seen",), images=20, size=32)
+def images(trained_run):
+    return trained_run / "images"
 
 
 @pytest.fixture(scope="module")
-def trained(images, tmp_path_factory):
-    out = tmp_path_factory.mktemp("trained") / "run"
-    code, text = machine_faults.ended(train(images, out, "trainer.max_epochs=1", "data.workers=0"))
-    assert code == 0, text[-4000:]
-    return out
+def trained(trained_run):
+    return trained_run / "run"
 
 
 def train(images, out, *options, **how):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from tests.helpers import machine_faults, tiny
+from tests.helpers import machine_faults
 
 #: Whole scripts, some of them several times.
 pytestmark = pytest.mark.slow
@@ -15,16 +15,8 @@ CHOSEN = "analysis=[detection,ranking,ablation,median_test]"
 
 
 @pytest.fixture(scope="module")
-def ckpt(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run")
-    tiny.tree(folder / "images", ("seen", "unseen"), images=12, size=32)
-    process = machine_faults.start(
-        "train.py", *machine_faults.TRAIN, f"data.root={folder / 'images'}", "data.workers=0",
-        "trainer.max_epochs=1", f"hydra.run.dir={folder / 'out'}",
-    )  # fmt: skip
-    code, text = machine_faults.ended(process)
-    assert code == 0, text[-4000:]
-    return folder / "out" / "checkpoints" / "best.ckpt"
+def ckpt(trained_run):
+    return trained_run / "run" / "checkpoints" / "best.ckpt"
 
 
 def start(ckpt, cwd, *options):

@@ -13,21 +13,25 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
-from tests.helpers import tiny
+from tests.helpers import scripts, tiny
 
 ROOT = Path(__file__).parents[2]
 LAUNCHERS = sorted(path.stem for path in (ROOT / "conf/hydra/launcher").glob("*.yaml"))
 
 
-def sweep(folder, *arguments, path=None):
-    """train.py -m in a session of its own; what it left running is an error."""
-    command = [
-        sys.executable, "train.py", "-m", "detector=resnet18", "detector.pretrained=false",
+def options(folder):
+    return [
+        "-m", "detector=timm", "detector.name=test_resnet", "detector.pretrained=false",
         "aug=none", "data=folder", f"data.cache={folder / 'cache'}", "data.size=32",
         "data.batch_size=4", "data.workers=0", "trainer.max_epochs=1", "trainer.accelerator=cpu",
         "callbacks.progress=null", "callbacks.analyze=null", "logger=none",
-        f"hydra.sweep.dir={folder / 'sweep'}", *arguments,
+        f"hydra.sweep.dir={folder / 'sweep'}",
     ]  # fmt: skip
+
+
+def sweep(folder, *arguments, path=None):
+    """Run `train.py -m` in its own session; processes that it leaves running are an error."""
+    command = [sys.executable, "train.py", *options(folder), *arguments]
     environ = {**os.environ, "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
     if path:
         environ["PATH"] = f"{path}:{environ['PATH']}"
@@ -98,11 +102,12 @@ def test_tasks_follow_gpus_and_nodes_follow_the_trainer():
 def test_a_failed_job_is_told_and_does_not_stop_the_others(tmp_path, images):
     (tmp_path / "more").symlink_to(images)
     roots = [images, tmp_path / "missing", tmp_path / "more"]
-    code, said = sweep(tmp_path, f"data.root={','.join(map(str, roots))}")
-    assert code == 1
-    assert f"{tmp_path / 'missing'}: no such folder" in said.rsplit("Error executing job", 1)[1]
+    data = f"data.root={','.join(map(str, roots))}"
+    run = scripts.run("train.py", *options(tmp_path), data, check=False)
+    assert run.returncode == 1
+    assert f"{tmp_path / 'missing'}: no such folder" in run.stderr
     found = jobs(tmp_path)
-    assert (len(found["finished"]), len(found["failed"])) == (2, 1), said
+    assert (len(found["finished"]), len(found["failed"])) == (2, 1), run.stdout + run.stderr
     assert all((job / "checkpoints" / "best.ckpt").is_file() for job in found["finished"])
     (failed,) = found["failed"]
     assert "no such folder" in json.loads((failed / "failed.json").read_text())["error"]
