@@ -18,8 +18,9 @@ def trained(tmp_path_factory):
     tiny.tree(folder / "images", images=12, size=40)
     run = scripts.run(
         "train.py", "detector=timm", "detector.name=test_resnet", "detector.pretrained=false",
-        "aug=color_robust", "data=folder", f"data.root={folder / 'images'}", "data.size=32", "data.batch_size=8",
-        "data.workers=0", "trainer.max_epochs=2", "trainer.accelerator=cpu", "logger=wandb",
+        "aug=color_robust", "data=folder", f"data.root={folder / 'images'}", "data.size=32",
+        "data.batch_size=8", "data.workers=0", "trainer.max_epochs=2", "trainer.accelerator=cpu",
+        "logger=wandb",
         "module.optimizer.lr=0.001", "callbacks.analyze.images=4",
         "callbacks.analyze.subject.confidence=0.5", "callbacks.analyze.subject.draws=50",
         f"hydra.run.dir={folder / 'a=1 (x), [y]'}",
