@@ -85,7 +85,7 @@ def trained_run(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def hostile() -> str:
     """A name that tries to inject HTML, a template and rich markup."""
     return "<script>alert('x')</script>\"'&{{ 7 * 7 }}[/bold]"

@@ -11,13 +11,13 @@ from tff.plots.grouped import box_plot
 from tff.types import Result
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def context(hostile: str) -> dict[str, object]:
     protocol = {"crop": 224, "cue": hostile}
     return {"protocol": protocol, "seeds": [0, 1], "bad": float("nan")}
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def results(hostile: str) -> dict[str, Result]:
     omega = np.random.default_rng(0).random(40) ** 9
     ranking = pd.DataFrame({"layer": "conv1", "channel": np.arange(40), "omega": omega})

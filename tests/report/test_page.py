@@ -1,4 +1,4 @@
-"""The page is safe and complete, replaces an older one as a whole, and nothing else."""
+"""The page is safe and complete, replaces an older report as a whole, and nothing else."""
 
 from __future__ import annotations
 
@@ -11,9 +11,22 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from tff.report.page import write
+from tff.plots.grouped import box_plot
+from tff.plots.style import DARK
+from tff.report.page import (
+    collect_versions,
+    darken,
+    data_uri,
+    format_value,
+    render_png,
+    render_svg,
+    split_constants,
+    write,
+    write_section,
+)
 from tff.types import Result
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -40,10 +53,12 @@ class Page(HTMLParser):
         self.words += data
 
 
-def test_foreign_text_stays_text_and_no_address_leaves_the_folder(
-    tmp_path: Path, results: Results, context: Context, hostile: str
-) -> None:
-    path = write(results, tmp_path / "report", context)
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory, results: Results, context: Context) -> Path:
+    return write(results, tmp_path_factory.mktemp("page") / "report", context)
+
+
+def test_foreign_text_stays_text_and_no_address_leaves_the_folder(path: Path, hostile: str) -> None:
     text = path.read_text(encoding="utf-8")
     page = Page(text)
     assert "script" not in page.tags
@@ -56,8 +71,8 @@ def test_foreign_text_stays_text_and_no_address_leaves_the_folder(
     assert not re.search(r"https?://|url\(|@import", text)
 
 
-def test_order_of_the_page(tmp_path: Path, results: Results, context: Context) -> None:
-    text = write(results, tmp_path / "report", context).read_text(encoding="utf-8")
+def test_order_of_the_page(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
     parts = ["<style>\n:root {", "<h1>", 'id="found"', "The first channel leads"]
     parts += ["Before you trust", 'id="idea"', 'id="ranking"', "<p>Second.</p>", "The top."]
     parts += ["first 25 of 40 rows", 'id="words"', 'id="protocol"', "ECCV 2022"]
@@ -124,22 +139,101 @@ def test_never_replaces_what_is_not_a_report(tmp_path: Path) -> None:
 
 
 def test_equal_results_give_the_same_page(
-    tmp_path: Path, results: Results, context: Context
+    path: Path, tmp_path: Path, results: Results, context: Context
 ) -> None:
-    pages = [write(deepcopy(results), tmp_path / name, context).read_bytes() for name in "ab"]
-    assert pages[0] == pages[1]
+    again = write(deepcopy(results), tmp_path / "b", context)
+    assert again.read_bytes() == path.read_bytes()
 
 
 @pytest.mark.skipif(not CHROMIUM.exists(), reason="no chromium on this machine")
-def test_a_browser_shows_the_page_without_complaint(
-    tmp_path: Path, results: Results, context: Context
-) -> None:
-    page = write(results, tmp_path / "report", context)
+def test_a_browser_shows_the_page_without_complaint(path: Path, tmp_path: Path) -> None:
     shot = tmp_path / "page.png"
     options = "headless no-sandbox disable-gpu disable-background-networking disable-sync"
     options += " disable-component-update no-first-run enable-logging=stderr"
-    paths = [f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={shot}", page.as_uri()]
+    paths = [f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={shot}", path.as_uri()]
     command = [str(CHROMIUM), *(f"--{option}" for option in options.split()), *paths]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert shot.stat().st_size > 10_000
     assert "CONSOLE" not in done.stderr
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("tables", "figures"):
+        (tmp_path / "r" / name).mkdir(parents=True)
+    return tmp_path / "r"
+
+
+def test_files_are_complete_and_stay_inside(folder: Path, results: dict[str, Result]) -> None:
+    table = pd.DataFrame({"x": [1]})
+    more = {
+        "a": Result("A", tables={"t": table, "../../evil": table}),
+        "b": Result("B", tables={"t": table + 1}),
+    }
+    for name, result in {**results, **more}.items():
+        write_section(name, result, folder)
+    names = {path.name for path in (folder / "tables").iterdir()}
+    assert {"ranking.csv", "ablation.csv", "t.csv", "b-t.csv"} < names
+    assert len(names) == 5
+    assert list(folder.parent.iterdir()) == [folder]
+    figures = {path.suffix for path in (folder / "figures").iterdir() if path.stem == "top"}
+    assert figures == {".svg", ".png"}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.123456, "0.123"),
+        (1.0, "1.000"),
+        (114.0, "114"),
+        (1e-12, "1.0e-12"),
+        (np.inf, "inf"),
+        (np.float32(0.5), "0.500"),
+        (7, "7"),
+        (True, "yes"),
+        (np.bool_(False), "no"),
+        ("text", "text"),
+        *((missing, "\N{EN DASH}") for missing in (np.nan, None, pd.NA, pd.NaT)),
+    ],
+)
+def test_values_are_rounded_for_readers(value: object, text: str) -> None:
+    assert format_value(value) == text
+
+
+def test_columns_that_say_the_same_in_every_row_are_told_once() -> None:
+    table = pd.DataFrame({"ap": [0.5, 0.6, 0.7], "k": 114, "cue": "color", "seen": True})
+    same, rest = split_constants(table)
+    assert same == {"k": "114", "cue": "color", "seen": "yes"}
+    assert list(rest) == ["ap"]
+
+
+def test_a_table_of_constants_only_stays_whole() -> None:
+    same, rest = split_constants(pd.DataFrame({"k": [114] * 3}))
+    assert (same, rest.shape) == ({}, (3, 1))
+
+
+FIGURE = box_plot({"a": {"color": np.arange(3)}}, "p")
+
+
+def test_svg_names_fonts_that_readers_have() -> None:
+    assert b"Segoe UI" in render_svg(FIGURE)
+
+
+def test_dark_figure_has_no_color_of_the_light_one() -> None:
+    light = render_svg(FIGURE).decode()
+    dark = darken(light.encode()).decode()
+    assert any(color in light for color in DARK)
+    assert not any(color in dark for color in DARK)
+
+
+def test_address_holds_the_picture() -> None:
+    png = render_png(FIGURE)
+    address = data_uri(png, "png")
+    assert address.startswith("data:image/png;base64,")
+    assert base64.b64decode(address.split(",")[1]) == png
+
+
+def test_versions_names_what_the_numbers_depend_on() -> None:
+    found = collect_versions()
+    assert {"python", "torch", "numpy", "scipy", "tff"} < set(found)
+    assert all(re.match(r"\d|not installed", text) for text in found.values())
