@@ -172,7 +172,7 @@ def test_told_what_it_is(name, tmp_path):
     # As trained by others: with auxiliary classifiers where there are some.
     auxiliary = {"aux1.fc2.weight": torch.zeros(1, 1024)} if name == "googlenet" else {}
     torch.save({"model": made.network.state_dict() | auxiliary}, tmp_path / "other.pth")
-    with pytest.raises(ValueError, match=r"of unknown architecture.*load\(path, \{"):
+    with pytest.raises(ValueError, match=r"unknown architecture.*load\(path, \{"):
         load(tmp_path / "other.pth")
     found = load(tmp_path / "other.pth", {"_target_": TARGET, "name": name})
     image = torch.rand(1, 3, 64, 64)
@@ -200,11 +200,11 @@ def test_what_was_told_goes_before_what_the_file_says(weights, detector, tmp_pat
             {"_target_": TARGET, "name": "resnet34"},
             r"does not fit .*'resnet34'.* missing \(layer1\.2",
         ),
-        ({"_target_": TARGET, "name": "resnet19"}, r"cannot be made: detector\.name=resnet19: "),
-        ({"_target_": TARGET}, "cannot be made: .*name"),
+        ({"_target_": TARGET, "name": "resnet19"}, r"cannot be built: detector\.name=resnet19: "),
+        ({"_target_": TARGET}, "cannot be built: .*name"),
         ({"_target_": "os.system", "command": "true"}, "not a part of tff.detectors"),
         ({"name": "resnet18"}, "names None, not a part"),
-        ({"_target_": "tff.detectors.safe_load.read"}, "cannot be made"),
+        ({"_target_": "tff.detectors.safe_load.read"}, "cannot be built"),
     ],
 )
 def test_told_wrongly(told, message, weights, tmp_path):

@@ -148,8 +148,8 @@ def test_normalised_as_the_weights_expect():
     ("make", "name", "told"),
     [
         (torchvision_model, "resnet19", ["resnet18", "Did you mean", "convnext_tiny"]),
-        (torchvision_model, "vit_b_16", ["no such convolutional network", "There are alexnet"]),
-        (torchvision_model, 3, ["There are alexnet"]),
+        (torchvision_model, "vit_b_16", ["no such convolutional network", "Available: alexnet"]),
+        (torchvision_model, 3, ["Available: alexnet"]),
         (timm_model, "resnet50e", ["Did you mean resnet50", r"timm\.list_models\(\)"]),
         (timm_model, "hf-hub:timm/resnet50.a1_in1k", ["no such network"]),
         (timm_model, {"_target_": "os.system"}, ["no such network"]),

@@ -129,7 +129,7 @@ def test_function_without_return_annotation_is_refused(tmp_path, monkeypatch):
 
     mine.__module__ = "tff.detectors.timm_models"
     monkeypatch.setattr("tff.detectors.timm_models.mine", mine, raising=False)
-    with pytest.raises(ValueError, match=r"no function declared with `-> Detector`; refused"):
+    with pytest.raises(ValueError, match=r"nor a function annotated with `-> Detector`; refused"):
         build("tff.detectors.timm_models.mine", Path("x.ckpt"), "tff.detectors", Detector)
     mine.__annotations__["return"] = "Detector"
     mine.__globals__["Detector"] = Detector

@@ -52,7 +52,7 @@ def test_compressed_bomb_is_refused_before_decompression(tmp_path):
         for member in plain.infolist():
             file.writestr(member.filename, plain.read(member))
     assert bomb.stat().st_size < 100_000
-    with pytest.raises(ValueError, match=r"bomb\.pth: refused, because its .* unfold into 20,"):
+    with pytest.raises(ValueError, match=r"bomb\.pth: refused, because its .* decompress to 20,"):
         load(bomb)
     assert read(tmp_path / "plain.pth")["a"].shape == (5_000_000,)
 

@@ -1,4 +1,4 @@
-"""Detectors from checkpoints: ours say how to rebuild them, others are told by their tensors."""
+"""Detectors from checkpoints: ours store how to rebuild them, others are recognised by tensors."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tff.detectors.safe_load import read
 from tff.detectors.weights import HINT, compare, extract_state_dict, load_matching, recognise
 from tff.safe_text import make_printable
 
-#: The entry of a checkpoint in which `tff` says how to rebuild its detector and where its data are.
+#: Checkpoint entry in which `tff` stores how to rebuild its detector and where its data are.
 ORIGIN = "tff"
 
-#: Modules that version 0.1 had under another name, and that its checkpoints still name.
+#: Old -> current names of modules that checkpoints of version 0.1 refer to.
 MOVED = {
     "tff.detectors.torchvision_model": "tff.detectors.torchvision_models",
     "tff.detectors.timm_model": "tff.detectors.timm_models",
@@ -31,38 +31,41 @@ T = TypeVar("T")
 
 
 def read_origin(path: Path | str) -> dict[str, Any]:
-    """What a `tff` checkpoint says of its run: `detector` and `data` settings, `seed`; else {}."""
+    """Origin of a `tff` checkpoint: its `detector` and `data` settings and `seed`; {} of others."""
     return origin_of(read(path), path)
 
 
 def origin_of(content: Mapping[str, Any], path: Path | str) -> dict[str, Any]:
-    """The same from the content of a checkpoint, with the names that modules have today.
+    """Origin stored in the content of a checkpoint, with current module names.
 
     Args:
         content: of the file.
         path: of the file, for messages.
 
     Raises:
-        ValueError: the entry is no mapping.
+        ValueError: the entry is not a mapping.
     """
     found = content.get(ORIGIN) or {}
     if not isinstance(found, Mapping):
-        raise ValueError(f"checkpoint {path}: its {ORIGIN!r} entry is a {type(found).__name__}")
+        raise ValueError(
+            f"checkpoint {path}: expected a mapping as its {ORIGIN!r} entry, found "
+            f"{type(found).__name__}"
+        )
     renamed: dict[str, Any] = _renamed(dict(found))
     return renamed
 
 
 def _renamed(value: Any) -> Any:
-    """The settings, each `_target_` in them by the name that it has today."""
+    """Settings with each `_target_` under its current name."""
     if isinstance(value, Mapping):
         return {
-            key: _today(item) if key == "_target_" else _renamed(item)
+            key: _current_name(item) if key == "_target_" else _renamed(item)
             for key, item in value.items()
         }
     return [_renamed(item) for item in value] if isinstance(value, list) else value
 
 
-def _today(target: object) -> object:
+def _current_name(target: object) -> object:
     module, _, name = str(target).rpartition(".")
     return f"{MOVED[module]}.{name}" if module in MOVED else target
 
@@ -70,37 +73,37 @@ def _today(target: object) -> object:
 def load(path: Path | str, detector: Mapping[str, Any] | None = None) -> Detector:
     """Rebuild a detector from a checkpoint alone, in eval mode.
 
-    Reads our own checkpoints; CNNDetection's (`{"model": state_dict, ...}`); bare state dicts, also
-    as safetensors, of torchvision's ResNets and of EfficientNet-B0 by the names of timm or of
-    efficientnet_pytorch, as the authors of the paper publish it.
+    Reads our own checkpoints, CNNDetection's (`{"model": state_dict, ...}`), and bare state dicts
+    (also as safetensors) of torchvision's ResNets and of EfficientNet-B0, the latter with the names
+    of timm or of efficientnet_pytorch, as the authors of the paper publish it.
 
     Args:
         path: of the file.
-        detector: `_target_` and arguments of the detector, where the file does not tell them
-            (any other architecture) or not rightly.
+        detector: `_target_` and arguments of the detector, for any other architecture or to
+            override those in the file.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is unreadable, or its weights fit no detector that we know.
+        FileNotFoundError: no such file.
+        ValueError: the file is unreadable, or its weights fit no known detector.
     """
     path = Path(path).expanduser()
     content = read(path)
     weights = extract_state_dict(content, path)
-    told = detector or origin_of(content, path).get("detector")
-    settings = told or recognise(weights, path)
+    known = detector or origin_of(content, path).get("detector")
+    settings = known or recognise(weights, path)
     rebuilt = build(settings, path, "tff.detectors", Detector, pretrained=False)
-    found = compare(rebuilt.network, weights)
-    if found.head and found.ignoring_head():
-        outputs = len(weights[found.head[0]])
+    mismatch = compare(rebuilt.network, weights)
+    if mismatch.head and not mismatch.ignoring_head():
+        outputs = len(weights[mismatch.head[0]])
         what = "an ImageNet classifier" if outputs == 1000 else "a classifier"
         raise ValueError(
             f"checkpoint {path}: is {what} with {outputs:,} outputs, not a detector with one "
             f"logit. To train a detector that starts from it: detector.pretrained={path}"
         )
-    if not found:
+    if mismatch:
         raise ValueError(
-            f"checkpoint {path}: does not fit {dict(settings)}: {found}"
-            + ("" if told else f". {HINT}")
+            f"checkpoint {path}: does not fit {dict(settings)}: {mismatch}"
+            + ("" if known else f". {HINT}")
         )
     load_matching(rebuilt.network, weights)
     rebuilt.eval()
@@ -108,18 +111,17 @@ def load(path: Path | str, detector: Mapping[str, Any] | None = None) -> Detecto
 
 
 def build(settings: Any, path: Path | str, package: str, kind: type[T], **overrides: Any) -> T:
-    """Make the object that a checkpoint describes, and call nothing else.
+    """Build the object that a checkpoint describes, without calling anything else.
 
     Args:
         settings: `_target_`, the full name of a class or function, and its arguments.
         path: of the checkpoint, for messages.
         package: where the class or function must be defined.
-        kind: what it must make: a class derived from it, or a function that says (`->`) that it
-            returns it.
-        overrides: arguments that the checkpoint has no say in.
+        kind: required result: the target is a subclass, or a function annotated to return it.
+        overrides: arguments that replace those of the checkpoint.
 
     Raises:
-        ValueError: the settings name anything else (a stranger's file must run no code), or their
+        ValueError: the settings name anything else (an untrusted file must not run code), or the
             arguments do not fit.
     """
     if not isinstance(settings, Mapping):
@@ -128,24 +130,24 @@ def build(settings: Any, path: Path | str, package: str, kind: type[T], **overri
     module, _, name = str(target).rpartition(".")
     make = None
     if f"{module}.".startswith(f"{package}."):
-        with suppress(ImportError, RecursionError):  # of a name with thousands of dots
+        with suppress(ImportError, RecursionError):  # recursion: a name with thousands of dots
             make = getattr(import_module(module), name, None)
-    # What a module merely imported, such as `torch`, is not defined there.
+    # A name that the module merely imports, such as `torch`, is not defined there.
     if not callable(make) or getattr(make, "__module__", None) != module:
         named = repr(target)[:200]
         raise ValueError(f"checkpoint {path}: names {named}, not a part of {package}; refused")
-    # Before it is called: a function that does something else may do harm.
+    # Checked before the call: another function may do harm.
     if not _makes(make, kind):
         raise ValueError(
-            f"checkpoint {path}: {target} cannot be made: it is no class derived from "
-            f"{kind.__name__} and no function declared with `-> {kind.__name__}`; refused"
+            f"checkpoint {path}: {target} cannot be built: neither a subclass of "
+            f"{kind.__name__} nor a function annotated with `-> {kind.__name__}`; refused"
         )
     arguments = {k: v for k, v in settings.items() if k != "_target_"} | overrides
     try:
         made: T = make(**arguments)
-    except Exception as error:  # arguments made for it let it stumble over anything
-        told = make_printable(str(error), lines=True)
-        raise ValueError(f"checkpoint {path}: {target} cannot be made: {told}") from error
+    except Exception as error:  # crafted arguments may raise anything
+        reason = make_printable(str(error), lines=True)
+        raise ValueError(f"checkpoint {path}: {target} cannot be built: {reason}") from error
     return made
 
 

@@ -16,15 +16,15 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Detector(nn.Module):
-    """Image in [0, 1] -> logit; a positive one says "generated".
+    """Image in [0, 1] -> logit; a positive logit means "generated".
 
-    Normalisation happens inside, so that removing a cue acts on pixels.
+    Normalisation happens inside, so that ablations act on pixels.
 
     Args:
         network: normalised images (B, 3, H, W) -> (B, 1).
-        tff_fraction: share of the channels that the paper calls transferable forensic features.
-        mean: of each color, taken from the pixels.
-        std: of each color, by which they are divided then.
+        tff_fraction: fraction of the channels that count as transferable forensic features.
+        mean: per color, subtracted from pixels in [0, 1].
+        std: per color, divides the difference.
     """
 
     mean: Tensor
@@ -44,7 +44,7 @@ class Detector(nn.Module):
             self.register_buffer(name, torch.tensor(value).view(3, 1, 1), persistent=False)
 
     def normalise(self, image: Tensor) -> Tensor:
-        """Pixels in [0, 1] -> what the network takes."""
+        """Pixels in [0, 1] -> input of the network."""
         return (image - self.mean) / self.std
 
     def forward(self, image: Tensor) -> Tensor:

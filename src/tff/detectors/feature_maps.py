@@ -1,4 +1,4 @@
-"""Which layers of a network count as feature maps, and which of them repeat another one."""
+"""Which layers of a network count as feature maps, and where the parts of its logit flow."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from torch.nn import functional as F
 from tff.detectors.trace import BATCH_NORM, UNCHANGED, Trace, trace
 from tff.types import Channels
 
-#: Functions with bounded values: a factor that one of them made is a gate.
+#: Bounded functions: a factor of a product that is the output of one of them is a gate.
 SIGNED = {nn.Tanh, nn.Hardtanh, torch.tanh, F.tanh, F.hardtanh}
 BOUNDED = SIGNED | {
     nn.Sigmoid, nn.Hardsigmoid, nn.Softmax, nn.ReLU6, torch.sigmoid, F.sigmoid, F.hardsigmoid,
     torch.softmax, F.softmax, F.relu6,
 }  # fmt: skip
-#: Operations on the shape of a tensor, not on its values.
+#: Operations that read the shape of a tensor, not its values.
 SHAPE = {"size", "dim", "numel", getattr, len}
-# Of these the second tensor tells a shape or a type only.
+# Operations whose second tensor gives a shape or a type only.
 _LIKE = {"type_as", "expand_as", "view_as", "reshape_as"}
-#: Operations that return several tensors, of which others take one each.
+#: Operations that return several tensors, which other nodes pick apart.
 SPLITS = {torch.chunk, torch.split, torch.tensor_split, torch.unbind}
-# What a gate may pass between the bounded function and the product.
-_KEEPING = {
+# Operations allowed between the bounded function of a gate and the product.
+_GATE_PATH = {
     "view", "reshape", "expand", "expand_as", "contiguous", "type_as", "to",
     torch.reshape, torch.unsqueeze, torch.squeeze, torch.flatten, torch.permute, torch.transpose,
     operator.getitem, torch.mul, torch.div, nn.Identity, nn.Dropout,
@@ -35,12 +35,12 @@ Inputs = dict[fx.Node, list[fx.Node]]
 
 
 class Flow(NamedTuple):
-    """Where the parts of the logit come from.
+    """Path of the logit through the operations.
 
     Attributes:
-        carriers: of each operation that a part of the logit flows through, the inputs that bring
+        carriers: for each operation that a part of the logit flows through, the inputs that carry
             it.
-        gates: of each product with a gate, whether the gate is known never to be negative.
+        gates: for each product with a gate, whether the gate is known to be nonnegative.
     """
 
     carriers: Inputs
@@ -50,76 +50,77 @@ class Flow(NamedTuple):
 def flow(traced: Trace) -> Flow:
     """Follow the logit back to the image.
 
-    A gate (the factor of a product that a sigmoid or the like has made, as in squeeze-excite)
-    steers what flows but brings nothing; neither does what depends on the size of the image alone.
+    A gate (a factor of a product that is the output of a sigmoid or another bounded function, as in
+    squeeze-excite) scales what flows but carries nothing. Neither does anything that depends only
+    on the size of the image.
 
     Raises:
-        NotImplementedError: a product of two tensors of which it is unclear what the gate is.
+        NotImplementedError: a product of two tensors without exactly one gate.
     """
-    brought: Inputs = {traced.source: []}
+    reachable: Inputs = {traced.source: []}
     for node in traced.nodes:
-        inputs = [n for n in sources(traced, node) if n in brought]
+        inputs = [n for n in sources(traced, node) if n in reachable]
         if traced.operation(node) in _LIKE:
             inputs = inputs[:1]
         if inputs and traced.operation(node) not in SHAPE:
-            brought[node] = inputs
+            reachable[node] = inputs
     found = Flow({}, {})
     pending = [traced.nodes[-1]]
     while pending:
         node = pending.pop()
         if node is traced.source or node in found.carriers:
             continue
-        inputs = brought.get(node, [])
+        inputs = reachable.get(node, [])
         if traced.operation(node) is torch.mul and len(inputs) > 1:
-            made = {n: _bounded(traced, brought, n) for n in inputs}
-            gates = [n for n in inputs if made[n] is not None]
+            bounded = {n: _bounded(traced, reachable, n) for n in inputs}
+            gates = [n for n in inputs if bounded[n] is not None]
             if len(inputs) != 2 or len(gates) != 1:
                 raise NotImplementedError(
                     f"no relevance rule for the product {node.name!r} "
                     f"({traced.location(node)}): exactly one of two tensors must be a gate, that "
                     "is, the output of a sigmoid or another bounded function"
                 )
-            found.gates[node] = made[gates[0]] is True
-            inputs = [n for n in inputs if made[n] is None]
+            found.gates[node] = bounded[gates[0]] is True
+            inputs = [n for n in inputs if bounded[n] is None]
         found.carriers[node] = inputs
         pending += inputs
     return found
 
 
 def sources(traced: Trace, node: fx.Node) -> list[fx.Node]:
-    """The nodes that an operation reads, constants aside; one that takes a part reads the whole."""
+    """Nodes that an operation reads, without constants; a part of a split reads what is split."""
     whole = split_source(traced, node)
     inputs = (node if whole is None else whole).all_input_nodes
     return [n for n in inputs if n not in traced.constants]
 
 
 def split_source(traced: Trace, node: fx.Node) -> fx.Node | None:
-    """The operation with several outputs of which this node takes one, or None."""
+    """The split of which this node picks one output, or None."""
     whole = node.args[0] if node.args else None
     if traced.operation(node) is operator.getitem and isinstance(whole, fx.Node):
         return whole if traced.operation(whole) in SPLITS else None
     return None
 
 
-def _bounded(traced: Trace, brought: Inputs, factor: fx.Node) -> bool | None:
-    """None unless a bounded function made these values; then, whether they are never negative.
+def _bounded(traced: Trace, reachable: Inputs, factor: fx.Node) -> bool | None:
+    """Whether a gate is known to be nonnegative; None if this factor is not a gate.
 
-    They may be scaled, or laid out anew.
+    A gate may be scaled or reshaped after the bounded function.
     """
     nonnegative = True
     while (operation := traced.operation(factor)) not in BOUNDED:
-        if operation not in _KEEPING or len(brought[factor]) > 1:
+        if operation not in _GATE_PATH or len(reachable[factor]) > 1:
             return None
         nonnegative = nonnegative and operation not in (torch.mul, torch.div)
-        factor = brought[factor][0]
+        factor = reachable[factor][0]
     return nonnegative and operation not in SIGNED
 
 
 def feature_maps(network: nn.Module) -> Channels:
-    """The convolutions whose output channels count as feature maps, in module order.
+    """Convolutions whose output channels count as feature maps, in module order.
 
-    All that a part of the logit flows through; not those inside a gate, nor one that gives the
-    logit itself.
+    All that a part of the logit flows through: not those inside a gate, nor the one that computes
+    the logit itself.
 
     Raises:
         NotImplementedError: the network cannot be traced.
@@ -143,30 +144,31 @@ def feature_maps(network: nn.Module) -> Channels:
     )
 
 
-_MODULES = (
+# Elementwise operations that keep channels apart.
+_ELEMENTWISE_MODULES = (
     BATCH_NORM, nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish, nn.GELU, nn.LeakyReLU, nn.PReLU, nn.ELU,
     nn.Mish,
 )  # fmt: skip
-_FUNCTIONS = UNCHANGED | {
+_ELEMENTWISE_FUNCTIONS = UNCHANGED | {
     torch.relu, F.relu, F.relu6, F.silu, F.hardswish, F.gelu, F.leaky_relu, F.elu, F.mish,
 }  # fmt: skip
 
 
 def depthwise_twins(network: nn.Module) -> torch.Tensor:
-    """Of each channel the earlier one that it continues, or -1: (n_channels,) flat indices.
+    """Flat index of the earlier channel that each channel repeats, or -1: (n_channels,).
 
-    A depthwise convolution keeps channels apart. Behind nothing but BatchNorm and an activation,
-    channel c of it works on channel c of the convolution before, carries the same relevance (but
-    for what is lost), and stands in a ranking a second time.
+    Channel c of a depthwise convolution that follows another convolution, with only BatchNorm and
+    an activation between them, filters channel c of that one. It carries the same relevance (except
+    for losses), and so occurs a second time in a ranking.
     """
     traced, channels = trace(network), feature_maps(network)
     carriers = flow(traced).carriers
-    twin = torch.full((len(channels),), -1)
+    twins = torch.full((len(channels),), -1)
     for node in carriers:
         module = traced.modules.get(node)
         if not isinstance(module, nn.Conv2d) or module.groups != module.in_channels:
             continue
-        before = _before(traced, carriers, node)
+        before = _convolution_before(traced, carriers, node)
         names = [traced.names[node], traced.names.get(before) if before else None]
         if (
             module.groups > 1
@@ -174,23 +176,26 @@ def depthwise_twins(network: nn.Module) -> torch.Tensor:
             and all(name in channels.widths for name in names)
         ):
             mine, other = (channels.starts[str(name)] for name in names)
-            twin[mine : mine + module.groups] = torch.arange(other, other + module.groups)
-    return twin
+            twins[mine : mine + module.groups] = torch.arange(other, other + module.groups)
+    return twins
 
 
-def _before(traced: Trace, carriers: dict[fx.Node, list[fx.Node]], node: fx.Node) -> fx.Node | None:
-    """The convolution that a node reads through operations on single elements only."""
+def _convolution_before(traced: Trace, carriers: Inputs, node: fx.Node) -> fx.Node | None:
+    """The convolution that a node reads through elementwise operations only."""
     while len(carriers.get(node, [])) == 1:
         (node,) = carriers[node]
         module = traced.modules.get(node)
         if isinstance(module, nn.Conv2d):
             return node
-        if not isinstance(module, _MODULES) and traced.operation(node) not in _FUNCTIONS:
+        if not (
+            isinstance(module, _ELEMENTWISE_MODULES)
+            or traced.operation(node) in _ELEMENTWISE_FUNCTIONS
+        ):
             return None
     return None
 
 
-_KNOWN = {
+_ACTIVATIONS = {
     "celu", "elu", "gelu", "hardswish", "leaky_relu", "mish", "prelu", "relu", "relu6", "rrelu",
     "selu", "silu", "softplus", "CELU", "ELU", "GELU", "Hardswish", "LeakyReLU", "Mish", "PReLU",
     "ReLU6", "RReLU", "SELU", "SiLU", "Softplus",
@@ -198,14 +203,14 @@ _KNOWN = {
 
 
 def non_relu_activations(network: nn.Module) -> list[str]:
-    """The activations that are no `nn.ReLU` modules, sorted; functions in lower case, as `relu()`.
+    """Activations other than `nn.ReLU` modules, sorted; functions appear as `relu()`.
 
-    Those of gates (sigmoid) are left out.
+    Without those of gates (sigmoid).
 
     Raises:
         NotImplementedError: the network cannot be traced.
     """
     traced = trace(network)
     operations = {traced.operation(node) for node in traced.nodes}
-    names = {getattr(operation, "__name__", str(operation)) for operation in operations} & _KNOWN
+    names = {getattr(o, "__name__", str(o)) for o in operations} & _ACTIVATIONS
     return sorted(name if name[0].isupper() else f"{name}()" for name in names)

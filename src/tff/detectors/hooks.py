@@ -1,4 +1,4 @@
-"""Hooks that record or drop channels, and leave nothing behind."""
+"""Context managers that record or drop channels by hooks, and remove them on exit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tff.detectors.detector import Detector
 
-#: What stands in place of channels: a number each, or maps (B, C, H, W) of each layer.
+#: Replaces dropped channels: None for 0, one value per channel, or maps (B, C, H, W) per layer.
 Replacement = Tensor | Mapping[str, Tensor] | None
 Hook = Callable[[nn.Module, object, Tensor], Tensor | None]
 
@@ -19,10 +19,10 @@ Hook = Callable[[nn.Module, object, Tensor], Tensor | None]
 def drop_channels(
     detector: Detector, channels: Tensor, replacement: Replacement = None
 ) -> Iterator[None]:
-    """Feature-map dropout: the raw convolution output of these channels is 0, or something else.
+    """Channel dropout: the raw convolution output of these channels is set to 0, or replaced.
 
-    As in the released code this happens before BatchNorm, so that behind it the channel is a
-    constant (its fused bias), not 0.
+    As in the released code this happens before BatchNorm, after which the channel is a constant
+    (its fused bias), not 0.
 
     Args:
         detector: in eval mode; unchanged after the block.
@@ -31,30 +31,31 @@ def drop_channels(
             outputs (B, C, H, W) of other images for each layer with a dropped channel.
     """
 
-    def exchange(layer: str, rows: Tensor) -> Hook:
+    def replace(layer: str, rows: Tensor) -> Hook:
         def hook(_module: nn.Module, _inputs: object, out: Tensor) -> Tensor:
-            where = rows.to(out.device)
+            index = rows.to(out.device)
             if replacement is None:
-                return out.index_fill_(1, where, 0)
+                return out.index_fill_(1, index, 0)
             if isinstance(replacement, Tensor):
-                values = detector.channels.split(replacement.to(out))[layer][where]
+                values = detector.channels.split(replacement.to(out))[layer][index]
                 source = values.view(1, -1, 1, 1).expand(len(out), -1, *out.shape[2:])
             else:
-                source = replacement[layer][:, where]
-            return out.index_copy_(1, where, source)
+                source = replacement[layer][:, index]
+            return out.index_copy_(1, index, source)
 
         return hook
 
     masks = detector.channels.masks(channels)
-    with _hooked(detector, {name: exchange(name, m.nonzero()[:, 0]) for name, m in masks.items()}):
+    with _hooked(detector, {name: replace(name, m.nonzero()[:, 0]) for name, m in masks.items()}):
         yield
 
 
 @contextmanager
 def record_outputs(detector: Detector, layers: list[str]) -> Iterator[dict[str, Tensor]]:
-    """The raw outputs (B, C, H, W) of these layers for the batch that went through last.
+    """Record the raw outputs (B, C, H, W) of these layers for the latest batch.
 
-    Where gradients are on, they reach the outputs, and what follows cannot write over them.
+    With gradients enabled, outputs are part of the graph, and in-place operations after a layer do
+    not overwrite them.
     """
     found: dict[str, Tensor] = {}
 
@@ -70,10 +71,10 @@ def record_outputs(detector: Detector, layers: list[str]) -> Iterator[dict[str, 
 
 
 class Responses:
-    """Spatial maxima of the channels of the batch that went through last.
+    """Responses of channels, their spatial maxima, for the latest batch.
 
-    For a channel whose BatchNorm has a negative scale this is the least active place behind it, as
-    in the released code.
+    For a channel whose BatchNorm has a negative scale this is the least active position after it,
+    as in the released code.
     """
 
     def __init__(self, detector: Detector) -> None:
@@ -81,7 +82,7 @@ class Responses:
         self._of_layer: dict[str, Tensor] = {}
 
     def hook(self, layer: str) -> Hook:
-        """Records this layer."""
+        """Hook that records this layer."""
 
         def record(_module: nn.Module, _inputs: object, out: Tensor) -> None:
             self._of_layer[layer] = out.amax((2, 3))
@@ -89,7 +90,7 @@ class Responses:
         return record
 
     def select(self, channels: Tensor) -> Tensor:
-        """(B, k) in the order asked for; of layers that were recorded."""
+        """Responses (B, k) of channels in the given order; their layers must be recorded."""
         some = next(iter(self._of_layer.values()))
         full = some.new_zeros(len(some), len(self._numbering))
         for layer, values in self._of_layer.items():
@@ -100,7 +101,7 @@ class Responses:
 
 @contextmanager
 def record_responses(detector: Detector, channels: Tensor) -> Iterator[Responses]:
-    """Record the spatial maximum of each of these channels of every batch that runs in the block.
+    """Record the responses of these channels for every batch in the block.
 
     Args:
         detector: in eval mode; unchanged after the block.
@@ -122,9 +123,9 @@ def _hooked(detector: Detector, hooks: Mapping[str, Hook]) -> Iterator[None]:
 
 
 def last_feature_map(detector: Detector, image: Tensor) -> str:
-    """The module that is the last to give a feature map with several places: its name.
+    """Name of the last module whose output is a feature map of more than one position.
 
-    Modules that run several times are left out, since their maps cannot be told apart.
+    Modules that run more than once are skipped, since their maps cannot be told apart.
 
     Args:
         image: (1, 3, H, W) in [0, 1].
@@ -148,7 +149,7 @@ def last_feature_map(detector: Detector, image: Tensor) -> str:
     single = [name for name in maps if runs[name] == 1]
     if not single:
         raise ValueError(
-            f"images of {tuple(image.shape[2:])} pixels leave no feature map with several places; "
-            "take larger ones"
+            f"images of {tuple(image.shape[2:])} pixels leave no feature map of more than one "
+            "position; use larger images"
         )
     return single[-1]

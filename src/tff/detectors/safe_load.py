@@ -1,4 +1,4 @@
-"""Checkpoint files read without running code."""
+"""Checkpoint files read without executing code from them."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from safetensors.torch import load_file
 from tff.safe_text import make_printable
 
 _LFS = b"version https://git-lfs"
-# torch.save does not compress; weights hardly shrink if someone else does.
-_MOST_UNFOLDED = 4
+# torch.save does not compress, and weights hardly shrink if someone else does.
+_MAX_RATIO = 4
 _PRINTABLE = set(string.printable.encode())
-# Above a safetensors header stands its length in eight bytes, of which the upper four are 0.
+# A safetensors file starts with the length of its header in eight bytes, the upper four being 0.
 _SAFETENSORS = b"\0\0\0\0{"
 
 
 def read(path: Path | str) -> dict[str, Any]:
-    """The content of a checkpoint file: tensors and plain containers only.
+    """Content of a checkpoint file: tensors and plain containers only.
 
     Args:
         path: a file of `torch.save`, of any age, or of safetensors; `~` is the home folder.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a folder, text, cut short, no checkpoint, or a pickle with code in it.
+        FileNotFoundError: no such file.
+        ValueError: a folder, text, truncated, not a checkpoint, or a pickle that contains code.
     """
     path = Path(path).expanduser()
     if path.is_dir():
-        raise ValueError(f"checkpoint {path}: is a folder; expected a file, name the one inside")
+        raise ValueError(f"checkpoint {path}: is a folder; name the file inside it")
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint {path}: no such file")
     with path.open("rb") as file:
@@ -59,28 +59,28 @@ def _refuse_text(start: bytes, path: Path) -> None:
         raise ValueError(f"checkpoint {path}: is empty (0 bytes)")
     if start.startswith(_LFS):
         raise ValueError(
-            f"checkpoint {path}: is a Git LFS pointer, a text that stands for the weights; fetch "
-            "them with `git lfs pull`"
+            f"checkpoint {path}: is a Git LFS pointer, not the weights; fetch them with "
+            "`git lfs pull`"
         )
     if len(start) > 8 and set(start) <= _PRINTABLE:
         line = start.decode().strip().splitlines() or [""]
         raise ValueError(
-            f"checkpoint {path}: is a text file ({line[0][:60]!r}...), expected one of weights"
+            f"checkpoint {path}: is a text file ({line[0][:60]!r}...); expected a file of weights"
         )
 
 
 def _refuse_bomb(path: Path) -> None:
-    """Refuse a file that unfolds into many times its size, by what its directory says."""
+    """Refuse a zip file that, by its directory, decompresses to many times its size."""
     try:
         with zipfile.ZipFile(path) as file:
-            unfolded = sum(member.file_size for member in file.infolist())
-    except Exception:  # another form, or damaged: torch tells more exactly
+            decompressed = sum(member.file_size for member in file.infolist())
+    except Exception:  # not a zip file, or damaged: torch has the better message
         return
     size = path.stat().st_size
-    if unfolded > _MOST_UNFOLDED * size:
+    if decompressed > _MAX_RATIO * size:
         raise ValueError(
-            f"checkpoint {path}: refused, because its {size:,} bytes unfold into {unfolded:,}; "
-            "files of weights do not. Ask its author for one that is not compressed"
+            f"checkpoint {path}: refused, because its {size:,} bytes decompress to "
+            f"{decompressed:,}, which weights do not. Ask its author for an uncompressed file"
         )
 
 
@@ -89,12 +89,12 @@ def _reason(error: Exception, path: Path) -> str:
     named = re.search(r"GLOBAL ([\w.]+)", str(error))
     if isinstance(error, pickle.UnpicklingError) and named:
         return (
-            "refused, because it holds more than tensors and plain containers: it names "
+            "refused, because it contains more than tensors and plain containers: it names "
             f"{named[1].rstrip('.')}, which could run code. Ask its author for a bare state_dict"
         )
     first = (str(error).strip().splitlines() or [""])[0].split(". ")[0][:160]
     if isinstance(error, pickle.UnpicklingError):
-        first = ""  # torch's text advises to read it with code
-    told = ": ".join(text for text in (type(error).__name__, first) if text)
+        first = ""  # torch's message advises to load it with code
+    cause = ": ".join(text for text in (type(error).__name__, first) if text)
     size = path.stat().st_size
-    return f"not a readable checkpoint, perhaps cut short ({size:,} bytes; {make_printable(told)})"
+    return f"not a readable checkpoint, perhaps truncated ({size:,} bytes; {make_printable(cause)})"

@@ -16,17 +16,18 @@ _INCEPTIONS = ("googlenet", "inception_v3")
 
 
 def torchvision_model(name: str, pretrained: bool | str = True) -> Detector:
-    """A network of torchvision with one logit.
+    """A torchvision network with one logit.
 
     ResNet-50 is the detector of Wang et al. (CVPR 2020) and of Chandrasegaran et al. (ECCV 2022).
 
     Args:
         name: such as `resnet50`, `vgg16_bn`, `convnext_tiny`.
-        pretrained: true: ImageNet weights (downloaded), false: random ones, or a file of weights.
+        pretrained: true: ImageNet weights (downloaded); false: random; or a file of weights.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: torchvision has no such network, or the weights do not fit or cannot be had.
+        FileNotFoundError: no such file.
+        ValueError: torchvision has no such network, or the weights do not fit or cannot be
+            downloaded.
     """
     known = [
         known
@@ -38,22 +39,22 @@ def torchvision_model(name: str, pretrained: bool | str = True) -> Detector:
         near = f" Did you mean {' or '.join(close)}?" if close else ""
         raise ValueError(
             f"detector.name={name}: torchvision has no such convolutional network.{near} "
-            f"There are {', '.join(known)}"
+            f"Available: {', '.join(known)}"
         )
     options: dict[str, Any] = {}
     if name in _INCEPTIONS:
-        # Auxiliary classifiers would return more than one logit in training; torchvision's way to
-        # draw the weights takes most of a minute.
+        # Auxiliary classifiers would return more than one logit in training; torchvision's
+        # initialisation takes most of a minute.
         options = {"aux_logits": False, "init_weights": False}
     network = torchvision.models.get_model(name, weights=None, **options)
     replace_head(network)
     if isinstance(network, torchvision.models.SqueezeNet):
-        # It would end in a ReLU: no logit below 0, so that no image could be called real.
+        # It ends in a ReLU: without a negative logit no image could be called real.
         network.classifier[2] = nn.Identity()
     initialise(network, pretrained, lambda: _imagenet(name))
     if name in _INCEPTIONS:
-        # Their weights take pixels in [-1, 1]. torchvision gets there from ImageNet's statistics
-        # inside the network (`transform_input`); this is the same without the detour.
+        # Their weights expect pixels in [-1, 1]. torchvision converts from ImageNet's statistics
+        # inside the network (`transform_input`); this is equivalent.
         return Detector(network, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     return Detector(network)
 

@@ -1,7 +1,7 @@
-"""A network as a graph of its operations.
+"""A network as a graph of its operations, traced by `torch.fx`.
 
-So a convolution with standardised weights, or a LayerNorm that calls `F.layer_norm`, is found by
-its class as any other layer.
+Functions called with fixed parameters become layers, so that a convolution with standardised
+weights, or a LayerNorm that calls `F.layer_norm`, is found by its class like any other layer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 from torchvision.ops.stochastic_depth import stochastic_depth
 
-#: Names of the arguments of each function, the tensor that flows through first.
+#: Argument names of the functions that become layers, the input first.
 ARGUMENTS: dict[Any, tuple[str, ...]] = {
     torch.conv2d: ("input", "weight", "bias", "stride", "padding", "dilation", "groups"),
     F.linear: ("input", "weight", "bias"),
@@ -28,11 +28,11 @@ ARGUMENTS: dict[Any, tuple[str, ...]] = {
 
 
 def as_layer(function: Any, arguments: dict[str, Any]) -> nn.Module:
-    """The layer that a function of `ARGUMENTS` with these arguments (but the first) amounts to."""
+    """Layer equivalent to a function of `ARGUMENTS` with these arguments (without the input)."""
     rest = dict(arguments)
     weight, bias = rest.pop("weight", None), rest.pop("bias", None)
     made: nn.Module
-    with torch.device("meta"):  # the parameters that are made here are thrown away
+    with torch.device("meta"):  # its own parameters are replaced below
         if function is torch.conv2d:
             width = weight.shape[1] * rest.get("groups", 1)
             made = nn.Conv2d(width, len(weight), tuple(weight.shape[2:]), **rest)
@@ -50,7 +50,7 @@ def as_layer(function: Any, arguments: dict[str, Any]) -> nn.Module:
     return made.eval()
 
 
-#: For each function that overwrites its first argument, the one that does not.
+#: In-place function -> its out-of-place counterpart.
 OUT_OF_PLACE: dict[Any, Any] = {
     operator.iadd: operator.add,
     operator.isub: operator.sub,
@@ -59,13 +59,13 @@ OUT_OF_PLACE: dict[Any, Any] = {
     F.relu_: F.relu,
     torch.relu_: torch.relu,
 }
-#: Nothing happens in these in eval mode: what comes out is what went in.
+#: Operations that return their input unchanged in eval mode.
 UNCHANGED: set[Any] = {
     nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout,
     F.dropout, F.dropout2d, torch.dropout, stochastic_depth, "contiguous", "to", "float",
     "type_as",
 }  # fmt: skip
-#: These may return a part of their input, or all of it laid out anew, without a copy.
+#: Operations that may return a view of their input.
 VIEWS: set[Any] = UNCHANGED | {
     operator.getitem, nn.Flatten, nn.Unflatten, torch.flatten, torch.permute, torch.transpose,
     torch.reshape, torch.squeeze, torch.unsqueeze, torch.chunk, torch.split, torch.tensor_split,
@@ -86,16 +86,15 @@ def overwrites(node: fx.Node, operation: Any, module: nn.Module | None) -> bool:
 
 
 def redirect(node: fx.Node, before: Iterable[fx.Node], views: set[fx.Node]) -> bool:
-    """Let whoever reads the overwritten tensor later read the output of the node instead.
+    """Make later readers of an overwritten tensor read the output of the node instead.
 
     Args:
         node: overwrites its first argument.
-        before: the nodes that are executed earlier.
-        views: those of all nodes that return views of their first argument.
+        before: nodes that are executed earlier.
+        views: nodes that return views of their first argument.
 
     Returns:
-        False where that is impossible: later nodes read a part of what is overwritten, or a whole
-        of which a part is.
+        False if impossible: later nodes read another view of the overwritten memory.
     """
     earlier = {node, *before}
     (written, *_) = node.all_input_nodes
@@ -115,8 +114,8 @@ def redirect(node: fx.Node, before: Iterable[fx.Node], views: set[fx.Node]) -> b
 
 BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
-# One name for each operation, however it was written; methods are found in `torch` by their name.
-_SAME: dict[Any, Any] = {
+# One name per operation, however it is written; methods are found in `torch` by name.
+_CANONICAL: dict[Any, Any] = {
     operator.add: torch.add,
     operator.sub: torch.sub,
     operator.mul: torch.mul,
@@ -124,20 +123,20 @@ _SAME: dict[Any, Any] = {
     operator.neg: torch.neg,
 }
 
-#: Module classes that are one operation, beside those of `torch.nn`.
+#: Module classes, besides those of `torch.nn`, that are not traced into.
 LEAVES: set[type] = set()
 
 
 @dataclass
 class Trace:
-    """The operations of a network.
+    """Operations of a network.
 
     Attributes:
         source: the input.
-        nodes: the operations in order; the last one gives the output.
-        modules: the module of each node that has one.
-        names: of each node, the name of its module, or of the module that it stands in.
-        constants: values that depend on no input (parameters, and what is made of them alone).
+        nodes: operations in order of execution; the last one computes the output.
+        modules: module of each node that calls one.
+        names: of each node, the name of its module, or of the enclosing module.
+        constants: values that do not depend on the input (parameters, and functions of them).
     """
 
     source: fx.Node
@@ -147,23 +146,23 @@ class Trace:
     constants: dict[fx.Node, Any]
 
     def operation(self, node: fx.Node) -> Any:
-        """What a node does: a class of modules, a function, or the name of a method."""
+        """Operation of a node: a module class, a function, or the name of a method."""
         if node in self.modules:
             return type(self.modules[node])
         target: Any = node.target
         if isinstance(target, str):
             name = target.removesuffix("_")
-            functions = (getattr(place, name, None) for place in (torch, F))
+            functions = (getattr(namespace, name, None) for namespace in (torch, F))
             target = next((f for f in functions if callable(f)), name)
         target = OUT_OF_PLACE.get(target, target)
-        return _SAME.get(target, target)
+        return _CANONICAL.get(target, target)
 
     def location(self, node: fx.Node) -> str:
-        """Where a node stands in the network, for messages."""
+        """Location of a node in the network, for messages."""
         return f"in {self.names[node]}" if self.names[node] else "in the network itself"
 
     def run(self, node: fx.Node, value: dict[fx.Node, Any]) -> Any:
-        """The output of a node; never overwrites an input, but for a module told to do so."""
+        """Output of a node; only a module with `inplace=True` overwrites its input."""
         known = self.constants | value
         args: Any = fx.node.map_arg(node.args, known.__getitem__)
         kwargs: Any = fx.node.map_arg(node.kwargs, known.__getitem__)
@@ -178,7 +177,7 @@ class Trace:
 
 
 class _Tracer(fx.Tracer):
-    """Keeps layers whole whose weights are just their parameters, also those libraries derive."""
+    """Does not trace into layers that use their parameters as they are, subclasses included."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if isinstance(m, nn.Conv2d):
@@ -193,8 +192,8 @@ def trace(network: nn.Module) -> Trace:
     """Trace a frozen copy, in eval mode.
 
     Raises:
-        NotImplementedError: `torch.fx` cannot trace the network, or it overwrites a tensor whose
-            old value is needed.
+        NotImplementedError: `torch.fx` cannot trace the network, or it overwrites a tensor that is
+            still needed.
     """
     module = copy.deepcopy(network).eval().requires_grad_(False)
     try:
@@ -230,15 +229,15 @@ def trace(network: nn.Module) -> Trace:
                 )
             if operation in VIEWS:
                 views.add(node)
-            _layer(found, node, module)
+            _replace_by_layer(found, node, module)
             found.nodes.append(node)
-    while found.nodes[-1] is not output.args[0]:  # what comes behind the output is not asked for
+    while found.nodes[-1] is not output.args[0]:  # operations after the output are not needed
         found.nodes.pop()
     return found
 
 
-def _layer(found: Trace, node: fx.Node, network: nn.Module) -> None:
-    """Put a layer where a function is called with parameters that depend on no input."""
+def _replace_by_layer(found: Trace, node: fx.Node, network: nn.Module) -> None:
+    """Replace a function called with constant parameters by the equivalent layer."""
     function = found.operation(node)
     if function not in ARGUMENTS:
         return
@@ -250,4 +249,4 @@ def _layer(found: Trace, node: fx.Node, network: nn.Module) -> None:
     found.modules[node] = made = as_layer(function, known)
     node.args, node.kwargs = (image,), {}
     if not isinstance(network.get_submodule(found.names[node]), type(made)):
-        found.names[node] = f"{found.names[node]}.{node.name}".lstrip(".")  # it is no module there
+        found.names[node] = f"{found.names[node]}.{node.name}".lstrip(".")  # not a module there

@@ -1,4 +1,4 @@
-"""Weights: whose format a state dict has, whether it fits a network, pretrained ones."""
+"""Weights: formats of state dicts, comparison with a network, pretrained initialisation."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from torch import Tensor, nn
 from tff.detectors.safe_load import read
 from tff.safe_text import make_printable
 
-# What trainers put before the names of a network's own tensors.
+# Prefixes that trainers add to the names of a network's tensors.
 _WRAPPERS = ("module.", "_orig_mod.", "detector.", "model.", "network.")
 
-# Modules of efficientnet_pytorch by their names in timm.
+# Module names of efficientnet_pytorch -> timm.
 _EFFICIENTNET = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head",
                  "_bn1": "bn2", "_fc": "classifier"}  # fmt: skip
 _INVERTED = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2",
              "_se_reduce": "se.conv_reduce", "_se_expand": "se.conv_expand",
              "_project_conv": "conv_pwl", "_bn2": "bn3"}  # fmt: skip
-# Blocks that do not expand have one convolution less, and timm counts anew.
+# Blocks without expansion have one convolution less, and timm numbers theirs differently.
 _SEPARABLE = _INVERTED | {"_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 
-# ResNets of torchvision by their number of blocks, and by whether these have a third convolution
-# and the outputs and inputs (of one group) of the second one in the first of them.
+# torchvision's ResNets by the number of blocks per stage, whether blocks have a third convolution,
+# and the outputs and inputs (per group) of the second convolution of the first block.
 _RESNETS = {
     ((2, 2, 2, 2), False, (64, 64)): "resnet18",
     ((3, 4, 6, 3), False, (64, 64)): "resnet34",
@@ -41,22 +41,22 @@ _RESNETS = {
     ((3, 4, 23, 3), True, (256, 4)): "resnext101_64x4d",
 }
 
-#: How to load what cannot be told by its names.
+#: How to load weights whose names do not reveal the architecture.
 HINT = (
-    'If it is of another architecture, name it: load(path, {"_target_": '
+    'For another architecture, name it: load(path, {"_target_": '
     '"tff.detectors.torchvision_models.torchvision_model", "name": NAME}), or timm_model likewise'
 )
 
 
 def extract_state_dict(content: Mapping[str, Any], path: Path | str) -> dict[str, Tensor]:
-    """The network's tensors, whatever wraps them, by the names of torchvision or timm.
+    """Tensors of the network without wrappers, under their torchvision or timm names.
 
     Args:
         content: a state dict, or a checkpoint that holds one as `state_dict` or `model`.
         path: of the file, for messages.
 
     Raises:
-        ValueError: there are no tensors in it.
+        ValueError: it contains no tensors, or unusual ones (sparse, quantised, complex).
     """
     for key in ("state_dict", "model"):
         if isinstance(content.get(key), Mapping):
@@ -73,7 +73,7 @@ def extract_state_dict(content: Mapping[str, Any], path: Path | str) -> dict[str
             weights = {k.removeprefix(wrapper): v for k, v in weights.items()}
     if "_conv_stem.weight" in weights:
         return _from_efficientnet_pytorch(weights)
-    # DenseNets were published when a module's name might still hold a dot.
+    # DenseNets were published when module names could contain a dot.
     old = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
     return {old.sub(r"\1\2", k): v for k, v in weights.items()}
 
@@ -89,21 +89,21 @@ def _require_dense(weights: Mapping[str, Tensor], path: Path | str) -> None:
         )  # fmt: skip
         if kind:
             raise ValueError(
-                f"checkpoint {path}: its tensor {name[:200]!r} is {kind}; expected real numbers, "
-                "one beside the other"
+                f"checkpoint {path}: its tensor {name[:200]!r} is {kind}; expected dense tensors "
+                "of real numbers"
             )
 
 
 def _from_efficientnet_pytorch(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """By timm's names. It numbers blocks within stages; a stage is a run of equal width."""
-    place: dict[int, str] = {}
+    """Tensors under timm's names, which number blocks within stages of equal width."""
+    position: dict[int, str] = {}
     stage, index, width = -1, 0, torch.Size()
     blocks = {int(k.split(".")[1]) for k in weights if re.match(r"_blocks\.\d+\.", k)}
     for block in sorted(blocks):
         projection = weights.get(f"_blocks.{block}._project_conv.weight")
         if projection is not None and projection.shape[:1] != width:
             stage, index, width = stage + 1, 0, projection.shape[:1]
-        place[block] = f"blocks.{stage}.{index}"
+        position[block] = f"blocks.{stage}.{index}"
         index += 1
     named = {}
     for key, value in weights.items():
@@ -112,17 +112,17 @@ def _from_efficientnet_pytorch(weights: Mapping[str, Tensor]) -> dict[str, Tenso
         if inside:
             expands = f"_blocks.{inside[1]}._expand_conv.weight" in weights
             name = (_INVERTED if expands else _SEPARABLE).get(inside[2], inside[2])
-            named[f"{place[int(inside[1])]}.{name}.{leaf}"] = value
+            named[f"{position[int(inside[1])]}.{name}.{leaf}"] = value
         else:
             named[f"{_EFFICIENTNET.get(owner, owner)}{dot}{leaf}"] = value
     return named
 
 
 def recognise(weights: Mapping[str, Tensor], path: Path | str) -> dict[str, Any]:
-    """Settings of the detector whose weights these are, told by their names and shapes.
+    """Settings of the detector that these weights belong to, by tensor names and shapes.
 
     Raises:
-        ValueError: neither an EfficientNet-B0 nor one of torchvision's ResNets.
+        ValueError: neither EfficientNet-B0 nor one of torchvision's ResNets.
     """
     if "conv_stem.weight" in weights:
         return {"_target_": "tff.detectors.timm_models.efficientnet_b0"}
@@ -137,24 +137,24 @@ def recognise(weights: Mapping[str, Tensor], path: Path | str) -> dict[str, Any]
             return {"_target_": target, "name": _RESNETS[kind]}
         found = f"like a ResNet of {'-'.join(map(str, counts))} blocks, width {len(inner)}"
     raise ValueError(
-        f"checkpoint {path}: of unknown architecture ({found}); expected the names of "
+        f"checkpoint {path}: unknown architecture ({found}); expected the tensor names of "
         f"torchvision's ResNets, or of EfficientNet-B0 in timm or efficientnet_pytorch. {HINT}"
     )
 
 
-# Classifiers that only help in the training of GoogLeNet and Inception v3.
+# Classifiers that GoogLeNet and Inception v3 use in training only.
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 
 
 @dataclass(frozen=True)
 class Mismatch:
-    """Names of the tensors that keep a state dict from fitting a network.
+    """Tensor names that differ between a state dict and a network; false if they fit.
 
     Attributes:
         missing: tensors of the network that the state dict lacks.
         unknown: tensors of the state dict that the network lacks.
-        misshapen: those of both, of another shape than the network's.
-        head: those of both that differ in the number of outputs alone, which is 1 in the network.
+        misshapen: tensors of both, with different shapes.
+        head: tensors of both that differ in the number of outputs only, which is 1 in the network.
     """
 
     missing: tuple[str, ...]
@@ -163,14 +163,14 @@ class Mismatch:
     head: tuple[str, ...]
 
     def __bool__(self) -> bool:
-        return not (self.missing or self.unknown or self.misshapen or self.head)
+        return bool(self.missing or self.unknown or self.misshapen or self.head)
 
     def ignoring_head(self) -> Mismatch:
-        """The same, as if the number of outputs did not matter."""
+        """The mismatch apart from the number of outputs."""
         return replace(self, head=())
 
     def __str__(self) -> str:
-        told = {
+        groups = {
             "missing": self.missing,
             "unknown": self.unknown,
             "of another shape": self.misshapen + self.head,
@@ -178,32 +178,32 @@ class Mismatch:
         return ", ".join(
             f"{len(names)} {'tensor' if len(names) == 1 else 'tensors'} {what} "
             f"({make_printable(', '.join(names[:3])[:300])}{', ...' if len(names) > 3 else ''})"
-            for what, names in told.items()
+            for what, names in groups.items()
             if names
         )
 
 
 def compare(network: nn.Module, weights: Mapping[str, Tensor]) -> Mismatch:
-    """Compare names and shapes.
+    """Compare tensor names and shapes of a state dict with those of a network.
 
-    Counters of batches may be missing, as in old files; auxiliary classifiers are left out.
+    Batch counters may be missing, as in old files; auxiliary classifiers are ignored.
     """
     own = network.state_dict()
     differing = [k for k in own if k in weights and weights[k].shape != own[k].shape]
-    head = [k for k in differing if _outputs_aside(weights[k]) == own[k].shape]
+    head = [k for k in differing if _with_one_output(weights[k]) == own[k].shape]
     missing = [k for k in own if k not in weights and not k.endswith("num_batches_tracked")]
     unknown = [k for k in weights if k not in own and not k.startswith(_AUXILIARY)]
     misshapen = [k for k in differing if k not in head]
     return Mismatch(tuple(missing), tuple(unknown), tuple(misshapen), tuple(head))
 
 
-def _outputs_aside(tensor: Tensor) -> tuple[int, ...]:
+def _with_one_output(tensor: Tensor) -> tuple[int, ...]:
     return (1, *tensor.shape[1:]) if tensor.ndim else ()
 
 
 def load_matching(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Put the weights that fit into the network; the rest of it stays as it is."""
-    # The network's own state dict also tells the version of its layers, which some insist on.
+    """Load the weights whose name and shape fit; the rest of the network stays as it is."""
+    # The network's own state dict also holds layer versions, which some layers require.
     state = network.state_dict()
     for name, own in state.items():
         if name in weights and weights[name].shape == own.shape:
@@ -212,21 +212,21 @@ def load_matching(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
 
 
 def find_head(network: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:
-    """Name of the layer that gives the logit, and the layer: the last one with a single output.
+    """Name and module of the layer that computes the logit: the last one with a single output.
 
     Raises:
-        ValueError: there is none.
+        ValueError: no such layer.
     """
     for name, module in reversed([*network.named_modules()]):
         if isinstance(module, nn.Linear | nn.Conv2d) and len(module.weight) == 1:
             return name, module
-    raise ValueError(f"{type(network).__name__}: no layer with one output, so no detector")
+    raise ValueError(f"{type(network).__name__}: not a detector, since no layer has one output")
 
 
 def replace_head(network: nn.Module) -> None:
-    """Put a head with one output where a classifier ends, after its other weights were drawn.
+    """Replace the last layer of a classifier by a head with one output.
 
-    So a seed draws the same network as it does for a classifier.
+    The classifier's weights are drawn before, so a seed gives the same backbone for both.
     """
     layers = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
     name, last = layers[-1]
@@ -241,19 +241,19 @@ def replace_head(network: nn.Module) -> None:
 def initialise(
     network: nn.Module, pretrained: bool | str, download: Callable[[], Mapping[str, Any]]
 ) -> None:
-    """Draw the head, and load weights into the rest of the network.
+    """Initialise the head at random and the rest of the network from pretrained weights.
 
-    The head keeps what was drawn where the weights have another number of classes, or no head; a
-    detector's head is loaded too.
+    The head is loaded too if the weights are those of a detector; it stays random if they have
+    another number of classes, or no head.
 
     Args:
         network: with one output; changed in place.
-        pretrained: true: what `download` returns; false: nothing; a path: that file.
+        pretrained: true: the result of `download`; false: none; or the path of a file.
         download: fetches the ImageNet weights.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: no network, or weights of another architecture; the message says what to do.
+        FileNotFoundError: no such file.
+        ValueError: no network connection, or weights of another architecture.
     """
     name, head = find_head(network)
     # As in Wang et al. (CVPR 2020).
@@ -262,12 +262,13 @@ def initialise(
         return
     content = _downloaded(download) if pretrained is True else read(pretrained)
     weights = extract_state_dict(content, str(pretrained))
-    drawn = {f"{name}.{tensor}": value for tensor, value in head.state_dict().items()}
-    if not drawn.keys() & weights.keys():
-        weights |= drawn
-    found = compare(network, weights).ignoring_head()
-    if not found:
-        raise ValueError(f"detector.pretrained={pretrained}: not weights of this network: {found}")
+    random_head = {f"{name}.{tensor}": value for tensor, value in head.state_dict().items()}
+    if not random_head.keys() & weights.keys():
+        weights |= random_head
+    if mismatch := compare(network, weights).ignoring_head():
+        raise ValueError(
+            f"detector.pretrained={pretrained}: not weights of this network: {mismatch}"
+        )
     load_matching(network, weights)
 
 
@@ -277,7 +278,6 @@ def _downloaded(download: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
     except Exception as error:  # whatever the download library raises without a network
         raise ValueError(
             "detector.pretrained=true: the ImageNet weights could not be downloaded "
-            f"({type(error).__name__}: {str(error)[:200]}). Without a network, pass a file of "
-            "weights with detector.pretrained=PATH, or start at random with "
-            "detector.pretrained=false"
+            f"({type(error).__name__}: {str(error)[:200]}). Offline, pass a file of weights with "
+            "detector.pretrained=PATH, or start at random with detector.pretrained=false"
         ) from error

@@ -90,7 +90,7 @@ def test_other_files(name, content, message, tmp_path):
 def test_missing(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.ckpt: no such file"):
         load(tmp_path / "none.ckpt")
-    with pytest.raises(ValueError, match="is a folder; expected a file"):
+    with pytest.raises(ValueError, match="is a folder; name the file inside"):
         load(tmp_path)
 
 

@@ -22,7 +22,7 @@ def test_resnets_are_recognised(name):
         weights = torchvision.models.get_model(name, num_classes=1).state_dict()
     assert recognise(weights, "a.pth")["name"] == name
     fewer = {k: v for k, v in weights.items() if not k.startswith("layer3.1.")}
-    with pytest.raises(ValueError, match=r"a\.pth: of unknown .*like a ResNet of .* blocks, width"):
+    with pytest.raises(ValueError, match=r"a\.pth: unknown .*like a ResNet of .* blocks, width"):
         recognise(fewer, "a.pth")
 
 
