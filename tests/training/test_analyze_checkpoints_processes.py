@@ -26,6 +26,8 @@ from tff.training.module import UniversalDetector
 from tff.training.signals import Interrupt, StoppedBySignal
 from tff.types import Result
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True)
 class Odd:
@@ -126,14 +128,12 @@ def test_errors_leave_the_training_and_the_other_analyses(root, tmp_path):
     assert "process 1 of 2: no room for it" in found[6]
 
 
-@pytest.mark.slow
 def test_or_the_error_of_one_ends_all(root, tmp_path):
     with pytest.raises(Exception, match="between passes"):
         train(root, tmp_path, {"bad": Failing("between passes")}, on_error="raise")
     assert not pages(tmp_path)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("every", "step"), [(None, 3), (2, 2)])
 def test_a_signal_to_one_of_them_ends_all_before_the_next_analysis(every, step, root, tmp_path):
     """Whether all is saved already, or only for the analysis."""

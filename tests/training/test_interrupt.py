@@ -60,7 +60,10 @@ def handlers():
         signal.signal(number, handler)
 
 
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(n, marks=[pytest.mark.slow] * (n != signal.SIGTERM), id=n.name) for n in SIGNALS],
+)
 @pytest.mark.parametrize(
     ("hook", "count", "step"),
     [

@@ -66,14 +66,16 @@ def compare(out, seen, metrics, expected):
             assert metrics[name] == value
 
 
-@pytest.mark.parametrize("schedule", ["plateau", "onecycle"])
+@pytest.mark.parametrize("schedule", ["plateau", pytest.param("onecycle", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("moment", MOMENTS, ids=lambda m: f"{m[0]}-{m[1]}")
 def test_killed_anywhere(root, whole, tmp_path, moment, schedule):
     expected = whole(schedule=schedule)
     compare(tmp_path, *interrupted(root, tmp_path, [moment], {"schedule": schedule}), expected)
 
 
-@pytest.mark.parametrize("steps", [None, 1, 4])
+@pytest.mark.parametrize(
+    "steps", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (None, 4))]
+)
 def test_killed_again_and_again(root, whole, tmp_path, steps):
     kills = [("on_train_batch_end", n) for n in (3, 5, 2, 1)] + [("on_validation_batch_end", 2)] * 2
     seen, metrics = interrupted(root, tmp_path, kills, steps=steps)
@@ -100,6 +102,7 @@ def test_other_rhythms(root, whole, tmp_path, options, count):
         compare(out, *interrupted(root, out, [(hook, count)], options), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_prepare_ahead_and_it_does_not_count(root, whole, tmp_path, workers):
     expected = whole()

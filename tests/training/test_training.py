@@ -57,29 +57,37 @@ def fit(root, out, analyse=True, epochs=2, **trainer):
     return trainer, module, data
 
 
-def test_analysis_leaves_training_bit_identical(root, tmp_path):
-    _, with_it, _ = fit(root, tmp_path / "a", analyse=True)
-    _, without, _ = fit(root, tmp_path / "b", analyse=False)
+@pytest.fixture(scope="module")
+def trained(root, tmp_path_factory):
+    """One epoch with analysis and a logger: folder, trainer, module and data."""
+    out = tmp_path_factory.mktemp("run")
+    logger = pl.loggers.CSVLogger(out, name="logs", version="train")
+    return out, *fit(root, out, epochs=1, logger=logger)
+
+
+def test_analysis_leaves_training_bit_identical(root, trained, tmp_path):
+    _, _, with_it, _ = trained
+    _, without, _ = fit(root, tmp_path, analyse=False, epochs=1)
     for one, other in zip(with_it.parameters(), without.parameters(), strict=True):
         assert torch.equal(one, other)
 
 
-def test_every_file_loads_without_code_and_rebuilds(root, tmp_path):
-    _, module, _ = fit(root, tmp_path)
+def test_every_file_loads_without_code_and_rebuilds(trained):
+    out, _, module, _ = trained
     for name in ("best", "last"):
-        content = read(tmp_path / "checkpoints" / f"{name}.ckpt")
+        content = read(out / "checkpoints" / f"{name}.ckpt")
         assert content["tff"] == {"seed": 1}
     weights = content["state_dict"]
     detector = {k: v for k, v in module.state_dict().items() if k.startswith("detector.")}
     assert all(torch.equal(v, weights[k]) for k, v in detector.items())
 
 
-def test_callback_and_analysis_agree_to_the_last_bit(root, tmp_path):
-    _, _, data = fit(root, tmp_path, epochs=1)
-    (folder,) = (tmp_path / "checkpoints").glob("step*")
+def test_callback_and_analysis_agree_to_the_last_bit(trained, tmp_path):
+    out, _, _, data = trained
+    (folder,) = (out / "checkpoints").glob("step*")
     assert folder.name == "step000012"
     detector = tiny.detector()
-    weights = read(tmp_path / "checkpoints" / "last.ckpt")["state_dict"]
+    weights = read(out / "checkpoints" / "last.ckpt")["state_dict"]
     detector.load_state_dict(
         {k.removeprefix("detector."): v for k, v in weights.items() if k.startswith("detector.")}
     )
@@ -95,15 +103,13 @@ def test_callback_and_analysis_agree_to_the_last_bit(root, tmp_path):
     assert scalars["ablation/ap"] == results["ablation"].scalars["ap"]
 
 
-def test_scalars_reach_the_logger(root, tmp_path):
-    logger = pl.loggers.CSVLogger(tmp_path, name="logs", version="train")
-    fit(root, tmp_path, epochs=1, logger=logger)
-    metrics = pd.read_csv(tmp_path / "logs" / "train" / "metrics.csv")
+def test_scalars_reach_the_logger(trained):
+    metrics = pd.read_csv(trained[0] / "logs" / "train" / "metrics.csv")
     assert {"ablation/ap_ablated", "ranking/omega_top1", "val/ap"} <= set(metrics)
 
 
-def test_validation_metrics_are_those_of_scikit_learn(root, tmp_path):
-    trainer, module, data = fit(root, tmp_path, epochs=1)
+def test_validation_metrics_are_those_of_scikit_learn(trained):
+    _, trainer, module, data = trained
     logits, labels = [], []
     for batch in data.val_dataloader():
         with torch.no_grad():
@@ -118,6 +124,7 @@ def test_validation_metrics_are_those_of_scikit_learn(root, tmp_path):
     assert float(metrics["val/fake_accuracy"]) == pytest.approx(right[labels == 1].float().mean())
 
 
+@pytest.mark.slow
 def test_two_processes_train_and_analyse(root, tmp_path):
     # Spawned processes fail loudly; rank 0 alone writes.
     fit(root, tmp_path / "two", epochs=1, strategy="ddp_spawn", devices=2)

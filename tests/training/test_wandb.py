@@ -16,6 +16,8 @@ from pytorch_lightning.loggers import CSVLogger
 from tests.helpers.wandb_file import kept_in
 
 from tff.report.loggers import log_results
+from tff.report.wandb import is_reachable
+from tff.training import wandb_logger
 from tff.training.from_checkpoint import fingerprint
 from tff.training.wandb_logger import WeightsAndBiases, finish_loggers, get_sweep_name
 from tff.types import Result
@@ -242,3 +244,41 @@ def test_the_death_of_the_service_ends_only_the_logging(tmp_path, results, caplo
     train(tmp_path / "two")  # the next job of a sweep
     (kept,) = kept_in(tmp_path / "two")
     assert kept.summary["val/ap"] == 0.75
+
+
+@pytest.mark.parametrize(
+    ("requested", "key", "reachable", "mode", "warning"),
+    [
+        ("offline", True, True, "offline", ""),
+        ("", False, True, "offline", ""),
+        ("online", False, True, "offline", "there is no account"),
+        ("", True, False, "offline", "does not answer"),
+        ("", True, True, "online", ""),
+    ],
+)
+def test_the_mode_follows_the_account_and_the_network(
+    requested, key, reachable, mode, warning, monkeypatch, caplog, tmp_path
+):
+    monkeypatch.setenv("WANDB_MODE", requested)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    if key:
+        monkeypatch.setenv("WANDB_API_KEY", "f" * 40)
+    monkeypatch.setattr(wandb_logger, "is_reachable", lambda url: reachable)
+    assert wandb_logger.choose_mode() == mode
+    assert warning in caplog.text
+    assert bool(warning) == bool(caplog.records)
+
+
+def test_a_run_that_cannot_start_online_is_kept_offline(tmp_path, monkeypatch, caplog):
+    def refuse():
+        raise wandb.errors.CommError("permission denied")
+
+    monkeypatch.setattr(wandb_logger, "choose_mode", refuse)
+    train(tmp_path)
+    assert "permission denied The run is kept offline." in caplog.text
+    assert [kept.summary["val/ap"] for kept in kept_in(tmp_path)] == [0.75]
+
+
+@pytest.mark.parametrize(("url", "reachable"), [("http://127.0.0.1:9", False), ("nonsense", False)])
+def test_nobody_answers(url, reachable):
+    assert is_reachable(url) == reachable

@@ -17,6 +17,7 @@ import pytest
 from tests.helpers.wandb_file import kept_in
 
 pytest.importorskip("wandb")
+pytestmark = pytest.mark.slow
 KEY = "f" * 40
 JOB = """
 import sys, time
@@ -144,7 +145,6 @@ def test_nobody_there(tmp_path, usual):
     assert values(tmp_path) == [0, 0.5, 1]
 
 
-@pytest.mark.slow
 def test_somebody_there_who_never_answers(tmp_path, usual, deaf):
     text, seconds = job(tmp_path, WANDB_BASE_URL=deaf, WANDB_API_KEY=KEY)
     assert f"{deaf} does not answer; the run is kept offline" in text
@@ -152,7 +152,6 @@ def test_somebody_there_who_never_answers(tmp_path, usual, deaf):
     assert values(tmp_path) == [0, 0.5, 1]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("manner", ["silent", "refusing"])
 def test_a_server_that_lets_no_run_begin(tmp_path, usual, server, manner):
     text, seconds = job(tmp_path, WANDB_BASE_URL=server(manner), WANDB_API_KEY=KEY)
@@ -161,7 +160,6 @@ def test_a_server_that_lets_no_run_begin(tmp_path, usual, server, manner):
     assert values(tmp_path) == [0, 0.5, 1]
 
 
-@pytest.mark.slow
 def test_a_server_that_falls_silent_does_not_hold_up_the_end(tmp_path, usual, server):
     url = server("kind")
     text, seconds = job(tmp_path, url, WANDB_BASE_URL=url, WANDB_API_KEY=KEY)
@@ -171,9 +169,7 @@ def test_a_server_that_falls_silent_does_not_hold_up_the_end(tmp_path, usual, se
     assert list(tmp_path.glob("wandb/run-*/run-*.wandb"))  # what can be sent later
 
 
-@pytest.mark.parametrize(
-    "more", [{"WANDB_MODE": "online"}, pytest.param({}, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("more", [{"WANDB_MODE": "online"}, {}])
 def test_nothing_is_asked_in_a_terminal(tmp_path, more):
     master, slave = pty.openpty()
     with subprocess.Popen(
@@ -194,7 +190,6 @@ def test_nothing_is_asked_in_a_terminal(tmp_path, more):
     assert values(tmp_path) == [0, 0.5, 1]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("address", ["3-1-unix-/nowhere/socket", "3-1-tcp-localhost-9", "nonsense"])
 def test_the_service_of_a_process_that_has_ended_is_left_alone(tmp_path, address):
     text, _ = job(tmp_path, WANDB_SERVICE=address)
