@@ -17,15 +17,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch.utils.data import Dataset
 
 from tff.data.layout import real_source
 from tff.options import Allowed, checked, whole
-from tff.types import Batch, Ints
-
-Pixels = NDArray[np.uint8]
+from tff.types import Batch, Ints, Pixels
 
 #: Formats that are read, whatever the name of a file says. Pillow knows forty more, one of which
 #: (PostScript) it hands to an interpreter.

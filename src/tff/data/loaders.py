@@ -18,14 +18,14 @@ from tff.data.dataset import Images
 from tff.distributed import get_rank, get_world_size
 from tff.types import Batch
 
-Keys = list[tuple[int, ...]]  # (epoch, row), or (epoch, row, number of the view)
+Keys = list[tuple[int, ...]]  # (epoch, row), or (epoch, row, number of the crop)
 
 
 class EvaluationBatches(Sampler[Keys]):
-    """Each view of each row once, in batches of one size; every process takes each n-th batch.
+    """Each crop of each row once, in batches of images of one size, dealt to the processes.
 
-    Because whole batches are dealt out, each is composed as in one process, and a score does not
-    depend on the number of processes in its last bit.
+    Whole batches are dealt, so that each is composed as in a single process: scores do not depend
+    on the number of processes, not even in their last bit.
     """
 
     def __init__(self, images: Images, batch_size: int) -> None:
@@ -49,7 +49,7 @@ class EvaluationBatches(Sampler[Keys]):
 
 
 class TrainingBatches(Sampler[Keys]):
-    """A new order each epoch, drawn from (seed, epoch); rows that fill no batch sit out.
+    """A new order each epoch, drawn from (seed, epoch); rows that fill no batch are skipped.
 
     All processes get the same number of batches: a gradient needs every one of them.
     """
@@ -57,7 +57,7 @@ class TrainingBatches(Sampler[Keys]):
     def __init__(self, rows: int, batch_size: int, seed: int) -> None:
         self.rows, self.batch_size, self.seed = rows, batch_size, seed
         self.epoch = 0
-        #: Number of the first batch of the next epoch that is begun; above 0 to go on within one.
+        #: Number of the first batch of the next epoch; above 0 to resume within it.
         self.first = 0
         if len(self) == 0:
             raise ValueError(
@@ -71,7 +71,7 @@ class TrainingBatches(Sampler[Keys]):
 
     @property
     def sampler(self) -> TrainingBatches:
-        """Of a batch sampler Lightning tells the epoch only to the sampler within; that is this."""
+        """This one: Lightning announces the epoch only to the `sampler` of a batch sampler."""
         return self
 
     def __len__(self) -> int:
@@ -86,53 +86,53 @@ class TrainingBatches(Sampler[Keys]):
 
 
 def ignore_signals(worker: int) -> None:
-    """Ignore signals: clusters and terminals send them to workers too, whose end breaks a step."""
+    """Ignore signals, which clusters and terminals send to workers too; the main process acts."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
 
 
 def shut_down_at_exit(batches: Any) -> None:
-    """Have the workers behind an iterator of a loader ended in their own way with this process.
+    """Shut down the workers of an iterator of a loader properly when this process exits.
 
-    Python would send them SIGTERM, which they ignore, and wait for them for ever. The loader may be
-    gone by then: whoever holds the iterator, or an error that came out of it, holds them.
+    Python would send them SIGTERM, which they ignore, and wait forever. The loader itself may be
+    gone by then, while the iterator, or an exception from it, is still referenced.
 
-    A process that multiprocessing has started ends by its finalizers, any other one by atexit,
-    where this comes before PyTorch declares that nothing can be ended any more.
+    A process started by multiprocessing runs its finalizers at its end, any other one its atexit
+    functions; this one comes before the one by which PyTorch gives up shutting down.
     """
-    if batches in _known or not hasattr(batches, "_shutdown_workers"):
+    if batches in _registered or not hasattr(batches, "_shutdown_workers"):
         return
-    _known.add(batches)
+    _registered.add(batches)
     for worker in batches._workers:
-        # What multiprocessing and PyTorch end those with that do not end otherwise.
+        # What multiprocessing and PyTorch call for workers that do not stop.
         worker._popen.terminate = worker._popen.kill
-    # Before queues are closed (10), by which workers are told.
-    Finalize(batches, _end, (ref(batches),), exitpriority=100)
-    atexit.register(_end, ref(batches))
+    # Before the queues close (priority 10), by which workers are told to stop.
+    Finalize(batches, _shut_down_if_alive, (ref(batches),), exitpriority=100)
+    atexit.register(_shut_down_if_alive, ref(batches))
 
 
-_known: WeakSet[Any] = WeakSet()
+_registered: WeakSet[Any] = WeakSet()
 
 
-def end(batches: Any) -> None:
-    """End the workers behind an iterator of a loader, if it has any."""
+def shut_down(batches: Any) -> None:
+    """Stop the workers of an iterator of a loader, if it has any."""
     if hasattr(batches, "_shutdown_workers"):
         batches._shutdown_workers()
 
 
-def _end(batches: ref[Any]) -> None:
+def _shut_down_if_alive(batches: ref[Any]) -> None:
     if (running := batches()) is not None:
-        end(running)
+        shut_down(running)
 
 
-# What torch makes of the message of an error in a worker.
+# How torch rewrites the message of an error in a worker.
 _IN_WORKER = re.compile(
     r"Caught (?P<kind>\w+) in DataLoader worker process \d+\.\n(?P<traceback>.*)", re.S
 )
 
 
 class Loader(DataLoader[Batch]):
-    """Loads batches; what fails in a worker is told as if it had failed here."""
+    """Loads batches; an error in a worker is raised as if it had occurred here."""
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         batches = super().__iter__()
@@ -140,19 +140,19 @@ class Loader(DataLoader[Batch]):
         try:
             yield from batches
         except Exception as error:
-            # At once: whoever holds the error holds the workers, and where both are collected as a
-            # cycle, the queues by which workers are told to end go first.
-            end(batches)
+            # Now: the error references the workers, and if both are collected as a cycle, the
+            # queues by which workers are told to stop may go first.
+            shut_down(batches)
             self._iterator = None
             if not isinstance(error, ValueError | OSError):
                 raise
-            raise (_unwrapped(error) or error) from None
+            raise (_unwrap(error) or error) from None
 
 
 class TrainingLoader(Loader):
-    """Loads training batches, and goes on within an epoch where a checkpoint was written.
+    """Loads training batches, and resumes within an epoch where a checkpoint was written.
 
-    Lightning keeps the state in each checkpoint. What workers have prepared ahead does not count.
+    Lightning saves the state in each checkpoint. Batches prefetched by workers do not count.
     """
 
     def __init__(self, images: Images, batches: TrainingBatches, **options: Any) -> None:
@@ -161,8 +161,8 @@ class TrainingLoader(Loader):
         self._delivered, self._interrupted = 0, -1
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        # Nothing is begun before the first batch is asked for: Lightning makes the iterator of a
-        # resumed training before it says which epoch that is, and workers would load epoch 0.
+        # Nothing happens before the first batch is requested: Lightning makes the iterator of a
+        # resumed training before it sets the epoch, and workers would load epoch 0.
         if self._batches.epoch != self._interrupted:
             self._delivered = 0
         self._batches.first, self._interrupted = self._delivered, -1
@@ -171,7 +171,7 @@ class TrainingLoader(Loader):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """How far the epoch is, and in what units."""
+        """Batches delivered in this epoch, and what they are made of."""
         return {
             "epoch": self._batches.epoch,
             "delivered": self._delivered,
@@ -181,16 +181,17 @@ class TrainingLoader(Loader):
         }
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Skip what was delivered of the epoch that the checkpoint interrupted.
+        """Skip the batches that were delivered before the checkpoint was written.
 
         Raises:
-            ValueError: batches are composed otherwise now, so there is no way to tell them apart.
+            ValueError: batches are composed differently now.
         """
         for name, now in self.state_dict().items():
             if name in _UNITS and state[name] != now:
                 raise ValueError(
                     f"the checkpoint was written in an epoch of {state[name]:,} {_UNITS[name]}, "
-                    f"and there are {now:,} now. Go on as it was, or from best.ckpt (ckpt=FILE)"
+                    f"and there are {now:,} now. Resume with the same options, or start from "
+                    "best.ckpt (ckpt=FILE)"
                 )
         self._interrupted, self._delivered = state["epoch"], state["delivered"]
 
@@ -205,7 +206,7 @@ _UNITS = {
 def loader(images: Images, batches: Sampler[Keys], workers: int) -> DataLoader[Batch]:
     """Load the given batches of the images."""
     options: dict[str, Any] = {
-        "collate_fn": stack,
+        "collate_fn": collate,
         "num_workers": workers,
         "persistent_workers": workers > 0,
         "pin_memory": torch.cuda.is_available(),
@@ -216,8 +217,8 @@ def loader(images: Images, batches: Sampler[Keys], workers: int) -> DataLoader[B
     return Loader(images, batch_sampler=batches, **options)
 
 
-def _unwrapped(error: ValueError | OSError) -> Exception | None:
-    """The error that a worker met, without the traceback that torch puts into its message."""
+def _unwrap(error: ValueError | OSError) -> Exception | None:
+    """The error of a worker, without the traceback that torch puts into its message."""
     wrapped = _IN_WORKER.match(str(error))
     if wrapped is None:
         return None
@@ -225,6 +226,6 @@ def _unwrapped(error: ValueError | OSError) -> Exception | None:
     return (ValueError if isinstance(error, ValueError) else OSError)(own.strip())
 
 
-def stack(samples: list[Batch]) -> Batch:
-    """Samples of one size -> a batch."""
+def collate(samples: list[Batch]) -> Batch:
+    """Stack samples of one size into a batch."""
     return Batch(*(torch.stack(column) for column in zip(*samples, strict=True)))

@@ -1,50 +1,103 @@
-"""A tree of generated images, written once and found again."""
+"""A generated data set: its settings, and a tree of PNG files that is written once."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Annotated, Any, TypeVar
 from zlib import crc32
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from tff.data.datamodule import SPLITS
-from tff.data.synthetic.photographs import Split
+from tff.data.synthetic.photographs import (
+    PhotographSplit,
+    compute_sha256,
+    list_photographs,
+    load_embedded,
+    load_folder,
+)
+from tff.options import Allowed, checked, whole
+from tff.types import Pixels
 
-MANIFEST = "manifest.json"  # the last file to be written
+DESCRIPTION = "manifest.json"  # the last file to be written
+COUNTS = Allowed(
+    lambda counts: set(counts) == set(SPLITS) and min(counts.values()) >= 1,
+    f"numbers of images, at least 1, for each of {', '.join(SPLITS)}",
+)
+S = TypeVar("S", bound="TreeSettings")
 
 
-def cache_folder(root: Path, kind: str, recipe: int, settings: Mapping[str, Any]) -> Path:
-    """Folder of a data set below `root`, one for each choice of settings.
+@dataclass(frozen=True)
+@checked("data")
+class TreeSettings:
+    """What all generated sets depend on.
 
     Args:
-        kind: of data set, the first part of the name.
-        recipe: number of the way in which the images are made.
-        settings: all that the images depend on besides, as JSON holds it.
+        photos: folder with photographs of the user; None for those of installed packages.
+        seed: of all random choices.
+        size: side of the images in pixels.
+        counts: number of images of each label in `train`, `val` and, per generator, `test`.
     """
-    key = json.dumps([recipe, settings], sort_keys=True)
-    return Path(root) / f"{kind}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+
+    photos: Path | str | None = None
+    seed: Annotated[int, whole(0)] = 0
+    size: Annotated[int, whole(1)] = 64
+    counts: Annotated[Mapping[str, int], COUNTS] = field(
+        default_factory=lambda: {"train": 1500, "val": 200, "test": 100}
+    )
+
+    def load_photographs(self, smallest: int) -> PhotographSplit:
+        """Read the photographs, each side of which must have `smallest` pixels.
+
+        Raises:
+            ValueError: the folder of photographs cannot be used.
+        """
+        if self.photos is None:
+            return load_embedded()
+        return load_folder(Path(self.photos), self.seed, smallest)
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as JSON holds them, with the SHA-256 of each photograph of the user."""
+        photos = self.photos and sorted(map(compute_sha256, list_photographs(Path(self.photos))))
+        return asdict(self) | {"counts": dict(self.counts), "photos": photos}
+
+
+def get_or_build(
+    root: Path, kind: str, recipe: int, settings: S, build: Callable[[Path, S], Path]
+) -> Path:
+    """Folder of a data set below `root`, one for each choice of settings; built if missing.
+
+    Args:
+        root: parent of the folders.
+        kind: of data set, the first part of the name.
+        recipe: version of the code that makes the images.
+        settings: all else that the images depend on.
+        build: writes the data set into a folder, and returns it.
+    """
+    key = json.dumps([recipe, settings.to_json()], sort_keys=True)
+    folder = Path(root) / f"{kind}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    return folder if is_complete(folder) else build(folder, settings)
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether a data set is there."""
-    return (folder / MANIFEST).is_file()
+    """Whether a data set is written to its end."""
+    return (folder / DESCRIPTION).is_file()
 
 
 @contextmanager
-def publish(folder: Path) -> Iterator[Path]:
-    """A scratch folder beside `folder` that takes its place when all went well.
+def write_tree(folder: Path) -> Iterator[Path]:
+    """A temporary folder, which becomes `folder` when all is written.
 
-    If another process was faster, its data set stays and the draft is discarded.
+    If another process was faster, its data set stays and this one is discarded.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
@@ -58,37 +111,30 @@ def publish(folder: Path) -> Iterator[Path]:
                 raise
 
 
-def write_images(images: NDArray[np.uint8], folder: Path) -> None:
-    """Write images (N, H, W, 3) as 0000.png, 0001.png, ... in a new folder."""
+def write_images(images: Pixels, folder: Path) -> None:
+    """Write images (N, H, W, 3) as 0000.png, 0001.png, ... into a new folder."""
     folder.mkdir(parents=True)
     for number, image in enumerate(images):
         Image.fromarray(np.ascontiguousarray(image)).save(folder / f"{number:04}.png")
 
 
-def write_description(folder: Path, settings: Mapping[str, Any], split: Split, **more: Any) -> None:
-    """Write `manifest.json`: settings, credits of the photographs, versions, and what else."""
-    manifest = {
-        "settings": settings,
+def write_description(
+    folder: Path, settings: TreeSettings, photographs: PhotographSplit, **more: Any
+) -> None:
+    """Write `manifest.json`: settings, credits of the photographs, versions, and `more`."""
+    description = {
+        "settings": settings.to_json(),
         "photographs": {
-            part: [{"name": p.name, **p.credit._asdict()} for p in split[part]] for part in SPLITS
+            split: [{"name": p.name, **p.credit._asdict()} for p in photographs[split]]
+            for split in SPLITS
         },
         **more,
         "versions": {"python": platform.python_version()}
         | {name: version(name) for name in ("tff", "torch", "numpy", "pillow")},
     }
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-
-
-def require_counts(counts: Mapping[str, int]) -> None:
-    """Refuse numbers of images with which no data set can be made.
-
-    Raises:
-        ValueError: a set is missing, unknown or empty.
-    """
-    if set(counts) != set(SPLITS) or min(counts.values()) < 1:
-        raise ValueError(f"counts must name {', '.join(SPLITS)}, each at least 1: {dict(counts)}")
+    (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
 
 
 def random_stream(seed: int, *purpose: str) -> np.random.Generator:
-    """Random numbers of their own for each purpose: one part more changes no other."""
+    """Independent random numbers for each purpose: adding one changes no other."""
     return np.random.default_rng([seed, crc32("/".join(purpose).encode())])

@@ -1,4 +1,4 @@
-"""Photographs with known licences, and patches cut from them."""
+"""Photographs with known licences, and patches sampled from them."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from tff.data.datamodule import SPLITS
 from tff.data.dataset import FORMATS, MAX_PIXELS, describe_damage
 from tff.data.manifest import SUFFIXES
+from tff.types import Pixels
 
 log = logging.getLogger(__name__)
 
-MAX_FILES = 200  # of a folder, and the central
-MAX_SIDE = 1024  # pixels of each: together they bound the memory to 600 MB
+# Together they bound the memory to 600 MB.
+MAX_FILES = 200  # photographs used of a folder
+MAX_SIDE = 1024  # pixels used of each, from its center
 
 
 class Credit(NamedTuple):
-    """Whom a photograph is owed to."""
+    """Author and licence of a photograph."""
 
     author: str
     licence: str
@@ -35,16 +36,16 @@ class Photograph(NamedTuple):
     """One photograph at its native resolution; `pixels` is (H, W, 3) uint8 RGB."""
 
     name: str
-    pixels: NDArray[np.uint8]
+    pixels: Pixels
     credit: Credit
 
 
-Split = dict[str, list[Photograph]]
-"""`train`, `val`, `test` -> their photographs; none is in two."""
+#: `train`, `val`, `test` -> photographs; none is in two.
+PhotographSplit = dict[str, list[Photograph]]
 
 
-class Embedded(NamedTuple):
-    """A photograph inside an installed package, and the split that it always belongs to."""
+class EmbeddedPhotograph(NamedTuple):
+    """A photograph in an installed package, and the split that it belongs to."""
 
     split: str
     package: str
@@ -52,34 +53,34 @@ class Embedded(NamedTuple):
     credit: Credit
 
 
-# Pixels that were JPEG once carry a grid of 8x8 blocks, so training and test photographs hold both
-# kinds. The most colorful photographs are trained on: a detector that has not met such colors takes
-# them for counterfeit. Only clear licences are used: the motorcycle of scikit-image states none.
+# Pixels that were once JPEG carry a grid of 8x8 blocks: training and test hold some of either kind.
+# The most colorful photographs are for training: a detector that has never seen such
+# colors takes them for generated. Only clear licences are used: scikit-image's motorcycle has none.
 EMBEDDED = (
-    Embedded("train", "skimage", "data/astronaut.png",
+    EmbeddedPhotograph("train", "skimage", "data/astronaut.png",
              Credit("NASA", "public domain", "https://flic.kr/p/r9qvLn")),
-    Embedded("test", "skimage", "data/coffee.png",
+    EmbeddedPhotograph("test", "skimage", "data/coffee.png",
              Credit("Rachel Michetti", "CC0", "scikit-image, courtesy of Pikolo Espresso Bar")),
-    Embedded("train", "skimage", "data/rocket.jpg",
+    EmbeddedPhotograph("train", "skimage", "data/rocket.jpg",
              Credit("SpaceX", "public domain",
                     "https://www.flickr.com/photos/spacexphotos/16511594820")),
-    Embedded("train", "sklearn", "datasets/images/china.jpg",
+    EmbeddedPhotograph("train", "sklearn", "datasets/images/china.jpg",
              Credit("danielbuechele", "CC BY 2.0",
                     "https://www.flickr.com/photos/danielbuechele/6061409035")),
-    Embedded("test", "matplotlib", "mpl-data/sample_data/grace_hopper.jpg",
+    EmbeddedPhotograph("test", "matplotlib", "mpl-data/sample_data/grace_hopper.jpg",
              Credit("United States Navy", "public domain",
                     "http://commons.wikimedia.org/wiki/File:Grace_Hopper.jpg")),
-    Embedded("val", "skimage", "data/chelsea.png",
+    EmbeddedPhotograph("val", "skimage", "data/chelsea.png",
              Credit("Stefan van der Walt", "CC0", "scikit-image")),
-    Embedded("train", "sklearn", "datasets/images/flower.jpg",
+    EmbeddedPhotograph("train", "sklearn", "datasets/images/flower.jpg",
              Credit("vultilion", "CC BY 2.0",
                     "https://www.flickr.com/photos/vultilion/6056698931")),
 )  # fmt: skip
 
 
-def load_embedded() -> Split:
-    """The photographs of the installed wheels, in their fixed split."""
-    split: Split = {name: [] for name in SPLITS}
+def load_embedded() -> PhotographSplit:
+    """Photographs of installed packages, in their fixed split."""
+    split: PhotographSplit = {name: [] for name in SPLITS}
     for item in EMBEDDED:
         spec = find_spec(item.package)  # finds the folder; an import would take seconds
         if spec is None or spec.origin is None:
@@ -90,30 +91,30 @@ def load_embedded() -> Split:
     return split
 
 
-def load_folder(folder: Path, seed: int, smallest: int) -> Split:
-    """A folder's photographs (at any depth), split at random: about 15 % val, 25 % test.
+def load_folder(folder: Path, seed: int, smallest: int) -> PhotographSplit:
+    """Photographs below a folder, split at random: about 15 % val, 25 % test.
 
-    Copies of a file are used once, so that no photograph is in two splits. Of more than
-    `MAX_FILES` a random choice is used, and of each the central `MAX_SIDE` pixels.
+    Copies of a file are used once, so that no photograph is in two splits. At most `MAX_FILES`
+    random photographs are used, and the central `MAX_SIDE` pixels of each.
 
     Args:
-        folder: holds png, jpg, jpeg, webp, bmp or tif files.
+        folder: holds image files, at any depth.
         seed: of the split.
-        smallest: pixels that each side must have.
+        smallest: least length of a side in pixels.
 
     Raises:
-        ValueError: fewer than three different photographs, one that cannot be read, or one with a
-            side shorter than `smallest`; the message names it.
+        ValueError: fewer than three different photographs, or one that is unreadable or too small;
+            the message names it.
     """
     found = list_photographs(folder)
     if len(found) < 3:
         raise ValueError(
             f"{folder} holds {len(found)} different photographs, at least 3 are needed: one each "
-            f"to train on, to validate on and to test on ({', '.join(sorted(SUFFIXES))})"
+            f"for training, validation and test ({', '.join(sorted(SUFFIXES))})"
         )
     chosen = np.random.default_rng(seed).permutation(len(found))[:MAX_FILES]
     if len(chosen) < len(found):
-        log.warning("%s holds %d photographs; %d are used", folder, len(found), len(chosen))
+        log.warning("%s: only %d of %d photographs are used", folder, len(chosen), len(found))
     photographs = [_read(found[index], folder) for index in chosen]
     for photograph in photographs:
         height, width, _ = photograph.pixels.shape
@@ -130,16 +131,16 @@ def load_folder(folder: Path, seed: int, smallest: int) -> Split:
 
 
 def list_photographs(folder: Path) -> list[Path]:
-    """All image files below a folder in the order of their names, copies of a file left out."""
+    """Image files below a folder, sorted by name, without copies."""
     if not folder.is_dir():
-        raise ValueError(f"there is no folder {folder}")
-    # Files only: opening a pipe that bears such a name would wait for ever.
+        raise ValueError(f"data.photos={folder}: no such folder")
+    # Files only: a pipe with such a name would block forever.
     found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-    return list({digest(path): path for path in reversed(found)}.values())[::-1]
+    return list({compute_sha256(path): path for path in reversed(found)}.values())[::-1]
 
 
-def digest(file: Path) -> str:
-    """SHA-256 of the bytes of a file."""
+def compute_sha256(file: Path) -> str:
+    """SHA-256 of a file, in hex."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -149,13 +150,13 @@ def _read(file: Path, folder: Path) -> Photograph:
         pixels = _pixels(stream, str(file))
     height, width, _ = pixels.shape
     top, left = max(0, height - MAX_SIDE) // 2, max(0, width - MAX_SIDE) // 2
-    # A copy, so that the rest of a large photograph does not stay in memory.
+    # A copy frees the rest of a large photograph.
     central = pixels[top : top + MAX_SIDE, left : left + MAX_SIDE].copy()
     name = file.relative_to(folder).as_posix()
     return Photograph(name, central, Credit("unknown", "the user's own folder", name))
 
 
-def _pixels(stream: IO[bytes], name: str) -> NDArray[np.uint8]:
+def _pixels(stream: IO[bytes], name: str) -> Pixels:
     try:
         with Image.open(stream, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
@@ -167,8 +168,8 @@ def _pixels(stream: IO[bytes], name: str) -> NDArray[np.uint8]:
 
 def sample_patches(
     photographs: Sequence[Photograph], count: int, size: int, rng: np.random.Generator
-) -> NDArray[np.uint8]:
-    """Random square crops at native resolution, in random quarter turns, half of them mirrored.
+) -> Pixels:
+    """Random square crops at native resolution, rotated by random quarter turns, half mirrored.
 
     Crops of almost no variance (sky, blurred background) are drawn again: an up-sampler leaves
     hardly a trace there.
@@ -177,14 +178,12 @@ def sample_patches(
         (count, size, size, 3) uint8.
 
     Raises:
-        ValueError: no textured crop was met in many draws.
+        ValueError: none of many draws is textured.
     """
     return np.stack([_patch(photographs, size, rng) for _ in range(count)])
 
 
-def _patch(
-    photographs: Sequence[Photograph], size: int, rng: np.random.Generator
-) -> NDArray[np.uint8]:
+def _patch(photographs: Sequence[Photograph], size: int, rng: np.random.Generator) -> Pixels:
     for _ in range(1000):
         pixels = photographs[int(rng.integers(len(photographs)))].pixels
         top, left = (rng.integers(side - size + 1) for side in pixels.shape[:2])

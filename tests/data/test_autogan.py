@@ -12,14 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from tff.data.synthetic import autogan, photographs
+from tff.data.synthetic import autogan, image_tree, photographs
 from tff.data.synthetic.autogan import (
     MARGIN,
     UPSAMPLERS,
     Autoencoder,
     AutoGANSettings,
     build,
-    cached,
     reconstruct,
     train,
 )
@@ -56,9 +55,21 @@ def noise(path: Path, seed: int, width: int = 80, height: int = 80) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small data set whose generators have learned something."""
-    return build(
-        tmp_path_factory.mktemp("autogan") / "set", AutoGANSettings(**SMALL | {"steps": 200})
+    """A small data set."""
+    return build(tmp_path_factory.mktemp("autogan") / "set", AutoGANSettings(**SMALL))
+
+
+@pytest.fixture(scope="module")
+def trained_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small data set whose generators are trained."""
+    settings = AutoGANSettings(**SMALL | {"steps": 200})
+    return build(tmp_path_factory.mktemp("autogan") / "set", settings)
+
+
+def cached(root: Path, **settings: Any) -> Path:
+    """Folder of a data set below `root`, built if missing."""
+    return image_tree.get_or_build(
+        root, "autogan", autogan.RECIPE, AutoGANSettings(**settings), autogan.build
     )
 
 
@@ -80,9 +91,12 @@ def test_manifest_credits_every_photograph(folder: Path) -> None:
     assert all(photo["author"] and photo["licence"] and photo["source"] for photo in listed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["train", "val", "test"])
-def test_fake_is_the_counterpart_of_the_real_file_of_its_name(folder: Path, part: str) -> None:
-    real, fake = (pixels(folder / part / "transposed4" / c) for c in ("0_real", "1_fake"))
+def test_fake_is_the_counterpart_of_the_real_file_of_its_name(
+    trained_folder: Path, part: str
+) -> None:
+    real, fake = (pixels(trained_folder / part / "transposed4" / c) for c in ("0_real", "1_fake"))
     distance = np.abs(real[:, None] - fake[None]).mean(axis=(2, 3, 4))
     assert (distance.argmin(axis=1) == np.arange(len(real))).all()
     assert 0.5 < distance.diagonal().mean() < 40  # of 255: neither a copy nor something else
@@ -252,7 +266,7 @@ def test_orientation_in_exif_is_applied(tmp_path: Path) -> None:
 
 
 def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="there is no folder"):
+    with pytest.raises(ValueError, match="no such folder"):
         photographs.load_folder(tmp_path / "none", 0, 48)
     with pytest.raises(ValueError, match="holds 0 different photographs"):
         photographs.load_folder(tmp_path, 0, 48)
@@ -271,10 +285,13 @@ def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"size": 34}, "must be a multiple of 4"),
-        ({"seen": "gan"}, "generators must be different ones of"),
-        ({"unseen": ["nearest"]}, "generators must be different ones of"),
-        ({"counts": {"train": 1}}, "counts must name train, val, test"),
+        ({"size": 34}, "data.size=34: expected a multiple of 4, at least 16"),
+        ({"seen": "gan"}, "expected a list of different names from transposed4"),
+        ({"unseen": ["nearest"]}, "expected a list of different names from"),
+        (
+            {"counts": {"train": 1}},
+            "at least 1, for each of train, val, test",
+        ),
     ],
 )
 def test_settings_that_cannot_be_used(wrong: dict[str, Any], message: str) -> None:
