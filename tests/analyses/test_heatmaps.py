@@ -1,7 +1,5 @@
 """Heat maps of single images, and which images are shown."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import numpy as np
@@ -12,7 +10,7 @@ from tests.helpers import tiny
 
 from tff.analyses.engine.image_selection import select_images
 from tff.analyses.engine.subject import Subject
-from tff.analyses.heatmaps import Heatmaps, explain_pixels
+from tff.analyses.heatmaps import Examples, Heatmaps, explain_pixels
 from tff.relevance.lrp import LRP
 
 
@@ -133,3 +131,9 @@ def test_missing_and_damaged_files_are_named(root, tmp_path):
 def test_impossible_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         Heatmaps(**options)
+
+
+def test_examples_show_every_generator(red_subject):
+    result = Examples(images=2)(red_subject)
+    assert list(result.figures) == ["examples_seen", "examples_other", "examples_third"]
+    assert "never seen" in result.captions["examples_other"]

@@ -44,10 +44,6 @@ def result(subject):
     return KSweep(shares=SHARES, random_orders=ORDERS)(subject)
 
 
-def pixels(images):
-    return torch.stack([images[0, row].image for row in range(len(images))]).float() / 255
-
-
 def orders(subject, by):
     seeds = range(subject.seed, subject.seed + (ORDERS if by == "random" else 1))
     return [subject.rank(by, seed=seed) for seed in seeds]
@@ -55,7 +51,7 @@ def orders(subject, by):
 
 @torch.no_grad()
 def logits(subject, channels, context=drop_channels):
-    images = pixels(subject.images.test)
+    images = tiny.pixels(subject.images.test)
     if not len(channels):
         return subject.detector(images).double().numpy()
     with context(subject.detector, channels):
@@ -178,7 +174,7 @@ def raw(detector, images):
 
 @pytest.mark.parametrize("instead", ["mean", "resample"])
 def test_other_things_in_place_of_a_channel_equal_a_loop(subject, instead):
-    discovery = pixels(subject.images.discovery)
+    discovery = tiny.pixels(subject.images.discovery)
     if instead == "mean":
         means = {n: y.mean((0, 2, 3)) for n, y in raw(subject.detector, discovery).items()}
         other = lambda layer, channel, _: means[layer][channel]  # noqa: E731

@@ -1,16 +1,21 @@
 """The tables of `Sensitivity`, against literal loops over resamples."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
+import torch
 from scipy.stats import t
 from sklearn.metrics import average_precision_score
 from tests.helpers import fake_subject, tiny
 from tests.helpers.bootstrap_by_hand import ends
 
 from tff.analyses.engine.protocol import Protocol
-from tff.analyses.sensitivity import Sensitivity
+from tff.analyses.sensitivity import Controls, Sensitivity
+from tff.detectors.hooks import drop_channels
 from tff.statistics.bootstrap import draw_resamples
 from tff.statistics.detection import sigmoid  # a threshold is one of its very values
+from tff.types import Channels
 
 GENERATORS = ("other", "seen", "third")
 
@@ -234,3 +239,144 @@ def test_no_random_draw_is_refused():
         ValueError, match=r"analysis\.sensitivity\.random_draws=0: expected a whole"
     ):
         Sensitivity(random_draws=0)
+
+
+CHANNELS = Channels({"narrow": 4, "wide": 20, "middle": 9})
+
+
+def controls(k=6, seed=0, ranking=None):
+    if ranking is None:
+        ranking = torch.from_numpy(np.random.default_rng(seed).permutation(len(CHANNELS)))
+    return Controls(CHANNELS, ranking, k, seed)
+
+
+def layers(channels):
+    return Counter(CHANNELS.table()["layer"].iloc[channels.tolist()])
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("kind", ["random", "matched"])
+def test_k_different_channels_besides_the_top(kind, seed):
+    made = controls(seed=seed)
+    sets = getattr(made, kind)(7)
+    assert len(sets) == 7
+    for channels in sets:
+        assert channels.dtype == torch.int64
+        assert len(channels) == len(set(channels.tolist())) == 6
+        assert not set(channels.tolist()) & set(made.ranking[:6].tolist())
+    assert len({tuple(sorted(channels.tolist())) for channels in sets}) > 1
+
+
+def test_low_is_the_end_of_the_ranking():
+    made = controls()
+    assert made.lowest.tolist() == made.ranking.tolist()[-6:]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_matched_channels_have_the_layers_of_the_top(seed):
+    random = np.random.default_rng(seed)
+    # At most half of each layer, so that as many others are left.
+    top = [
+        *random.permutation(4)[:2],
+        *random.permutation(20)[:7] + 4,
+        *random.permutation(9)[:4] + 24,
+    ]
+    rest = np.setdiff1d(np.arange(33), top)
+    ranking = torch.from_numpy(np.array([*random.permutation(top), *random.permutation(rest)]))
+    made = controls(13, seed, ranking)
+    assert made.shortage == 0
+    for channels in made.matched(5):
+        assert (
+            layers(channels) == layers(made.ranking[:13]) == {"narrow": 2, "wide": 7, "middle": 4}
+        )
+
+
+def test_where_a_layer_has_too_few_others_the_rest_comes_from_anywhere():
+    # Three of the four narrow channels are in the top: one other is left, two are missing.
+    ranking = torch.tensor([0, 2, 3, 5, 30, *(i for i in range(33) if i not in (0, 2, 3, 5, 30))])
+    made = controls(5, ranking=ranking)
+    assert made.shortage == 2
+    seen = set()
+    for channels in made.matched(40):
+        chosen = set(channels.tolist())
+        assert len(chosen) == 5
+        assert 1 in chosen  # the one that is left
+        assert not chosen & {0, 2, 3, 5, 30}
+        found = layers(channels)
+        assert found["narrow"] == 1
+        assert found["wide"] >= 1
+        assert found["middle"] >= 1
+        seen |= chosen
+    assert len(seen) > 20
+
+
+def test_a_whole_layer_in_the_top():
+    made = controls(4, ranking=torch.arange(33))
+    assert made.shortage == 4
+    for channels in made.matched(3):
+        assert len(set(channels.tolist()) - set(range(4))) == 4
+
+
+def test_every_other_channel_is_drawn_about_equally_often():
+    made = controls(3)
+    drawn = Counter(int(c) for channels in made.random(2000) for c in channels)
+    expected = 2000 * 3 / 30
+    assert set(drawn) == set(made.ranking[3:].tolist())
+    assert max(abs(n - expected) for n in drawn.values()) < 5 * np.sqrt(expected)
+
+
+def test_the_seed_alone_decides():
+    ranking = torch.arange(32, -1, -1)
+    for kind in ("random", "matched"):
+        one, same, other = (getattr(controls(5, s, ranking), kind)(4) for s in (3, 3, 4))
+        assert all(torch.equal(a, b) for a, b in zip(one, same, strict=True))
+        assert any(not torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    # More draws begin with the same ones.
+    few, many = controls(5, 3, ranking).random(2), controls(5, 3, ranking).random(6)
+    assert all(torch.equal(a, b) for a, b in zip(few, many, strict=False))
+
+
+def test_as_many_others_are_needed():
+    assert len(controls(16).random(1)[0]) == 16
+    with pytest.raises(ValueError, match="k=17: random and lowest k need as many other channels"):
+        controls(17)
+
+
+def test_sensitivity_equals_a_loop_over_models(red_subject):
+    analysis = Sensitivity(random_draws=3)
+    table = analysis(red_subject).tables["sensitivity"]
+    choices, images = analysis.choices(red_subject), tiny.pixels(red_subject.images.test)
+    logits = {"none": red_subject.detector(images)}
+    for name, channels in choices.items():
+        with drop_channels(red_subject.detector, channels):
+            logits[name] = red_subject.detector(images)
+    random = torch.stack([logits[f"random_{i}"].double().sigmoid() for i in range(3)]).mean(0)
+    scores = {name: logits[name] for name in ("none", "top_k", "low_k")} | {"random_k": random}
+    for generator, rows in red_subject.generators():  # noqa: B007  # named in the query
+        for name, score in scores.items():
+            row = table.query("generator == @generator and dropout == @name").iloc[0]
+            labels, score = red_subject.labels[rows], score[rows].detach().double().numpy()
+            assert row["ap"] == pytest.approx(average_precision_score(labels, score), abs=1e-6)
+            called = score > (0.5 if name == "random_k" else 0)
+            assert row["real_accuracy"] == np.mean(~called[labels == 0])
+            assert row["fake_accuracy"] == np.mean(called[labels == 1])
+            assert 0 <= row["ap_low"] <= row["ap_high"] <= 1
+    assert table["generator"].iloc[0] == "seen"
+    assert table.query("dropout == 'top_k'")["ap"].mean() < table["ap"].max()
+
+
+def test_random_channels_avoid_the_top_and_come_from_the_seed(red_root):
+    red_subject, again = (tiny.subject(red_root, seed=3) for _ in range(2))
+    choices, same = Sensitivity().choices(red_subject), Sensitivity().choices(again)
+    other = Sensitivity().choices(tiny.subject(red_root, seed=4))
+    for name, channels in choices.items():
+        assert len(set(channels.tolist())) == red_subject.k
+        assert torch.equal(channels, same[name])
+        if name.startswith("random"):
+            assert not set(channels.tolist()) & set(red_subject.top.tolist())
+    assert any(not torch.equal(choices[n], other[n]) for n in choices if n.startswith("random"))
+
+
+def test_too_large_k_for_controls_is_refused(red_root):
+    with pytest.raises(ValueError, match="as many other channels"):
+        Sensitivity()(tiny.subject(red_root, k=7))

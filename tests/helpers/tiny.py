@@ -35,6 +35,11 @@ def splits(root: Path, **options) -> Splits:
     return Splits(discovery=type(images)(seen), test=images)
 
 
+def pixels(images) -> torch.Tensor:
+    """All images of a set at once, (N, 3, H, W) in [0, 1]."""
+    return torch.stack([images[0, row].image for row in range(len(images))]).float() / 255
+
+
 class Net(nn.Module):
     """Two convolutions with BatchNorm and a residual sum."""
 

@@ -4,9 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
+import torch
 from sklearn.metrics import roc_auc_score
+from tests.helpers import tiny
 
-from tff.analyses.median_test import SHARE_LABELS, compare_responses, conditional_shares
+from tff.ablations.color import Grayscale
+from tff.analyses.median_test import SHARE_LABELS, MedianTest, compare_responses, conditional_shares
 
 RANDOM = np.random.default_rng(0)
 
@@ -144,3 +147,76 @@ def test_channels_whose_information_goes_with_the_cue_are_found():
         found += ((tests["separation_q"] <= 0.05) & tests["loses"]) / 20
     assert found[:10].min() > 0.9
     assert found[10:].mean() <= 0.05
+
+
+def test_median_test_equals_scipy_on_maxima(red_subject):
+    table = MedianTest(Grayscale())(red_subject).tables["median_test"]
+    images = tiny.pixels(red_subject.images.test)
+    fakes = red_subject.labels == 1
+    maxima = {}
+    for name, batch in {"plain": images, "gray": Grayscale()(images)}.items():
+        outs = {}
+        hooks = [
+            red_subject.detector.network.get_submodule(layer).register_forward_hook(
+                lambda _m, _i, out, layer=layer, outs=outs: outs.update({layer: out.amax((2, 3))})
+            )
+            for layer in red_subject.channels.layers
+        ]
+        with torch.no_grad():
+            red_subject.detector(batch)
+        for hook in hooks:
+            hook.remove()
+        maxima[name] = torch.cat([outs[layer] for layer in red_subject.channels.layers], 1).numpy()
+    generator_of = red_subject.images.test.manifest["generator"].to_numpy()
+    for row in table.itertuples():
+        rows = fakes & (generator_of == row.generator)
+        column = red_subject.channels.flat_index(row.layer, row.channel)
+        a, b = maxima["plain"][rows, column], maxima["gray"][rows, column]
+        try:
+            expected = scipy.stats.median_test(a, b)[1]
+        except ValueError:  # all values equal to the grand median
+            expected = 1.0
+        assert row.p_value == pytest.approx(expected, rel=1e-6)
+    assert len(table) == 3 * red_subject.k
+
+
+def test_share_counts_small_p_values(red_subject):
+    result = MedianTest(Grayscale(), alpha=0.2)(red_subject)
+    table, shares = result.tables["median_test"], result.tables["conditional_share"]
+    for row in shares.itertuples():
+        mine = table[table["generator"] == row.generator]["p_value"]
+        assert row.share == (mine <= 0.2).mean()
+
+
+@pytest.mark.parametrize("alpha", [0, 1, 5])
+def test_an_alpha_that_is_no_probability_is_refused(alpha):
+    with pytest.raises(
+        ValueError, match=rf"analysis\.median_test\.alpha={alpha}: expected a number above 0"
+    ):
+        MedianTest(Grayscale(), alpha=alpha)
+
+
+def test_all_channels_are_tested_on_the_sample_and_the_top_on_all_images(red_root):
+    red_subject = tiny.subject(red_root, sample=4)
+    result = MedianTest(Grayscale(), alpha=0.3)(red_subject)
+    top, every = result.tables["median_test"], result.tables["median_test_all"]
+    assert (set(top["images"]), set(every["images"]), set(every["images_real"])) == ({9}, {4}, {4})
+    assert len(every) == 3 * 12
+    place = {(r.layer, r.channel): r.rank for r in every.itertuples()}
+    names = red_subject.channels.table().iloc[red_subject.ranking.numpy()]
+    assert [place[name] for name in names.itertuples(index=False, name=None)] == list(range(1, 13))
+    for row in result.tables["conditional_share"].itertuples():
+        mine = every[every["generator"] == row.generator]
+        assert row.share_of_all == (mine["p_value"] <= 0.3).mean()
+        lost = (mine["separation_q"] <= 0.3) & mine["loses"]
+        assert row.share_separating_of_all == lost.mean()
+        assert row.ablation == repr(Grayscale())
+
+
+def test_findings_of_the_median_test_are_means_over_generators(red_subject):
+    result = MedianTest(Grayscale())(red_subject)
+    share = result.tables["conditional_share"]
+    for name in ("share", "share_corrected", "share_paired", "share_separating"):
+        assert result.scalars[f"conditional_{name}"] == pytest.approx(share[name].mean())
+    assert result.findings[0].startswith(f"{100 * share['share'].mean():.0f} % of the top 3 ")
+    assert any("Fewer than 20" in warning for warning in result.warnings)

@@ -1,15 +1,15 @@
 """The relevance ledger in the tables of a run."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from tests.helpers import tiny
 
+from tff.analyses.engine.subject import TooFewImagesError
 from tff.analyses.ranking import Ranking, leak
-from tff.relevance.lrp import LRP
+from tff.published.rankings import read_omega
+from tff.relevance.lrp import LRP, channel_relevance
 
 
 @pytest.fixture(scope="module")
@@ -72,3 +72,53 @@ def test_real_images_as_the_paper_explains_them(root):
         a.sort_values(order)["omega_real"], b.sort_values(order)["omega_real"], atol=1e-3
     )
     assert a["relevance"].iloc[0] == "rule=zplus precision=fp32 real_sign=paper"
+
+
+def test_omega_is_the_mean_share_of_confident_images(red_subject):
+    images, labels = (
+        tiny.pixels(red_subject.images.discovery),
+        red_subject.images.discovery.manifest["label"],
+    )
+    shares = torch.cat(list(channel_relevance(red_subject.detector, images).values()), 1).double()
+    p = red_subject.detector(images).sigmoid()
+    for name, mask in {
+        "fake": (p >= 0.9) & torch.tensor(labels == 1),
+        "real": (p <= 0.1) & torch.tensor(labels == 0),
+    }.items():
+        omega = red_subject.relevance[name]
+        assert omega.images == int(mask.sum()) > 1
+        np.testing.assert_allclose(omega.omega, shares[mask].mean(0), atol=1e-6)
+        error = shares[mask].std(0) / mask.sum() ** 0.5
+        np.testing.assert_allclose(omega.error, error, atol=1e-6)
+
+
+def test_ranking_is_sorted_stable_and_complete(red_subject):
+    table = Ranking()(red_subject).tables["ranking"]
+    assert len(table) == len(red_subject.channels) == 12
+    keys = list(zip(-table["omega"], [red_subject.channels.flat_index(r.layer, r.channel) for r in
+                                      table.itertuples()], strict=True))  # fmt: skip
+    assert keys == sorted(keys)
+    assert {"layer", "channel", "omega", "omega_real", "crop", "weights", "seed"} <= set(table)
+
+
+def test_rankings_are_written_in_the_published_format(red_subject, tmp_path):
+    result = Ranking()(red_subject)
+    for kind in ("fake", "real"):
+        table = result.tables[f"omega_{kind}"]
+        assert table["key"].str.fullmatch(r"conv[12]\.#\d\(T=6\)").all()
+        assert table["mean_relevance"].is_monotonic_decreasing
+        table.sample(frac=1, random_state=1).to_csv(tmp_path / "other.csv", index=False)
+        again = read_omega(tmp_path / "other.csv", red_subject.channels)
+        np.testing.assert_array_equal(again, red_subject.relevance[kind].omega)
+
+
+def test_no_confident_image_is_a_clear_error(red_root):
+    red_subject = tiny.subject(red_root, confidence=1.0)
+    with pytest.raises(TooFewImagesError, match=r"subject\.confidence"):
+        Ranking()(red_subject)
+
+
+@pytest.mark.parametrize("k", [0, 13])
+def test_impossible_k_is_refused(red_root, k):
+    with pytest.raises(ValueError, match="between 1 and the number of channels, 12"):
+        tiny.subject(red_root, k=k)
