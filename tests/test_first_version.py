@@ -4,6 +4,7 @@
 and in `expected/` what that version itself made of them.
 """
 
+import io
 import json
 import subprocess
 import sys
@@ -14,8 +15,11 @@ import pytest
 import torch
 from tests.helpers import tiny
 
+from tff.comparisons.emergence import Emergence
+from tff.comparisons.sweep import Sweep
 from tff.detectors.checkpoint import MOVED, load, read_origin
 from tff.detectors.safe_load import read
+from tff.safe_text import escape_formulas
 
 ROOT = Path(__file__).parents[1]
 RUNS = Path(__file__).parent / "first_version"
@@ -56,6 +60,14 @@ def same_tables(folder, *names):
         found = pd.read_csv(folder / "report" / "tables" / f"{name}.csv")
         expected = pd.read_csv(RUNS / "expected" / f"{name}.csv")
         pd.testing.assert_frame_equal(found, expected)
+
+
+def test_comparisons_read_old_reports():
+    tables = Emergence(str(RUNS / "seed0"))().tables | Sweep(str(RUNS))().tables
+    assert len(tables) == 6
+    for name, table in tables.items():
+        found = pd.read_csv(io.StringIO(escape_formulas(table).to_csv(index=False)))
+        pd.testing.assert_frame_equal(found, pd.read_csv(RUNS / "expected" / f"{name}.csv"))
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from tff.comparisons.cue_matrix import CueMatrix, compare_cues
 from tff.report.page import write
-from tff.types import Result
+from tff.report.results import write_results
 
 GENERATORS = ("other", "mine")  # the second one is the seen one
 
@@ -45,8 +45,9 @@ def sweep(tmp_path):
     number = itertools.count()
 
     def job(**tables):
-        results = {name: Result(name, tables={name: table}) for name, table in tables.items()}
-        write(results, tmp_path / str(next(number)) / "report", {})
+        report = tmp_path / str(next(number)) / "report"
+        report.mkdir(parents=True)
+        write_results(report, tables, {}, {})
         return sorted(tmp_path.glob("*/report"))
 
     return job

@@ -56,28 +56,41 @@ def drifting(random, steps, widths=WIDTHS):
             values += random.random(len(values)) * 0.6 / len(values)
 
 
-@pytest.fixture
-def history(tmp_path):
-    """A run of five analysed checkpoints, and what was written there."""
-    random = np.random.default_rng()
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    """A run of five analysed checkpoints, and the tables written there."""
+    folder, random = tmp_path_factory.mktemp("run"), np.random.default_rng()
     written = {}
     for step, omega in drifting(random, (5, 40, 100, 101, 2000)):
         written[step] = ranking(omega), shares(random)
-        save(tmp_path, step, *written[step])
-    return tmp_path, written
+        save(folder, step, *written[step])
+    return folder, written
+
+
+@pytest.fixture
+def history(template, tmp_path):
+    """A copy to spoil."""
+    shutil.copytree(template[0], tmp_path, dirs_exist_ok=True)
+    return tmp_path, template[1]
 
 
 def answer(folder, **options):
     return Emergence(str(folder), **options)()
 
 
+@pytest.fixture(scope="module")
+def result(template):
+    """Comparison of all checkpoints as they are."""
+    return answer(template[0])
+
+
 def named(table):
     return set(zip(table["layer"], table["channel"], strict=True))
 
 
-def test_the_final_top_at_every_step(history):
-    folder, written = history
-    table = answer(folder).tables["emergence"]
+def test_the_final_top_at_every_step(template, result):
+    written, table = template[1], result.tables["emergence"]
+    assert result.warnings == []
     final = written[2000][0].head(K)
     assert len(table) == 5 * K
     for step, part in table.groupby("step"):
@@ -89,9 +102,9 @@ def test_the_final_top_at_every_step(history):
         assert (part["in_top"] == (part["rank"] <= K)).all()
 
 
-def test_stability_is_that_of_pairs_recomputed(history):
-    folder, written = history
-    table = answer(folder).tables["stability"].set_index(["compared", "step", "other_step"])
+def test_stability_is_that_of_pairs_recomputed(template, result):
+    written = template[1]
+    table = result.tables["stability"].set_index(["compared", "step", "other_step"])
     steps = sorted(written)
     pairs = [("next", *p) for p in pairwise(steps)] + [("final", s, 2000) for s in steps[:-1]]
     assert list(table.index) == pairs
@@ -111,9 +124,8 @@ def test_stability_is_that_of_pairs_recomputed(history):
         assert row["spearman"] == pytest.approx(rho)
 
 
-def test_shares_over_time(history):
-    folder, written = history
-    result = answer(folder)
+def test_shares_over_time(template, result):
+    written = template[1]
     table = result.tables["conditional_over_time"]
     assert list(table["generator"]) == [*GENERATORS] * 5
     for step, part in table.groupby("step"):
@@ -169,9 +181,8 @@ def test_when_half_of_the_final_top_was_there(tmp_path, kept, step, words):
     assert result.scalars["overlap_of_last_two"] == kept[-1]
 
 
-def test_figures_show_the_tables(history):
-    folder, written = history
-    result = answer(folder)
+def test_figures_show_the_tables(template, result):
+    written = template[1]
     ax = result.figures["emergence"].axes[0]
     named_lines = [line.get_label() for line in ax.lines if not line.get_label().startswith("_")]
     best = written[2000][0].head(5)
@@ -195,7 +206,7 @@ def test_figures_show_the_tables(history):
     assert set(result.captions) == set(result.figures)
 
 
-def test_a_k_of_ones_own(history):
+def test_another_k(history):
     folder, written = history
     result = answer(folder, k=12)
     assert len(result.tables["emergence"]) == 5 * 12
@@ -295,7 +306,7 @@ def test_steps_of_another_detector_are_refused(history):
         answer(folder)
 
 
-def test_other_options_are_told(history):
+def test_differing_options_are_named(history):
     folder, written = history
     save(folder, 101, written[101][0].assign(relevance="rule=epsilon", seed=3), written[101][1])
     warnings = answer(folder).warnings
@@ -307,9 +318,8 @@ def test_other_options_are_told(history):
     assert len([w for w in warnings if "different options" in w]) == 2
 
 
-def test_few_images_are_told(history):
+def test_few_images_are_named(history):
     folder, written = history
-    assert answer(folder).warnings == []
     save(folder, 5, written[5][0].assign(images=29), written[5][1])
     (warning,) = answer(folder).warnings
     assert warning.startswith("At step 5 omega rests on fewer than 30 generated images")
