@@ -50,17 +50,17 @@ class Counted(Passes):
 
     found: ClassVar[Counter[str]] = Counter()
 
-    def relevance(self, *arguments):
+    def compute_relevance(self, *arguments):
         self.found["relevance (forward and back)"] += 1
-        return super().relevance(*arguments)
+        return super().compute_relevance(*arguments)
 
-    def evaluate(self, images, cue, channels, sample):
+    def compute_outputs(self, images, ablation, channels, sample):
         self.found["forward" + (", maxima of all channels" if len(sample) else "")] += 1
-        return super().evaluate(images, cue, channels, sample)
+        return super().compute_outputs(images, ablation, channels, sample)
 
-    def evaluate_dropped(self, images, choices, instead):
+    def compute_outputs_without_channels(self, images, choices, instead):
         self.found["forward, channels dropped"] += len(choices)
-        return super().evaluate_dropped(images, choices, instead)
+        return super().compute_outputs_without_channels(images, choices, instead)
 
 
 def main():
@@ -81,12 +81,12 @@ def main():
             detector, Splits(images, images), device="cpu", confidence=0.0,
             batch_size=args.batch, sample=args.sample,
         )  # fmt: skip
-        subject.passes = Counted(**vars(subject.passes))
+        subject._passes = Counted(**vars(subject.passes))
         nothing = np.empty(0, np.int64), torch.empty(0, dtype=torch.int64)
 
         def plain():
             start = time.perf_counter()
-            Passes.evaluate(subject.passes, images, None, nothing[1], nothing[0])
+            Passes.compute_outputs(subject.passes, images, None, nothing[1], nothing[0])
             return time.perf_counter() - start
 
         plain()

@@ -153,7 +153,7 @@ def false_alarms(passes, alpha, draws, permutations):
     at = subject.images.test.rows_of(CONTROL)
     labels, inside = subject.labels[at], np.isin(subject.sample, at)
     sampled = subject.labels[subject.sample[inside]]
-    logits = subject.evaluate_dropped(Sensitivity().choices(subject))
+    logits = subject.evaluate_without_channels(Sensitivity().choices(subject))
     top = logits["top_k"][at]
     matched = [of[at] for name, of in logits.items() if name.startswith("matched")]
     rng, found = np.random.default_rng(0), np.zeros(2, int)
@@ -182,7 +182,7 @@ def random_tops(ckpt, cue, passes, draws, sets):
     at = subject.images.test.rows_of(cue)
     labels = subject.labels[at]
     rows = draw_resamples(labels, draws, subject.seed)
-    aps = [ap(labels, of[at], rows) for of in subject.evaluate_dropped(drawn).values()]
+    aps = [ap(labels, of[at], rows) for of in subject.evaluate_without_channels(drawn).values()]
     ring = aps + aps[:5]
     return sum(is_significant(shortfall(ring[i], ring[i + 1 : i + 6])) for i in range(sets))
 

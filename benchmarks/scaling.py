@@ -75,11 +75,11 @@ def measure(_device, name, images, size, repeats):
     everything, none = np.arange(len(data)), np.empty(0, np.int64)
     work = {
         "read": lambda: list(loader(data, EvaluationBatches(data, 4), 0)),
-        "logits": lambda: passes.evaluate(data, None, channels[:0], none),
-        "relevance": lambda: passes.relevance(data, 0.0),
-        "responses": lambda: passes.evaluate(data, None, channels, everything),
-        "without color": lambda: passes.evaluate(data, Grayscale(), channels, everything),
-        "12 choices dropped": lambda: passes.evaluate_dropped(data, draws, None),
+        "logits": lambda: passes.compute_outputs(data, None, channels[:0], none),
+        "relevance": lambda: passes.compute_relevance(data, 0.0),
+        "responses": lambda: passes.compute_outputs(data, None, channels, everything),
+        "without color": lambda: passes.compute_outputs(data, Grayscale(), channels, everything),
+        "12 choices dropped": lambda: passes.compute_outputs_without_channels(data, draws, None),
     }
     wire, found = Wire(), {}
     for what, run in work.items():

@@ -13,14 +13,14 @@ from tff.analyses.sensitivity import Sensitivity
 
 def test_passes_are_shared(red_root, monkeypatch):
     calls = []
-    for name in ("relevance", "evaluate", "evaluate_dropped"):
-        original = getattr(Passes, name)
+    for name in ("relevance", "outputs", "outputs_without_channels"):
+        original = getattr(Passes, f"compute_{name}")
 
         def counted(self, *args, name=name, original=original, **kwargs):
             calls.append(name)
             return original(self, *args, **kwargs)
 
-        monkeypatch.setattr(Passes, name, counted)
+        monkeypatch.setattr(Passes, f"compute_{name}", counted)
     # Two cues that are equal, as two entries of a configuration make them.
     analyses = {
         "ablation": Ablation(Grayscale()),
@@ -30,7 +30,7 @@ def test_passes_are_shared(red_root, monkeypatch):
     }
     results = run(analyses, tiny.subject(red_root))
     # As it is, without the cue, and on the validation images, for a threshold.
-    assert sorted(calls) == ["evaluate"] * 3 + ["evaluate_dropped", "relevance"]
+    assert sorted(calls) == ["outputs"] * 3 + ["outputs_without_channels", "relevance"]
     assert list(results) == list(analyses)
 
 

@@ -62,7 +62,7 @@ def test_all_sets_duplicates_and_odd_files(tmp_path):
     assert row.same_as.endswith("train/g/0_real/0.png")
     odd = result.tables["odd_files"]
     assert {Path(p).name for p in odd["path"]} == {"copy.jpg", "empty.png"}
-    assert any("1 files could not be used" in line for line in result.warnings)
+    assert any("1 files could not be read and were skipped" in line for line in result.warnings)
     assert any("byte-identical" in line for line in result.warnings)
 
 

@@ -12,7 +12,7 @@ from sklearn.metrics import average_precision_score
 from tests.helpers import tiny
 from tests.helpers.bootstrap_by_hand import ends
 
-from tff.analyses.engine.subject import CRITERIA
+from tff.analyses.engine.top_channels import CRITERIA
 from tff.analyses.k_sweep import KSweep
 from tff.analyses.sensitivity import Sensitivity
 from tff.detectors.hooks import drop_channels
@@ -218,7 +218,7 @@ def test_findings_name_the_ranking_with_the_least_area(result):
         f"AP falls soonest by {CRITERIA[best]}: mean AP {seen['area'].min():.3f}"
         in (result.findings[0])
     )
-    sure = "more than chance" if seen.loc["omega", "below_random_low"] > 0 else "no more than"
+    sure = "significantly" if seen.loc["omega", "below_random_low"] > 0 else "not significantly"
     assert f"): {sure}" in result.findings[0].split(", below random orders by ")[1]
 
 

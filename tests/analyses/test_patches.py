@@ -129,13 +129,13 @@ def test_channels_that_are_never_positive_have_no_patch(root):
 
 def test_no_pass_of_its_own(root, monkeypatch):
     calls = []
-    original = Passes.evaluate
+    original = Passes.compute_outputs
 
     def counted(self, *args, **kwargs):
         calls.append(1)
         return original(self, *args, **kwargs)
 
-    monkeypatch.setattr(Passes, "evaluate", counted)
+    monkeypatch.setattr(Passes, "compute_outputs", counted)
     run({"patches": Patches(), "median": MedianTest(Grayscale())}, tiny.subject(root))
     assert len(calls) == 2  # with and without the cue
 

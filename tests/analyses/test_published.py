@@ -139,7 +139,7 @@ def test_a_recipe_chooses_the_published_detector(subject, known, recipe, sources
 
 
 def test_another_architecture_is_a_finding_and_costs_no_pass(subject, monkeypatch):
-    monkeypatch.setattr(Passes, "_each", lambda *_: pytest.fail("images were read"))
+    monkeypatch.setattr(Passes, "_run", lambda *_: pytest.fail("images were read"))
     result = Published()(subject)
     assert result.tables["published"].empty
     assert "ResNet-50 and EfficientNet-B0" in result.findings[0]
@@ -154,7 +154,7 @@ def test_a_recipe_that_an_architecture_lacks_is_a_finding(subject, known):
 
 
 def test_no_common_generator_is_a_finding_and_costs_no_pass(tmp_path, known, monkeypatch):
-    monkeypatch.setattr(Passes, "_each", lambda *_: pytest.fail("images were read"))
+    monkeypatch.setattr(Passes, "_run", lambda *_: pytest.fail("images were read"))
     result = Published()(tiny.subject(tiny.tree(tmp_path, ("seen", "other"), images=2)))
     assert result.tables["published"].empty
     assert list(result.tables["published"])[:3] == ["source", "what", "generator"]

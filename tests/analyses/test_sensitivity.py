@@ -38,7 +38,7 @@ def result(subject):
 def scores_of(subject, draws=3):
     """What is judged, by the words of the released code: the mean probability of random draws."""
     choices = Sensitivity(random_draws=draws).choices(subject)
-    logits = subject.passes.evaluate_dropped(subject.images.test, choices, None)
+    logits = subject.evaluate_without_channels(choices)
     scores = {"none": subject.evaluate().logits, "top_k": logits["top_k"], "low_k": logits["low_k"]}
     single = {
         f"{name}_k": [sigmoid(logits[f"{name}_{i}"]) for i in range(draws)]
@@ -117,18 +117,19 @@ def test_a_single_draw_knows_no_chance(subject):
     table = result.tables["sensitivity_against_matched"].set_index("against")
     assert table.loc["matched_k", ["ap_lower_by_low", "ap_lower_by_high"]].isna().all(axis=None)
     assert table.loc["low_k", "ap_lower_by_low"].notna().all()
-    assert all("of a single draw nobody knows" in finding for finding in result.findings)
+    assert all(
+        "significance unknown, since there is a single random draw" in finding
+        for finding in result.findings
+    )
 
 
 @pytest.mark.parametrize("scores", ["logits", "probabilities"])
 @pytest.mark.parametrize("shift", [20, 40])
 def test_equal_logits_are_judged_alike_whatever_was_dropped(root, scores, shift):
     """Probabilities of such logits saturate: what is drawn may do no better for that, nor worse."""
-    subject = fake_subject.subject(root, {"scoring": Protocol(scores=scores)})
-    plain = subject.evaluate().logits + shift
-    for pass_ in subject._done.values():
-        pass_.logits[:] = plain
-    subject.passes.evaluate_dropped = lambda images, choices, instead: dict.fromkeys(choices, plain)
+    scoring = {"scoring": Protocol(scores=scores)}
+    plain = fake_subject.subject(root, scoring).evaluate().logits + shift
+    subject = fake_subject.subject(root, scoring, change=lambda _name, _logits: plain)
     result = Sensitivity()(subject)
     table = result.tables["sensitivity"]
     assert table.groupby("generator")["ap"].nunique().eq(1).all()
@@ -163,7 +164,7 @@ def balance(labels, p, threshold):
 def test_accuracies_at_each_threshold_equal_a_count(subject, result):
     table, (scores, _) = result.tables["sensitivity_thresholds"], scores_of(subject)
     assert len(table) == 3 * 5 * 3
-    validation = subject.passes.evaluate(subject.images.discovery, None, (), ()).logits
+    validation = subject.evaluate(split="discovery").logits
     validation_labels = subject.images.discovery.manifest["label"].to_numpy()
     for generator, at in subject.generators():
         labels, plain = subject.labels[at], sigmoid(scores["none"])[at]
@@ -187,7 +188,7 @@ def test_accuracies_at_each_threshold_equal_a_count(subject, result):
                 assert interval == pytest.approx(wilson(right.sum(), len(right)), abs=1e-9)
 
 
-def test_findings_say_whether_it_is_more_than_chance(subject, result):
+def test_findings_say_whether_it_is_significant(subject, result):
     contrast = result.tables["sensitivity_against_matched"].query("against == 'matched_k'")
     for where, finding in zip(
         ("the seen generator", "generators never seen (mean)"), result.findings, strict=True
@@ -196,8 +197,8 @@ def test_findings_say_whether_it_is_more_than_chance(subject, result):
         assert finding.startswith(f"On {where}: AP ")
         by, low, high = row[["ap_lower_by", "ap_lower_by_low", "ap_lower_by_high"]]
         assert f"cost {by:+.3f} AP ({low:+.3f} to {high:+.3f}): " in finding
-        assert finding.endswith(": more than chance.") == (low > 0)
-        assert finding.endswith(": less, and not by chance.") == (high < 0)
+        assert finding.endswith(": significantly more than random channels.") == (low > 0)
+        assert finding.endswith(": significantly less than random channels.") == (high < 0)
     table = result.tables["sensitivity"]
     top = table[(table["dropout"] == "top_k") & ~table["seen"]]
     assert result.scalars["unseen_ap_top_k"] == pytest.approx(top["ap"].mean())

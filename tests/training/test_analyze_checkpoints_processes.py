@@ -53,7 +53,7 @@ class Failing(Analysis):
             raise MemoryError(f"failed {self.where}")
         if self.where == "between passes":
             none = {"none": torch.tensor([0])}
-            subject.passes.evaluate_dropped(subject.images.test, none, None)
+            subject.evaluate_without_channels(none)
         return Result("unreachable")
 
 

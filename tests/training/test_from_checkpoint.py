@@ -11,7 +11,6 @@ from torchvision.models import resnet18
 
 from tff.analyses.audit import Audit
 from tff.analyses.detection import Detection
-from tff.analyses.engine.cache import Kept
 from tff.analyses.engine.subject import Subject
 from tff.data.folder import Folder
 from tff.training.from_checkpoint import load_subject
@@ -43,7 +42,7 @@ def unused():
 def test_of_a_checkpoint(root, ckpt, tmp_path):
     found = data(root, generators=["seen"])
     subject = load_subject(ckpt, MAKE, data(root), found, passes=str(tmp_path / "passes"))
-    assert isinstance(subject.passes, Kept)
+    assert subject.cache.folder.parent == tmp_path / "passes"
     assert len(subject.channels) == 4800
     assert subject.images.discovery.generators == ["seen"]
     assert subject.images.test.generators == ["other", "seen"]
@@ -51,10 +50,10 @@ def test_of_a_checkpoint(root, ckpt, tmp_path):
     assert str(subject.protocol["weights"]).startswith("best.pth sha256:")
     table = Detection()(subject).tables["detection"]
     # Without the checkpoint: from what was kept, and no data are made.
-    later = load_subject(None, MAKE, unused, unused, passes=str(tmp_path / "passes"))
+    later = load_subject(None, MAKE, passes=str(tmp_path / "passes"))
     pd.testing.assert_frame_equal(Detection()(later).tables["detection"], table, check_exact=True)
     (path,) = (tmp_path / "passes").rglob("subject-*.json")
-    named = load_subject(None, MAKE, unused, unused, passes=str(path))
+    named = load_subject(None, MAKE, passes=str(path))
     np.testing.assert_array_equal(named.evaluate().logits, subject.evaluate().logits)
 
 
@@ -79,15 +78,15 @@ def test_of_files_alone(root, tmp_path):
 def test_named_files_go_before_kept_passes(root, ckpt, tmp_path):
     kept = str(tmp_path / "passes")
     load_subject(ckpt, MAKE, data(root), data(root), passes=kept)
-    subject = load_subject(None, MAKE, data(root), unused, passes=kept, images=1, files=True)
+    subject = load_subject(None, MAKE, data(root), unused, passes=kept, images=1)
     assert len(subject.images.test) == 4
     with pytest.raises(ValueError, match="this analysis needs a detector: pass ckpt="):
         Detection()(subject)
 
 
 def test_a_named_subject_that_is_not_there(root, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"subject-1\.json: no kept passes there"):
-        load_subject(None, MAKE, data(root), unused, passes=str(tmp_path / "subject-1.json"))
+    with pytest.raises(FileNotFoundError, match=r"subject-1\.json: holds no cached passes"):
+        load_subject(None, MAKE, passes=str(tmp_path / "subject-1.json"))
 
 
 def test_a_checkpoint_that_is_not_there(root, tmp_path):

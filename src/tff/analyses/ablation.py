@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Protocol
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
 
 from tff.analyses.engine.analysis import Analysis
 from tff.analyses.engine.evaluation import (
@@ -19,6 +18,7 @@ from tff.analyses.engine.evaluation import (
     evaluators,
     summarize_generators,
 )
+from tff.analyses.engine.passes import CueRemoval
 from tff.analyses.engine.subject import Subject
 from tff.options import checked, number
 from tff.plots import grouped
@@ -32,18 +32,6 @@ are paired by image, so they tell whether a drop is more than chance. Box plots 
 of "generated" (P) for the generated images that have a P of at least {suspicious:g} when unchanged;
 the median drop is the difference of the two medians.
 """
-
-
-class CueRemoval(Protocol):
-    """Removes a cue from images.
-
-    Attributes:
-        cue: its name, as in "without color".
-    """
-
-    @property
-    def cue(self) -> str: ...
-    def __call__(self, image: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from tff.analyses.engine.evaluation import (
     evaluators,
     summarize_generators,
 )
-from tff.analyses.engine.subject import CRITERIA, Subject, channel_counts
+from tff.analyses.engine.subject import Subject
+from tff.analyses.engine.top_channels import CRITERIA, channel_counts
 from tff.data.dataset import Images
 from tff.options import checked, each, number, some_of, whole
 from tff.plots import curves
@@ -122,7 +123,7 @@ class KSweep(Analysis):
         choices = {
             f"{by} {i} {k}": order[:k] for (by, i), order in orders.items() for k in ks if k > 0
         }
-        logits = subject.evaluate_dropped(choices, _replacement(subject, instead))
+        logits = subject.evaluate_without_channels(choices, _replacement(subject, instead))
         scores = {name: Scores.of(subject, values) for name, values in logits.items()}
         plain = Scores.of(subject, subject.evaluate().logits)
         each_generator = list(evaluators(subject))
@@ -144,11 +145,11 @@ class KSweep(Analysis):
 
 
 def _replacement(subject: Subject, instead: str) -> Tensor | Images | None:
-    """What `Subject.evaluate_dropped` puts in the place of dropped channels; None: zero."""
+    """Replacement of dropped channels, for `Subject.evaluate_without_channels`; None: zero."""
     if instead == "mean":
         return torch.from_numpy(subject.activity.output)
     if instead == "resample":
-        return subject.replacement_images()
+        return subject.draw_replacements()
     return None
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tff.analyses.ablation import CueRemoval
 from tff.analyses.engine.analysis import Analysis
+from tff.analyses.engine.passes import CueRemoval
 from tff.analyses.engine.subject import Subject
 from tff.options import checked, number
 from tff.plots import grouped

@@ -113,7 +113,7 @@ def _table(subject: Subject, found: list[Peak], responses: Floats) -> pd.DataFra
             "rank": [pair.rank for pair in pairs],
             "layer": [pair.layer for pair in pairs],
             "channel": [pair.channel for pair in pairs],
-            by: subject.channel_scores(by)[flat],
+            by: subject.score_channels(by)[flat],
             "place": [pair.place for pair in pairs],
             **{name: images[name] for name in ("path", "generator", "label")},
             "view": [pair.view for pair in pairs],

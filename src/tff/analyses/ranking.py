@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from tff.analyses.engine.analysis import Analysis
-from tff.analyses.engine.subject import CRITERIA, Subject
+from tff.analyses.engine.subject import Subject
+from tff.analyses.engine.top_channels import CRITERIA
 from tff.plots import channels
 from tff.published.rankings import to_published_format
 from tff.relevance.conservation import COLUMNS
@@ -41,7 +42,7 @@ class Ranking(Analysis):
         table["omega_low"] = fake.omega - 1.96 * fake.error
         table["omega_high"] = fake.omega + 1.96 * fake.error
         table["omega_real"] = real.omega
-        table["lift"] = subject.channel_scores("lift")
+        table["lift"] = subject.score_channels("lift")
         twins = subject.info.twins.numpy()
         names = (table["layer"] + " #" + table["channel"].astype(str)).to_numpy(object)
         table["same_as"] = np.where(twins >= 0, names[twins], "")
@@ -107,11 +108,11 @@ def conservation_table(subject: Subject) -> pd.DataFrame:
     units whose contributions add up to zero); and `negative_share` of the sum of |R| that arrives.
     NaN in `leaves` and losses where nothing is passed on, since a ranking needs no pixels.
     """
-    names = pd.DataFrame(subject.info.accounts, columns=["operation", "rule"])
+    names = pd.DataFrame(subject.info.leaky_operations, columns=["operation", "rule"])
     parts = []
     for kind, name in (("fake", "generated"), ("real", "real")):
         found = subject.relevance[kind]
-        means = pd.DataFrame(found.ledger, columns=list(COLUMNS))
+        means = pd.DataFrame(found.conservation, columns=list(COLUMNS))
         part = pd.concat([names, means], axis=1).iloc[::-1]
         part.insert(0, "images", name)
         parts.append(part.assign(n_images=found.images))

@@ -69,7 +69,7 @@ class Sensitivity(Analysis):
     def answer(self, subject: Subject) -> Result:
         """Tables `sensitivity`, `sensitivity_thresholds`, `sensitivity_against_matched`."""
         logits = {"none": subject.evaluate().logits}
-        logits |= subject.evaluate_dropped(self.choices(subject))
+        logits |= subject.evaluate_without_channels(self.choices(subject))
         drawn = {
             f"{kind}_k": [logits[f"{kind}_{i}"] for i in range(self.random_draws)]
             for kind in ("random", "matched")

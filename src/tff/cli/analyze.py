@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,12 @@ from tff.cli.launch import launch
 from tff.cli.run_folder import is_analysis_wanted, is_rank_zero
 from tff.comparisons.checkpoints import Analyzed, combine, describe_protocol, list_checkpoints
 from tff.comparisons.comparison import select_comparisons
+from tff.data.datamodule import Data
 from tff.distributed import broadcast, fail_together, get_rank
 from tff.report.loggers import log_results
 from tff.report.page import collect_versions, write
 from tff.report.terminal import show
-from tff.training.from_checkpoint import fingerprint, load_subject
+from tff.training.from_checkpoint import load_data, load_subject
 from tff.training.wandb_logger import finish_loggers
 
 
@@ -74,11 +75,11 @@ def analyze(
             }
             page = write(results, Path(cfg.out) / "report", context)
             loggers = instantiate(cfg.logger, _convert_="all").values()
-            alone = cfg.ckpt if loggers and len(settings) == 1 else None
-            sha = fingerprint(alone) if alone else None  # reads the whole file
+            one_checkpoint = cfg.ckpt is not None and len(settings) == 1
+            fingerprint = str(measured["weights"]) if one_checkpoint else None
             try:
                 for one in loggers:
-                    log_results(results, one, checkpoint=sha, report=page.parent)
+                    log_results(results, one, checkpoint=fingerprint, report=page.parent)
             finally:
                 finish_loggers(loggers)
             show(results, page)
@@ -93,14 +94,20 @@ def _run(
     subject = load_subject(
         cfg.ckpt,
         partial(make, device=device) if cfg.subject.device == "auto" else make,
-        partial(instantiate, cfg.data),
-        partial(instantiate, cfg.discovery),
+        _make_data(cfg.data, cfg.ckpt),
+        _make_data(cfg.discovery, cfg.ckpt),
         passes=cfg.passes,
         detector=cfg.get("detector"),
         images=cfg.get("images"),
-        files=cfg.data.get("_target_") != "tff.training.from_checkpoint.load_data",
     )
     return Analyzed(subject, analyses, run(analyses, subject, failed))
+
+
+def _make_data(node: DictConfig, ckpt: str | None) -> Callable[[], Data] | None:
+    """Makes the data of a config group; None for those of the checkpoint, which is read once."""
+    if node == {"_target_": f"{load_data.__module__}.{load_data.__name__}", "ckpt": ckpt}:
+        return None
+    return partial(instantiate, node)
 
 
 log = logging.getLogger(__name__)

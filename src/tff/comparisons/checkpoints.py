@@ -12,7 +12,7 @@ import pandas as pd
 from tff.analyses.ablation import Ablation
 from tff.analyses.engine.analysis import Analysis
 from tff.analyses.engine.evaluation import Scores, evaluators
-from tff.analyses.engine.passes import Cue
+from tff.analyses.engine.passes import CueRemoval
 from tff.analyses.engine.subject import Subject
 from tff.plots import grouped
 from tff.statistics.bootstrap import Estimate
@@ -84,7 +84,7 @@ def compare(runs: Mapping[str, Analyzed]) -> Result:
     rows: list[dict[str, object]] = []
     first: dict[object, Estimate] = {}
     for name, (subject, analyses, _) in runs.items():
-        cues: dict[str, Cue | None] = {"as they are": None}
+        cues: dict[str, CueRemoval | None] = {"as they are": None}
         cues |= {
             f"without {a.ablation.cue}": a.ablation
             for a in analyses.values()

@@ -86,8 +86,22 @@ def load(path: Path | str, detector: Mapping[str, Any] | None = None) -> Detecto
         FileNotFoundError: no such file.
         ValueError: the file is unreadable, or its weights fit no known detector.
     """
-    path = Path(path).expanduser()
-    content = read(path)
+    return rebuild(read(path), path, detector)
+
+
+def rebuild(
+    content: Mapping[str, Any], path: Path | str, detector: Mapping[str, Any] | None = None
+) -> Detector:
+    """The same as `load` from the content of a checkpoint.
+
+    Args:
+        content: of the file.
+        path: of the file, for messages.
+        detector: as for `load`.
+
+    Raises:
+        ValueError: the weights fit no known detector.
+    """
     weights = extract_state_dict(content, path)
     known = detector or origin_of(content, path).get("detector")
     settings = known or recognise(weights, path)

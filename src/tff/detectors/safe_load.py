@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import re
 import string
 import zipfile
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load as load_safetensors
 
 from tff.safe_text import make_printable
 
@@ -32,19 +34,40 @@ def read(path: Path | str) -> dict[str, Any]:
         FileNotFoundError: no such file.
         ValueError: a folder, text, truncated, not a checkpoint, or a pickle that contains code.
     """
+    with _open(path) as file:
+        return _parse(file, Path(path).expanduser())
+
+
+def read_with_sha256(path: Path | str) -> tuple[dict[str, Any], str]:
+    """The same as `read`, and the SHA-256 of the file, from one and the same open file.
+
+    Raises:
+        FileNotFoundError, ValueError: see `read`.
+    """
+    with _open(path) as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        return _parse(file, Path(path).expanduser()), sha256
+
+
+def _open(path: Path | str) -> BufferedReader:
     path = Path(path).expanduser()
     if path.is_dir():
         raise ValueError(f"checkpoint {path}: is a folder; name the file inside it")
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint {path}: no such file")
-    with path.open("rb") as file:
-        start = file.read(512)
+    return path.open("rb")
+
+
+def _parse(file: BufferedReader, path: Path) -> dict[str, Any]:
+    file.seek(0)
+    start = file.read(512)
     _refuse_text(start, path)
-    _refuse_bomb(path)
+    _refuse_bomb(file, path)
+    file.seek(0)
     try:
         if path.suffix == ".safetensors" or start[4:9] == _SAFETENSORS:
-            return dict(load_file(path))
-        content = torch.load(path, map_location="cpu", weights_only=True)
+            return dict(load_safetensors(file.read()))
+        content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file lets the readers raise nearly anything
         raise ValueError(f"checkpoint {path}: {_reason(error, path)}") from error
     if not isinstance(content, dict):
@@ -69,11 +92,11 @@ def _refuse_text(start: bytes, path: Path) -> None:
         )
 
 
-def _refuse_bomb(path: Path) -> None:
+def _refuse_bomb(file: BufferedReader, path: Path) -> None:
     """Refuse a zip file that, by its directory, decompresses to many times its size."""
     try:
-        with zipfile.ZipFile(path) as file:
-            decompressed = sum(member.file_size for member in file.infolist())
+        with zipfile.ZipFile(file) as archive:
+            decompressed = sum(member.file_size for member in archive.infolist())
     except Exception:  # not a zip file, or damaged: torch has the better message
         return
     size = path.stat().st_size

@@ -1,100 +1,149 @@
-"""A subject, its data and its fingerprint from a checkpoint."""
+"""A checkpoint, read once: its detector, data and fingerprint, and the subject made of them."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tff.analyses.engine.replay import cache_passes, replay
+from tff.analyses.engine.replay import cache_passes, find_subjects, replay
 from tff.analyses.engine.subject import Subject
 from tff.data.datamodule import Data, Splits
-from tff.detectors.checkpoint import build, load, read_origin
+from tff.detectors.checkpoint import build, origin_of, rebuild
+from tff.detectors.detector import Detector
+from tff.detectors.safe_load import read_with_sha256
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Content of a checkpoint file.
+
+    Attributes:
+        path: of the file.
+        content: tensors and plain containers.
+        sha256: of the file.
+    """
+
+    path: str
+    content: Mapping[str, Any]
+    sha256: str
+
+    @classmethod
+    def read(cls, path: str) -> Checkpoint:
+        """Read a checkpoint file.
+
+        Raises:
+            FileNotFoundError, ValueError: see `detectors.safe_load.read`.
+        """
+        return cls(path, *read_with_sha256(path))
+
+    @property
+    def fingerprint(self) -> str:
+        """Name and content of the file in short: `best.ckpt sha256:0123456789ab`."""
+        return _shorten(self.path, self.sha256)
+
+    def rebuild(self, detector: Mapping[str, Any] | None = None) -> Detector:
+        """Its detector, see `detectors.checkpoint.load`."""
+        return rebuild(self.content, self.path, detector)
+
+    @cached_property
+    def data(self) -> Data:
+        """The data its detector was trained on, without augmentation.
+
+        Raises:
+            ValueError: the checkpoint does not name its data, or would create a folder outside the
+                working folder.
+        """
+        settings = origin_of(self.content, self.path).get("data")
+        if not settings:
+            raise ValueError(
+                f"checkpoint {self.path}: does not name its data. Pass data=folder data.root=DIR "
+                "for the test images, and data@discovery=folder discovery.root=DIR for the images "
+                "on which channels are ranked (of the generator that the detector was trained on)"
+            )
+        if isinstance(settings, Mapping):
+            _refuse_foreign_folder(settings.get("cache"), self.path)
+        # That `Data` is abstract does not matter: a class derived from it is built.
+        kind: type[Data] = Data  # type: ignore[type-abstract]
+        return build(settings, self.path, "tff.data", kind, augmentation=None, workers=0)
 
 
 def load_data(ckpt: str | None) -> Data:
-    """The data on which the detector of a checkpoint was trained, without augmentation.
+    """The data that the detector of a checkpoint was trained on (`data=checkpoint`).
 
     Raises:
-        ValueError: there is no checkpoint, it does not name its data, or it would have a folder
-            made outside of the working folder.
+        ValueError: there is no checkpoint; or see `Checkpoint.data`.
     """
     if ckpt is None:
         raise ValueError(
-            "ckpt is needed: pass ckpt=..., or data=... to look at the files alone (analysis=audit)"
+            "ckpt is needed: pass ckpt=..., or data=... to analyze the files alone (analysis=audit)"
         )
-    settings = read_origin(ckpt).get("data")
-    if not settings:
-        raise ValueError(
-            f"checkpoint {ckpt}: does not name its data. Say where images are: for the tests "
-            "data=folder data.root=DIR, and for finding the channels (images of the generator that "
-            "the detector was trained on) data@discovery=folder discovery.root=DIR"
-        )
-    if isinstance(settings, Mapping):
-        _require_own(settings.get("cache"), ckpt)
-    # That `Data` is abstract does not matter: a class derived from it is made.
-    kind: type[Data] = Data  # type: ignore[type-abstract]
-    return build(settings, ckpt, "tff.data", kind, augmentation=None, workers=0)
+    return Checkpoint.read(ckpt).data
 
 
-def _require_own(cache: object, ckpt: str) -> None:
-    """A stranger's file may not choose where folders are made."""
+def _refuse_foreign_folder(cache: object, ckpt: str) -> None:
+    """Refuse a folder that the checkpoint, which may be a stranger's, would create elsewhere."""
     try:
-        place = None if cache is None else Path(str(cache)).expanduser().resolve()
-        fits = place is None or place.is_dir() or place.is_relative_to(Path.cwd())
+        folder = None if cache is None else Path(str(cache)).expanduser().resolve()
+        allowed = folder is None or folder.is_dir() or folder.is_relative_to(Path.cwd())
     except (OSError, ValueError, RuntimeError):  # no path at all, or of an unknown user
-        fits = False
-    if not fits:
+        allowed = False
+    if not allowed:
         raise ValueError(
-            f"checkpoint {ckpt}: would keep what is known of its data in {cache!r}, which is not "
-            "there. If you trust the file, make that folder; or name data yourself: data=... "
-            "data@discovery=..."
+            f"checkpoint {ckpt}: would create {cache!r} as the cache of its data. If you trust the "
+            "file, create that folder; otherwise name the data: data=... data@discovery=..."
         )
 
 
 def fingerprint(path: str) -> str:
-    """Name and content of a file in short: `best.ckpt sha256:0123456789ab`."""
-    file = Path(path).expanduser()
-    with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return f"{file.name} sha256:{digest[:12]}"
+    """Fingerprint of a checkpoint file that need not be parsed, see `Checkpoint.fingerprint`."""
+    with Path(path).expanduser().open("rb") as stream:
+        return _shorten(path, hashlib.file_digest(stream, "sha256").hexdigest())
+
+
+def _shorten(path: str, sha256: str) -> str:
+    return f"{Path(path).name} sha256:{sha256[:12]}"
 
 
 def load_subject(
     ckpt: str | None,
     make: Callable[..., Subject],
-    data: Callable[[], Data],
-    discovery: Callable[[], Data],
+    data: Callable[[], Data] | None = None,
+    discovery: Callable[[], Data] | None = None,
     *,
     passes: str,
-    detector: Any = None,
+    detector: Mapping[str, Any] | None = None,
     images: int | None = None,
-    files: bool = False,
 ) -> Subject:
-    """The subject of one checkpoint, its passes kept; without one, of kept passes or files alone.
+    """The subject of a checkpoint with its passes cached; without one, of cached passes or files.
 
     Args:
-        ckpt: path; None takes the passes of an earlier run, where there are such, and else only
-            files can be looked at.
+        ckpt: path; None: rebuild the subject from passes of an earlier run, or, where `data` is
+            given or no passes are cached, make one of the files alone.
         make: `Subject.of` with its options.
-        data: makes the data whose test images are looked at.
-        discovery: makes the data on whose validation images channels are found.
-        passes: folder where passes are kept.
-        detector: for a checkpoint that does not tell its own.
+        data: makes the data with the test images; None: those of the checkpoint.
+        discovery: makes the data on whose validation images channels are ranked; None: those of
+            the checkpoint.
+        passes: folder of the cached passes.
+        detector: `_target_` and arguments of the detector, for a checkpoint that does not name it.
         images: at most so many of each generator and label.
-        files: whether data was named; without a checkpoint, its files are looked at then, even if
-            passes are kept there.
 
     Raises:
         ValueError, FileNotFoundError: as the parts that do the work.
     """
     if ckpt is None:
-        place = Path(passes).expanduser()
-        kept = place.suffix == ".json" or next(place.rglob("subject-*.json"), None)
-        if kept and not files:
-            return replay(place, make)
-        return make(None, data().all_splits().subsample(images))
-    known = load(ckpt, detector)
-    splits = Splits(discovery().discovery(), data().test()).subsample(images)
-    return cache_passes(make(known, splits, weights=fingerprint(ckpt)), Path(passes))
+        folder = Path(passes).expanduser()
+        if data is None and (folder.suffix == ".json" or find_subjects(folder)):
+            return replay(folder, make)
+        source = load_data(None) if data is None else data()
+        return make(None, source.all_splits().subsample(images))
+    checkpoint = Checkpoint.read(ckpt)
+    rebuilt = checkpoint.rebuild(detector)
+    ranked = checkpoint.data if discovery is None else discovery()
+    tested = checkpoint.data if data is None else data()
+    splits = Splits(ranked.discovery(), tested.test()).subsample(images)
+    subject = make(rebuilt, splits, weights=checkpoint.fingerprint)
+    return cache_passes(subject, Path(passes))

@@ -1,4 +1,4 @@
-"""Kept passes: read where they are there, made where they are not, never half there."""
+"""Passes are computed once, in memory and on disk, and files are never half written."""
 
 import copy
 import pickle
@@ -14,14 +14,20 @@ import torch
 from tests.helpers import tiny
 
 from tff.ablations.color import Grayscale
-from tff.analyses.engine.cache import Kept, digest, digest_of, identity, read, write
-from tff.analyses.engine.passes import Passes, draw_images, sample_evenly
+from tff.analyses.engine.cache import Cache, digest, digest_network, identify, read, write
+from tff.analyses.engine.passes import Passes, draw_images
+from tff.analyses.engine.subject import Subject
+from tff.data.datamodule import Splits
 from tff.data.dataset import View
-from tff.relevance.lrp import LRP
 
-NOTHING, NO_ROWS = torch.empty(0, dtype=torch.int64), np.empty(0, np.int64)
-CHANNELS = torch.tensor([9, 2, 0])
+ORDER = torch.tensor([9, 2, 0, 1, 3, 4, 5, 6, 7, 8, 10, 11])
 CHOICES = {"top": torch.tensor([3, 1]), "random_0": torch.tensor([7, 8])}
+PASSES = (
+    "compute_relevance",
+    "compute_outputs",
+    "compute_outputs_without_channels",
+    "compute_activity",
+)
 
 
 @dataclass(frozen=True)
@@ -42,9 +48,10 @@ def images(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def passes():
-    detector = tiny.detector(3).requires_grad_(False)
-    return Passes(detector, LRP(detector), torch.device("cpu"), 5, 0)
+def plain(images):
+    """A subject whose passes are cached in memory only."""
+    options = {"device": "cpu", "batch_size": 5, "sample": 3, "k": 3}
+    return Subject.of(tiny.detector(3), Splits(images, images), **options)
 
 
 @pytest.fixture
@@ -53,15 +60,26 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def kept(passes, folder):
-    return Kept(passes, folder, "of these weights", passes.detector.channels)
+def subject(plain, folder):
+    """Subjects of the same detector, by options; `folder=None` caches in memory only."""
+
+    def make(folder=folder, images=plain.images, detector="of these weights", passes=True, **new):
+        options = replace(plain.options, **new)
+        made = replace(
+            plain, images=images, options=options, cache=Cache(folder, detector),
+            _passes=plain.passes if passes else None,
+        )  # fmt: skip
+        made.ranking = ORDER  # without a pass of relevance
+        return made
+
+    return make
 
 
 @pytest.fixture
 def calls(monkeypatch):
-    """Names of the passes that are made."""
+    """Names of the passes that are run."""
     made = []
-    for name in ("relevance", "evaluate", "evaluate_dropped", "activity"):
+    for name in PASSES:
         original = getattr(Passes, name)
 
         def counted(self, *args, name=name, original=original):
@@ -72,17 +90,14 @@ def calls(monkeypatch):
     return made
 
 
-#: Each pass with its arguments, as a function of `Passes` or `Kept`.
-ASKED = {
-    "relevance": lambda p, i: p.relevance(i, 0.9),
-    "no sure image": lambda p, i: p.relevance(i, 1.0),
-    "logits": lambda p, i: p.evaluate(i, None, NOTHING, NO_ROWS),
-    "responses": lambda p, i: p.evaluate(i, Grayscale(), CHANNELS, sample_evenly(i, 3)),
-    "only a sample": lambda p, i: p.evaluate(i, None, NOTHING, np.array([4, 9])),
-    "dropped": lambda p, i: p.evaluate_dropped(i, CHOICES, None),
-    "exchanged": lambda p, i: p.evaluate_dropped(i, CHOICES, torch.linspace(-1, 1, 12)),
-    "lent": lambda p, i: p.evaluate_dropped(i, CHOICES, draw_images(i, len(i), 3)),
-    "activity": lambda p, i: p.activity(i),
+REQUESTS = {
+    "relevance": lambda s: s.relevance,
+    "logits": lambda s: s.evaluate(),
+    "responses": lambda s: s.evaluate(Grayscale(), responses=True),
+    "dropped": lambda s: s.evaluate_without_channels(CHOICES),
+    "replaced by values": lambda s: s.evaluate_without_channels(CHOICES, torch.linspace(-1, 1, 12)),
+    "replaced by maps": lambda s: s.evaluate_without_channels(CHOICES, s.draw_replacements()),
+    "activity": lambda s: s.activity,
 }
 
 
@@ -103,102 +118,163 @@ def same(one, other):
         assert one == other
 
 
-@pytest.mark.parametrize("asked", ASKED)
-def test_made_once_and_read_to_the_last_bit(asked, kept, passes, images, folder, calls):
-    ask = ASKED[asked]
-    expected = ask(passes, images)
+@pytest.mark.parametrize("request_", REQUESTS.values(), ids=REQUESTS)
+def test_computed_once_and_equal_to_the_last_bit(request_, subject, folder, calls):
+    expected = request_(subject(folder=None))
     assert len(calls) == 1
-    same(ask(kept, images), expected)
+    one = subject()
+    for _ in range(2):  # computed, then from memory
+        same(request_(one), expected)
     assert len(calls) == 2
-    same(ask(kept, images), expected)
-    # Another process finds it too, without a detector.
-    same(ask(Kept(None, folder, "of these weights", kept.channels), images), expected)
+    # From the file: another run, and one without a detector.
+    same(request_(subject()), expected)
+    same(request_(subject(passes=False)), expected)
     assert len(calls) == 2
     assert len(list(folder.iterdir())) == 1
 
 
-@pytest.mark.parametrize("asked", ASKED)
-def test_what_is_not_there_needs_a_detector(asked, passes, images, folder):
-    empty = Kept(None, folder, "of these weights", passes.detector.channels)
+@pytest.mark.parametrize("request_", REQUESTS.values(), ids=REQUESTS)
+def test_a_missing_pass_needs_a_detector(request_, subject, folder):
     with pytest.raises(ValueError, match=r"holds no such pass .*; run analyze\.py with ckpt="):
-        ASKED[asked](empty, images)
+        request_(subject(passes=False))
     assert not folder.exists()
-    with pytest.raises(ValueError, match=r"holds no such pass \(the detector \(lrp\)\)"):
-        _ = empty.lrp
+    with pytest.raises(ValueError, match=r"holds no such pass \(the detector\)"):
+        _ = subject(passes=False).lrp
 
 
-def test_every_argument_has_a_file_of_its_own(kept, images, folder, calls):
+def test_no_image_with_enough_confidence_comes_back_too(plain, images, folder):
+    def compute():
+        return plain.passes.compute_relevance(images, 1.5)
+
+    table = compute()
+    for _ in range(2):
+        found = Cache(folder, "x").get("relevance", {"pass": "relevance"}, compute)
+        pd.testing.assert_frame_equal(found.rows, table.rows, check_exact=True)
+        assert str(found.facts) == str(table.facts)  # NaN equals itself as text
+        assert found.facts["fake"]["images"] == 0
+
+
+@pytest.mark.parametrize("kind", ["in memory", "on disk"])
+def test_everything_that_numbers_depend_on_tells_passes_apart(kind, subject, images, folder, calls):
+    home = folder if kind == "on disk" else None
     other = replace(images, manifest=images.manifest.iloc[:-1].reset_index(drop=True))
-    bytes_of = images.manifest["bytes"]
-    swapped = images.manifest.assign(bytes=bytes_of.where(bytes_of.index > 0, 1))
-    weights = replace(kept, detector_digest="of others")
-    differ = [
-        *ASKED.values(),
-        lambda p, i: p.relevance(i, 0.8),
-        lambda p, i: p.evaluate(i, Darker(), NOTHING, NO_ROWS),
-        lambda p, i: p.evaluate(i, Darker(0.25), NOTHING, NO_ROWS),
-        lambda p, i: p.evaluate(i, Grayscale(), CHANNELS, sample_evenly(i, 4)),
-        lambda p, i: p.evaluate(i, Grayscale(), CHANNELS + 1, sample_evenly(i, 3)),
-        lambda p, i: p.evaluate_dropped(i, {"first": CHOICES["top"]}, None),
-        lambda p, i: p.evaluate_dropped(i, {**CHOICES, "top": CHANNELS}, None),
-        lambda p, i: p.evaluate_dropped(i, CHOICES, torch.linspace(-2, 1, 12)),
-        lambda p, i: p.evaluate_dropped(i, CHOICES, draw_images(i, len(i), 4)),
-        lambda _p, i: weights.activity(i),
-        lambda p, _i: p.activity(other),
-        lambda p, i: p.activity(replace(i, manifest=swapped)),
-        lambda p, i: p.activity(replace(i, view=View("center24"))),
-        lambda p, i: p.activity(replace(i, view=View(resize=24))),
-        lambda p, i: p.activity(replace(i, seed=1)),
-        lambda p, i: p.activity(replace(i, match_format=True)),
+    sizes = images.manifest["bytes"]
+    swapped = images.manifest.assign(bytes=sizes.where(sizes.index > 0, 1))
+    one = subject(home)
+
+    def of(**changes):
+        """Subject of other images, which shares the cache."""
+        changed = replace(one, images=Splits(*[replace(images, **changes)] * 2))
+        return changed
+
+    def with_options(ranking=ORDER, **changes):
+        changed = replace(one, options=replace(one.options, **changes))
+        changed.ranking = ranking
+        return changed
+
+    requests = [
+        *[lambda r=r: r(one) for r in REQUESTS.values()],
+        lambda: with_options(confidence=0.8).relevance,
+        lambda: one.evaluate(Darker()),
+        lambda: one.evaluate(Darker(0.25)),
+        lambda: with_options(sample=4).evaluate(Grayscale(), responses=True),
+        lambda: with_options(ORDER.flip(0)).evaluate(Grayscale(), responses=True),
+        lambda: one.evaluate_without_channels({"first": CHOICES["top"]}),
+        lambda: one.evaluate_without_channels({**CHOICES, "top": ORDER[:3]}),
+        lambda: one.evaluate_without_channels(CHOICES, torch.linspace(-2, 1, 12)),
+        lambda: one.evaluate_without_channels(CHOICES, draw_images(images, len(images), 4)),
+        lambda: replace(one, images=Splits(other, other)).activity,
+        lambda: of(manifest=swapped).activity,
+        lambda: of(view=View("center24")).activity,
+        lambda: of(view=View(resize=24)).activity,
+        lambda: of(seed=1).activity,
+        lambda: of(match_format=True).activity,
     ]
-    for number, ask in enumerate(differ, 1):
-        ask(kept, images)
-        assert len(calls) == len(list(folder.iterdir())) == number
-    for ask in differ:
-        ask(kept, images)
-    assert len(calls) == len(differ)
+    if home:
+        requests.append(lambda: subject(home, detector="of others").activity)
+    for count, request in enumerate(requests, 1):
+        request()
+        assert len(calls) == count
+        assert home is None or len(list(home.iterdir())) == count
+    for request in requests:
+        request()
+    assert len(calls) == len(requests)
 
 
-def test_what_holds_more_is_read_for_less(kept, passes, images, calls):
-    sample = sample_evenly(images, 3)
-    kept.evaluate(images, None, CHANNELS, sample)
-    kept.evaluate_dropped(images, CHOICES, None)
-    less = [
-        (NOTHING, NO_ROWS),
-        (CHANNELS.flip(0), NO_ROWS),
-        (CHANNELS[1:2], sample[::2]),
-        (NOTHING, sample[3:]),
+@pytest.mark.parametrize("kind", ["in memory", "on disk"])
+def test_a_pass_that_holds_more_is_used_for_less(kind, plain, subject, folder, calls):
+    home = folder if kind == "on disk" else None
+    full = subject(home)
+    full.evaluate(responses=True)
+    full.evaluate_without_channels(CHOICES)
+
+    def fresh(order=ORDER, **options):
+        one = full if kind == "in memory" else subject(home)
+        made = replace(one, options=replace(one.options, **options))
+        made.ranking = order
+        return made
+
+    expected = [
+        subject(None).evaluate(),
+        subject(None, k=2).evaluate(responses=True),
+        subject(None, k=3, sample=1).evaluate(responses=True),
     ]
-    for channels, rows in less:
-        expected = passes.evaluate(images, None, channels, rows)
-        calls.clear()
-        same(kept.evaluate(images, None, channels, rows), expected)
+    turned = ORDER[torch.tensor([2, 1, 0, *range(3, 12)])]
+    three = subject(None)
+    three.ranking = turned
+    expected.append(three.evaluate(responses=True))
     top = {"top": CHOICES["top"].flip(0)}
-    expected = passes.evaluate_dropped(images, top, None)
+    without = subject(None).evaluate_without_channels(top)
     calls.clear()
-    same(kept.evaluate_dropped(images, top, None), expected)
+    same(fresh().evaluate().logits, expected[0].logits)
+    same(fresh(k=2).evaluate(responses=True), expected[1])
+    same(fresh(sample=1).evaluate(responses=True), expected[2])
+    same(fresh(turned).evaluate(responses=True), expected[3])
+    same(fresh().evaluate_without_channels(top), without)
     assert calls == []
     # The same name for other channels, and another cue, are not there.
-    kept.evaluate_dropped(images, {"top": CHANNELS}, None)
-    kept.evaluate(images, Grayscale(), NOTHING, NO_ROWS)
-    kept.evaluate(images, None, CHANNELS + 1, sample)
-    assert calls == ["evaluate_dropped", "evaluate", "evaluate"]
+    fresh().evaluate_without_channels({"top": ORDER[:3]})
+    fresh().evaluate(Grayscale())
+    fresh(ORDER.flip(0)).evaluate(responses=True)
+    assert calls == ["compute_outputs_without_channels", "compute_outputs", "compute_outputs"]
 
 
-def test_a_cue_that_does_not_tell_what_it_is(kept, images, folder):
-    with pytest.raises(ValueError, match=r"of <function .*; make it a frozen dataclass"):
-        kept.evaluate(images, lambda image: image / 2, NOTHING, NO_ROWS)
+class Nameless:
+    """A cue whose repr does not show its options."""
+
+    cue = "light"
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __call__(self, image):
+        return image * self.factor
+
+
+def test_a_cue_whose_repr_does_not_show_its_options(subject, folder):
+    with pytest.raises(ValueError, match=r"<.*Nameless object .*; make it a frozen dataclass"):
+        subject().evaluate(Nameless(0.5))
     assert not folder.exists()
+    one = subject(None)  # in memory each object is a cue of its own
+    logits = [one.evaluate(Nameless(factor)).logits for factor in (0.5, 0.25)]
+    assert (logits[0] != logits[1]).any()
 
 
-def test_channels_dropped_in_another_order_are_the_same(kept, images, calls):
-    one = kept.evaluate_dropped(images, CHOICES, None)
+def test_the_order_of_dropped_channels_does_not_matter(subject, calls):
+    one = subject().evaluate_without_channels(CHOICES)
     turned = {name: channels.flip(0) for name, channels in reversed(CHOICES.items())}
-    other = kept.evaluate_dropped(images, turned, None)
-    assert calls == ["evaluate_dropped"]
+    other = subject().evaluate_without_channels(turned)
+    assert len(calls) == 1
     assert list(other) == list(turned)
     for name in one:
         np.testing.assert_array_equal(one[name], other[name])
+
+
+def test_what_a_caller_does_with_logits_stays_with_the_caller(subject):
+    one = subject(None)
+    first = one.evaluate_without_channels(CHOICES)
+    first["more"] = first.pop("top")
+    assert list(one.evaluate_without_channels(CHOICES)) == list(CHOICES)
 
 
 def only(folder):
@@ -207,8 +283,8 @@ def only(folder):
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "text", "foreign", "no facts", "binary"])
-def test_broken_files_are_named(damage, kept, images, folder):
-    kept.activity(images)
+def test_damaged_files_are_named(damage, subject, folder):
+    _ = subject().activity
     path = only(folder)
     if damage == "truncated":
         path.write_bytes(path.read_bytes()[:-40])
@@ -223,36 +299,36 @@ def test_broken_files_are_named(damage, kept, images, folder):
         table = pq.read_table(path)
         pq.write_table(table.replace_schema_metadata({b"tff": facts}), path)
     with pytest.raises(ValueError, match=rf"{path.name}: .*; delete it and run again"):
-        kept.activity(images)
+        _ = subject().activity
     path.unlink()
-    kept.activity(images)
+    _ = subject().activity
 
 
-def test_a_file_under_another_ones_name_is_refused(kept, images, folder):
-    kept.relevance(images, 0.9)
+def test_a_file_under_the_name_of_another_is_refused(subject, folder):
+    _ = subject().relevance
     path = only(folder)
     content = path.read_bytes()
     path.unlink()
-    kept.relevance(images, 0.8)
+    _ = subject(confidence=0.8).relevance
     only(folder).write_bytes(content)
     with pytest.raises(ValueError, match=r"relevance-.*holds another pass than its name says"):
-        kept.relevance(images, 0.8)
+        _ = subject(confidence=0.8).relevance
 
 
-def test_the_file_says_what_it_holds(kept, images, folder):
-    kept.evaluate(images, Darker(0.25), CHANNELS, np.array([1, 20]))
+def test_the_file_says_what_it_holds(subject, images, folder):
+    subject(sample=1).evaluate(Darker(0.25), responses=True)
     path = only(folder)
     assert path.name.startswith("evaluate-darker-")
-    table, told = read(path)
-    assert told["key"]["cue"] == "without Darker(factor=0.25)"
-    assert told["key"]["detector"] == "of these weights"
-    assert told["facts"]["response 9"] == "conv2 #3"
+    table, facts = read(path)
+    assert facts["key"]["cue"] == "without Darker(factor=0.25)"
+    assert facts["key"]["detector"] == "of these weights"
+    assert facts["facts"]["response 9"] == "conv2 #3"
     assert table["path"].tolist() == images.manifest["path"].tolist()
-    assert table.index[table["all channels"].notna()].tolist() == [1, 20]
+    assert table.index[table["all channels"].notna()].tolist() == facts["key"]["sample"]
 
 
 @pytest.mark.parametrize("when", ["at once", "in the middle"])
-def test_a_write_that_fails_leaves_nothing(when, kept, images, folder, monkeypatch):
+def test_a_write_that_fails_leaves_nothing(when, subject, folder, monkeypatch):
     original = pq.write_table
 
     def fail(table, where, **options):
@@ -261,41 +337,41 @@ def test_a_write_that_fails_leaves_nothing(when, kept, images, folder, monkeypat
             where.write_bytes(where.read_bytes()[:100])
         raise OSError("No space left on device")
 
+    one = subject()
     with monkeypatch.context() as patch:
         patch.setattr(pq, "write_table", fail)
         with pytest.raises(OSError, match="No space left"):
-            kept.activity(images)
+            _ = one.activity
     assert list(folder.iterdir()) == []
-    kept.activity(images)
+    _ = one.activity
     assert only(folder).suffix == ".parquet"
 
 
-def test_a_pass_that_fails_leaves_nothing(kept, images, folder, monkeypatch):
+def test_a_pass_that_fails_leaves_nothing(subject, folder, monkeypatch):
     def fail(*_args):
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Passes, "evaluate", fail)
-        with pytest.raises(KeyboardInterrupt):
-            kept.evaluate(images, None, NOTHING, NO_ROWS)
+    monkeypatch.setattr(Passes, "compute_outputs", fail)
+    with pytest.raises(KeyboardInterrupt):
+        subject().evaluate()
     assert not folder.exists()
 
 
-def test_two_runs_at_the_same_time(kept, images, folder, monkeypatch):
+def test_two_runs_at_the_same_time(plain, subject, folder, monkeypatch):
     """Both find nothing, both compute, both write; whoever is last leaves a whole file."""
-    both, original = threading.Barrier(2, timeout=60), Passes.activity
+    both, original = threading.Barrier(2, timeout=60), Passes.compute_activity
 
     def meet(self, images):
         both.wait()
         return original(self, images)
 
-    monkeypatch.setattr(Passes, "activity", meet)
+    monkeypatch.setattr(Passes, "compute_activity", meet)
     found = []
 
     def work(run):
-        found.append(run.activity(images))
+        found.append(run.activity)
 
-    runs = [replace(kept, passes=copy.deepcopy(kept.passes)) for _ in range(2)]
+    runs = [replace(subject(), _passes=copy.deepcopy(plain.passes)) for _ in range(2)]
     threads = [threading.Thread(target=work, args=(run,)) for run in runs]
     for thread in threads:
         thread.start()
@@ -303,24 +379,15 @@ def test_two_runs_at_the_same_time(kept, images, folder, monkeypatch):
         thread.join()
     assert len(found) == 2
     same(*found)
-    same(kept.activity(images), found[0])
+    same(subject(passes=False).activity, found[0])
     assert only(folder).suffix == ".parquet"
 
 
-def test_kept_passes_can_be_copied(kept, images, folder):
-    kept.activity(images)
-    empty = Kept(None, folder, "of these weights", kept.channels)
-    copies = copy.copy(kept), copy.deepcopy(kept), copy.deepcopy(empty)
-    for other in (*copies, pickle.loads(pickle.dumps(empty))):
-        same(other.activity(images), kept.activity(images))
-
-
-def test_detector_and_device_are_those_of_the_passes(kept, passes):
-    assert kept.detector is passes.detector
-    assert kept.lrp is passes.lrp
-    assert kept.device == torch.device("cpu")
-    with pytest.raises(AttributeError):
-        _ = kept.weather
+def test_a_subject_of_cached_passes_can_be_copied(subject):
+    activity = subject().activity
+    alone = subject(passes=False)
+    for other in (copy.copy(alone), copy.deepcopy(alone), pickle.loads(pickle.dumps(alone))):
+        same(other.activity, activity)
 
 
 def test_identity_outlives_a_round_trip_through_a_file(images, tmp_path):
@@ -335,8 +402,8 @@ def test_identity_outlives_a_round_trip_through_a_file(images, tmp_path):
         table, facts = read(tmp_path / f"{name}.parquet")
         assert facts == {"of": name}
         before, after = (replace(images, manifest=m) for m in (manifest, table))
-        assert identity(before) == identity(after)
-    assert len({digest(identity(replace(images, manifest=m))) for m in kinds.values()}) == 2
+        assert identify(before) == identify(after)
+    assert len({digest(identify(replace(images, manifest=m))) for m in kinds.values()}) == 2
 
 
 def test_identity_knows_rows_and_their_order(images):
@@ -349,19 +416,19 @@ def test_identity_knows_rows_and_their_order(images):
         table.assign(generator=table["generator"].replace("seen", "unseen")),
         table.assign(bytes=table["bytes"] + 1),
     ]
-    found = [digest(identity(replace(images, manifest=m))) for m in [table, *others]]
+    found = [digest(identify(replace(images, manifest=m))) for m in [table, *others]]
     assert len(set(found)) == 7
     # What changes no pixel changes nothing.
-    assert digest(identity(replace(images, notes=("x",)))) == found[0]
+    assert digest(identify(replace(images, notes=("x",)))) == found[0]
 
 
 def test_digest_of_a_network():
     network = tiny.detector(3).network
-    first = digest_of(network, {"rule": "zplus"})
-    assert digest_of(copy.deepcopy(network), {"rule": "zplus"}) == first
-    assert digest_of(copy.deepcopy(network).to(memory_format=torch.channels_last),
-                     {"rule": "zplus"}) == first  # fmt: skip
-    assert digest_of(network, {"rule": "epsilon"}) != first
+    first = digest_network(network, {"rule": "zplus"})
+    assert digest_network(copy.deepcopy(network), {"rule": "zplus"}) == first
+    assert digest_network(copy.deepcopy(network).to(memory_format=torch.channels_last),
+                          {"rule": "zplus"}) == first  # fmt: skip
+    assert digest_network(network, {"rule": "epsilon"}) != first
     for change in (
         lambda n: n.bn2.running_var.data[4].add_(1e-6),
         lambda n: n.fc.bias.data.neg_(),
@@ -370,7 +437,7 @@ def test_digest_of_a_network():
     ):
         other = copy.deepcopy(network)
         change(other)
-        assert digest_of(other, {"rule": "zplus"}) != first
+        assert digest_network(other, {"rule": "zplus"}) != first
 
 
 def test_digest_does_not_depend_on_the_order_of_names():

@@ -95,6 +95,6 @@ def test_an_analysis_goes_on_in_smaller_batches(tmp_path, monkeypatch):
     assert found.sample == pytest.approx(wanted[0].sample, rel=1e-5, abs=1e-5)
     assert subject.activity.effect == pytest.approx(wanted[2].effect, rel=1e-4, abs=1e-9)
     top = {"a": plain.ranking[:2]}
-    dropped = subject.evaluate_dropped(top)["a"]
+    dropped = subject.evaluate_without_channels(top)["a"]
     monkeypatch.undo()
-    assert dropped == pytest.approx(plain.evaluate_dropped(top)["a"], rel=1e-5, abs=1e-5)
+    assert dropped == pytest.approx(plain.evaluate_without_channels(top)["a"], rel=1e-5, abs=1e-5)

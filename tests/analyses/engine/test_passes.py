@@ -7,7 +7,7 @@ from PIL import Image
 from tests.helpers import tiny
 
 from tff.ablations.color import Grayscale
-from tff.analyses.engine.passes import Passes, draw_images, sample_evenly
+from tff.analyses.engine.passes import Activity, Outputs, Passes, draw_images, sample_evenly
 from tff.relevance.lrp import LRP
 
 NOTHING = torch.empty(0, dtype=torch.int64)
@@ -27,6 +27,20 @@ def images(root):
 def passes(batch_size=32, seed=3):
     detector = tiny.detector(seed).to(memory_format=torch.channels_last)
     return Passes(detector, LRP(detector), torch.device("cpu"), batch_size, 0)
+
+
+def evaluate(made, images, ablation, channels, sample):
+    return Outputs.from_table(
+        made.compute_outputs(images, ablation, channels, sample), channels, sample
+    )
+
+
+def activity(made, images):
+    return Activity.from_table(made.compute_activity(images))
+
+
+def evaluate_without(made, images, instead):
+    return made.compute_outputs_without_channels(images, CHOICES, instead).rows[list(CHOICES)]
 
 
 def views(images, row):
@@ -59,7 +73,7 @@ def test_evaluate_equals_layers_run_by_hand(batch_size, limit, view, root):
     assert len(sample) == 4 * min(limit, 7)
     cue = Grayscale()
     for taken in (None, cue):
-        found = made.evaluate(images, taken, channels, sample)
+        found = evaluate(made, images, taken, channels, sample)
         assert found.sample.dtype == np.float32
         for row in range(len(images)):
             seen = views(images, row) if taken is None else cue(views(images, row))
@@ -75,11 +89,11 @@ def test_evaluate_equals_layers_run_by_hand(batch_size, limit, view, root):
 
 
 def test_nothing_but_logits(images):
-    found = passes().evaluate(images, None, NOTHING, NO_ROWS)
+    found = evaluate(passes(), images, None, NOTHING, NO_ROWS)
     assert found.logits.shape == (28,)
     assert found.logits.dtype == np.float64
     assert found.responses is found.sample is None
-    only = passes().evaluate(images, None, NOTHING, np.array([4, 19]))
+    only = evaluate(passes(), images, None, NOTHING, np.array([4, 19]))
     assert only.responses is None
     assert only.sample.shape == (2, 12)
     np.testing.assert_array_equal(only.logits, found.logits)
@@ -89,7 +103,7 @@ def test_nothing_but_logits(images):
 @pytest.mark.parametrize("view", [{}, {"crop": "five24"}])
 def test_activity_equals_a_loop_over_images(batch_size, view, root):
     images, made = tiny.splits(root, **view).test, passes(batch_size)
-    found = made.activity(images)
+    found = activity(made, images)
     net, output, response, effect = made.detector.network, [], [], []
     for row in range(len(images)):
         for image in views(images, row):
@@ -117,7 +131,7 @@ def test_activity_equals_a_loop_over_images(batch_size, view, root):
 
 def test_effect_is_the_slope_when_a_channel_is_turned_down(images):
     made = passes()
-    found = made.activity(images).effect
+    found = activity(made, images).effect
     fakes = np.flatnonzero(images.manifest["label"] == 1)
     detector, step = tiny.detector(3).double(), 1e-6
     expected = np.zeros(12)
@@ -147,13 +161,13 @@ def test_large_outputs_are_not_cut_off(images):
     fakes = torch.tensor(images.manifest["label"] == 1)
     expected = maxima(maps)[fakes].double().mean(0)
     assert expected[2] > 1000
-    found = made.activity(images).response
+    found = activity(made, images).response
     np.testing.assert_allclose(found[2], expected[2], rtol=1e-5)
 
 
 def test_activity_of_any_batches_is_the_same_mean_and_leaves_no_gradient(images):
     made = passes()
-    one, again = made.activity(images), made.activity(images)
+    one, again = activity(made, images), activity(made, images)
     for name in ("output", "response", "effect", "weight"):
         np.testing.assert_array_equal(getattr(one, name), getattr(again, name))
     assert all(parameter.grad is None for parameter in made.detector.parameters())
@@ -192,7 +206,7 @@ def test_dropped_channels(kind, view, batch_size, root):
     values = torch.randn(12, dtype=torch.float64, generator=torch.manual_seed(2))
     replacement_images = draw_images(images, len(images), seed=8)
     instead = {"zero": None, "values": values, "images": replacement_images}[kind]
-    found = made.evaluate_dropped(images, CHOICES, instead)
+    found = evaluate_without(made, images, instead)
     assert list(found) == list(CHOICES)
     for row in range(len(images)):
         image = views(images, row)
@@ -206,7 +220,7 @@ def test_dropped_channels(kind, view, batch_size, root):
         for name, channels in CHOICES.items():
             expected = put(made.detector, image, channels.tolist(), other).mean()
             assert found[name][row] == pytest.approx(float(expected), rel=2e-6, abs=1e-5)
-    plain = made.evaluate(images, None, NOTHING, NO_ROWS).logits
+    plain = evaluate(made, images, None, NOTHING, NO_ROWS).logits
     np.testing.assert_array_equal(found["none"], plain)
     assert (found["one"] != plain).any()
 
@@ -215,20 +229,20 @@ def _side(image):
     return (image.shape[-1] + 1) // 2
 
 
-def test_lenders_of_another_size_are_refused(images, tmp_path):
+def test_replacements_of_another_size_are_refused(images, tmp_path):
     larger = tiny.tree(tmp_path / "larger", ("seen", "other"), images=7, size=40)
     other = tiny.splits(larger).test
     with pytest.raises(ValueError, match=r"different sizes \(\(40, 40\) and \(32, 32\)\); pass"):
-        passes().evaluate_dropped(images, CHOICES, other)
+        evaluate_without(passes(), images, other)
     # Some of them fit, others do not.
     mixed = tiny.tree(tmp_path / "mixed", ("seen", "other"), images=7)
     for number in range(3):
         path = mixed / "seen" / "1_fake" / f"{number}.png"
         Image.open(path).resize((48, 36)).save(path)
     with pytest.raises(ValueError, match=r"different sizes \(\(36, 48\) and \(32, 32\)\); pass"):
-        passes().evaluate_dropped(images, CHOICES, tiny.splits(mixed).test)
+        evaluate_without(passes(), images, tiny.splits(mixed).test)
     cropped = tiny.splits(mixed, crop="center32").test
-    found = passes().evaluate_dropped(images, CHOICES, cropped)
+    found = evaluate_without(passes(), images, cropped)
     assert np.isfinite(found["both"]).all()
 
 
@@ -238,30 +252,9 @@ def test_images_of_several_sizes(tmp_path):
         path = mixed / "seen" / "0_real" / f"{number}.png"
         Image.open(path).resize(size).save(path)
     images, made = tiny.splits(mixed).test, passes(5)
-    found = made.evaluate(images, None, torch.arange(12), np.array([0, 5]))
+    found = evaluate(made, images, None, torch.arange(12), np.array([0, 5]))
     for row in range(len(images)):
         logits, maps = by_hand(made.detector, views(images, row))
         assert found.logits[row] == pytest.approx(float(logits), rel=2e-6, abs=1e-5)
         np.testing.assert_allclose(found.responses[row], maxima(maps)[0], atol=2e-6)
     np.testing.assert_array_equal(found.sample, found.responses[[0, 5]].astype(np.float32))
-
-
-def test_a_subject_reads_once_for_the_same_choices(root, monkeypatch):
-    calls = []
-    original = Passes.evaluate_dropped
-
-    def counted(self, images, choices, instead):
-        calls.append(list(choices))
-        return original(self, images, choices, instead)
-
-    monkeypatch.setattr(Passes, "evaluate_dropped", counted)
-    subject = tiny.subject(root)
-    first = subject.evaluate_dropped(CHOICES)
-    first["more"] = first.pop("one")  # what a caller does with it stays with the caller
-    again = subject.evaluate_dropped({name: flat.clone() for name, flat in CHOICES.items()})
-    assert list(again) == list(CHOICES)
-    assert calls == [list(CHOICES)]
-    subject.evaluate_dropped({"one": torch.tensor([1])})
-    subject.evaluate_dropped(CHOICES, torch.zeros(12))
-    subject.evaluate_dropped(CHOICES, subject.replacement_images())
-    assert len(calls) == 4

@@ -32,8 +32,11 @@ def test_a_threshold_of_published_evaluations_cuts_float32():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"threshold": "best"}, r"report\.protocol\.threshold=best: expected half, validation, or"),
-        ({"scores": "p"}, r"report\.protocol\.scores=p: expected logits, probabilities"),
+        (
+            {"threshold": "best"},
+            r"report\.protocol\.threshold=best: expected one of half, validation, or",
+        ),
+        ({"scores": "p"}, r"report\.protocol\.scores=p: expected one of logits, probabilities"),
     ],
 )
 def test_unknown_options(options, message):

@@ -1,4 +1,4 @@
-"""The same tables again from kept passes, without images, without network."""
+"""The same tables again from cached passes, without images, without network."""
 
 import json
 import shutil
@@ -18,7 +18,8 @@ from tff.analyses.engine.cache import read
 from tff.analyses.engine.passes import Passes
 from tff.analyses.engine.protocol import Protocol
 from tff.analyses.engine.replay import cache_passes, replay
-from tff.analyses.engine.subject import RankingRule, Subject
+from tff.analyses.engine.subject import Subject
+from tff.analyses.engine.top_channels import RankingRule
 from tff.analyses.median_test import MedianTest
 from tff.analyses.ranking import Ranking
 from tff.analyses.sensitivity import Sensitivity
@@ -42,7 +43,7 @@ def root(tmp_path):
     return tiny.tree(tmp_path / "images", ("seen", "other"), images=7)
 
 
-def kept(root, folder, **options):
+def cached(root, folder, **options):
     options = {"weights": "best.ckpt sha256:0123", **options}
     return cache_passes(make(**options)(tiny.detector(), tiny.splits(root)), folder)
 
@@ -66,8 +67,7 @@ def equal(one, other):
 @pytest.fixture
 def nothing_is_read(monkeypatch):
     def forbid():
-        for name in ("relevance", "evaluate", "evaluate_dropped", "activity"):
-            monkeypatch.setattr(Passes, name, unused)
+        monkeypatch.setattr(Passes, "_run", unused)
         monkeypatch.setattr(torch.nn.Conv2d, "forward", unused)
 
     return forbid
@@ -80,11 +80,11 @@ def test_the_same_tables_without_images_and_network(options, root, tmp_path, not
     plain = run(ANALYSES, make(weights="best.ckpt sha256:0123", **options)(
         tiny.detector(), tiny.splits(root)
     ))  # fmt: skip
-    first = run(ANALYSES, kept(root, tmp_path / "passes", **options))
+    first = run(ANALYSES, cached(root, tmp_path / "passes", **options))
     equal(plain, first)
-    described = kept(root, tmp_path / "passes", **options).describe()
+    described = cached(root, tmp_path / "passes", **options).describe()
     nothing_is_read()
-    equal(first, run(ANALYSES, kept(root, tmp_path / "passes", **options)))
+    equal(first, run(ANALYSES, cached(root, tmp_path / "passes", **options)))
     shutil.rmtree(root)
     subject = replay(tmp_path / "passes", make(**options))
     equal(first, run(ANALYSES, subject))
@@ -94,14 +94,14 @@ def test_the_same_tables_without_images_and_network(options, root, tmp_path, not
 
 
 def test_by_the_name_of_the_subject(root, tmp_path):
-    first = run(ANALYSES, kept(root, tmp_path / "passes"))
+    first = run(ANALYSES, cached(root, tmp_path / "passes"))
     (path,) = (tmp_path / "passes").rglob("subject-*.json")
     equal(first, run(ANALYSES, replay(path, make())))
 
 
 def test_another_protocol_from_the_same_passes(root, tmp_path, nothing_is_read):
     analyses = {"detection": Detection(), "ablation": Ablation(Grayscale())}
-    run(analyses, kept(root, tmp_path / "passes"))
+    run(analyses, cached(root, tmp_path / "passes"))
     expected = run(analyses, make(weights="best.ckpt sha256:0123", scoring=TFF2022)(
         tiny.detector(), tiny.splits(root)
     ))  # fmt: skip
@@ -116,7 +116,7 @@ def test_another_protocol_from_the_same_passes(root, tmp_path, nothing_is_read):
 
 
 def test_another_look_needs_other_passes(root, tmp_path):
-    run(ANALYSES, kept(root, tmp_path / "passes"))
+    run(ANALYSES, cached(root, tmp_path / "passes"))
     subject = replay(tmp_path / "passes", make(k=2))
     run({"ranking": Ranking(), "detection": Detection()}, subject)  # these are there
     with pytest.raises(ValueError, match=r"no such pass \(dropped channels\); run .* ckpt="):
@@ -166,7 +166,7 @@ def test_another_network_has_a_folder_of_its_own(root, tmp_path):
 
 
 def test_several_subjects(root, tmp_path):
-    kept(root, tmp_path / "passes")
+    cached(root, tmp_path / "passes")
     cache_passes(make()(tiny.detector(1), tiny.splits(root)), tmp_path / "passes")
     with pytest.raises(ValueError, match="holds several subjects; choose one: passes=") as error:
         replay(tmp_path / "passes", make())
@@ -174,12 +174,12 @@ def test_several_subjects(root, tmp_path):
     assert len(paths) == 2
     for path in paths:
         assert f"passes={path}" in str(error.value)
-        assert replay(path, make()).passes.folder == path.parent
+        assert replay(path, make()).cache.folder == path.parent
 
 
 def test_a_subject_kept_twice_is_one(root, tmp_path):
     for seed in (0, 1):
-        kept(root, tmp_path / "passes", seed=seed)
+        cached(root, tmp_path / "passes", seed=seed)
     assert replay(tmp_path / "passes", make(seed=1)).protocol["seed"] == 1
 
 
@@ -188,13 +188,13 @@ def test_no_subject(place, tmp_path):
     for there in (False, True):
         if there:
             (tmp_path / "passes").mkdir()
-        with pytest.raises(FileNotFoundError, match=rf"passes=.*{place}: no kept passes there"):
+        with pytest.raises(FileNotFoundError, match=rf"passes=.*{place}: holds no cached passes"):
             replay(tmp_path / place, make())
 
 
 @pytest.mark.parametrize("damage", ["{", "[1]", "{}", "null", "no widths", "no set", "binary"])
 def test_a_broken_subject_is_named(damage, root, tmp_path):
-    kept(root, tmp_path / "passes")
+    cached(root, tmp_path / "passes")
     (path,) = (tmp_path / "passes").rglob("subject-*.json")
     facts = json.loads(path.read_text())
     if damage == "no widths":
@@ -205,12 +205,12 @@ def test_a_broken_subject_is_named(damage, root, tmp_path):
         path.write_bytes(b"\xff\xfe\x00")
     else:
         path.write_text(damage)
-    with pytest.raises(ValueError, match=rf"{path.name}: broken .*; delete it and run again"):
+    with pytest.raises(ValueError, match=rf"{path.name}: damaged .*; delete it and run again"):
         replay(tmp_path / "passes", make())
 
 
 def test_lost_or_broken_images_are_named(root, tmp_path):
-    kept(root, tmp_path / "passes")
+    cached(root, tmp_path / "passes")
     (path,) = (tmp_path / "passes").rglob("subject-*.json")
     images = path.parent / json.loads(path.read_text())["images"]["test"]
     assert read(images)[1]["crop"] == "none"
@@ -220,11 +220,9 @@ def test_lost_or_broken_images_are_named(root, tmp_path):
             replay(tmp_path / "passes", make())
 
 
-def test_only_a_detector_s_own_passes_are_kept(root, tmp_path):
-    subject = kept(root, tmp_path / "passes")
-    for other in (subject, make()(None, tiny.splits(root))):
-        with pytest.raises(
-            ValueError, match="a subject with a detector can be kept, and only once"
-        ):
-            cache_passes(other, tmp_path / "again")
+def test_only_a_detector_s_own_passes_are_cached(root, tmp_path):
+    with pytest.raises(ValueError, match="cached already"):
+        cache_passes(cached(root, tmp_path / "passes"), tmp_path / "again")
+    with pytest.raises(ValueError, match="needs a detector: pass ckpt="):
+        cache_passes(make()(None, tiny.splits(root)), tmp_path / "again")
     assert not (tmp_path / "again").exists()

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 from tests.helpers import tiny
 
-from tff.analyses.engine import subject as top
+from tff.analyses.engine import top_channels as top
 from tff.detectors.hooks import drop_channels
 
 
@@ -26,7 +26,7 @@ from tff.detectors.hooks import drop_channels
         ("auto", None),
     ],
 )
-def test_parsed(k, expected):
+def test_parse_k(k, expected):
     assert top.parse_k(k, 26560, 114 / 26560) == expected
 
 
@@ -61,7 +61,7 @@ class Curve:
 
 
 @given(st.integers(1, 300), st.integers(0, 10**6), st.floats(0.05, 0.95))
-def test_smallest_equals_brute_force_on_falling_curves(total, seed, below):
+def test_smallest_k_equals_brute_force_on_falling_curves(total, seed, below):
     random = np.random.default_rng(seed)
     curve = Curve(np.sort(random.random(total + 1))[::-1])
     half = max(1, total // 2)
@@ -101,7 +101,7 @@ def test_never_reached_names_the_options():
 
 
 @given(st.lists(st.floats(-1, 100), max_size=9), st.integers(1, 5000))
-def test_ladder(shares, total):
+def test_channel_counts(shares, total):
     expected = set()
     for share in shares:
         if share > 0:

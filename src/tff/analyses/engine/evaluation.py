@@ -1,4 +1,4 @@
-"""Logits become measures: of each generator, of all, and with channels dropped."""
+"""Measures of a detector: per generator, over generators, and against random channels."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ MAIN_MEASURES = ("ap", "real_accuracy", "fake_accuracy")
 
 @dataclass(frozen=True)
 class Scores:
-    """What a detector says of each test image.
+    """Scores of the test images under the protocol of a subject.
 
     Attributes:
-        score: (N,) what average precision is taken of.
+        score: (N,) from which average precision is computed.
         p: (N,) probability of "generated".
     """
 
@@ -33,19 +33,20 @@ class Scores:
 
     @classmethod
     def of(cls, subject: Subject, logits: Floats) -> Scores:
-        """Of logits, by the protocol of the subject."""
+        """Scores from logits (N,)."""
         scoring = subject.options.scoring
         return cls(scoring.score(logits), scoring.probability(logits))
 
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Judges scores on the images of one generator and the real ones that belong to it.
+    """Evaluates scores on the images of one generator and the real images that belong to it.
 
     Attributes:
         generator: its name.
         rows: (n,) of these images among the test images.
-        logits: (N,) logits of the detector as it is, from which thresholds are taken.
+        logits: (N,) of the detector on unchanged images with all channels; thresholds come from
+            these.
     """
 
     subject: Subject
@@ -55,32 +56,32 @@ class Evaluator:
 
     @cached_property
     def labels(self) -> Ints:
-        """(n,) of these images."""
+        """Labels of these images, (n,)."""
         return self.subject.labels[self.rows]
 
     @cached_property
     def resamples(self) -> Ints:
-        """(draws, n), the same for every score."""
+        """Bootstrap resamples (draws, n), the same for all scores."""
         return draw_resamples(self.labels, self.subject.draws, self.subject.seed)
 
     @property
     def seen(self) -> bool:
-        """Whether channels were found on this generator."""
+        """Whether channels were ranked on this generator."""
         return self.generator in self.subject.seen
 
     def threshold(self, rule: ThresholdRule | None = None) -> float:
-        """The threshold, by the rule of the protocol or another one."""
+        """Threshold under the given rule; None: that of the protocol."""
         chosen = self.subject.options.scoring.threshold if rule is None else rule
         return self.subject.threshold(chosen, self.labels, self.logits[self.rows])
 
     def measure(self, scores: Scores, rule: ThresholdRule | None = None) -> dict[str, Estimate]:
-        """All `statistics.detection.MEASURES`."""
+        """All `statistics.detection.MEASURES`, with intervals."""
         p = scores.p[self.rows]
         called = p > self.threshold(rule)
         return measures(self.labels, scores.score[self.rows], called, p, self.resamples)
 
     def columns(self) -> dict[str, object]:
-        """What a row of a table says of threshold and images."""
+        """Columns of a results table that describe threshold and images."""
         return {
             "threshold": self.threshold(),
             "threshold_rule": self.subject.options.scoring.threshold,
@@ -90,31 +91,13 @@ class Evaluator:
 
 
 def evaluators(subject: Subject) -> Iterable[Evaluator]:
-    """One for each generator, the seen one first."""
+    """One evaluator per generator, seen ones first."""
     logits = subject.evaluate().logits
-    for name, at in subject.generators():
-        yield Evaluator(subject, name, at, logits)
+    for generator, rows in subject.generators():
+        yield Evaluator(subject, generator, rows, logits)
 
 
-def summarize_generators(
-    subject: Subject, estimates: Mapping[str, Estimate], smallest: bool = True
-) -> dict[str, Estimate]:
-    """A number on the seen generators, and mean and worst over those never seen.
-
-    Args:
-        estimates: of each generator.
-        smallest: whether less is worse.
-    """
-    parts = {
-        "seen": [e for name, e in estimates.items() if name in subject.seen],
-        "unseen": [e for name, e in estimates.items() if name not in subject.seen],
-    }
-    found = {part: mean(group) for part, group in parts.items() if group}
-    if parts["unseen"]:
-        found["unseen_worst"] = worst(parts["unseen"], smallest)
-    return found
-
-
+#: Groups of generators, as tables and reports call them.
 GROUPS = {
     "seen": "the seen generator",
     "unseen": "generators never seen (mean)",
@@ -122,23 +105,45 @@ GROUPS = {
 }
 
 
+def summarize_generators(
+    subject: Subject, estimates: Mapping[str, Estimate], smallest: bool = True
+) -> dict[str, Estimate]:
+    """Mean over seen generators, mean over unseen ones, and the worst of these.
+
+    Args:
+        estimates: by generator.
+        smallest: whether smaller is worse.
+
+    Returns:
+        By the keys of `GROUPS`; groups without generators are absent.
+    """
+    parts = {
+        "seen": [e for name, e in estimates.items() if name in subject.seen],
+        "unseen": [e for name, e in estimates.items() if name not in subject.seen],
+    }
+    summary = {part: mean(group) for part, group in parts.items() if group}
+    if parts["unseen"]:
+        summary["unseen_worst"] = worst(parts["unseen"], smallest)
+    return summary
+
+
 RULES: tuple[ThresholdRule, ...] = ("half", "validation", "oracle")
 
 
 def accuracies_by_threshold(evaluator: Evaluator, scores: Scores) -> list[dict[str, object]]:
-    """A row a rule: the threshold, and accuracies with Wilson's 95 % intervals (1927).
+    """Accuracies under each threshold rule, with 95 % intervals (Wilson, 1927); a row per rule.
 
-    `validation` and `oracle` are taken from the detector with nothing dropped, as in the released
-    code; `oracle` from the very images that are judged, hence optimistic.
+    As in the released code, `validation` and `oracle` thresholds come from the detector with
+    nothing dropped. `oracle` uses the evaluated images themselves and is optimistic.
     """
     rows: list[dict[str, object]] = []
     p = scores.p[evaluator.rows]
     for rule in RULES:
-        cut = evaluator.threshold(rule)
-        row: dict[str, object] = {"threshold_rule": rule, "threshold": cut}
+        threshold = evaluator.threshold(rule)
+        row: dict[str, object] = {"threshold_rule": rule, "threshold": threshold}
         for name, label in (("real_accuracy", 0), ("fake_accuracy", 1)):
-            mine = evaluator.labels == label
-            right, total = int(((p > cut) == (label == 1))[mine].sum()), int(mine.sum())
+            mask = evaluator.labels == label
+            right, total = int(((p > threshold) == (label == 1))[mask].sum()), int(mask.sum())
             low = high = np.nan
             if total:
                 low, high = binomtest(right, total).proportion_ci(method="wilson")
@@ -148,49 +153,54 @@ def accuracies_by_threshold(evaluator: Evaluator, scores: Scores) -> list[dict[s
     return rows
 
 
-ApByGenerator = dict[str, Estimate]  # of each generator
+ApByGenerator = dict[str, Estimate]
 
 
 def compare_with_controls(
-    subject: Subject,
-    found: Mapping[str, ApByGenerator],
-    single: Mapping[str, Sequence[ApByGenerator]],
+    subject: Subject, ap: Mapping[str, ApByGenerator], draws: Mapping[str, Sequence[ApByGenerator]]
 ) -> pd.DataFrame:
-    """By how much AP is lower without the top k than without others, with intervals.
+    """How much lower AP is without the top k channels than without other channels.
 
     Args:
-        found: AP with each choice dropped.
-        single: of random channels, AP with each draw of them dropped.
+        ap: AP with each choice of channels dropped.
+        draws: for each kind of random channels, AP with each draw of them dropped.
+
+    Returns:
+        A row per generator or group and control, with 95 % intervals.
     """
 
     def with_means(aps: ApByGenerator) -> ApByGenerator:
         parts = summarize_generators(subject, aps)
-        return aps | {GROUPS[where]: ap for where, ap in parts.items() if where != "unseen_worst"}
+        return aps | {GROUPS[part]: ap for part, ap in parts.items() if part != "unseen_worst"}
 
-    top, low = with_means(found["top_k"]), with_means(found["low_k"])
-    drawn = {control: [with_means(draw) for draw in draws] for control, draws in single.items()}
-    by = {c: {g: shortfall(ap, [one[g] for one in of]) for g, ap in top.items()}
-          for c, of in drawn.items()}  # fmt: skip
-    by["low_k"] = {generator: low[generator] - ap for generator, ap in top.items()}
+    top, low = with_means(ap["top_k"]), with_means(ap["low_k"])
+    controls = {control: [with_means(draw) for draw in of] for control, of in draws.items()}
+    differences = {
+        control: {g: shortfall(ap, [draw[g] for draw in of]) for g, ap in top.items()}
+        for control, of in controls.items()
+    }
+    differences["low_k"] = {generator: low[generator] - ap for generator, ap in top.items()}
     return pd.DataFrame(
         {"generator": generator, "against": control, **difference.columns("ap_lower_by")}
-        for control, differences in by.items()
-        for generator, difference in differences.items()
+        for control, by_generator in differences.items()
+        for generator, difference in by_generator.items()
     )
 
 
 def describe_difference(low: float, high: float) -> str:
-    """What the ends of the interval of a difference from random channels say of it."""
+    """Verdict on a difference from random channels, from the ends of its 95 % interval."""
     if np.isnan([low, high]).any():
-        return "of a single draw nobody knows its chance"
+        return "significance unknown, since there is a single random draw"
     if low > 0:
-        return "more than chance"
-    return "less, and not by chance" if high < 0 else "no more than chance can do"
+        return "significantly more than random channels"
+    if high < 0:
+        return "significantly less than random channels"
+    return "not significantly more than random channels"
 
 
-def summarize_draws(alone: list[Estimate]) -> dict[str, float]:
-    """How much AP differs between single draws of random channels."""
-    aps = np.array([ap.value for ap in alone])
+def summarize_draws(draws: list[Estimate]) -> dict[str, float]:
+    """Mean, standard deviation and range of AP over single draws of random channels."""
+    aps = np.array([ap.value for ap in draws])
     known = len(aps) > 0
     return {
         "ap_draws_mean": float(aps.mean()) if known else np.nan,

@@ -27,12 +27,12 @@ Explain = Callable[[str, Tensor, Pixels], tuple[float, Mapping[str, Picture]]]
 
 @dataclass(frozen=True)
 class Selection:
-    """Images to be shown together.
+    """Images that are shown together.
 
     Attributes:
         name: of the figure.
-        about: a sentence on what they are.
-        images: seen as the test images are (cropped, resized, compressed).
+        about: a sentence that describes them.
+        images: cropped, resized and compressed like the test images.
     """
 
     name: str
@@ -40,18 +40,18 @@ class Selection:
     images: Images
 
     def __iter__(self) -> Iterator[tuple[str, Tensor, str]]:
-        """Of each image its path, its pixels (3, H, W) uint8, and what it is, if that is known."""
+        """Path, pixels (3, H, W) uint8 and kind of each image; the kind is empty if unknown."""
         for row in range(len(self.images)):
             path, kind = (self.images.manifest.at[row, c] for c in ("path", "kind"))
             yield str(path), self.images[0, row].image, str(kind)
 
 
 def select_images(subject: Subject, files: Sequence[str], images: int) -> list[Selection]:
-    """The files, or else the test images that the detector mistakes most, and is surest about.
+    """Given files, or else the test images with the worst mistakes and the surest successes.
 
     Args:
         files: paths of images of any size; rows of a Parquet file as in a manifest.
-        images: how many in one figure, at least 1.
+        images: number of images per figure, at least 1.
 
     Raises:
         FileNotFoundError: there is no such file; the message names it.
@@ -74,7 +74,7 @@ def select_images(subject: Subject, files: Sequence[str], images: int) -> list[S
     right = np.where(labels == 1, logits, -logits)  # positive where the detector is right
     order = np.argsort(right, kind="stable")
     mistakes = [row for row in order if right[row] < 0][:images]
-    # Of each kind half, since a detector is often surer about one of them.
+    # Half of each kind, since a detector is often surer about one of them.
     sure = [row for row in order[::-1] if right[row] > 0]
     fake, real = ([row for row in sure if labels[row] == label] for label in (1, 0))
     surest = fake[: images - images // 2] + real[: images // 2]

@@ -1,14 +1,15 @@
-"""Passes over the images: logits, responses and relevance, on all processes."""
+"""Passes over the images, on all processes; each gives one table."""
 
 from __future__ import annotations
 
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -22,54 +23,116 @@ from tff.progress import track
 from tff.relevance.conservation import COLUMNS
 from tff.relevance.lrp import LRP, Explanation
 from tff.statistics.ffrs import FFRS, ExactMean
-from tff.statistics.per_image import PerImage as RowValues
+from tff.statistics.per_image import PerImage
 from tff.types import Batch, Floats, Ints
 
-Cue = Callable[[Tensor], Tensor]
+
+class CueRemoval(Protocol):
+    """Removes a cue, such as color, from images."""
+
+    @property
+    def cue(self) -> str:
+        """Name of the cue."""
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> the same images without the cue."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Result of one pass.
+
+    Attributes:
+        rows: one row per image or per channel.
+        facts: what is not a row, as plain containers.
+        sampled: (n,) rows of the images for which responses of all channels were recorded.
+        sample: (n, n_channels) float32, these responses.
+    """
+
+    rows: pd.DataFrame
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    sampled: Ints = field(default_factory=lambda: np.empty(0, np.int64))
+    sample: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
 class Relevance:
-    """What a pass of relevance tells of one kind of images.
+    """Relevance of all channels over images of one kind, real or generated.
 
     Attributes:
         omega: (n_channels,) FF-RS of each channel.
         error: (n_channels,) its standard error.
-        images: how many images are behind it.
-        ledger: (n_accounts, 5) means over these images, see `relevance.conservation.COLUMNS`.
+        images: number of images.
+        conservation: (n_operations, 5) means over these images of what leaky operations receive,
+            pass on and lose, see `relevance.conservation.COLUMNS`.
     """
 
     omega: Floats
     error: Floats
     images: int
-    ledger: Floats
+    conservation: Floats
+
+    @classmethod
+    def from_table(cls, table: Table, kind: str) -> Relevance:
+        """From the result of `Passes.compute_relevance`.
+
+        Args:
+            kind: `fake` or `real`.
+        """
+        return cls(
+            table.rows[f"omega_{kind}"].to_numpy(float),
+            table.rows[f"error_{kind}"].to_numpy(float),
+            table.facts[kind]["images"],
+            np.asarray(table.facts[kind]["ledger"], np.float64).reshape(-1, len(COLUMNS)),
+        )
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """Detector and channels on each image.
+    """Outputs of a detector for each image.
 
     Attributes:
         logits: (N,).
-        responses: (N, k) spatial maxima of the channels that were asked for, or None.
-        sample: (n, n_channels) float32, those of all channels for some of the images, or None.
+        responses: (N, k) spatial maxima of the requested channels, or None.
+        sample: (n, n_channels) float32 spatial maxima of all channels for a sample of the images,
+            or None.
     """
 
     logits: Floats
     responses: Floats | None = None
     sample: NDArray[np.float32] | None = None
 
+    @classmethod
+    def from_table(cls, table: Table, channels: Tensor, sample: Ints) -> Outputs:
+        """From the result of `Passes.compute_outputs`, which may hold more than is requested.
+
+        Args:
+            channels: (k,) flat indices.
+            sample: (n,) rows.
+        """
+        names = response_columns(channels)
+        sampled = None
+        if len(sample):
+            assert table.sample is not None
+            same = np.array_equal(table.sampled, sample)
+            sampled = table.sample if same else table.sample[np.isin(table.sampled, sample)]
+        return cls(
+            table.rows["logit"].to_numpy(float),
+            table.rows[names].to_numpy(float) if names else None,
+            sampled,
+        )
+
 
 @dataclass(frozen=True)
 class Activity:
-    """Means over images of what a channel does, (n_channels,) each, from raw outputs y.
+    """What each channel does on the average image, (n_channels,) each, from raw outputs y.
 
     Attributes:
-        output: mean of y over images of both kinds and places.
-        response: mean of the spatial maximum of y over generated images.
-        effect: mean over generated images of |sum over places of y dlogit/dy|, the change of the
-            logit, to first order, when the channel is dropped (Molchanov et al., ICLR 2017).
-        weight: length of the channel's filter; needs no images.
+        output: mean of y over images of both kinds and positions.
+        response: mean over generated images of the spatial maximum of y.
+        effect: mean over generated images of |sum over positions of y dlogit/dy|, the first-order
+            change of the logit when the channel is dropped (Molchanov et al., ICLR 2017).
+        weight: norm of the channel's filter; needs no images.
     """
 
     output: Floats
@@ -77,14 +140,24 @@ class Activity:
     effect: Floats
     weight: Floats
 
+    @classmethod
+    def from_table(cls, table: Table) -> Activity:
+        """From the result of `Passes.compute_activity`."""
+        return cls(**{name: table.rows[name].to_numpy(float) for name in cls.__dataclass_fields__})
 
-def labels_of(images: Images) -> NDArray[np.int64]:
-    """(N,) 0 real, 1 generated."""
+
+def response_columns(channels: Tensor) -> list[str]:
+    """Columns of the responses of channels (k,)."""
+    return [f"response {channel}" for channel in channels.tolist()]
+
+
+def labels_of(images: Images) -> Ints:
+    """Labels (N,): 0 real, 1 generated."""
     return images.manifest["label"].to_numpy(np.int64)
 
 
 def sample_evenly(images: Images, limit: int) -> Ints:
-    """Ints (n,), at most so many of each generator and label, evenly spread over them."""
+    """Rows (n,), evenly spaced: at most `limit` of each generator and label."""
     rows = [np.empty(0, np.int64)]
     for _, group in images.manifest.groupby(["generator", "label"]):
         number = min(limit, len(group))
@@ -93,14 +166,15 @@ def sample_evenly(images: Images, limit: int) -> Ints:
 
 
 def draw_images(images: Images, number: int, seed: int) -> Images:
-    """So many images, drawn at random with replacement."""
+    """Images drawn at random with replacement."""
     rows = np.random.default_rng([seed, 2]).integers(0, len(images), number)
     return replace(images, manifest=images.manifest.iloc[rows].reset_index(drop=True))
 
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
-#: What has no error of its own: memory of the CPU, of cuBLAS and cuDNN, and of CUDA beside torch.
+#: Messages of out-of-memory errors without a class of their own: CPU, cuBLAS, cuDNN, and CUDA
+#: outside torch's allocator.
 _MEMORY = re.compile(
     r"allocate memory|CU(?:BLAS|DNN)_STATUS_\w*ALLOC(?:ATION)?_FAILED|CUDA error: out of memory"
 )
@@ -110,43 +184,46 @@ def for_each_batch(
     batches: Iterable[Batch],
     device: torch.device,
     name: str,
-    look: Callable[[Batch], T],
-    keep: Callable[[Batch, T], None],
+    compute: Callable[[Batch], T],
+    collect: Callable[[Batch, T], None],
 ) -> None:
-    """Look at each batch, and keep what was found.
+    """Compute something for each batch of this process, and collect the results.
+
+    Collective: if one rank raises, all raise.
 
     Args:
-        batches: of this process, uint8.
-        name: of the pass, for people.
-        look: at a batch on the device, in [0, 1]; it may be asked again for a part of it.
-        keep: what was found, once for each image.
+        batches: uint8 images of this process.
+        name: of the pass, for the progress bar and messages.
+        compute: takes a batch on the device, in [0, 1]; called again with smaller batches if memory
+            runs out.
+        collect: takes a batch, or a part of one, and its result; called once for each image.
 
     Raises:
         OtherProcessError: another process failed.
     """
     with fail_together() as check:
-        fitting = SplitWhenOutOfMemory(look, name)
+        run = SplitWhenOutOfMemory(compute, name)
         for batch in track(batches, name):
             check()
             image = channels_last(batch.image.to(device).float() / 255)
-            for part, found in fitting(Batch(image, batch.label.to(device), batch.index)):
-                keep(part, found)
+            for part, result in run(Batch(image, batch.label.to(device), batch.index)):
+                collect(part, result)
 
 
 def channels_last(image: Tensor) -> Tensor:
-    """(B, 3, H, W) in the order of memory in which convolutions are fast."""
+    """Images (B, 3, H, W) in the memory format in which convolutions are fast."""
     return image.contiguous(memory_format=torch.channels_last)
 
 
 class SplitWhenOutOfMemory(Generic[T]):
-    """Does something with a batch; where memory runs out, with its halves, and so on.
+    """Runs a function on batches, and on halves of them where memory runs out.
 
-    Later batches are taken in the size that was found. Parts of a batch may differ from the whole
-    in the last bits of a result.
+    Later batches use the size that was found to fit. The results of a split batch may differ from
+    those of the whole in the last bits.
 
     Args:
-        work: on a batch; leaves nothing behind when it fails.
-        name: of the work, for messages.
+        work: takes a batch; has no effect if it fails.
+        name: of the pass, for messages.
     """
 
     def __init__(self, work: Callable[[Batch], T], name: str) -> None:
@@ -154,7 +231,7 @@ class SplitWhenOutOfMemory(Generic[T]):
         self.size: int | None = None
 
     def __call__(self, batch: Batch) -> Iterator[tuple[Batch, T]]:
-        """Each part of the batch with what was found in it.
+        """Each part of the batch with its result.
 
         Raises:
             torch.OutOfMemoryError, MemoryError, RuntimeError: not even one image fits.
@@ -163,39 +240,49 @@ class SplitWhenOutOfMemory(Generic[T]):
         while start < len(batch.label):
             size = min(self.size or len(batch.label), len(batch.label) - start)
             part = Batch(*(column[start : start + size] for column in batch))
-            if (found := self._tried(part)) is None:
+            if (result := self._try(part)) is None:
                 self._shrink(size)
                 continue
             start += size
-            yield part, found[0]
+            yield part, result[0]
 
-    def _tried(self, part: Batch) -> tuple[T] | None:
+    def _try(self, part: Batch) -> tuple[T] | None:
         try:
             return (self.work(part),)
         except (RuntimeError, MemoryError) as error:
-            if len(part.label) == 1 or not _is_of_memory(error):
+            if len(part.label) == 1 or not _is_out_of_memory(error):
                 raise
-        return None  # here, since the exception would keep alive what fills the memory
+        return (
+            None  # not in the handler: the exception keeps the tensors alive that fill the memory
+        )
 
     def _shrink(self, size: int) -> None:
         self.size = (size + 1) // 2
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         log.warning(
-            "%s: %d images do not fit into memory; going on with %d at a time "
-            "(subject.batch_size=%d would do so from the start)",
+            "%s: %d images do not fit into memory; continuing with %d at a time "
+            "(set subject.batch_size=%d to start with that)",
             self.name, size, self.size, self.size,
         )  # fmt: skip
 
 
-def _is_of_memory(error: Exception) -> bool:
+def _is_out_of_memory(error: Exception) -> bool:
     known = isinstance(error, torch.OutOfMemoryError | MemoryError)
     return known or _MEMORY.search(str(error)) is not None
 
 
 @dataclass(frozen=True)
 class Passes:
-    """How images are read and where they are computed on."""
+    """Passes of a detector over images.
+
+    Args:
+        detector: in eval mode, without gradients for its weights.
+        lrp: its relevance method.
+        device: where it runs.
+        batch_size: images per batch and process.
+        workers: processes that load images.
+    """
 
     detector: Detector
     lrp: LRP
@@ -203,158 +290,184 @@ class Passes:
     batch_size: int
     workers: int
 
-    def relevance(self, images: Images, confidence: float) -> dict[str, Relevance]:
-        """From `fake` and from `real` images that the detector is sure about."""
+    def compute_relevance(self, images: Images, confidence: float) -> Table:
+        """FF-RS over generated (`fake`) and `real` images, a row per channel, and conservation.
+
+        Args:
+            confidence: generated images count with P(generated) of at least this, real ones with
+                at most one minus this.
+        """
         lrp, width = self.lrp, len(self.detector.channels)
-        lines, kinds = len(lrp.leaky_operations) * len(COLUMNS), ("fake", "real")
+        n_lines, kinds = len(lrp.leaky_operations) * len(COLUMNS), ("fake", "real")
         omega = {kind: FFRS(width).to(self.device) for kind in kinds}
-        ledger = {kind: ExactMean(lines).to(self.device) for kind in kinds}
+        conservation = {kind: ExactMean(n_lines).to(self.device) for kind in kinds}
 
         def explain(batch: Batch) -> Explanation:
             return lrp.explain(batch.image, torch.where(batch.label == 1, 1.0, lrp.real_sign))
 
-        def keep(batch: Batch, found: Explanation) -> None:
-            p = found.logit.sigmoid()
-            sure = {
+        def collect(batch: Batch, explanation: Explanation) -> None:
+            p = explanation.logit.sigmoid()
+            confident = {
                 "fake": (batch.label == 1) & (p >= confidence),
                 "real": (batch.label == 0) & (p <= 1 - confidence),
             }
-            for kind, chosen in sure.items():
-                omega[kind].update(found.shares[chosen])
-                ledger[kind].update(found.conservation[chosen].flatten(1))
+            for kind, mask in confident.items():
+                omega[kind].update(explanation.shares[mask])
+                conservation[kind].update(explanation.conservation[mask].flatten(1))
 
-        self._each(images, "relevance", explain, keep)
-        result = {}
+        self._run(images, "relevance", explain, collect)
+        rows, facts = self.detector.channels.table(), {}
         for kind in kinds:
             mean, error, count = omega[kind].summary()
-            means = ledger[kind].compute().reshape(-1, len(COLUMNS))
-            result[kind] = Relevance(
-                mean.cpu().numpy(), error.cpu().numpy(), count, means.cpu().numpy()
-            )
-        return result
+            rows[f"omega_{kind}"], rows[f"error_{kind}"] = mean.cpu().numpy(), error.cpu().numpy()
+            means = conservation[kind].compute().reshape(-1, len(COLUMNS))
+            facts[kind] = {"images": count, "ledger": means.cpu().tolist()}
+        return Table(rows, facts)
 
-    def evaluate(self, images: Images, cue: Cue | None, channels: Tensor, sample: Ints) -> Outputs:
-        """Logits and spatial maxima, with a cue taken away.
+    def compute_outputs(
+        self, images: Images, ablation: CueRemoval | None, channels: Tensor, sample: Ints
+    ) -> Table:
+        """Logits and spatial maxima of channels, a row per image.
 
         Args:
-            channels: (k,) those whose maxima are kept of every image.
-            sample: (n,) rows, ascending, of the images of which those of all channels are kept.
+            ablation: removes a cue from the images; None: images as they are.
+            channels: (k,) flat indices of those recorded for every image.
+            sample: (n,) rows, ascending, of the images for which all channels are recorded.
         """
-        rows = RowValues(1 + len(channels)).to(self.device)
+        per_image = PerImage(1 + len(channels)).to(self.device)
         everything = torch.arange(len(self.detector.channels))
-        all_of = RowValues(len(everything), torch.float32)  # not on the GPU: it is large
-        wanted = torch.zeros(len(images), dtype=torch.bool)
-        wanted[torch.from_numpy(sample)] = True
-        name = "logits" if cue is None else f"without {getattr(cue, 'cue', 'the cue')}"
-        watched = everything if len(sample) else channels
-        with torch.inference_mode(), record_responses(self.detector, watched) as responses:
+        per_sampled = PerImage(len(everything), torch.float32)  # not on the GPU: it is large
+        is_sampled = torch.zeros(len(images), dtype=torch.bool)
+        is_sampled[torch.from_numpy(sample)] = True
+        name = "logits" if ablation is None else f"without {ablation.cue}"
+        recorded = everything if len(sample) else channels
+        with torch.inference_mode(), record_responses(self.detector, recorded) as responses:
 
-            def look(batch: Batch) -> tuple[Tensor, Tensor | None]:
-                image = batch.image if cue is None else channels_last(cue(batch.image))
+            def compute(batch: Batch) -> tuple[Tensor, Tensor | None]:
+                image = batch.image if ablation is None else channels_last(ablation(batch.image))
                 logits = self.detector(image)[:, None]
                 maxima = [responses.select(channels)] if len(channels) else []
-                here = wanted[batch.index]
-                of_all = responses.select(everything).cpu()[here] if here.any() else None
-                return torch.cat([logits, *maxima], dim=1), of_all
+                here = is_sampled[batch.index]
+                sampled = responses.select(everything).cpu()[here] if here.any() else None
+                return torch.cat([logits, *maxima], dim=1), sampled
 
-            def keep(batch: Batch, found: tuple[Tensor, Tensor | None]) -> None:
-                values, of_all = found
-                rows.update(batch.index, values)
-                if of_all is not None:
-                    all_of.update(batch.index[wanted[batch.index]], of_all)
+            def collect(batch: Batch, result: tuple[Tensor, Tensor | None]) -> None:
+                values, sampled = result
+                per_image.update(batch.index, values)
+                if sampled is not None:
+                    per_sampled.update(batch.index[is_sampled[batch.index]], sampled)
 
-            self._each(images, name, look, keep)
+            self._run(images, name, compute, collect)
         if get_world_size() > 1:
             with fail_together():  # one GPU may have no room for it
-                all_of.to(self.device)  # since processes on GPUs can exchange only what lies there
-        values = rows.compute().cpu().numpy()
-        return Outputs(
-            values[:, 0],
-            values[:, 1:] if len(channels) else None,
-            all_of.compute().cpu().numpy() if len(sample) else None,
+                per_sampled.to(self.device)  # GPUs can exchange only what is in their memory
+        values = per_image.compute().cpu().numpy()
+        columns = ["logit", *response_columns(channels)]
+        names = self.detector.channels.table().astype(str).agg(" #".join, axis=1)
+        return Table(
+            _name_rows(images, pd.DataFrame(values, columns=columns)),
+            {column: names[i] for column, i in zip(columns[1:], channels.tolist(), strict=True)},
+            sample,
+            per_sampled.compute().cpu().numpy() if len(sample) else None,
         )
 
-    def evaluate_dropped(
+    def compute_outputs_without_channels(
         self, images: Images, choices: Mapping[str, Tensor], instead: Tensor | Images | None
-    ) -> dict[str, Floats]:
-        """Logits (N,) with each choice of channels dropped; every image is read once.
+    ) -> Table:
+        """Logits with each choice of channels dropped, a row per image, a column per choice.
+
+        Each image is read once.
 
         Args:
-            instead: what stands in place of a channel: None for 0, values (n_channels,), or images,
-                the i-th of which lends its maps to the i-th of `images`.
+            choices: name -> (k,) flat indices of the channels to drop.
+            instead: replaces the raw output of a dropped channel: None: 0; one value per channel
+                (n_channels,); or images, the i-th of which gives its feature maps to the i-th of
+                `images`.
         """
-        rows = RowValues(len(choices)).to(self.device)
+        per_image = PerImage(len(choices)).to(self.device)
         layers = list(self.detector.channels.masks(torch.cat(list(choices.values()))))
 
-        def look(batch: Batch) -> Tensor:
-            other: Replacement = instead if isinstance(instead, Tensor) else None
+        def compute(batch: Batch) -> Tensor:
+            replacement: Replacement = instead if isinstance(instead, Tensor) else None
             if isinstance(instead, Images):
-                with record_outputs(self.detector, layers) as other:
-                    self.detector(self._lenders(instead, batch))
+                with record_outputs(self.detector, layers) as replacement:
+                    self.detector(self._load_replacements(instead, batch))
             columns = []
             for channels in choices.values():
-                with drop_channels(self.detector, channels, other):
+                with drop_channels(self.detector, channels, replacement):
                     columns.append(self.detector(batch.image))
             return torch.stack(columns, dim=1)
 
+        def collect(batch: Batch, logits: Tensor) -> None:
+            per_image.update(batch.index, logits)
+
         with torch.inference_mode():
-            self._each(
-                images, "channels dropped", look, lambda batch, z: rows.update(batch.index, z)
-            )
-        return dict(zip(choices, rows.compute().cpu().numpy().T, strict=True))
+            self._run(images, "channels dropped", compute, collect)
+        logits = pd.DataFrame(per_image.compute().cpu().numpy(), columns=list(choices))
+        dropped = {name: sorted(channels.tolist()) for name, channels in choices.items()}
+        return Table(_name_rows(images, logits), dropped)
 
-    def activity(self, images: Images) -> Activity:
-        """What each channel does on the average image."""
-        layers, join = self.detector.channels.layers, self.detector.channels.join
-        both = ExactMean(len(self.detector.channels)).to(self.device)
-        of_fakes = ExactMean(len(self.detector.channels)).to(self.device)
-        effects = ExactMean(len(self.detector.channels), 2**40, 2**8).to(self.device)  # are small
+    def compute_activity(self, images: Images) -> Table:
+        """`Activity`, a row per channel."""
+        channels = self.detector.channels
+        layers, join = channels.layers, channels.join
+        output = ExactMean(len(channels)).to(self.device)
+        response = ExactMean(len(channels)).to(self.device)
+        effect = ExactMean(len(channels), 2**40, 2**8).to(self.device)  # effects are small
 
-        def look(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-            with record_outputs(self.detector, layers) as found:
+        def compute(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+            with record_outputs(self.detector, layers) as outputs:
                 logits = self.detector(batch.image.clone().requires_grad_())
-            slopes = torch.autograd.grad(logits.sum(), [found[name] for name in layers])
-            maps = {name: y.detach() for name, y in found.items()}
+            slopes = torch.autograd.grad(logits.sum(), [outputs[name] for name in layers])
+            maps = {name: y.detach() for name, y in outputs.items()}
             pairs = zip(maps.items(), slopes, strict=True)
-            effect = join({name: (y * slope).sum((2, 3)).abs() for (name, y), slope in pairs})
-            response = join({name: y.amax((2, 3)) for name, y in maps.items()})
-            return join({name: y.mean((2, 3)) for name, y in maps.items()}), response, effect
+            effects = join({name: (y * slope).sum((2, 3)).abs() for (name, y), slope in pairs})
+            maxima = join({name: y.amax((2, 3)) for name, y in maps.items()})
+            return join({name: y.mean((2, 3)) for name, y in maps.items()}), maxima, effects
 
-        def keep(batch: Batch, found: tuple[Tensor, Tensor, Tensor]) -> None:
-            mean, response, effect = found
-            both.update(mean)
-            of_fakes.update(response[batch.label == 1])
-            effects.update(effect[batch.label == 1])
+        def collect(batch: Batch, result: tuple[Tensor, Tensor, Tensor]) -> None:
+            means, maxima, effects = result
+            output.update(means)
+            response.update(maxima[batch.label == 1])
+            effect.update(effects[batch.label == 1])
 
         with torch.inference_mode(False), torch.enable_grad():
-            self._each(images, "activity", look, keep)
-        output, largest, moved = (m.compute().cpu().numpy() for m in (both, of_fakes, effects))
-        return Activity(output, largest, moved, _norms(self.detector))
+            self._run(images, "activity", compute, collect)
+        rows = channels.table()
+        for name, mean in (("output", output), ("response", response), ("effect", effect)):
+            rows[name] = mean.compute().cpu().numpy()
+        return Table(rows.assign(weight=_filter_norms(self.detector)))
 
-    def _lenders(self, images: Images, batch: Batch) -> Tensor:
-        """The images that lend their maps to a batch."""
-        lent = [images[0, int(row)].image for row in batch.index]
-        if odd := [image.shape for image in lent if image.shape != batch.image.shape[1:]]:
+    def _load_replacements(self, images: Images, batch: Batch) -> Tensor:
+        """The images whose feature maps replace those of a batch."""
+        loaded = [images[0, int(row)].image for row in batch.index]
+        if odd := [image.shape for image in loaded if image.shape != batch.image.shape[1:]]:
             raise ValueError(
                 "channels cannot be resampled between images of different sizes "
                 f"({tuple(odd[0][1:])} and {tuple(batch.image.shape[2:])}); pass "
                 "data.crop=center224 discovery.crop=center224, or another crop that all have"
             )
-        return channels_last(torch.stack(lent).to(self.device).float() / 255)
+        return channels_last(torch.stack(loaded).to(self.device).float() / 255)
 
-    def _each(
+    def _run(
         self,
         images: Images,
         name: str,
-        look: Callable[[Batch], T],
-        keep: Callable[[Batch, T], None],
+        compute: Callable[[Batch], T],
+        collect: Callable[[Batch, T], None],
     ) -> None:
         batches = loader(images, EvaluationBatches(images, self.batch_size), self.workers)
-        for_each_batch(batches, self.device, name, look, keep)
+        for_each_batch(batches, self.device, name, compute, collect)
 
 
-def _norms(detector: Detector) -> Floats:
-    """Length of the filter of each channel, (n_channels,)."""
+def _name_rows(images: Images, values: pd.DataFrame) -> pd.DataFrame:
+    """The values beside path, generator and label of each image."""
+    names = images.manifest[["path", "generator", "label"]].reset_index(drop=True)
+    return pd.concat([names, values], axis=1)
+
+
+def _filter_norms(detector: Detector) -> Floats:
+    """Norm of the filter of each channel, (n_channels,)."""
     filters = {
         layer: next(detector.network.get_submodule(layer).parameters()).flatten(1).norm(dim=1)
         for layer in detector.channels.layers

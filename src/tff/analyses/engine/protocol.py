@@ -1,30 +1,33 @@
-"""How logits become numbers: threshold and scores, as one group of authors or another does it."""
+"""Evaluation protocol: threshold and scores as in one publication or another."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from tff.data.datamodule import Splits
 from tff.data.dataset import MATCHED_QUALITY, View
+from tff.options import checked
 from tff.statistics.detection import ThresholdRule, sigmoid
 from tff.types import Floats
 
-Scores = Literal["logits", "probabilities"]
-
 
 @dataclass(frozen=True)
+@checked("report.protocol")
 class Protocol:
-    """What tables depend on besides the images and the detector.
+    """How logits become scores and decisions, and which view of the images that requires.
 
     Args:
-        name: by which tables and messages call it.
-        threshold: where "generated" begins: `half` (0.5), `validation` (chosen on the validation
-            images of the seen generator) or `oracle` (chosen on the test images themselves).
-        scores: what average precision is taken of: `logits`, or `probabilities`. These are float32
-            then, for thresholds too: they saturate and make ties, as in published evaluations.
-        crop: of the test images, which the pass must have had; None: any.
-        resize: length of the shorter side, likewise; `none`: not resized.
+        name: in tables and messages.
+        threshold: probability above which an image is called generated: `half` (0.5), `validation`
+            (best on the validation images of the seen generator) or `oracle` (best on the test
+            images themselves).
+        scores: from which average precision is computed: `logits`, or `probabilities` in float32,
+            which then apply to thresholds too. These saturate and have ties, as in published
+            evaluations.
+        crop: required crop of the test images; None: any.
+        resize: required length of the shorter side, or `none` for images that are not resized;
+            None: any.
 
     Raises:
         ValueError: an option has an unknown value.
@@ -32,22 +35,12 @@ class Protocol:
 
     name: str = "tff"
     threshold: ThresholdRule = "half"
-    scores: Scores = "logits"
+    scores: Literal["logits", "probabilities"] = "logits"
     crop: str | None = None
     resize: str | int | None = None
 
-    def __post_init__(self) -> None:
-        for option, value, known in (
-            ("threshold", self.threshold, get_args(ThresholdRule)),
-            ("scores", self.scores, get_args(Scores)),
-        ):
-            if value not in known:
-                raise ValueError(
-                    f"report.protocol.{option}={value}: expected {', '.join(map(str, known))}"
-                )
-
     def probability(self, logits: Floats) -> Floats:
-        """(...,) logits -> probability of "generated", which a threshold cuts."""
+        """Probability of "generated" from logits (...,); thresholds apply to it."""
         exact = sigmoid(logits)
         if self.scores == "logits":
             return exact
@@ -55,29 +48,29 @@ class Protocol:
         return saturated
 
     def score(self, logits: Floats) -> Floats:
-        """(...,) logits -> what average precision is taken of."""
+        """Scores for average precision from logits (...,)."""
         return logits if self.scores == "logits" else self.probability(logits)
 
     def check(self, view: View) -> None:
-        """Refuse images that were seen otherwise than this protocol sees them.
+        """Refuse images whose view differs from that of this protocol.
 
         Raises:
-            ValueError: crop or resize differ; the message says which options agree.
+            ValueError: crop or resize differ; the message names the option to pass.
         """
-        for option, wanted, found in (
+        for option, required, given in (
             ("crop", self.crop, view.crop),
             ("resize", self.resize, view.resize or "none"),
         ):
-            if wanted is not None and wanted != found:
-                value = "null" if wanted == "none" and option == "resize" else wanted
+            if required is not None and required != given:
+                value = "null" if required == "none" and option == "resize" else required
                 raise ValueError(
                     f"report/protocol={self.name} needs test images with data.{option}={value}, "
-                    f"not {found}: run analyze.py with that option"
+                    f"not {given}: run analyze.py with that option"
                 )
 
 
 def describe_view(images: Splits) -> dict[str, object]:
-    """How the test images are seen."""
+    """Crop, resize and compression of the test images, as columns of tables."""
     test = images.test
     matched = {"match_format": f"JPEG {MATCHED_QUALITY}"} if test.match_format else {}
     return {"crop": test.view.crop, "resize": test.view.resize or "none", **matched}

@@ -1,4 +1,4 @@
-"""A subject whose passes are kept, and the same one made again without images and network."""
+"""Subjects with cached passes, and the same subjects rebuilt without images and network."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import Any
 
 import torch
 
-from tff.analyses.engine.cache import Kept, digest, digest_of, identity, read, write
-from tff.analyses.engine.passes import Passes
+from tff.analyses.engine.cache import Cache, digest, digest_network, identify, read, write
 from tff.analyses.engine.subject import DetectorInfo, Subject
 from tff.atomic import write_json
 from tff.data.datamodule import Splits
@@ -21,72 +20,82 @@ from tff.types import Channels
 
 
 def cache_passes(subject: Subject, folder: Path) -> Subject:
-    """The same subject, with its passes kept in a folder, and all that makes it again.
+    """The same subject with its passes cached in a folder, from which `replay` rebuilds it.
 
     Args:
         subject: with a detector.
-        folder: may hold passes of other subjects: what fits is used, the rest is left alone.
+        folder: may hold passes of other subjects; those that fit are used, the rest is untouched.
 
     Raises:
-        ValueError: the subject has no detector, or its passes are kept already.
+        ValueError: the subject has no detector, or its passes are cached already.
     """
-    info, passes = subject.info, subject.passes
-    if not isinstance(passes, Passes):
-        raise ValueError("only passes of a subject with a detector can be kept, and only once")
-    shift, scale = subject.detector.mean.tolist(), subject.detector.std.tolist()
-    rules = subject.lrp.protocol, info.accounts
-    detector = digest_of(subject.detector.network, *rules, shift, scale)
-    home = folder.expanduser() / detector[:12]
+    if subject.cache.folder is not None:
+        raise ValueError(f"passes of this subject are cached already, in {subject.cache.folder}")
+    info, detector = subject.info, subject.detector
+    shift, scale = detector.mean.tolist(), detector.std.tolist()
+    weights = digest_network(
+        detector.network, subject.lrp.protocol, info.leaky_operations, shift, scale
+    )
+    home = folder.expanduser() / weights[:12]
     sets = {"discovery": subject.images.discovery, "test": subject.images.test}
-    told = {n: digest([identity(found), _facts(found)])[:12] for n, found in sets.items()}
-    files = {name: f"images-{of_set}.parquet" for name, of_set in told.items()}
+    files = {
+        name: f"images-{digest([identify(images), _describe(images)])[:12]}.parquet"
+        for name, images in sets.items()
+    }
     facts: dict[str, Any] = {
-        "detector": detector,
+        "detector": weights,
         "widths": dict(info.channels.widths),
         "twins": info.twins.tolist(),
         "tff_fraction": info.tff_fraction,
-        "accounts": info.accounts,
+        "accounts": info.leaky_operations,
         "max_leak": info.max_leak,
         "protocol": subject.protocol,
         "images": files,
     }
     with fail_together():
         if get_rank() == 0:
-            for name, found in sets.items():
+            for name, images in sets.items():
                 if not (home / files[name]).exists():
-                    write(home / files[name], found.manifest, _facts(found))
+                    write(home / files[name], images.manifest, _describe(images))
             write_json(home / f"subject-{digest(files)[:12]}.json", facts)
-    return replace(
-        subject, passes=Kept(passes, home, detector, info.channels), _done={}, _dropped={}
-    )
+    return replace(subject, cache=Cache(home, weights))
 
 
-def replay(place: Path, make: Callable[..., Subject]) -> Subject:
-    """The subject whose passes were kept, for other tables from the same numbers.
+def find_subjects(passes: Path) -> list[Path]:
+    """The subjects whose passes are cached in a folder, or the one that is named itself."""
+    if passes.suffix == ".json":
+        return [passes] if passes.is_file() else []
+    return sorted(passes.rglob("subject-*.json"))
+
+
+def replay(passes: Path, make: Callable[..., Subject]) -> Subject:
+    """The subject of cached passes, for other tables from the same numbers.
+
+    Passes that its options need must be cached: another k or seed drops other channels.
 
     Args:
-        place: the folder of the passes, or the `subject-....json` in it.
-        make: `Subject.of` with the options of the new look. Passes that it needs must be there:
-            another k or seed drops other channels.
+        passes: folder of the cached passes, or a `subject-....json` in it.
+        make: `Subject.of` with its options.
 
     Raises:
         FileNotFoundError: there is no such subject.
-        ValueError: there are several, or the file is broken.
+        ValueError: there are several, or the file is damaged.
     """
-    place = place.expanduser()
-    found = [place] if place.suffix == ".json" else sorted(place.rglob("subject-*.json"))
-    if not found or not found[0].is_file():
+    passes = passes.expanduser()
+    found = find_subjects(passes)
+    if not found:
         raise FileNotFoundError(
-            f"passes={place}: no kept passes there (subject-....json); run analyze.py with "
-            f"ckpt=... passes={place} first"
+            f"passes={passes}: holds no cached passes (subject-....json); run analyze.py with "
+            f"ckpt=... passes={passes} first"
         )
     if len(found) > 1:
         raise ValueError(
-            f"passes={place}: holds several subjects; choose one: "
+            f"passes={passes}: holds several subjects; choose one: "
             + ", ".join(f"passes={path}" for path in found)
         )
+    (path,) = found
     try:
-        facts = json.loads(found[0].read_text(encoding="utf-8"))
+        facts = json.loads(path.read_text(encoding="utf-8"))
         info = DetectorInfo(
             Channels(facts["widths"]),
             torch.tensor(facts["twins"]),
@@ -94,17 +103,16 @@ def replay(place: Path, make: Callable[..., Subject]) -> Subject:
             [(name, rule) for name, rule in facts["accounts"]],
             facts["max_leak"],
         )
-        home, files, protocol = found[0].parent, facts["images"], facts["protocol"]
-        kept = Kept(None, home, facts["detector"], info.channels)
-        sets = [home / files[name] for name in ("discovery", "test")]
+        cache, protocol = Cache(path.parent, facts["detector"]), facts["protocol"]
+        sets = [path.parent / facts["images"][name] for name in ("discovery", "test")]
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{found[0]}: broken ({error!r}); delete it and run again") from None
-    subject = make(None, Splits(*map(_images, sets)))
-    described = protocol | subject.protocol | {"protocol": subject.options.scoring.name}
-    return replace(subject, passes=kept, info=info, protocol=described)
+        raise ValueError(f"{path}: damaged ({error!r}); delete it and run again") from None
+    subject = make(None, Splits(*map(_read_images, sets)))
+    protocol = protocol | subject.protocol | {"protocol": subject.options.scoring.name}
+    return replace(subject, cache=cache, protocol=protocol, _info=info)
 
 
-def _facts(images: Images) -> dict[str, object]:
+def _describe(images: Images) -> dict[str, object]:
     return {
         "crop": images.view.crop,
         "resize": images.view.resize,
@@ -115,7 +123,7 @@ def _facts(images: Images) -> dict[str, object]:
     }
 
 
-def _images(path: Path) -> Images:
+def _read_images(path: Path) -> Images:
     manifest, facts = read(path)
     view = View(facts["crop"], facts["resize"])
     return Images(

@@ -1,4 +1,4 @@
-"""Reasons why results may not be meaningful: biased files, few images, a blind detector."""
+"""Sanity checks: biased files, few images, a detector at chance level."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from tff.data.dataset import Images
 from tff.statistics.channel_tests import roc_auc, separability
 from tff.types import Result
 
-#: What a detector could learn instead of "generated": seen in the file's header alone.
+#: Properties of a file's header that a detector could learn instead of "generated".
 HEADER = ["format", "mode", "quality", "chroma", "height", "width"]
-#: AUC of the trivial classifier above which a set is suspected.
+#: AUC of a classifier of headers above which a set of images is suspect.
 ALARM = 0.6
 
 
 def describe_formats(images: Images) -> pd.DataFrame:
-    """One row a generator and kind: formats, JPEG qualities, sizes."""
+    """Formats, JPEG qualities and sizes of files; a row per generator and kind."""
     rows = []
     for generator in images.generators:
         of_generator = images.manifest.iloc[images.rows_of(generator)]
@@ -40,14 +40,17 @@ def describe_formats(images: Images) -> pd.DataFrame:
 
 
 def format_bias(images: Images, seed: int = 0) -> pd.DataFrame:
-    """How well the headers alone tell real from generated, a row a generator.
+    """How well file headers alone separate real from generated images; a row per generator.
 
-    Columns `generator`, `images`, `auc`, `auc_low`, `auc_high`, `alarm`. With
-    `data.match_format` all files count as of one format; sizes stay.
+    With `data.match_format` all files have the same format, so only sizes are used.
+
+    Returns:
+        Columns `generator`, `images`, `auc`, `auc_low`, `auc_high`, `alarm`; no rows for images
+        that are not stored as files.
     """
     columns = ["height", "width"] if images.match_format else HEADER
     rows = []
-    files = set(columns) <= set(images.manifest)  # else the set does not come as files
+    files = set(columns) <= set(images.manifest)  # other sets are not stored as files
     for generator in images.generators if files else []:
         part = images.manifest.iloc[images.rows_of(generator)]
         auc, low, high = separability(part[columns], part["label"].to_numpy("int64"), seed)
@@ -59,33 +62,36 @@ def format_bias(images: Images, seed: int = 0) -> pd.DataFrame:
 
 
 def format_bias_alarms(found: pd.DataFrame) -> list[str]:
-    """Whether the files, by their `bias`, give away what should be found in the pixels."""
+    """An alarm if file headers separate real from generated images; takes `format_bias`."""
     suspects = found[found["alarm"].astype(bool)]
     if suspects.empty:
         return []
     names = ", ".join(f"{row.generator} (AUC {row.auc:.2f})" for row in suspects.itertuples())
     return [
-        "The files alone tell real from generated, by format, JPEG quality or size, without a look "
-        f"at the picture: {names}. A detector may have learned that instead. analysis=audit shows "
-        "more; data.match_format=true compresses all images alike, data.crop takes sizes away."
+        "File format, JPEG quality or size alone separate real from generated images, without the "
+        f"pixels: {names}. A detector may have learned that instead. See analysis=audit for "
+        "details; data.match_format=true compresses all images alike, data.crop makes all sizes "
+        "equal."
     ]
 
 
 def file_warnings(images: Images) -> list[str]:
-    """What else a reader must know of the files: what was left out, what is not as published."""
+    """Warnings about skipped files and about sets that differ from the published ones."""
     lines = []
     if len(images.skipped):
         shown = images.skipped.head(5)
         names = ", ".join(f"{row.path} ({row.problem})" for row in shown.itertuples())
         more = f" and {len(images.skipped) - 5} more" if len(images.skipped) > 5 else ""
-        lines.append(f"{len(images.skipped)} files could not be used: {names}{more}.")
+        lines.append(
+            f"{len(images.skipped)} files could not be read and were skipped: {names}{more}."
+        )
     if images.notes:
-        lines.append(f"The set is not as published: {'; '.join(images.notes)}.")
+        lines.append(f"The set differs from the published one: {'; '.join(images.notes)}.")
     return lines
 
 
 def _shares(values: pd.Series[str]) -> str:
-    """The most frequent values with their shares: `PNG 90 %, JPEG 10 %`."""
+    """Most frequent values with their shares: `PNG 90 %, JPEG 10 %`."""
     counts = values.value_counts(normalize=True)
     words = [f"{value} {100 * share:.0f} %" for value, share in counts.head(3).items()]
     return ", ".join(words) + (f" and {len(counts) - 3} others" if len(counts) > 3 else "")
@@ -98,27 +104,27 @@ def _range(values: pd.Series[int]) -> str:
     return f"{middle:.0f}" if low == high else f"{middle:.0f} ({low} to {high})"
 
 
-#: Images of a kind, from which on 95 % intervals of AP hold in 90 % or more of the cases
-#: (tests/statistics/test_estimate.py).
+#: Images of each kind from which 95 % intervals of AP cover the true value in at least 90 % of
+#: cases (tests/statistics).
 FEW = 30
 
 
-def add_sanity_checks(result: Result, subject: Subject, detection: bool) -> None:
-    """Add to a result what a reader must know of files and detector before anything else.
+def add_sanity_checks(result: Result, subject: Subject, detector: bool) -> None:
+    """Add alarms and warnings about files and detector to a result, before its own.
 
     Args:
-        detection: whether the results rest on what the detector has learned.
+        detector: whether to check the detector too, on which most results depend.
     """
     images = subject.images.test
     result.alarms += format_bias_alarms(format_bias(images, subject.seed))
-    if detection:
+    if detector:
         result.alarms += chance_level_alarm(subject)
         result.warnings[:0] = few_images_warning(subject)
     result.warnings[:0] = file_warnings(images)
 
 
 def few_images_warning(subject: Subject) -> list[str]:
-    """Whether there are too few images of a kind for intervals that hold what they promise."""
+    """A warning if some generators have too few images for reliable intervals."""
     counts = {
         name: int(np.bincount(subject.labels[at], minlength=2).min())
         for name, at in subject.generators()
@@ -126,19 +132,19 @@ def few_images_warning(subject: Subject) -> list[str]:
     if not (names := [name for name, count in counts.items() if count < FEW]):
         return []
     return [
-        f"Fewer than {FEW} real or generated images of {', '.join(names)}: 95 % intervals of so "
-        "few are too narrow, and hold in some 85 % of the cases only."
+        f"Fewer than {FEW} real or generated images of {', '.join(names)}: their 95 % intervals "
+        "are too narrow and cover the true value in only about 85 % of cases."
     ]
 
 
 def chance_level_alarm(subject: Subject) -> list[str]:
-    """Whether the detector tells real from generated no better than a coin.
+    """An alarm if the detector separates real from generated images no better than chance.
 
-    On the generators on which its channels were found; if none of these is tested, on all.
+    Uses the seen generators; if none of them is tested, all.
     """
     rows = dict(subject.generators())
     names = [name for name in rows if name in subject.seen] or list(rows)
-    logits, told = subject.evaluate().logits, []
+    logits, described = subject.evaluate().logits, []
     for name in names:
         labels = subject.labels[rows[name]]
         if np.bincount(labels, minlength=2).min() < 2:
@@ -146,8 +152,8 @@ def chance_level_alarm(subject: Subject) -> list[str]:
         auc, low, high = roc_auc(labels, logits[rows[name]])
         if low > 0.5:
             return []
-        told.append(f"{name} (AUC {auc:.2f}, {low:.2f} to {high:.2f})")
+        described.append(f"{name} (AUC {auc:.2f}, {low:.2f} to {high:.2f})")
     return [
-        "The detector tells real images from generated ones no better than chance: "
-        f"{', '.join(told)}. Whatever is found in it below describes noise."
+        "The detector separates real from generated images no better than chance: "
+        f"{', '.join(described)}. The results below are not meaningful."
     ]
