@@ -70,7 +70,11 @@ def _current_name(target: object) -> object:
     return f"{MOVED[module]}.{name}" if module in MOVED else target
 
 
-def load(path: Path | str, detector: Mapping[str, Any] | None = None) -> Detector:
+def load(
+    path: Path | str,
+    detector: Mapping[str, Any] | None = None,
+    content: Mapping[str, Any] | None = None,
+) -> Detector:
     """Rebuild a detector from a checkpoint alone, in eval mode.
 
     Reads our own checkpoints, CNNDetection's (`{"model": state_dict, ...}`), and bare state dicts
@@ -81,27 +85,14 @@ def load(path: Path | str, detector: Mapping[str, Any] | None = None) -> Detecto
         path: of the file.
         detector: `_target_` and arguments of the detector, for any other architecture or to
             override those in the file.
+        content: of the file; None: read it.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: the file is unreadable, or its weights fit no known detector.
     """
-    return rebuild(read(path), path, detector)
-
-
-def rebuild(
-    content: Mapping[str, Any], path: Path | str, detector: Mapping[str, Any] | None = None
-) -> Detector:
-    """The same as `load` from the content of a checkpoint.
-
-    Args:
-        content: of the file.
-        path: of the file, for messages.
-        detector: as for `load`.
-
-    Raises:
-        ValueError: the weights fit no known detector.
-    """
+    path = Path(path).expanduser()
+    content = read(path) if content is None else content
     weights = extract_state_dict(content, path)
     known = detector or origin_of(content, path).get("detector")
     settings = known or recognise(weights, path)

@@ -12,7 +12,7 @@ from typing import Any
 from tff.analyses.engine.replay import cache_passes, find_subjects, replay
 from tff.analyses.engine.subject import Subject
 from tff.data.datamodule import Data, Splits
-from tff.detectors.checkpoint import build, origin_of, rebuild
+from tff.detectors.checkpoint import build, load, origin_of
 from tff.detectors.detector import Detector
 from tff.detectors.safe_load import read_with_sha256
 
@@ -47,7 +47,7 @@ class Checkpoint:
 
     def rebuild(self, detector: Mapping[str, Any] | None = None) -> Detector:
         """Its detector, see `detectors.checkpoint.load`."""
-        return rebuild(self.content, self.path, detector)
+        return load(self.path, detector, self.content)
 
     @cached_property
     def data(self) -> Data:

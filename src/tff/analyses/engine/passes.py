@@ -54,6 +54,10 @@ class Table:
     sampled: Ints = field(default_factory=lambda: np.empty(0, np.int64))
     sample: NDArray[np.float32] | None = None
 
+    def column(self, name: str) -> Floats:
+        """Values of a column; a copy, so that nobody changes a cached table."""
+        return self.rows[name].to_numpy(float, copy=True)
+
 
 @dataclass(frozen=True)
 class Relevance:
@@ -80,8 +84,8 @@ class Relevance:
             kind: `fake` or `real`.
         """
         return cls(
-            table.rows[f"omega_{kind}"].to_numpy(float),
-            table.rows[f"error_{kind}"].to_numpy(float),
+            table.column(f"omega_{kind}"),
+            table.column(f"error_{kind}"),
             table.facts[kind]["images"],
             np.asarray(table.facts[kind]["ledger"], np.float64).reshape(-1, len(COLUMNS)),
         )
@@ -117,7 +121,7 @@ class Outputs:
             same = np.array_equal(table.sampled, sample)
             sampled = table.sample if same else table.sample[np.isin(table.sampled, sample)]
         return cls(
-            table.rows["logit"].to_numpy(float),
+            table.column("logit"),
             table.rows[names].to_numpy(float) if names else None,
             sampled,
         )
@@ -143,7 +147,7 @@ class Activity:
     @classmethod
     def from_table(cls, table: Table) -> Activity:
         """From the result of `Passes.compute_activity`."""
-        return cls(**{name: table.rows[name].to_numpy(float) for name in cls.__dataclass_fields__})
+        return cls(**{name: table.column(name) for name in cls.__dataclass_fields__})
 
 
 def response_columns(channels: Tensor) -> list[str]:

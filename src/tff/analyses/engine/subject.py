@@ -384,7 +384,7 @@ class Subject:
             "instead": replacement,
         }
         table = self.cache.get("dropped", key, compute, list(choices))
-        logits: dict[str, Floats] = {name: table.rows[name].to_numpy(float) for name in choices}
+        logits: dict[str, Floats] = {name: table.column(name) for name in choices}
         for name, values in logits.items():
             refuse_nan(values, images, f"with channels dropped ({name})")
         return logits
