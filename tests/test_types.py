@@ -46,7 +46,7 @@ def test_masks():
     ("layer", "channel", "message"),
     [
         ("nobody", 0, "unknown layer 'nobody'.*stem, block.conv, a"),
-        ("a", 2, "2 channels, no 2"),
+        ("a", 2, "2 channels; no channel 2"),
         ("a", -1, "no -1"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What flows between the parts: a batch of images, the numbering of channels, a result."""
+"""Types shared by all parts: a batch of images, the numbering of channels, a result."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Pixels = NDArray[np.uint8]
 
 
 class Batch(NamedTuple):
-    """What a loader yields.
+    """Batch of a loader.
 
     Shape:
         image: (B, 3, H, W), uint8 as it leaves a worker, float32 in [0, 1] once on the device.
         label: (B,) int64, 0 real, 1 generated.
-        index: (B,) int64, the row in the manifest of the set.
+        index: (B,) int64, rows of the manifest.
     """
 
     image: Tensor
@@ -35,17 +35,17 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Channels:
-    """Numbers the channels of all layers: flat index <-> (layer, channel).
+    """Numbering of the channels of all layers: flat index <-> (layer, channel).
 
     Args:
-        widths: number of channels of each layer, in the order of the layers in the network.
+        widths: number of channels per layer, in the order of the network.
     """
 
     widths: Mapping[str, int]
 
     @property
     def layers(self) -> list[str]:
-        """Names of the layers, in the order of the network."""
+        """Layer names in the order of the network."""
         return list(self.widths)
 
     @cached_property
@@ -61,16 +61,18 @@ class Channels:
         """Flat index of one channel of a layer.
 
         Raises:
-            KeyError: the layer is unknown or has fewer channels; the message says which.
+            KeyError: no such layer, or the layer has fewer channels.
         """
         if layer not in self.widths:
             raise KeyError(f"unknown layer {layer!r}; the network has {', '.join(self.widths)}")
         if not 0 <= channel < self.widths[layer]:
-            raise KeyError(f"layer {layer!r} has {self.widths[layer]} channels, no {channel}")
+            raise KeyError(
+                f"layer {layer!r} has {self.widths[layer]} channels; no channel {channel}"
+            )
         return self.starts[layer] + channel
 
     def split(self, flat: Tensor) -> dict[str, Tensor]:
-        """(..., n_channels) -> one (..., C) tensor a layer."""
+        """(..., n_channels) -> one (..., C) tensor per layer."""
         return dict(
             zip(self.widths, torch.split(flat, [*self.widths.values()], dim=-1), strict=True)
         )
@@ -80,13 +82,13 @@ class Channels:
         return torch.cat([by_layer[layer] for layer in self.widths], dim=-1)
 
     def masks(self, flat: Tensor) -> dict[str, Tensor]:
-        """Flat indices (k,) -> a Boolean (C,) mask for each layer that holds one of them."""
+        """Boolean (C,) mask per layer with a channel among the flat indices (k,)."""
         chosen = torch.zeros(len(self), dtype=torch.bool)
         chosen[flat] = True
         return {layer: mask for layer, mask in self.split(chosen).items() if mask.any()}
 
     def table(self) -> pd.DataFrame:
-        """One row a channel, in flat order: columns `layer`, `channel`."""
+        """One row per channel, in flat order: columns `layer`, `channel`."""
         widths = list(self.widths.values())
         return pd.DataFrame(
             {
@@ -98,18 +100,18 @@ class Channels:
 
 @dataclass
 class Result:
-    """What an analysis found: for people (findings, figures), for programs (tables, scalars).
+    """Result of an analysis, for people (findings, figures) and programs (tables, scalars).
 
     Attributes:
         title: heading of the section in the report.
-        about: what was done and how to read it, in plain words; paragraphs end with an empty line.
+        about: method and how to read the results; paragraphs are separated by an empty line.
         findings: sentences that state the outcome with its numbers; they open the report.
-        tables: name of the CSV file (without ending) -> rows.
-        figures: name of the picture file -> figure.
-        captions: name of a figure -> the line below it.
+        tables: name of the CSV file (without extension) -> table.
+        figures: name of the image file -> figure.
+        captions: name of a figure -> its caption.
         scalars: name -> number, for the logger and `summary.json`.
-        warnings: what a reader must know before trusting the numbers.
-        alarms: why the numbers may be worth nothing.
+        warnings: caveats to know before trusting the numbers.
+        alarms: reasons why the numbers may be meaningless.
     """
 
     title: str
