@@ -58,9 +58,20 @@ def forgets(root):
 kept = []
 
 
-@pytest.mark.parametrize(
-    "manner", [fails, *(pytest.param(one, marks=pytest.mark.slow) for one in (leaves, forgets))]
-)
+def test_an_error_in_a_worker_is_raised_here_and_stops_the_workers(tmp_path):
+    root = tiny.tree(tmp_path, ("seen",), images=8, size=32)
+    data = data_of(str(root))
+    batches = data.train_dataloader()
+    for path in root.rglob("*.png"):
+        path.write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"^/.*\.png \(8 bytes\): damaged") as error:
+        list(batches)
+    assert error.value.__cause__ is None
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("manner", [fails, leaves, forgets])
 def test_a_process_with_workers_ends(tmp_path, manner):
     root = tiny.tree(tmp_path, ("seen",), images=20, size=32)
     process = multiprocessing.get_context("spawn").Process(target=manner, args=(str(root),))
