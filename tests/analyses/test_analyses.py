@@ -52,11 +52,11 @@ def test_alone_or_together_gives_the_same_numbers(red_root):
 def test_the_detector_given_is_untouched(red_root):
     detector = tiny.detector().train()
     before = {k: v.clone() for k, v in detector.state_dict().items()}
-    red_subject = tiny.Subject.of(detector, tiny.splits(red_root), draws=10, device="cpu")
-    run({"r": Ranking(), "s": Sensitivity(), "m": MedianTest(Grayscale())}, red_subject)
+    subject = tiny.Subject.of(detector, tiny.splits(red_root), draws=10, device="cpu")
+    run({"r": Ranking(), "s": Sensitivity(), "m": MedianTest(Grayscale())}, subject)
     assert detector.training
     assert all(p.requires_grad and p.grad is None for p in detector.parameters())
     assert all(torch.equal(v, before[k]) for k, v in detector.state_dict().items())
-    for module in [*detector.modules(), *red_subject.detector.modules()]:
+    for module in [*detector.modules(), *subject.detector.modules()]:
         assert not module._forward_hooks
         assert not module._backward_hooks

@@ -197,13 +197,13 @@ def test_an_alpha_that_is_no_probability_is_refused(alpha):
 
 
 def test_all_channels_are_tested_on_the_sample_and_the_top_on_all_images(red_root):
-    red_subject = tiny.subject(red_root, sample=4)
-    result = MedianTest(Grayscale(), alpha=0.3)(red_subject)
+    subject = tiny.subject(red_root, sample=4)
+    result = MedianTest(Grayscale(), alpha=0.3)(subject)
     top, every = result.tables["median_test"], result.tables["median_test_all"]
     assert (set(top["images"]), set(every["images"]), set(every["images_real"])) == ({9}, {4}, {4})
     assert len(every) == 3 * 12
     place = {(r.layer, r.channel): r.rank for r in every.itertuples()}
-    names = red_subject.channels.table().iloc[red_subject.ranking.numpy()]
+    names = subject.channels.table().iloc[subject.ranking.numpy()]
     assert [place[name] for name in names.itertuples(index=False, name=None)] == list(range(1, 13))
     for row in result.tables["conditional_share"].itertuples():
         mine = every[every["generator"] == row.generator]

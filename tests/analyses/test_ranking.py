@@ -113,9 +113,9 @@ def test_rankings_are_written_in_the_published_format(red_subject, tmp_path):
 
 
 def test_no_confident_image_is_a_clear_error(red_root):
-    red_subject = tiny.subject(red_root, confidence=1.0)
+    subject = tiny.subject(red_root, confidence=1.0)
     with pytest.raises(TooFewImagesError, match=r"subject\.confidence"):
-        Ranking()(red_subject)
+        Ranking()(subject)
 
 
 @pytest.mark.parametrize("k", [0, 13])

@@ -369,14 +369,14 @@ def test_sensitivity_equals_a_loop_over_models(red_subject):
 
 
 def test_random_channels_avoid_the_top_and_come_from_the_seed(red_root):
-    red_subject, again = (tiny.subject(red_root, seed=3) for _ in range(2))
-    choices, same = Sensitivity().choices(red_subject), Sensitivity().choices(again)
+    subject, again = (tiny.subject(red_root, seed=3) for _ in range(2))
+    choices, same = Sensitivity().choices(subject), Sensitivity().choices(again)
     other = Sensitivity().choices(tiny.subject(red_root, seed=4))
     for name, channels in choices.items():
-        assert len(set(channels.tolist())) == red_subject.k
+        assert len(set(channels.tolist())) == subject.k
         assert torch.equal(channels, same[name])
         if name.startswith("random"):
-            assert not set(channels.tolist()) & set(red_subject.top.tolist())
+            assert not set(channels.tolist()) & set(subject.top.tolist())
     assert any(not torch.equal(choices[n], other[n]) for n in choices if n.startswith("random"))
 
 
