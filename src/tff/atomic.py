@@ -23,19 +23,19 @@ _ABANDONED = 3600  # seconds
 
 
 def temporary_path(path: Path) -> Path:
-    """A name in the same folder that nobody else takes.
+    """A unique path in the same folder, for a file that is then renamed to `path`.
 
-    Not by the number of the process: those of two containers may be the same.
+    Without the number of the process, which may be the same in two containers.
     """
     return path.with_name(f".{path.name}-{uuid4().hex}.part")
 
 
 @contextmanager
 def name_file_in_errors(path: Path | str) -> Iterator[None]:
-    """Errors of writing within name the file, as those of opening one do.
+    """Name the file in errors of writing, as Python does in errors of opening.
 
     Raises:
-        OSError: with `filename`; also where torch has hidden it behind a RuntimeError of its own.
+        OSError: with `filename`, also in place of a RuntimeError that torch raises from it.
     """
     try:
         yield
@@ -48,14 +48,14 @@ def name_file_in_errors(path: Path | str) -> Iterator[None]:
 
 @contextmanager
 def write_atomically(path: Path, *, lasting: bool = False) -> Iterator[Path]:
-    """A file to write, which takes the place of `path` when all of it is there.
+    """Yield a temporary path, and rename it to `path` once it is written completely.
 
     Args:
-        path: its folder is made where it is missing.
-        lasting: wait until file and name are on the disk, so that they outlive the machine.
+        path: its folder is created if missing.
+        lasting: wait until file and name are on the disk, so that they survive a power failure.
 
     Raises:
-        OSError: the disk is full or the like; the message names `path`, which is as it was.
+        OSError: such as a full disk; the message names `path`, which is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = temporary_path(path)
@@ -72,22 +72,22 @@ def write_atomically(path: Path, *, lasting: bool = False) -> Iterator[Path]:
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write what JSON can hold."""
+    """Write a JSON file atomically."""
     with write_atomically(path) as part:
         part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def remove_abandoned(folder: Path, seconds: float = _ABANDONED) -> None:
-    """Remove what writers that were killed have left in a folder.
+    """Remove temporary files that killed writers have left in a folder.
 
     Args:
         folder: may be missing.
-        seconds: since the last change. A writer may be on another machine: one that lives has
-            written within the hour. 0 where nobody else writes.
+        seconds: least age, since a writer may be running on another machine; it writes at least
+            once an hour. 0 where nobody else writes.
     """
     for part in folder.glob(".*.part"):
         if _PART.search(part.name):
-            with suppress(OSError):  # done by another one, or not ours
+            with suppress(OSError):  # removed by another process, or not permitted
                 if seconds and time.time() - part.stat().st_mtime <= seconds:
                     continue
                 if part.is_dir() and not part.is_symlink():
@@ -98,27 +98,27 @@ def remove_abandoned(folder: Path, seconds: float = _ABANDONED) -> None:
 
 @contextmanager
 def lock(path: Path) -> Iterator[bool]:
-    """Lock a file, which is made where it is missing; False: another process has locked it.
+    """Lock a file, which is created if missing; yields False if another process holds the lock.
 
-    The lock ends with the block, and with this process however it ends. Where the file system knows
-    no locks, nobody is kept out.
+    The lock ends with the block, and with this process however it exits. On a file system without
+    locks it always succeeds.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "ab") as file:
-        ours = _lock(file, fcntl.LOCK_EX)
-        if ours:
-            # A process that is forked from this one (it may load images) outlives it for a while,
-            # and would keep the lock. Those that begin another program close the file anyway.
+        locked = _lock(file, fcntl.LOCK_EX)
+        if locked:
+            # A forked process, such as a worker of a loader, may outlive this one and would keep
+            # the lock. Processes that start another program close the file anyway.
             os.register_at_fork(after_in_child=partial(_close, ref(file)))
-        yield ours
+        yield locked
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process has locked a file, as `lock` does."""
+    """Whether a process holds the lock of a file."""
     try:
         with open(path, "rb") as file:
             return not _lock(file, fcntl.LOCK_SH)
-    except OSError:  # not there
+    except OSError:  # missing
         return False
 
 
@@ -128,7 +128,7 @@ def _lock(file: BufferedIOBase, how: int) -> bool:
     except BlockingIOError:
         return False
     except OSError as error:
-        log.debug("goes on without a lock: %s", error)
+        log.debug("continuing without a lock: %s", error)
     return True
 
 

@@ -1,4 +1,4 @@
-"""One readable line instead of a stack trace."""
+"""One readable message instead of a stack trace, and the quoting of paths for Hydra."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.text import Text
 
 _ROOM = "make room there, or write to another disk (hydra.run.dir=DIR), and start with resume=auto"
-#: What is wrong and what to do, by the number of the error.
+#: What is wrong and what to do, by error number.
 ADVICE = {
     errno.ENOSPC: f"the disk is full; {_ROOM}",
     errno.EDQUOT: f"your share of the disk is used up; {_ROOM}",
@@ -33,22 +33,22 @@ ADVICE = {
     errno.EISDIR: "a folder stands where a file is needed; name another place",
     errno.ENOENT: "no such file or folder",
 }
-#: Errors of writing, which often do not tell of which file.
+#: Errors of writing, which often do not name the file.
 _WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 _KILLED = re.compile(r"DataLoader worker \(pid.*?(?:signal: (?P<signal>[\w ]+)|unexpectedly)", re.S)
 
 
 def explain(error: BaseException, folder: Path | str | None = None) -> str | None:
-    """What happened and what to do about it; None where the machine is not to blame.
+    """Explain an error of the machine, and what to do about it; None for other errors.
 
     Args:
-        error: of any kind.
-        folder: to which files are written, for an error that does not say to which one.
+        error: any exception.
+        folder: folder of the run, for an error of writing that does not name a file.
     """
     if isinstance(error, RuntimeError) and (worker := _KILLED.search(str(error))):
         by = f" ({worker['signal'].strip()})" if worker["signal"] else ""
         return (
-            f"a process that loads images was killed{by}, perhaps for want of memory; use fewer "
+            f"a process that loads images was killed{by}, perhaps for lack of memory; use fewer "
             "(data.workers=N in a training, subject.workers=N in an analysis; 0: none), or smaller "
             "batches (data.batch_size=N, subject.batch_size=N), and start with resume=auto"
         )
@@ -62,7 +62,7 @@ def explain(error: BaseException, folder: Path | str | None = None) -> str | Non
     return f"{os.fsdecode(path) if isinstance(path, bytes) else path}: {ADVICE[error.errno]}"
 
 
-#: What gloo, NCCL and torch's store say when a process at the other end is gone.
+#: Messages of gloo, NCCL and torch's store when the process at the other end is gone.
 _GONE = re.compile(
     r"connection (?:was likely )?(?:closed|reset)|broken pipe|remote process exit"
     r"|NCCL communicator was aborted",
@@ -71,40 +71,40 @@ _GONE = re.compile(
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """What went wrong: the error of a call within Hydra's, that of a process within torch's."""
+    """The error behind those of Hydra (of a call) and of torch (of a spawned process)."""
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
         return root_cause(error.__cause__)
-    # By its name: to import torch takes seconds.
+    # By its name, since importing torch takes seconds.
     if type(error).__name__ == "ProcessRaisedException":
         return _of_process(str(error)) or error
     return error
 
 
 def is_lost_connection(error: BaseException) -> bool:
-    """Whether all it tells is that another process is gone, which knew the reason, if anyone."""
+    """Whether an error only says that another process is gone, which may have reported why."""
     return isinstance(error, RuntimeError) and bool(_GONE.search(str(error)))
 
 
 def _of_process(text: str) -> Exception | None:
-    """From what would be printed: frames, which are indented, then the kind and what it says."""
+    """Error in a printed stack trace: indented frames, then class and message."""
     lines = text.rstrip().splitlines()
     last = max((i for i, line in enumerate(lines) if line.startswith('  File "')), default=-1)
-    told = next((i for i in range(last + 1, len(lines)) if not lines[i].startswith(" ")), None)
-    if last < 0 or told is None:
+    start = next((i for i in range(last + 1, len(lines)) if not lines[i].startswith(" ")), None)
+    if last < 0 or start is None:
         return None
-    name, _, words = "\n".join(lines[told:]).partition(": ")
+    name, _, words = "\n".join(lines[start:]).partition(": ")
     module, _, kind = name.rpartition(".")
     known = getattr(sys.modules.get(module or "builtins"), kind, None)
     if isinstance(known, type) and issubclass(known, Exception):
         try:
             return known(words)
-        except TypeError:  # it is not made of words alone
+        except TypeError:  # it takes other arguments
             pass
     return RuntimeError(f"{name}: {words}" if words else name)
 
 
-# Our launchers have the names of the plugins' own. Hydra 1.3 then checks the types of their options
-# by those, which is meant, and warns that later versions will not.
+# Our launchers bear the names of those of the plugins. Hydra 1.3 then checks their options against
+# the plugins, as intended, and warns that later versions will not.
 warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against")
 
 PATHS = (
@@ -122,16 +122,16 @@ PATHS = (
 )
 
 
-#: A group is chosen with a slash, its values with a dot; both are typed for the choice.
+#: Groups that are also accepted with a dot, as their values are written.
 GROUPS = {"report.protocol": "report/protocol"}
 
 
 def quote_paths(arguments: Iterable[str], keys: tuple[str, ...] = PATHS) -> list[str]:
-    """Quote the values of path options, so that Hydra takes `=`, `(`, `,`, spaces... literally.
+    """Quote the values of path options, so that Hydra takes `=`, `(`, `,` and spaces literally.
 
     `ckpt=runs/epoch=3 (best).ckpt` then means that file, and `~` the home folder. Values that are
-    quoted or escaped already, lists (`[a,b]`), refer to others with `${...}`, or (with `-m`) list
-    several with commas, stay as they are.
+    quoted or escaped, lists (`[a,b]`), references (`${...}`), and with `-m` values with commas stay
+    as they are.
     """
     arguments = list(arguments)
     sweep = bool({"-m", "--multirun"} & set(arguments))
@@ -160,21 +160,21 @@ USER_ERRORS = (
 
 
 class JobError(CompactHydraException):
-    """A job of a sweep has failed, which was told; the others go on."""
+    """A job of a sweep has failed and its error was printed; the other jobs go on."""
 
 
 @contextmanager
 def readable_errors() -> Iterator[None]:
-    """End with one plain sentence where the user can mend it; HYDRA_FULL_ERROR=1 shows all."""
+    """Exit with a message for errors that the user can fix; HYDRA_FULL_ERROR=1 shows the stack."""
     try:
         yield
     except Exception as error:
-        text = _told(error)
+        text = _message(error)
         if text is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        from tff.safe_text import make_printable  # only here, since it takes a second
+        from tff.safe_text import make_printable  # takes a second
 
-        text = make_printable(text, lines=True)  # names of files may hold what a terminal obeys
+        text = make_printable(text, lines=True)
         console = Console(stderr=True)
         console.print(Text(f"Error: {text}", style="bold red"), soft_wrap=True)
         console.print("(HYDRA_FULL_ERROR=1 shows where it came from.)", style="dim")
@@ -182,21 +182,21 @@ def readable_errors() -> Iterator[None]:
 
 
 def exit_error(reason: str) -> JobError | SystemExit:
-    """What to raise when the user has been told why nothing more is done."""
+    """Exception to raise after the reason was printed; in a sweep, the other jobs go on."""
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
-        # SystemExit would end the jobs that are still to run. Hydra ends with this at last.
+        # SystemExit would end the sweep at once. Hydra raises this one after the last job.
         return JobError(reason)
     return SystemExit(1)
 
 
-def _told(error: Exception) -> str | None:
-    """One sentence; None for an error that is not the user's to mend."""
+def _message(error: Exception) -> str | None:
+    """Message for the user; None for an error that the user cannot fix."""
     cause = root_cause(error)
     if is_lost_connection(cause):
-        # `tff.cli.run_folder.write_failure` notes what the other process has left word of.
+        # Added by `tff.cli.run_folder.write_failure`.
         if reason := "; ".join(getattr(error, "__notes__", ())):
             return f"another process failed: {reason}"
-        return "another process failed, was killed or is out of reach; what it printed tells why"
+        return "another process failed, was killed or is out of reach; see what it printed"
     # In a test, and before the first job of a sweep, there is no folder yet.
     hydra = HydraConfig.instance().cfg
     folder = OmegaConf.select(hydra, "hydra.runtime.output_dir") if hydra else None  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Progress bars on a terminal, a few plain lines in a log, nothing on the other processes."""
+"""Progress bars on a terminal, and plain lines in a log; on rank zero only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def track(items: Iterable[T], description: str) -> Iterator[T]:
-    """Yield the items and show how far it is; what takes under a second leaves no line in a log."""
+    """Yield the items and show the progress; in a log, a line for what takes more than a second."""
     if get_rank() > 0:
         yield from items
         return

@@ -1,4 +1,4 @@
-"""Foreign text in CSV files and terminals: shown, and never run."""
+"""Foreign text in CSV files and terminals: shown, but never executed."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from pathlib import Path
 
 import pandas as pd
 
-# What begins a formula: at the start of a cell, or behind what a spreadsheet of another language
-# takes for the end of one. The wide signs are those of East Asian keyboards.
+# A formula starts with one of these, at the start of a cell or after a separator of another locale.
+# The wide signs are those of East Asian keyboards.
 _SIGNS = "=+\\-@\\t\uff1d\uff0b\uff0d\uff20"
 _START = '((?:^|[;\\t])"*)'
-# Apostrophes that were there before get one more, so that one can be taken away.
+# Existing apostrophes get one more, so that exactly one can be removed again.
 _FORMULA = re.compile(rf"{_START}(?='*[{_SIGNS}])")
 _GUARDED = re.compile(rf"{_START}'(?='*[{_SIGNS}])")
-# Control characters, marks that turn the direction of text, other ends of lines, half characters.
+# Control characters, direction marks, unusual line ends, lone surrogates.
 _UNSEEN = re.compile(
     "[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
 
 def make_printable(text: str, lines: bool = False) -> str:
-    r"""Text as it may stand in a terminal or a page: `\x1b` for an escape character, and so on.
+    r"""Escape control characters in text for a terminal or a page: `\x1b`, and so on.
 
-    Names of files and classes may hold sequences that clear a screen, write over what stands there,
-    make a link, or turn the direction of what follows.
+    Names of files and classes may contain sequences that clear the screen, overwrite text, make a
+    link, or change the direction of what follows.
 
     Args:
-        text: of anyone.
-        lines: whether ends of lines stay; else they are made visible too.
+        text: of any origin.
+        lines: keep line ends; else they are escaped, too.
     """
 
     def code(match: re.Match[str]) -> str:
@@ -40,9 +40,9 @@ def make_printable(text: str, lines: bool = False) -> str:
 
 
 def escape_formulas(table: pd.DataFrame) -> pd.DataFrame:
-    """Text that a spreadsheet would run as a formula gets an apostrophe in front.
+    """Put an apostrophe before text that a spreadsheet would execute as a formula.
 
-    Control characters are made visible: an end of line in a name would begin a row of its own.
+    Control characters are escaped: a line end in a name would start a new row.
     """
 
     def guard(cell: object) -> object:
@@ -54,17 +54,17 @@ def escape_formulas(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def read_table(path: Path, names: Iterable[str]) -> pd.DataFrame:
-    """A table of a report, its names without the apostrophes of `escape_formulas`.
+    """Read a table of a report, and remove the apostrophes of `escape_formulas` from names.
 
     Args:
         path: of a CSV file.
-        names: columns that hold names and are text for sure: a generator may be called 001 or NA.
+        names: columns that are read as text: a generator may be called 001 or NA.
 
     Raises:
-        ValueError: it is no table of a report.
+        ValueError: the file is not a table of a report.
     """
     try:
-        # Plain text, whatever the name ends with: pandas would unfold `.zip` and `.gz`.
+        # Uncompressed, whatever the name: pandas would decompress `.zip` and `.gz`.
         header = pd.read_csv(path, nrows=0, compression=None)
         text = [name for name in names if name in header]
         numbers = {str(c): [""] for c in header if c not in text}

@@ -114,5 +114,5 @@ def test_a_file_system_without_locks_keeps_nobody_out(tmp_path, monkeypatch, cap
     monkeypatch.setattr(fcntl, "flock", flock)
     with caplog.at_level(logging.DEBUG, "tff"), lock_folder(tmp_path), lock_folder(tmp_path):
         assert not is_running(tmp_path)
-    assert "goes on without a lock" in caplog.text
+    assert "continuing without a lock" in caplog.text
     assert all(record.levelno == logging.DEBUG for record in caplog.records)

@@ -27,20 +27,20 @@ from torch.multiprocessing.spawn import ProcessExitedException
 from tff.distributed import OtherProcessError, get_rank
 from tff.errors import USER_ERRORS, exit_error, is_lost_connection, readable_errors, root_cause
 
-#: Below those that Linux gives to whoever asks for any (from 32768 on).
+#: Below the ephemeral ports of Linux, which start at 32768.
 PORTS = range(15_000, 32_000)
 
 
 def free_port() -> int:
-    """A free port that nobody else is given before the processes meet there.
+    """Find a free port that the system gives to nobody else before the processes meet there.
 
-    Lightning asks the system for any free one, lets go of it, and listens seconds later, when
-    another job or a connection may have got it.
+    Lightning takes any free port, releases it, and listens seconds later, when another job or a
+    connection may use it.
 
     Raises:
-        OSError: a hundred were in use.
+        OSError: a hundred ports were in use.
     """
-    # Not the generator that the seed of the run has set: jobs may share it.
+    # Not the generator that the run has seeded: jobs may share the seed.
     for port in random.SystemRandom().sample(PORTS, 100):
         with socket.socket() as probe:
             try:
@@ -51,15 +51,15 @@ def free_port() -> int:
     raise OSError(f"no free port found between {PORTS.start} and {PORTS.stop}")
 
 
-#: What Lightning leaves in the environment of a process that has started others.
+#: Variables that Lightning leaves in the environment of a process that has started others.
 LEFT = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED")
-GRACE = 10.0  # seconds in which this process may end by itself after another one has failed
-GOODBYE = 60.0  # seconds in which the others may end after the work is done
+GRACE = 10.0  # seconds for this process to exit after another one has failed
+GOODBYE = 60.0  # seconds for the others to exit after the work is done
 
 
 @contextmanager
 def manage_processes() -> Iterator[None]:
-    """Within, Lightning may start processes, in the jobs of a sweep too; nothing is left behind."""
+    """Let Lightning start processes, also in jobs of a sweep, and end them with the block."""
     before = {key: os.environ.get(key) for key in LEFT}
     scripts: tuple[Any, ...] = (fabric_script, trainer_script)
     originals = [(s._hydra_subprocess_cmd, s._launch_process_observer) for s in scripts]
@@ -70,7 +70,7 @@ def manage_processes() -> Iterator[None]:
         _Observer(main_pid=os.getpid(), child_processes=children).start()
 
     for script in scripts:
-        # Lightning repeats the command line, which is that of the whole sweep.
+        # Lightning would repeat the command line, which is that of the whole sweep.
         script._hydra_subprocess_cmd = _command
         script._launch_process_observer = observe
     any_port, lightning.find_free_network_port = lightning.find_free_network_port, free_port
@@ -78,10 +78,10 @@ def manage_processes() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        # It has to be told to no one: the others wait for this process. But where one of them is
-        # gone, that one may be about to say why.
+        # The others wait for this process, so they are killed. But if one of them is gone, it may
+        # be about to print why.
         patience = GRACE if is_lost_connection(root_cause(error)) else 0.0
-        _end(started, patience)  # before the group: NCCL might wait for them to leave it
+        _end(started, patience)  # before the group, in which NCCL might wait for them
         raise
     finally:
         for script, (command, observer) in zip(scripts, originals, strict=True):
@@ -98,9 +98,9 @@ def manage_processes() -> Iterator[None]:
 
 
 class _Observer(fabric_script._ChildProcessObserver):
-    """Lightning's, which kills this process too when another one has failed, but not at once.
+    """Lightning's observer, which kills this process when another one has failed, but later.
 
-    An error that all processes meet is told by this one, and the other jobs of a sweep go on.
+    An error that all processes meet is then printed by this one, and a sweep continues.
     """
 
     def _terminate_all(self) -> None:
@@ -110,10 +110,10 @@ class _Observer(fabric_script._ChildProcessObserver):
 
 
 def _end(started: list[list[subprocess.Popen[bytes]]], patience: float) -> None:
-    """Wait for processes, then kill them."""
+    """Wait for processes, then kill those that are left."""
     ending = [child for children in started for child in children]
     for children in started:
-        children.clear()  # the observer then has nothing left to look at
+        children.clear()  # the observer then has nothing to observe
     until = time.monotonic() + patience
     for child in ending:
         try:
@@ -124,7 +124,7 @@ def _end(started: list[list[subprocess.Popen[bytes]]], patience: float) -> None:
 
 
 def _command(local_rank: int) -> tuple[list[str], str]:
-    """The command of another process of this job, and where it runs."""
+    """Command and working directory of another process of this job."""
     hydra = HydraConfig.get()
     out, subfolder = Path(hydra.runtime.output_dir), hydra.output_subdir
     conf = next(s.path for s in hydra.runtime.config_sources if s.provider == "main")
@@ -139,21 +139,21 @@ def _command(local_rank: int) -> tuple[list[str], str]:
 
 
 T = TypeVar("T")
-PATIENCE = 5.0  # seconds in which the process that failed tells why
+PATIENCE = 5.0  # seconds for the process that failed to print why
 
 
 def launch(trainer: Mapping[str, Any], work: Callable[..., T], *arguments: object) -> T:
-    """Call `work(device, *arguments)` on each process; what the first one returns.
+    """Call `work(device, *arguments)` in each process; the value that rank zero returns.
 
-    Where there are processes already (after a training, under torchrun or srun), on these.
+    Processes that exist (after a training, under torchrun or srun) are used, else they are started.
 
     Args:
-        trainer: `accelerator`, `devices`, `strategy` and `num_nodes`, as Lightning's Trainer takes
-            them; all else in it is left alone.
-        work: a function of a module, and so are its arguments plain: they may travel.
+        trainer: `accelerator`, `devices`, `strategy` and `num_nodes`, as for Lightning's Trainer;
+            other options are ignored.
+        work: function of a module; like its arguments it may be pickled.
 
     Raises:
-        SystemExit: on error, told by the process that failed.
+        SystemExit: on an error, which the process that failed has printed.
     """
     known = ("accelerator", "devices", "num_nodes", "strategy")
     fabric = Fabric(**{key: trainer[key] for key in known if key in trainer} | _by_torchrun())
@@ -162,10 +162,10 @@ def launch(trainer: Mapping[str, Any], work: Callable[..., T], *arguments: objec
     everywhere: Callable[..., Any] = _called
     try:
         found: T = fabric.launch(everywhere, work, arguments, _logging())
-    except ProcessExitedException as error:  # told already, by the process that has ended
-        reason = f"process {error.error_index} ended with code {error.exit_code}"
+    except ProcessExitedException as error:  # printed by that process
+        reason = f"process {error.error_index} exited with code {error.exit_code}"
         if error.exit_code < 0:
-            print(f"Error: {reason}: killed, perhaps for want of memory", file=sys.stderr)
+            print(f"Error: {reason}: killed, perhaps for lack of memory", file=sys.stderr)
         raise exit_error(reason) from None
     return found
 
@@ -175,17 +175,17 @@ def _called(
 ) -> T:
     parent, rank = os.getppid(), get_rank()
     if rank > 0:
-        logging.getLogger("tff").setLevel(logging.ERROR)  # what the first one says is enough
-    elif log and not logging.getLogger().handlers:  # a process that has just been started
+        logging.getLogger("tff").setLevel(logging.ERROR)  # rank zero logs for all
+    elif log and not logging.getLogger().handlers:  # a started process
         logging.config.dictConfig(log)
     with readable_errors():
         try:
             return work(str(fabric.device), *arguments)
-        except OtherProcessError as error:  # which names it and its reason
-            time.sleep(PATIENCE)  # whoever starts processes ends all when the first one ends
+        except OtherProcessError as error:  # names that process and its error
+            time.sleep(PATIENCE)  # the launcher kills all when the first one exits
             raise exit_error(str(error)) from None
         except USER_ERRORS:
-            if rank > 0:  # most errors are met by all processes, and the first one tells of them
+            if rank > 0:  # most errors are met by all processes, and rank zero prints them
                 time.sleep(PATIENCE)
                 if os.getppid() != parent:
                     raise SystemExit(1) from None
@@ -193,12 +193,12 @@ def _called(
             raise
         except RuntimeError as error:
             if is_lost_connection(error):
-                time.sleep(PATIENCE)  # the one that is gone tells why, or whoever started it
+                time.sleep(PATIENCE)  # the process that is gone, or its launcher, prints why
             raise
 
 
 def _by_torchrun() -> dict[str, Any]:
-    """How many processes torchrun has started; it is not to be told twice."""
+    """Options for the processes that torchrun has started; empty without torchrun."""
     if not {"TORCHELASTIC_RUN_ID", "LOCAL_WORLD_SIZE"} <= os.environ.keys():
         return {}
     here, all_of_them = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
