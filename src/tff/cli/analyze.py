@@ -17,7 +17,7 @@ from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from tff.analyses.engine.analysis import Analysis, Failed, run, unanswered
+from tff.analyses.engine.analysis import Analysis, OnError, report_unanswered, run
 from tff.cli.launch import launch
 from tff.cli.run_folder import is_analysis_wanted, is_rank_zero
 from tff.comparisons.checkpoints import Analyzed, combine, describe_protocol, list_checkpoints
@@ -46,7 +46,7 @@ def split_by_checkpoint(cfg: DictConfig) -> dict[str, DictConfig]:
 
 
 def analyze(
-    device: str, settings: Mapping[str, DictConfig], command: str, failed: Failed | None = None
+    device: str, settings: Mapping[str, DictConfig], command: str, on_error: OnError | None = None
 ) -> dict[str, float]:
     """Run the chosen analyses on each checkpoint, and write the report; all scalars.
 
@@ -54,7 +54,7 @@ def analyze(
         device: for a subject that leaves the choice.
         settings: of analyze.py for each checkpoint, as of `split_by_checkpoint`.
         command: by which the same can be had again, for the report.
-        failed: makes a result of an error; None: the first error ends all.
+        on_error: makes a result of an error; None: the first error ends the run.
     """
     cfg = next(iter(settings.values()))
     chosen = {ckpt: instantiate(one.analysis, _convert_="all") for ckpt, one in settings.items()}
@@ -62,7 +62,7 @@ def analyze(
         results = {name: compare() for name, compare in comparisons.items()}
         measured: Mapping[str, object] = {}
     else:
-        runs = {ckpt: _run(device, one, chosen[ckpt], failed) for ckpt, one in settings.items()}
+        runs = {ckpt: _run(device, one, chosen[ckpt], on_error) for ckpt, one in settings.items()}
         results, measured = combine(runs), describe_protocol(runs)
     with fail_together():
         if get_rank() == 0:
@@ -87,7 +87,7 @@ def analyze(
 
 
 def _run(
-    device: str, cfg: Any, analyses: Mapping[str, Analysis], failed: Failed | None
+    device: str, cfg: Any, analyses: Mapping[str, Analysis], on_error: OnError | None
 ) -> Analyzed:
     """The answers to all that is asked of one checkpoint."""
     make = instantiate(cfg.subject)
@@ -100,7 +100,7 @@ def _run(
         detector=cfg.get("detector"),
         images=cfg.get("images"),
     )
-    return Analyzed(subject, analyses, run(analyses, subject, failed))
+    return Analyzed(subject, analyses, run(analyses, subject, on_error))
 
 
 def _make_data(node: DictConfig, ckpt: str | None) -> Callable[[], Data] | None:
@@ -162,7 +162,7 @@ def analyze_best(
     settings = broadcast(settings)
     trainer = next(iter(settings.values())).trainer
     # A training that has learned too little is part of a sweep all the same.
-    return launch(trainer, analyze, settings, _command(best, options), unanswered)
+    return launch(trainer, analyze, settings, _command(best, options), report_unanswered)
 
 
 def _given(cfg: DictConfig) -> Iterator[str]:

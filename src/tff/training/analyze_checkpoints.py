@@ -13,7 +13,7 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 
-from tff.analyses.engine.analysis import Analysis, run, unanswered
+from tff.analyses.engine.analysis import Analysis, report_unanswered, run
 from tff.analyses.engine.subject import Subject, TooFewImagesError
 from tff.distributed import guard_collectives
 from tff.options import one_of, whole
@@ -190,7 +190,7 @@ class AnalyzeCheckpoints(Checkpoint):
         text = f"{name}: {error}"
         if isinstance(error, TooFewImagesError):
             log.warning("skipped: %s", text)
-            return unanswered(name, error)
+            return report_unanswered(name, error)
         if self.on_error == "raise":
             raise error
         log.error("analysis failed, training continues: %s", text, exc_info=error)

@@ -12,24 +12,26 @@ from tff.analyses.engine.subject import Subject, TooFewImagesError
 from tff.distributed import guard_collectives
 from tff.types import Result
 
-#: Makes a result of the name of an analysis and its error.
-Failed = Callable[[str, Exception], Result]
+#: Result in place of an analysis that failed, from its name and error; may raise the error.
+OnError = Callable[[str, Exception], Result]
 
 
 class Analysis(ABC):
-    """Knows no trainer, no configuration, no path, no logger and no process rank.
+    """One question about a subject: a detector and its images.
 
-    `analyze.py`, the callback and a notebook call the same object and get the same numbers.
+    It knows no trainer, configuration, path, logger or process rank: `analyze.py`, the callback and
+    a notebook call the same object and get the same numbers.
     """
 
-    #: Whether the answer needs the channels' responses, not the logits alone.
+    #: Whether it needs the responses of channels, not the logits alone. Such analyses run first:
+    #: their pass over the images gives the logits too, so that images are read once.
     needs_responses: ClassVar[bool] = False
-    #: What must be sound for the answer to mean something: the files alone where it holds for any
-    #: detector; "none" where the analysis reports on the files itself.
+    #: Sanity checks that its results need: of the files alone if they hold for any detector; none
+    #: if the analysis itself reports on the files.
     sanity_checks: ClassVar[Literal["files and detector", "files", "none"]] = "files and detector"
 
     def __call__(self, subject: Subject) -> Result:
-        """Answer the question; every row of every table says how it was measured."""
+        """Result of the analysis; each row of its tables carries the protocol of the subject."""
         result = self.answer(subject)
         for name, table in result.tables.items():
             new: dict[str, Any] = {
@@ -40,11 +42,11 @@ class Analysis(ABC):
 
     @abstractmethod
     def answer(self, subject: Subject) -> Result:
-        """The result, its tables without the subject's protocol."""
+        """Result of the analysis, its tables without the protocol."""
 
 
-def unanswered(name: str, error: Exception) -> Result:
-    """A result that says why there is none, for a detector that recognises too few images.
+def report_unanswered(name: str, error: Exception) -> Result:
+    """Result that says why an analysis has none: the detector recognizes too few images.
 
     Raises:
         Exception: the error itself, if it is another one.
@@ -57,33 +59,32 @@ def unanswered(name: str, error: Exception) -> Result:
 def run(
     analyses: Mapping[str, Analysis],
     subject: Subject,
-    failed: Failed | None = None,
+    on_error: OnError | None = None,
     before: Callable[[], None] | None = None,
 ) -> dict[str, Result]:
-    """Answer several questions about one subject, in the given order of results.
+    """Run several analyses of one subject; results in the order of the analyses.
 
-    Those that need most of a pass over the images go first, so that the others share it. What makes
-    all of it doubtful stands in the first result. Of several processes, all answer a question or
-    none does.
+    Analyses share the passes over the images. Warnings of the sanity checks are added to the first
+    result. If an analysis fails on one of several processes, it fails on all.
 
     Args:
-        failed: makes a result of an error; None: the first error ends all.
-        before: called before each question, on all processes; its errors end all.
+        on_error: makes a result of an error; None: the first error ends the run.
+        before: called before each analysis on all processes; its errors end the run.
     """
 
-    def answer(name: str, question: Callable[[], Result]) -> Result:
+    def attempt(name: str, analyze: Callable[[], Result]) -> Result:
         if before:
             before()
         try:
             with guard_collectives():
-                return question()
+                return analyze()
         except Exception as error:
-            if failed is None:
+            if on_error is None:
                 raise
-            return failed(name, error)
+            return on_error(name, error)
 
     order = sorted(analyses, key=lambda name: not analyses[name].needs_responses)
-    done = {name: answer(name, partial(analyses[name], subject)) for name in order}
+    done = {name: attempt(name, partial(analyses[name], subject)) for name in order}
     results = {name: done[name] for name in analyses}
     checks = {analysis.sanity_checks for analysis in analyses.values()}
     if checks and "none" not in checks:
@@ -92,7 +93,7 @@ def run(
             with guard_collectives():
                 add_sanity_checks(next(iter(results.values())), subject, detection)
         except Exception as error:
-            if failed is None:
+            if on_error is None:
                 raise
-            results["doubts"] = failed("doubts", error)
+            results["sanity_checks"] = on_error("sanity_checks", error)
     return results
