@@ -100,14 +100,14 @@ class CAMs(Analysis):
 
 
 class ActivationMaps:
-    """Maps of one image after another, on a copy of the detector: the package changes modules.
+    """Class activation maps, on copies of the detector, since the package changes modules.
 
     Args:
         detector: in eval mode; unchanged.
         layer: name of a module of its network whose output is a feature map; None takes the last
-            map with several places that the first image leads to.
-        real_sign: what is shown where the logit is negative: 1 for what speaks for real, -1 for
-            what speaks for generated there too; as `LRP.real_sign`.
+            map with several positions, found with the first image.
+        real_sign: for images with a negative logit, 1 shows what speaks for real, -1 what speaks
+            for generated; as `LRP.real_sign`.
 
     Raises:
         ValueError: the package is not installed, or there is no such layer.
@@ -133,7 +133,7 @@ class ActivationMaps:
     def __call__(
         self, image: Tensor, methods: Sequence[str], name: str
     ) -> tuple[float, dict[str, Floats]]:
-        """The logit of an image (1, 3, H, W) in [0, 1], and of each method a map (H, W), >= 0.
+        """The logit of an image (1, 3, H, W) in [0, 1], and for each method a map (H, W), >= 0.
 
         Args:
             name: of the image, for messages.
@@ -169,7 +169,7 @@ class ActivationMaps:
             stack.callback(cam.activations_and_grads.release)
 
             def keep(_module: nn.Module, _inputs: object, out: object) -> object:
-                # A copy goes on, so that nothing behind overwrites what the package has recorded.
+                # Later layers get a copy, lest they overwrite what the package has recorded.
                 shapes.append(tuple(out.shape) if isinstance(out, Tensor) else ())
                 return out.clone() if isinstance(out, Tensor) else out
 
@@ -177,9 +177,9 @@ class ActivationMaps:
             with torch.no_grad():
                 model(image)
             if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][2] * shapes[0][3] < 2:
-                said = ", ".join(str(list(shape)) for shape in shapes) or "nothing"
+                given = ", ".join(str(list(shape)) for shape in shapes) or "nothing"
                 raise ValueError(
-                    f"analysis.cams.layer={self.layer}: gives {said} for {name}, but a single map "
+                    f"analysis.cams.layer={self.layer}: gives {given} for {name}, but a single map "
                     "of several places is needed, [1, channels, rows, columns]"
                 )
             # The image carries the gradient: the detector's weights are frozen.
