@@ -47,7 +47,7 @@ def test_masks():
     [
         ("nobody", 0, "unknown layer 'nobody'.*stem, block.conv, a"),
         ("a", 2, "2 channels; no channel 2"),
-        ("a", -1, "no -1"),
+        ("a", -1, "no channel -1"),
     ],
 )
 def test_unknown_channel(layer, channel, message):
