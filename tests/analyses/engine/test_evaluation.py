@@ -1,4 +1,4 @@
-"""Judges against literal definitions, on random logits."""
+"""Evaluators against literal definitions, on random logits."""
 
 import numpy as np
 import pytest
