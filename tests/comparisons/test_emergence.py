@@ -57,9 +57,9 @@ def drifting(random, steps, widths=WIDTHS):
 
 
 @pytest.fixture(scope="module")
-def template(tmp_path_factory):
+def template(tmp_path_factory, seed):
     """A run of five analysed checkpoints, and the tables written there."""
-    folder, random = tmp_path_factory.mktemp("run"), np.random.default_rng()
+    folder, random = tmp_path_factory.mktemp("run"), np.random.default_rng(seed)
     written = {}
     for step, omega in drifting(random, (5, 40, 100, 101, 2000)):
         written[step] = ranking(omega), shares(random)
@@ -243,9 +243,8 @@ def test_no_such_run_and_no_analysed_checkpoint(tmp_path):
         answer(tmp_path)
 
 
-def test_one_checkpoint_works_and_says_so(tmp_path):
-    random = np.random.default_rng()
-    ((step, omega),) = drifting(random, (300,))
+def test_one_checkpoint_works_and_says_so(tmp_path, rng):
+    ((step, omega),) = drifting(rng, (300,))
     save(tmp_path, step, ranking(omega))
     result = answer(tmp_path)
     assert result.findings == []
@@ -296,9 +295,9 @@ def test_no_step_that_can_be_read(history):
         answer(folder)
 
 
-def test_steps_of_another_detector_are_refused(history):
+def test_steps_of_another_detector_are_refused(history, rng):
     folder, _ = history
-    (_, omega) = next(drifting(np.random.default_rng(), (50,), {"conv1": 60}))
+    (_, omega) = next(drifting(rng, (50,), {"conv1": 60}))
     save(folder, 50, ranking(omega))
     with pytest.raises(
         ValueError, match=r"steps 50 and 2000 rank different channels, .* two detectors"

@@ -102,9 +102,12 @@ def failed(folder, error="out of memory\nmore of it", kind="RuntimeError"):
 
 
 @pytest.fixture(scope="module")
-def template(tmp_path_factory):
+def template(tmp_path_factory, pytestconfig):
     """Detector x augmentation x seed, all finished and analysed: 2 x 2 x 3 jobs."""
-    tmp_path, random = tmp_path_factory.mktemp("template"), np.random.default_rng()
+    tmp_path, random = (
+        tmp_path_factory.mktemp("template"),
+        np.random.default_rng(pytestconfig.option.seed),
+    )
     made, number = {}, 0
     for detector in ("resnet18", "resnet50"):
         for aug in ("none", "blur"):
@@ -250,13 +253,13 @@ def test_findings_name_the_best_group_and_a_checkpoint_by_validation(template, r
     assert findings[3] == f"Checkpoint of this group (its best in validation): {path}"
 
 
-def test_differences_above_and_below_the_spread(tmp_path):
+def test_differences_above_and_below_the_spread(tmp_path, rng):
     for group, aps in (("resnet18", (0.5, 0.6)), ("resnet50", (0.70, 0.74))):
         for seed, ap in enumerate(aps):
             folder = tmp_path / f"{group}{seed}"
             settings(folder, group, seed=seed)
             finished(folder)
-            report(folder, np.random.default_rng(), summaries=False)
+            report(folder, rng, summaries=False)
             for name in ("detection", "ablation"):
                 change(folder, name, ap=ap)
     findings = answer(tmp_path).findings
@@ -409,13 +412,12 @@ def test_a_report_of_several_checkpoints_is_refused(pair):
     assert "is of several checkpoints" in row["error"]
 
 
-def test_other_options_that_were_swept_make_groups(tmp_path):
-    random = np.random.default_rng()
+def test_other_options_that_were_swept_make_groups(tmp_path, rng):
     for i, (lr, out) in enumerate((("0.01", "a"), ("1e-2", "b"), ("0.1", "c"), (None, "d"))):
         typed = {"module.optimizer.lr": lr} if lr else {}
         settings(tmp_path / str(i), seed=i, out=out, experiment="demo", **typed)
         finished(tmp_path / str(i))
-        report(tmp_path / str(i), random)
+        report(tmp_path / str(i), rng)
     result = answer(tmp_path)
     table = result.tables["sweep"]
     # The same number typed in two ways is the same; the one that nobody typed is the default.
@@ -442,10 +444,9 @@ def test_names_without_the_settings_of_hydra(tmp_path):
     assert table["error"].tolist() == ["", "", "no reason was recorded"]
 
 
-def test_warnings_about_the_comparison(sweep):
+def test_warnings_about_the_comparison(sweep, rng):
     folder, _ = sweep
-    random = np.random.default_rng()
-    report(folder / "0", random, seed=4, k=30)
+    report(folder / "0", rng, seed=4, k=30)
     for name in ("3", "4"):  # one is left of this group
         (folder / name / "finished.json").unlink()
     (folder / "8" / ".hydra" / "config.yaml").write_text("seed: 1\ndetector: {name: resnet50}\n")
@@ -468,11 +469,11 @@ def test_few_jobs_have_no_correlation(template):
     assert correlate_shares(jobs, 20, 0)["spearman"].notna().any()
 
 
-def test_a_perfect_order_has_no_interval(tmp_path):
+def test_a_perfect_order_has_no_interval(tmp_path, rng):
     for i, (ap, share) in enumerate(((0.6, 0.9), (0.7, 0.5), (0.8, 0.4), (0.9, 0.1))):
         settings(tmp_path / str(i), seed=i)
         finished(tmp_path / str(i))
-        report(tmp_path / str(i), np.random.default_rng(), summaries=False)
+        report(tmp_path / str(i), rng, summaries=False)
         for name, value in (("detection", {"ap": ap}), ("conditional_share", {"share": share})):
             change(tmp_path / str(i), name, **value)
     result = answer(tmp_path)

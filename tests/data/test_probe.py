@@ -11,7 +11,7 @@ from tff.data import manifest as probing
 from tff.data.dataset import decode
 from tff.data.manifest import estimate_quality, probe
 
-NOISE = np.random.default_rng().integers(0, 256, (37, 51, 3), dtype=np.uint8)
+NOISE = np.random.default_rng(0).integers(0, 256, (37, 51, 3), dtype=np.uint8)
 SMOOTH = np.asarray(Image.fromarray(NOISE[:4, :5]).resize((64, 48), Image.Resampling.BICUBIC))
 
 

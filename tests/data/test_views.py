@@ -7,7 +7,7 @@ from torchvision.transforms import functional as F
 
 from tff.data.dataset import View
 
-IMAGE = np.random.default_rng().integers(0, 256, (31, 44, 3), dtype=np.uint8)
+IMAGE = np.random.default_rng(0).integers(0, 256, (31, 44, 3), dtype=np.uint8)
 
 
 def test_whole():
@@ -19,8 +19,8 @@ def test_whole():
 
 @pytest.mark.parametrize("size", [(31, 44), (44, 31), (30, 30), (256, 300), (1, 7)])
 @pytest.mark.parametrize("resize", [16, 30, 61])
-def test_resize_is_that_of_torchvision_on_pillow_images(size, resize):
-    image = np.random.default_rng().integers(0, 256, (*size, 3), dtype=np.uint8)
+def test_resize_is_that_of_torchvision_on_pillow_images(size, resize, rng):
+    image = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
     expected = np.asarray(F.resize(Image.fromarray(image), resize))
     view = View(resize=resize)
     assert np.array_equal(view.apply(image, 0, 0, "x"), expected)
