@@ -28,7 +28,7 @@ from tff.detectors.checkpoint import load
 from tff.statistics.bootstrap import Estimate, draw_resamples, evaluate_resamples, shortfall
 from tff.statistics.channel_tests import benjamini_hochberg, delong_test
 from tff.statistics.detection import average_precision
-from tff.training.from_checkpoint import load_data
+from tff.training.from_checkpoint import Checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 ANALYSES = "analysis=[detection,ranking,sensitivity,ablation,median_test]"
@@ -173,7 +173,7 @@ def random_tops(ckpt, cue, passes, draws, sets):
 
     They are in the layers of the top k of a detector that has learned its cue.
     """
-    splits = load_data(str(ckpt)).splits()
+    splits = Checkpoint.read(str(ckpt)).data.splits()
     subject = cache_passes(
         Subject.of(load(ckpt), splits, confidence=CONFIDENCE, draws=draws), passes
     )

@@ -1,4 +1,4 @@
-"""What a subject is made of: a checkpoint, kept passes, files alone, or nothing."""
+"""The subject of a checkpoint, of cached passes, or of files without a detector."""
 
 from functools import partial
 
@@ -13,9 +13,12 @@ from tff.analyses.audit import Audit
 from tff.analyses.detection import Detection
 from tff.analyses.engine.subject import Subject
 from tff.data.folder import Folder
-from tff.training.from_checkpoint import load_subject
+from tff.detectors.safe_load import read_with_sha256
+from tff.training import from_checkpoint
+from tff.training.from_checkpoint import load_data, load_subject
 
 MAKE = partial(Subject.of, draws=20, device="cpu")
+RESNET18 = {"_target_": "tff.detectors.torchvision_models.torchvision_model", "name": "resnet18"}
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +42,11 @@ def unused():
     raise AssertionError("no data are needed")
 
 
-def test_of_a_checkpoint(root, ckpt, tmp_path):
+def no_data():
+    return None
+
+
+def test_of_a_checkpoint_and_of_its_passes(root, ckpt, tmp_path):
     found = data(root, generators=["seen"])
     subject = load_subject(ckpt, MAKE, data(root), found, passes=str(tmp_path / "passes"))
     assert subject.cache.folder.parent == tmp_path / "passes"
@@ -49,11 +56,11 @@ def test_of_a_checkpoint(root, ckpt, tmp_path):
     assert subject.seen == {"seen"}
     assert str(subject.protocol["weights"]).startswith("best.pth sha256:")
     table = Detection()(subject).tables["detection"]
-    # Without the checkpoint: from what was kept, and no data are made.
-    later = load_subject(None, MAKE, passes=str(tmp_path / "passes"))
+    # Without the checkpoint: from the cached passes.
+    later = load_subject(None, MAKE, no_data, unused, passes=str(tmp_path / "passes"))
     pd.testing.assert_frame_equal(Detection()(later).tables["detection"], table, check_exact=True)
     (path,) = (tmp_path / "passes").rglob("subject-*.json")
-    named = load_subject(None, MAKE, passes=str(path))
+    named = load_subject(None, MAKE, no_data, unused, passes=str(path))
     np.testing.assert_array_equal(named.evaluate().logits, subject.evaluate().logits)
 
 
@@ -66,7 +73,7 @@ def test_a_limit_on_images(root, ckpt, tmp_path):
     assert subject.evaluate().logits.shape == (8,)
 
 
-def test_of_files_alone(root, tmp_path):
+def test_of_files_without_a_detector(root, tmp_path):
     for place in (tmp_path / "nothing", tmp_path):
         subject = load_subject(None, MAKE, data(root), unused, passes=str(place), images=3)
         assert len(subject.images.test) == 12
@@ -75,21 +82,46 @@ def test_of_files_alone(root, tmp_path):
             Detection()(subject)
 
 
-def test_named_files_go_before_kept_passes(root, ckpt, tmp_path):
-    kept = str(tmp_path / "passes")
-    load_subject(ckpt, MAKE, data(root), data(root), passes=kept)
-    subject = load_subject(None, MAKE, data(root), unused, passes=kept, images=1)
+def test_files_take_precedence_over_cached_passes(root, ckpt, tmp_path):
+    passes = str(tmp_path / "passes")
+    load_subject(ckpt, MAKE, data(root), data(root), passes=passes)
+    subject = load_subject(None, MAKE, data(root), unused, passes=passes, images=1)
     assert len(subject.images.test) == 4
     with pytest.raises(ValueError, match="this analysis needs a detector: pass ckpt="):
         Detection()(subject)
 
 
-def test_a_named_subject_that_is_not_there(root, tmp_path):
+def test_missing_subject_file(root, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"subject-1\.json: holds no cached passes"):
-        load_subject(None, MAKE, passes=str(tmp_path / "subject-1.json"))
+        load_subject(None, MAKE, no_data, unused, passes=str(tmp_path / "subject-1.json"))
 
 
-def test_a_checkpoint_that_is_not_there(root, tmp_path):
+def test_without_checkpoint_data_and_passes(tmp_path):
+    with pytest.raises(ValueError, match=r"ckpt is needed: pass ckpt=.*, or data=.*audit"):
+        load_subject(None, MAKE, no_data, unused, passes=str(tmp_path))
+
+
+def test_a_checkpoint_is_read_once(root, tmp_path, monkeypatch):
+    path = tmp_path / "last.ckpt"
+    data = {"_target_": "tff.data.folder.Folder", "root": str(root)}
+    state = resnet18(num_classes=1).state_dict()
+    torch.save({"state_dict": state, "tff": {"data": data}}, path)
+    reads = []
+
+    def read(path):
+        reads.append(path)
+        return read_with_sha256(path)
+
+    monkeypatch.setattr(from_checkpoint, "read_with_sha256", read)
+    own = partial(load_data, str(path))
+    subject = load_subject(str(path), MAKE, own, own, passes=str(tmp_path), detector=RESNET18)
+    assert subject.images.test.generators == ["other", "seen"]
+    assert reads == [str(path)]
+    load_data(str(path))  # another run reads the file again, which may have changed
+    assert len(reads) == 2
+
+
+def test_missing_checkpoint(root, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.ckpt"):
         load_subject(
             str(tmp_path / "nowhere.ckpt"), MAKE, data(root), data(root), passes=str(tmp_path / "p")

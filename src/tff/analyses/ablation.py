@@ -1,4 +1,4 @@
-"""Ablation: what the detector loses when a cue, such as color, is removed from the images."""
+"""Ablation: loss of detection when a cue, such as color, is removed from the images."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Annotated
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from tff.analyses.engine.analysis import Analysis
 from tff.analyses.engine.evaluation import (
     GROUPS,
     MAIN_MEASURES,
-    Evaluator,
     Scores,
     estimate_columns,
     evaluators,
@@ -59,30 +59,28 @@ class Ablation(Analysis):
             lost = {name: before[name] - after[name] for name in MAIN_MEASURES}
             drops[evaluator.generator] = lost["ap"]
             first = {"generator": evaluator.generator, "seen": evaluator.seen}
+            # Generated images that the detector suspects, for box plots and medians.
+            p, p_ablated = plain.p[evaluator.rows], ablated.p[evaluator.rows]
+            boxed = (evaluator.labels == 1) & (p >= self.suspicious)
             rows.append(
-                {
-                    **first,
-                    "cue": cue,
-                    "ablation": repr(self.ablation),
-                    **estimate_columns(before, MAIN_MEASURES),
-                    **estimate_columns(after, MAIN_MEASURES, "_ablated"),
-                    **estimate_columns(lost, MAIN_MEASURES, "_drop"),
-                    **self._median_drop(evaluator, plain.p, ablated.p),
-                    **evaluator.columns(),
-                }
+                first
+                | {"cue": cue, "ablation": repr(self.ablation)}
+                | estimate_columns(before, MAIN_MEASURES)
+                | estimate_columns(after, MAIN_MEASURES, "_ablated")
+                | estimate_columns(lost, MAIN_MEASURES, "_drop")
+                | _median_drop(boxed, p, p_ablated, evaluator.resamples).columns("median_drop")
+                | {"images_boxed": int(boxed.sum())}
+                | evaluator.columns()
             )
             for kind, measures in (("unchanged", before), ("ablated", after)):
                 points.append(first | {"input": kind} | measures["ap"].columns("ap"))
-            boxed = evaluator.rows[self._boxed(evaluator, plain.p)]
             boxes[evaluator.generator] = {
-                "unchanged": plain.p[boxed],
-                f"without {cue}": ablated.p[boxed],
-            }
+                "unchanged": p[boxed], f"without {cue}": p_ablated[boxed],
+            }  # fmt: skip
         table = pd.DataFrame(rows)
         overall = summarize_generators(subject, drops, smallest=False)
-        result = Result(
-            f"What is lost without {cue}", ABOUT.format(cue=cue, suspicious=self.suspicious)
-        )
+        about = ABOUT.format(cue=cue, suspicious=self.suspicious)
+        result = Result(f"What is lost without {cue}", about)
         summary = [{"where": w, "cue": cue} | e.columns("ap_drop") for w, e in overall.items()]
         result.tables = {"ablation": table, "ablation_summary": pd.DataFrame(summary)}
         self._add_findings(result, table, overall)
@@ -102,29 +100,6 @@ class Ablation(Analysis):
         }
         return result
 
-    def _boxed(self, evaluator: Evaluator, p: Floats) -> np.ndarray:
-        """(n,) which images of a generator stand in box plots and medians."""
-        return np.asarray((evaluator.labels == 1) & (p[evaluator.rows] >= self.suspicious))
-
-    def _median_drop(
-        self, evaluator: Evaluator, plain: Floats, ablated: Floats
-    ) -> dict[str, object]:
-        """Columns of the difference of the medians, both over the same images."""
-        boxed = self._boxed(evaluator, plain)
-        pair = plain[evaluator.rows], ablated[evaluator.rows]
-
-        def drop(rows: Ints) -> Floats:
-            kept = boxed[rows]
-            before, after = (np.nanmedian(np.where(kept, p[rows], np.nan), axis=-1) for p in pair)
-            return np.asarray(before - after)
-
-        estimate = Estimate(np.nan, np.full(1, np.nan))
-        if boxed.any():
-            everything = np.arange(len(boxed))[None]
-            resamples = evaluator.resamples[boxed[evaluator.resamples].any(-1)]
-            estimate = Estimate(float(drop(everything)[0]), evaluate_resamples(drop, resamples))
-        return {**estimate.columns("median_drop"), "images_boxed": int(boxed.sum())}
-
     def _add_findings(
         self, result: Result, table: pd.DataFrame, overall: dict[str, Estimate]
     ) -> None:
@@ -134,11 +109,11 @@ class Ablation(Analysis):
             if where == "unseen_worst":
                 continue
             part = table[table["seen"] == (where == "seen")]
-            doubt = "" if drop.low > 0 or drop.high < 0 else ", not significant"
+            remark = "" if drop.low > 0 or drop.high < 0 else ", not significant"
             result.findings.append(
                 f"Without {cue}, AP on {GROUPS[where]} goes from {part['ap'].mean():.3f} to "
                 f"{part['ap_ablated'].mean():.3f}: a drop of {drop.value:.3f} ({drop.low:.3f} "
-                f"to {drop.high:.3f}){doubt}."
+                f"to {drop.high:.3f}){remark}."
             )
         if np.isfinite(median):
             n_generators, n_images = table["median_drop"].notna().sum(), table["images_boxed"].sum()
@@ -159,3 +134,19 @@ class Ablation(Analysis):
             "median_drop": median,
             **{f"{where}_ap_drop": drop.value for where, drop in overall.items()},
         }
+
+
+def _median_drop(boxed: NDArray[np.bool_], p: Floats, ablated: Floats, resamples: Ints) -> Estimate:
+    """Difference of the medians of p and of ablated, both (n,), over the boxed images (n,)."""
+
+    def drop(rows: Ints) -> Floats:
+        before, after = (
+            np.nanmedian(np.where(boxed[rows], values[rows], np.nan), axis=-1)
+            for values in (p, ablated)
+        )
+        return np.asarray(before - after)
+
+    if not boxed.any():
+        return Estimate(np.nan, np.full(1, np.nan))
+    value = float(drop(np.arange(len(boxed))[None])[0])
+    return Estimate(value, evaluate_resamples(drop, resamples[boxed[resamples].any(-1)]))

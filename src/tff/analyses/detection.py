@@ -31,7 +31,7 @@ measure whether a probability of 0.9 is right in 90 % of the cases; 0 is best.
 The mean over generators hides the one on which the detector fails, so the table also has the worst
 one. Whiskers are 95 % bootstrap intervals over images, not over trainings.
 """
-#: Rows of the table behind those of the generators.
+#: Rows of the table after those of the generators.
 SUMMARY_LABELS = GROUPS | {"all": "all generators (mean)", "all_worst": "the worst of all"}
 #: Measures in the figure.
 SHOWN = {
@@ -90,7 +90,7 @@ class Detection(Analysis):
 def _summarize(
     subject: Subject, measure: str, estimates: Mapping[str, Estimate]
 ) -> dict[str, Estimate]:
-    """Means over seen, unseen and all generators, and the worst; none that repeats another."""
+    """Means over seen, unseen and all generators, and the worst, without repetitions."""
     smallest, everyone = measure not in _LOWER_IS_BETTER, list(estimates.values())
     found = summarize_generators(subject, estimates, smallest)
     if {"seen", "unseen"} <= set(found):
@@ -102,9 +102,9 @@ def _summarize(
 
 def _points(table: pd.DataFrame) -> pd.DataFrame:
     """One row per generator and measure of the figure."""
-    parts = []
-    for measure in SHOWN:
-        columns = {measure: "value", f"{measure}_low": "low", f"{measure}_high": "high"}
-        part = table[["generator", "seen", *columns]].rename(columns=columns)
-        parts.append(part.assign(measure=measure))
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat([
+        table[["generator", "seen"]].assign(
+            value=table[name], low=table[f"{name}_low"], high=table[f"{name}_high"], measure=name
+        )
+        for name in SHOWN
+    ], ignore_index=True)  # fmt: skip

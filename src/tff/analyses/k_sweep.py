@@ -39,7 +39,7 @@ Omega is the paper's criterion; lift is omega times the width of the layer, so t
 have no advantage; gradient x activation is the change of the logit to first order; mean response
 and norm of the filter ignore the decision.
 """
-#: What takes the place of a dropped channel.
+#: Replacements of a dropped channel.
 REPLACEMENTS = {
     "zero": "zero before BatchNorm, as in the paper",
     "mean": "its mean over the discovery images",
@@ -55,10 +55,10 @@ class KSweep(Analysis):
     """AP with the first k channels of several rankings dropped, for several k.
 
     Args:
-        rankings: criteria, see `engine.subject.CRITERIA`.
-        shares: how many channels are dropped, in percent of all; AP with none dropped is always
+        rankings: criteria, see `engine.top_channels.CRITERIA`.
+        shares: numbers of dropped channels, in percent of all; AP with none dropped is always
             measured too.
-        instead: what takes the place of dropped channels, some of `REPLACEMENTS`.
+        instead: replacements of dropped channels, some of `REPLACEMENTS`.
         random_orders: number of random orders that the curve `random` averages.
     """
 
@@ -128,17 +128,15 @@ class KSweep(Analysis):
         plain = Scores.of(subject, subject.evaluate().logits)
         each_generator = list(evaluators(subject))
 
-        def aps(scores: Scores) -> dict[str, Estimate]:
-            return {e.generator: e.measure(scores)["ap"] for e in each_generator}
+        def summarize(scores: Scores) -> dict[str, Estimate]:
+            aps = {e.generator: e.measure(scores)["ap"] for e in each_generator}
+            return summarize_generators(subject, aps)
 
-        undropped = aps(plain)
+        undropped = summarize(plain)
         found: Curves = {}
         for by, i in orders:
-            points = [
-                summarize_generators(subject, aps(scores[f"{by} {i} {k}"]) if k else undropped)
-                for k in ks
-            ]
-            for where in [where for where in points[0] if where != "unseen_worst"]:
+            points = [summarize(scores[f"{by} {i} {k}"]) if k else undropped for k in ks]
+            for where in [where for where in undropped if where != "unseen_worst"]:
                 curve = [point[where] for point in points]
                 found.setdefault(where, {}).setdefault(by, []).append(curve)
         return found

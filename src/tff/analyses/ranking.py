@@ -1,4 +1,4 @@
-"""Ranking of all channels by FF-RS (omega), and relevance lost on the way."""
+"""Ranking of all channels by FF-RS (omega), and the relevance ledger."""
 
 from __future__ import annotations
 
@@ -29,10 +29,7 @@ real images.
 
 @dataclass(frozen=True)
 class Ranking(Analysis):
-    """Omega of all channels, best first, on generated and on real images; and the ledger.
-
-    The relevance ledger says how much relevance was lost on the way.
-    """
+    """Omega of all channels, best first, on generated and on real images, and lost relevance."""
 
     def answer(self, subject: Subject) -> Result:
         """Tables `ranking`, `ledger`, and in the authors' format `omega_fake` and `omega_real`."""
@@ -58,7 +55,7 @@ class Ranking(Analysis):
             if by == "omega"
             else f"The top {subject.k} of {len(table):,} channels ({100 * share:.2f} %) by "
             f"{CRITERIA[by]}, their omega is {top['omega'].min():.3f} or more.",
-            f"The strongest is channel {best['channel']} of {best['layer']}: it alone holds "
+            f"The strongest is channel {best['channel']} of {best['layer']}: it holds "
             f"{100 * best['omega']:.0f} % of the relevance of its layer.",
         ]
         if real.images == 0:
@@ -100,13 +97,19 @@ class Ranking(Analysis):
         return result
 
 
-def conservation_table(subject: Subject) -> pd.DataFrame:
-    """The relevance ledger: one row per kind of images and operation, from the logit to the image.
+def leak(ledger: pd.DataFrame) -> pd.Series[float]:
+    """Absolute loss of relevance at each operation, as a fraction of that at the logit."""
+    return ledger["lost_to_bias"].abs().fillna(0) + ledger["lost_at_zero"].abs().fillna(0)
 
-    Columns: `images` (generated, real), `operation`, `rule`; then means over the images, as a
-    fraction of the relevance at the logit: `arrives`, `leaves`, `lost_to_bias`, `lost_at_zero` (at
-    units whose contributions add up to zero); and `negative_share` of the sum of |R| that arrives.
-    NaN in `leaves` and losses where nothing is passed on, since a ranking needs no pixels.
+
+def add_conservation(result: Result, subject: Subject) -> None:
+    """Add the ledger of a subject to a result, and a warning if too much relevance is lost.
+
+    Table `ledger` has one row per kind of images and operation, from the logit to the image, with
+    means over the images as a fraction of the relevance at the logit: `arrives`, `leaves`,
+    `lost_to_bias`, `lost_at_zero` (at units whose contributions add up to zero); and
+    `negative_share` of the sum of |R| that arrives. `leaves` and losses are NaN where nothing is
+    passed on, since a ranking needs no pixels.
     """
     names = pd.DataFrame(subject.info.leaky_operations, columns=["operation", "rule"])
     parts = []
@@ -116,17 +119,7 @@ def conservation_table(subject: Subject) -> pd.DataFrame:
         part = pd.concat([names, means], axis=1).iloc[::-1]
         part.insert(0, "images", name)
         parts.append(part.assign(n_images=found.images))
-    return pd.concat(parts, ignore_index=True)
-
-
-def leak(ledger: pd.DataFrame) -> pd.Series[float]:
-    """Absolute loss of relevance at each operation, as a fraction of that at the logit."""
-    return ledger["lost_to_bias"].abs().fillna(0) + ledger["lost_at_zero"].abs().fillna(0)
-
-
-def add_conservation(result: Result, subject: Subject) -> None:
-    """Add the ledger of a subject to a result, and a warning if too much is lost."""
-    ledger = conservation_table(subject)
+    ledger = pd.concat(parts, ignore_index=True)
     of_generated = ledger[ledger["images"] == "generated"]
     lost, limit = leak(of_generated), subject.info.max_leak
     total = float(lost.sum())

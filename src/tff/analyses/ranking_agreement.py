@@ -83,20 +83,19 @@ class RankingAgreement(Analysis):
             if published and name
             else read_omega(self.other, subject.channels)
         )
-        self._compare(result, subject, subject.relevance["fake"].omega, theirs, word)
-        return result
-
-    def _compare(
-        self, result: Result, subject: Subject, ours: Floats, theirs: Floats, word: str
-    ) -> None:
-        """Tables, findings, scalars and figures of two rankings, given by their omega."""
+        ours = subject.relevance["fake"].omega
         first, second = subject.ranking.numpy(), rank(theirs)
         n, counts = len(first), top_k_overlap(first, second)
         channels = subject.channels.table()
         groups = pd.factorize(channels["layer"])[0].astype(np.int64)
         ks = sorted({k for k in self.ks if k <= n} | {subject.k})
         table = overlap_table(ks, counts, first, second, groups)
-        along = overlap_curves(counts, first, second, groups)
+        along = np.unique(np.geomspace(1, n, _POINTS).round().astype(np.int64))
+        within = mean_overlap_within_groups(along, first, second, groups)
+        curves = {
+            "k": along, "share": counts[along - 1] / along, "share_by_chance": along / n,
+            "share_within_layers": within / along,
+        }  # fmt: skip
         tops = first[: subject.k], second[: subject.k]
         top = np.union1d(*tops)
         rbo = rank_biased_overlap(counts, self.p)
@@ -104,11 +103,14 @@ class RankingAgreement(Analysis):
         everywhere, among_top = spearman(ours, theirs), spearman(ours[top], theirs[top])
         row = table[table["k"] == subject.k].iloc[0]
         layers = layer_table(subject.channels.layers, groups, ours, theirs, *tops)
-        both = top_table(channels, top, ours, theirs, first, second)
+        both = channels.iloc[top].assign(
+            rank=np.argsort(first)[top] + 1, rank_other=np.argsort(second)[top] + 1,
+            omega=ours[top], omega_other=theirs[top],
+        )  # fmt: skip
         result.tables = {
             "ranking_agreement": table,
             "ranking_agreement_layers": layers,
-            "ranking_agreement_top": both,
+            "ranking_agreement_top": both.sort_values("rank", ignore_index=True),
         }
         verdict = (
             "the same channels are on top significantly more often than by chance"
@@ -138,7 +140,7 @@ class RankingAgreement(Analysis):
             "zeros_other": int((theirs == 0).sum()),
         }
         result.figures = {
-            "ranking_agreement": ranking_overlap(along, LABELS, subject.k),
+            "ranking_agreement": ranking_overlap(pd.DataFrame(curves), LABELS, subject.k),
             "ranking_agreement_layers": layer_correlations(layers),
         }
         result.captions = {
@@ -146,18 +148,19 @@ class RankingAgreement(Analysis):
             "ranking_agreement_layers": "Rank correlation of omega within each layer. A cross "
             "marks a layer without one, because all its omegas are equal.",
         }
+        return result
 
 
 def overlap_table(
     ks: Sequence[int], counts: Ints, first: Ints, second: Ints, groups: Ints
 ) -> pd.DataFrame:
-    """Number of channels in the top k of both rankings, and what chance gives, for each k.
+    """Number of channels in the top k of both rankings, and the number by chance, for each k.
 
     Args:
-        ks: which k.
+        ks: those of the rows.
         counts: (n,) overlap at k = 1 ... n.
         first: (n,) ranking of all channels, best first.
-        second: likewise.
+        second: (n,) the other ranking.
         groups: (n,) index of each channel's layer.
 
     Returns:
@@ -170,20 +173,6 @@ def overlap_table(
         within = chance_overlap_within_groups(found, k, first, second, groups)
         rows.append((k, found, found / k, *chance, *within))
     return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def overlap_curves(counts: Ints, first: Ints, second: Ints, groups: Ints) -> pd.DataFrame:
-    """Overlap as a share of k, at many k evenly spaced in log k; see `overlap_table`."""
-    n = len(counts)
-    k = np.unique(np.geomspace(1, n, _POINTS).round().astype(np.int64))
-    return pd.DataFrame(
-        {
-            "k": k,
-            "share": counts[k - 1] / k,
-            "share_by_chance": k / n,
-            "share_within_layers": mean_overlap_within_groups(k, first, second, groups) / k,
-        }
-    )
 
 
 def layer_table(
@@ -208,16 +197,3 @@ def layer_table(
             }
         )
     return pd.DataFrame(rows)
-
-
-def top_table(
-    channels: pd.DataFrame, top: Ints, ours: Floats, theirs: Floats, first: Ints, second: Ints
-) -> pd.DataFrame:
-    """The channels in the top k of either ranking, with their rank in both (1 is best)."""
-    table = channels.iloc[top].assign(
-        rank=np.argsort(first)[top] + 1,
-        rank_other=np.argsort(second)[top] + 1,
-        omega=ours[top],
-        omega_other=theirs[top],
-    )
-    return table.sort_values("rank", ignore_index=True)

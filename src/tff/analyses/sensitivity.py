@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
 import pandas as pd
 import torch
+from scipy.stats import binomtest
 from torch import Tensor
 
 from tff.analyses.engine.analysis import Analysis
 from tff.analyses.engine.evaluation import (
     GROUPS,
     MAIN_MEASURES,
-    ApByGenerator,
+    Evaluator,
     Scores,
-    accuracies_by_threshold,
-    compare_with_controls,
     describe_difference,
     estimate_columns,
     evaluators,
     oracle_warning,
-    summarize_draws,
     summarize_generators,
 )
 from tff.analyses.engine.subject import Subject
 from tff.options import checked, whole
 from tff.plots import grouped
-from tff.statistics.detection import mean_logit
+from tff.statistics.bootstrap import Estimate, shortfall
+from tff.statistics.detection import ThresholdRule, mean_logit
 from tff.types import Channels, Ints, Result
 
 ABOUT = """
@@ -53,6 +53,8 @@ DROPOUT_LABELS = {
     "matched_k": "matched random k dropped",
     "low_k": "lowest k dropped",
 }
+RULES: tuple[ThresholdRule, ...] = ("half", "validation", "oracle")
+ApByGenerator = dict[str, Estimate]
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,11 @@ class Sensitivity(Analysis):
                 if name != "none":
                     lost = {m: plain[m] - measures[m] for m in MAIN_MEASURES}
                     columns |= estimate_columns(lost, MAIN_MEASURES, "_drop")
-                columns |= summarize_draws(single)
+                spread = pd.Series([ap.value for ap in single], dtype=float)
+                columns |= {
+                    "ap_draws_mean": spread.mean(), "ap_draws_sd": spread.std(),
+                    "ap_draws_min": spread.min(), "ap_draws_max": spread.max(),
+                }  # fmt: skip
                 rows.append(first | columns | evaluator.columns() | {"cue": "none"})
                 by_rule = accuracies_by_threshold(evaluator, scores[name])
                 accuracies += [first | row for row in by_rule]
@@ -132,7 +138,7 @@ class Sensitivity(Analysis):
     def choices(self, subject: Subject) -> dict[str, Tensor]:
         """Channels to drop, (k,) flat indices each, by name: `top_k`, `random_0`, ..., `low_k`.
 
-        Random ones depend on the subject's seed and ranking alone.
+        Random ones depend only on the seed and the ranking of the subject.
 
         Raises:
             ValueError: fewer than k channels remain besides the top k.
@@ -148,6 +154,59 @@ class Sensitivity(Analysis):
     @staticmethod
     def _controls(subject: Subject) -> Controls:
         return Controls(subject.channels, subject.ranking, subject.k, subject.seed)
+
+
+def accuracies_by_threshold(evaluator: Evaluator, scores: Scores) -> list[dict[str, object]]:
+    """Accuracies under each threshold rule, with 95 % intervals (Wilson, 1927); a row per rule.
+
+    As in the released code, `validation` and `oracle` thresholds come from the detector with
+    nothing dropped. `oracle` uses the evaluated images themselves and is optimistic.
+    """
+    rows: list[dict[str, object]] = []
+    p = scores.p[evaluator.rows]
+    for rule in RULES:
+        threshold = evaluator.threshold(rule)
+        row: dict[str, object] = {"threshold_rule": rule, "threshold": threshold}
+        for name, label in (("real_accuracy", 0), ("fake_accuracy", 1)):
+            right = ((p > threshold) == (label == 1))[evaluator.labels == label]
+            value = low = high = np.nan
+            if total := len(right):
+                value = right.mean()
+                low, high = binomtest(int(right.sum()), total).proportion_ci(method="wilson")
+            row |= {name: value, f"{name}_low": low, f"{name}_high": high}
+        rows.append(row)
+    return rows
+
+
+def compare_with_controls(
+    subject: Subject, ap: Mapping[str, ApByGenerator], draws: Mapping[str, Sequence[ApByGenerator]]
+) -> pd.DataFrame:
+    """How much lower AP is without the top k channels than without other channels.
+
+    Args:
+        ap: AP with each choice of channels dropped.
+        draws: for each kind of random channels, AP with each draw of them dropped.
+
+    Returns:
+        A row per generator or group and control, with 95 % intervals.
+    """
+
+    def with_means(aps: ApByGenerator) -> ApByGenerator:
+        parts = summarize_generators(subject, aps)
+        return aps | {GROUPS[part]: ap for part, ap in parts.items() if part != "unseen_worst"}
+
+    top, low = with_means(ap["top_k"]), with_means(ap["low_k"])
+    controls = {control: [with_means(draw) for draw in of] for control, of in draws.items()}
+    differences = {
+        control: {g: shortfall(ap, [draw[g] for draw in of]) for g, ap in top.items()}
+        for control, of in controls.items()
+    }
+    differences["low_k"] = {generator: low[generator] - ap for generator, ap in top.items()}
+    return pd.DataFrame(
+        {"generator": generator, "against": control, **difference.columns("ap_lower_by")}
+        for control, by_generator in differences.items()
+        for generator, difference in by_generator.items()
+    )
 
 
 def _add_findings(
@@ -202,7 +261,7 @@ class Controls:
         return self.ranking[-self.k :]
 
     def random(self, draws: int) -> list[Tensor]:
-        """Sets of k channels, drawn without replacement from those outside the top k."""
+        """Sets of k channels outside the top k, each drawn without replacement."""
         generator = np.random.default_rng(self.seed)
         rest = self.ranking[self.k :].numpy()
         return [
@@ -210,10 +269,10 @@ class Controls:
         ]
 
     def matched(self, draws: int) -> list[Tensor]:
-        """Likewise, with as many channels in each layer as the top k has there.
+        """Random sets with as many channels in each layer as the top k has there.
 
-        Omega favours narrow layers, so random channels from anywhere lie in other layers than the
-        top k and differ from them in that too. Where a layer has too few others, all of them are
+        Omega favors narrow layers, so random channels from anywhere lie in other layers than the
+        top k and differ from them in that too. If a layer has too few others, all of them are
         taken, and the rest comes from anywhere: see `shortage`.
         """
         generator = np.random.default_rng([self.seed, 1])
@@ -236,12 +295,8 @@ class Controls:
 
     def _layers(self) -> list[tuple[int, Ints]]:
         """For each layer in the top k, how many it has there, and its other channels."""
-        top = set(self.ranking[: self.k].tolist())
-        layers = []
-        for layer, width in self.channels.widths.items():
-            start = self.channels.starts[layer]
-            mine = np.arange(start, start + width)
-            inside = np.array([channel in top for channel in mine])
-            if inside.any():
-                layers.append((int(inside.sum()), mine[~inside]))
-        return layers
+        masks = self.channels.masks(self.ranking[: self.k])
+        return [
+            (int(inside.sum()), self.channels.starts[layer] + np.flatnonzero(~inside.numpy()))
+            for layer, inside in masks.items()
+        ]

@@ -1,11 +1,11 @@
-"""What analyze.py does, and train.py after a training."""
+"""Runs of analyze.py, and the analysis that follows a training."""
 
 from __future__ import annotations
 
 import logging
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,20 +22,25 @@ from tff.cli.launch import launch
 from tff.cli.run_folder import is_analysis_wanted, is_rank_zero
 from tff.comparisons.checkpoints import Analyzed, combine, describe_protocol, list_checkpoints
 from tff.comparisons.comparison import select_comparisons
-from tff.data.datamodule import Data
 from tff.distributed import broadcast, fail_together, get_rank
 from tff.report.loggers import log_results
 from tff.report.page import collect_versions, write
 from tff.report.terminal import show
-from tff.training.from_checkpoint import load_data, load_subject
+from tff.training.from_checkpoint import load_subject
 from tff.training.wandb_logger import finish_loggers
+
+log = logging.getLogger(__name__)
+#: Config groups that the analysis after a training takes over from it.
+FOLLOWED = ("ablation", "relevance", "trainer")
+#: Name under which they are stored.
+AS_TRAINED = "as_trained"
 
 
 def split_by_checkpoint(cfg: DictConfig) -> dict[str, DictConfig]:
-    """The settings for each checkpoint, without references to what other processes do not know.
+    """Settings for each checkpoint, resolved, since other processes cannot resolve them.
 
     Raises:
-        ValueError: a checkpoint is given twice, or none in a list.
+        ValueError: a checkpoint is given twice, or the list is empty.
     """
     found = {}
     for ckpt in list_checkpoints(cfg.ckpt):
@@ -48,12 +53,12 @@ def split_by_checkpoint(cfg: DictConfig) -> dict[str, DictConfig]:
 def analyze(
     device: str, settings: Mapping[str, DictConfig], command: str, on_error: OnError | None = None
 ) -> dict[str, float]:
-    """Run the chosen analyses on each checkpoint, and write the report; all scalars.
+    """Run the chosen analyses on each checkpoint, write the report, and return all scalars.
 
     Args:
-        device: for a subject that leaves the choice.
-        settings: of analyze.py for each checkpoint, as of `split_by_checkpoint`.
-        command: by which the same can be had again, for the report.
+        device: used with `subject.device=auto`.
+        settings: for each checkpoint, from `split_by_checkpoint`.
+        command: reproduces the run; printed in the report.
         on_error: makes a result of an error; None: the first error ends the run.
     """
     cfg = next(iter(settings.values()))
@@ -89,13 +94,13 @@ def analyze(
 def _run(
     device: str, cfg: Any, analyses: Mapping[str, Analysis], on_error: OnError | None
 ) -> Analyzed:
-    """The answers to all that is asked of one checkpoint."""
+    """Results of all analyses for one checkpoint."""
     make = instantiate(cfg.subject)
     subject = load_subject(
         cfg.ckpt,
         partial(make, device=device) if cfg.subject.device == "auto" else make,
-        _make_data(cfg.data, cfg.ckpt),
-        _make_data(cfg.discovery, cfg.ckpt),
+        partial(instantiate, cfg.data),
+        partial(instantiate, cfg.discovery),
         passes=cfg.passes,
         detector=cfg.get("detector"),
         images=cfg.get("images"),
@@ -103,35 +108,21 @@ def _run(
     return Analyzed(subject, analyses, run(analyses, subject, on_error))
 
 
-def _make_data(node: DictConfig, ckpt: str | None) -> Callable[[], Data] | None:
-    """Makes the data of a config group; None for those of the checkpoint, which is read once."""
-    if node == {"_target_": f"{load_data.__module__}.{load_data.__name__}", "ckpt": ckpt}:
-        return None
-    return partial(instantiate, node)
-
-
-log = logging.getLogger(__name__)
-#: Groups in which the analysis follows the training.
-FOLLOWED = ("ablation", "relevance", "trainer")
-#: What the settings of the training are called in these groups.
-AS_TRAINED = "as_trained"
-
-
 def prepare_analysis(cfg: DictConfig) -> dict[str, DictConfig]:
     """Settings of the analysis that follows a training, by checkpoint; empty if none follows.
 
-    They are asked for before the training, so that a mistyped option is told then. The seed of the
-    analysis is not that of the run: trainings are compared by the same draws.
+    Composed before the training, so that a mistyped option fails early. The analysis does not take
+    over the seed of the training, so all trainings are compared with the same random channels.
 
     Args:
         cfg: of the training.
 
     Returns:
-        None in processes but the first: some were started from a composed configuration, and know
-        neither of a sweep nor where configurations lie.
+        Empty on ranks other than 0: some were launched from a composed configuration and know
+        neither the sweep nor the configuration folder.
 
     Raises:
-        ValueError: `analyze` or `analyze_options` make no sense.
+        ValueError: `analyze` or `analyze_options` is invalid.
     """
     if not is_analysis_wanted(cfg.analyze) or not is_rank_zero():
         return {}
@@ -145,15 +136,15 @@ def prepare_analysis(cfg: DictConfig) -> dict[str, DictConfig]:
 def analyze_best(
     out: Path, settings: Mapping[str, DictConfig], options: Iterable[str]
 ) -> dict[str, float]:
-    """Analyse `checkpoints/best.ckpt` of a run on all its processes; the report goes to its folder.
+    """Analyze `checkpoints/best.ckpt` of a run on all its processes; the report goes to its folder.
 
     Args:
         out: folder of the run.
-        settings: as of `prepare_analysis`; those of the first process count.
+        settings: from `prepare_analysis` on rank 0.
         options: `analyze_options`, for the command in the report.
 
     Returns:
-        All scalars of the report; none where the run has left no such checkpoint.
+        All scalars of the report; empty if the run has no such checkpoint.
     """
     best = out / "checkpoints" / "best.ckpt"
     if not broadcast(best.is_file()):
@@ -161,30 +152,30 @@ def analyze_best(
         return {}
     settings = broadcast(settings)
     trainer = next(iter(settings.values())).trainer
-    # A training that has learned too little is part of a sweep all the same.
+    # A detector that has learned too little must not end a sweep.
     return launch(trainer, analyze, settings, _command(best, options), report_unanswered)
 
 
 def _given(cfg: DictConfig) -> Iterator[str]:
-    """Options for analyze.py in which the analysis follows the training."""
+    """Options for analyze.py that come from the training."""
     out = Path(cfg.out)
     for key, path in (("ckpt", out / "checkpoints" / "best.ckpt"), ("out", out)):
         quoted = str(path).replace('"', '\\"')
         yield f'{key}="{quoted}"'
     for group in FOLLOWED:
         if cfg.get(group):
-            # A choice like any other, so that options may change it, or choose another one. Names
-            # of choices alone would lose single values, and what an experiment has set.
+            # Stored as a choice of its group, so that `analyze_options` can override it. The name
+            # of the original choice would lose single values and those set by an experiment.
             node = OmegaConf.to_container(cfg[group])
             ConfigStore.instance().store(AS_TRAINED, node, group)
             yield f"{group}={AS_TRAINED}"
     if "wandb" in str(HydraConfig.get().runtime.choices.get("logger")):
-        # Beside the metrics of the training, not over them.
+        # In a folder beside the metrics of the training, which would be overwritten.
         yield from ("logger=wandb", "logger.csv.version=analyze")
 
 
 def _command(best: Path, options: Iterable[str]) -> str:
-    """By which the same can be had again, as far as it was typed."""
+    """Command that repeats the analysis, with the options that were typed."""
     typed = list(HydraConfig.get().overrides.task)
     follow = [o for o in typed if re.split(r"[.=]", o.lstrip("+~"))[0] in FOLLOWED]
     return shlex.join(["python", "analyze.py", f"ckpt={best}", *follow, *options])

@@ -1,4 +1,4 @@
-"""A checkpoint, read once: its detector, data and fingerprint, and the subject made of them."""
+"""Detector, data and fingerprint of a checkpoint, and the subject made of them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from tff.analyses.engine.replay import cache_passes, find_subjects, replay
 from tff.analyses.engine.subject import Subject
@@ -33,20 +34,22 @@ class Checkpoint:
 
     @classmethod
     def read(cls, path: str) -> Checkpoint:
-        """Read a checkpoint file.
+        """Read a checkpoint file, unless its content is in use already.
 
         Raises:
             FileNotFoundError, ValueError: see `detectors.safe_load.read`.
         """
-        return cls(path, *read_with_sha256(path))
+        if (known := _IN_USE.get(path)) is None:
+            known = _IN_USE[path] = cls(path, *read_with_sha256(path))
+        return known
 
     @property
     def fingerprint(self) -> str:
-        """Name and content of the file in short: `best.ckpt sha256:0123456789ab`."""
+        """File name and digest of the content: `best.ckpt sha256:0123456789ab`."""
         return _shorten(self.path, self.sha256)
 
     def rebuild(self, detector: Mapping[str, Any] | None = None) -> Detector:
-        """Its detector, see `detectors.checkpoint.load`."""
+        """The detector, see `detectors.checkpoint.load`."""
         return load(self.path, detector, self.content)
 
     @cached_property
@@ -71,21 +74,19 @@ class Checkpoint:
         return build(settings, self.path, "tff.data", kind, augmentation=None, workers=0)
 
 
-def load_data(ckpt: str | None) -> Data:
-    """The data that the detector of a checkpoint was trained on (`data=checkpoint`).
+#: Checkpoints in use by path: a subject needs the same one for its detector and its data.
+_IN_USE: WeakValueDictionary[str, Checkpoint] = WeakValueDictionary()
 
-    Raises:
-        ValueError: there is no checkpoint; or see `Checkpoint.data`.
+
+def load_data(ckpt: str | None) -> Data | None:
+    """The data that the detector of a checkpoint was trained on (`data=checkpoint`), see
+    `Checkpoint.data`; None without a checkpoint.
     """
-    if ckpt is None:
-        raise ValueError(
-            "ckpt is needed: pass ckpt=..., or data=... to analyze the files alone (analysis=audit)"
-        )
-    return Checkpoint.read(ckpt).data
+    return None if ckpt is None else Checkpoint.read(ckpt).data
 
 
 def _refuse_foreign_folder(cache: object, ckpt: str) -> None:
-    """Refuse a folder that the checkpoint, which may be a stranger's, would create elsewhere."""
+    """Refuse to create a folder outside the working folder for a checkpoint of unknown origin."""
     try:
         folder = None if cache is None else Path(str(cache)).expanduser().resolve()
         allowed = folder is None or folder.is_dir() or folder.is_relative_to(Path.cwd())
@@ -111,39 +112,42 @@ def _shorten(path: str, sha256: str) -> str:
 def load_subject(
     ckpt: str | None,
     make: Callable[..., Subject],
-    data: Callable[[], Data] | None = None,
-    discovery: Callable[[], Data] | None = None,
+    data: Callable[[], Data | None],
+    discovery: Callable[[], Data | None],
     *,
     passes: str,
     detector: Mapping[str, Any] | None = None,
     images: int | None = None,
 ) -> Subject:
-    """The subject of a checkpoint with its passes cached; without one, of cached passes or files.
+    """The subject of a checkpoint, of cached passes, or of files without a detector.
 
     Args:
-        ckpt: path; None: rebuild the subject from passes of an earlier run, or, where `data` is
-            given or no passes are cached, make one of the files alone.
+        ckpt: path; None: a subject of the files in `data`, or if there are none, that of passes
+            which an earlier run has cached.
         make: `Subject.of` with its options.
-        data: makes the data with the test images; None: those of the checkpoint.
-        discovery: makes the data on whose validation images channels are ranked; None: those of
-            the checkpoint.
+        data: makes the data with the test images.
+        discovery: makes the data on whose validation images channels are ranked.
         passes: folder of the cached passes.
         detector: `_target_` and arguments of the detector, for a checkpoint that does not name it.
-        images: at most so many of each generator and label.
+        images: maximum number of images per generator and label.
 
     Raises:
-        ValueError, FileNotFoundError: as the parts that do the work.
+        ValueError: there is neither checkpoint nor data nor a cached pass; or as `make`, `replay`
+            and `Checkpoint`.
+        FileNotFoundError: no such checkpoint, or no such subject of cached passes.
     """
     if ckpt is None:
+        if (files := data()) is not None:
+            return make(None, files.all_splits().subsample(images))
         folder = Path(passes).expanduser()
-        if data is None and (folder.suffix == ".json" or find_subjects(folder)):
+        if folder.suffix == ".json" or find_subjects(folder):
             return replay(folder, make)
-        source = load_data(None) if data is None else data()
-        return make(None, source.all_splits().subsample(images))
+        raise ValueError(
+            "ckpt is needed: pass ckpt=..., or data=... to analyze the files alone (analysis=audit)"
+        )
     checkpoint = Checkpoint.read(ckpt)
     rebuilt = checkpoint.rebuild(detector)
-    ranked = checkpoint.data if discovery is None else discovery()
-    tested = checkpoint.data if data is None else data()
+    ranked, tested = discovery() or checkpoint.data, data() or checkpoint.data
     splits = Splits(ranked.discovery(), tested.test()).subsample(images)
     subject = make(rebuilt, splits, weights=checkpoint.fingerprint)
     return cache_passes(subject, Path(passes))

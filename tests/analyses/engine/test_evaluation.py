@@ -5,15 +5,9 @@ import pytest
 from sklearn.metrics import average_precision_score
 from tests.helpers import tiny
 
-from tff.analyses.engine.evaluation import (
-    RULES,
-    Evaluator,
-    Scores,
-    accuracies_by_threshold,
-    evaluators,
-    summarize_generators,
-)
+from tff.analyses.engine.evaluation import Evaluator, Scores, evaluators, summarize_generators
 from tff.analyses.engine.protocol import Protocol
+from tff.analyses.sensitivity import RULES, accuracies_by_threshold
 from tff.statistics.bootstrap import Estimate
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, ClassVar, Literal
 
 from tff.analyses.engine.sanity_checks import add_sanity_checks
@@ -19,38 +18,32 @@ OnError = Callable[[str, Exception], Result]
 class Analysis(ABC):
     """One question about a subject: a detector and its images.
 
-    It knows no trainer, configuration, path, logger or process rank: `analyze.py`, the callback and
-    a notebook call the same object and get the same numbers.
+    An analysis is independent of trainer, configuration, paths, loggers and rank: `analyze.py`, the
+    callback and a notebook call the same object and get the same numbers.
     """
 
-    #: Whether it needs the responses of channels, not the logits alone. Such analyses run first:
-    #: their pass over the images gives the logits too, so that images are read once.
+    #: Whether it needs responses of channels besides logits. Such analyses run first: their pass
+    #: over the images gives the logits too, so that images are read once.
     needs_responses: ClassVar[bool] = False
-    #: Sanity checks that its results need: of the files alone if they hold for any detector; none
-    #: if the analysis itself reports on the files.
+    #: Sanity checks that its results need: only of the files if the results hold for any detector;
+    #: none if the analysis itself reports on the files.
     sanity_checks: ClassVar[Literal["files and detector", "files", "none"]] = "files and detector"
 
     def __call__(self, subject: Subject) -> Result:
         """Result of the analysis; each row of its tables carries the protocol of the subject."""
         result = self.answer(subject)
         for name, table in result.tables.items():
-            new: dict[str, Any] = {
-                key: value for key, value in subject.protocol.items() if key not in table
-            }
+            new: Any = {key: value for key, value in subject.protocol.items() if key not in table}
             result.tables[name] = table.assign(**new)
         return result
 
     @abstractmethod
     def answer(self, subject: Subject) -> Result:
-        """Result of the analysis, its tables without the protocol."""
+        """Result of the analysis; its tables lack the protocol."""
 
 
 def report_unanswered(name: str, error: Exception) -> Result:
-    """Result that says why an analysis has none: the detector recognizes too few images.
-
-    Raises:
-        Exception: the error itself, if it is another one.
-    """
+    """Result that explains that the detector recognizes too few images; re-raises other errors."""
     if not isinstance(error, TooFewImagesError):
         raise error
     return Result(f"{name}: not answered", warnings=[f"{name}: {error}"])
@@ -72,28 +65,24 @@ def run(
         before: called before each analysis on all processes; its errors end the run.
     """
 
-    def attempt(name: str, analyze: Callable[[], Result]) -> Result:
-        if before:
-            before()
+    def attempt(name: str, function: Callable[..., Result | None], *args: object) -> Result | None:
         try:
             with guard_collectives():
-                return analyze()
+                return function(*args)
         except Exception as error:
             if on_error is None:
                 raise
             return on_error(name, error)
 
-    order = sorted(analyses, key=lambda name: not analyses[name].needs_responses)
-    done = {name: attempt(name, partial(analyses[name], subject)) for name in order}
-    results = {name: done[name] for name in analyses}
+    done = {}
+    for name in sorted(analyses, key=lambda name: not analyses[name].needs_responses):
+        if before:
+            before()
+        done[name] = attempt(name, analyses[name], subject)
+    results = {name: result for name in analyses if (result := done[name])}
     checks = {analysis.sanity_checks for analysis in analyses.values()}
     if checks and "none" not in checks:
-        detection = "files and detector" in checks
-        try:
-            with guard_collectives():
-                add_sanity_checks(next(iter(results.values())), subject, detection)
-        except Exception as error:
-            if on_error is None:
-                raise
-            results["sanity_checks"] = on_error("sanity_checks", error)
+        arguments = next(iter(results.values())), subject, "files and detector" in checks
+        if failure := attempt("sanity_checks", add_sanity_checks, *arguments):
+            results["sanity_checks"] = failure
     return results

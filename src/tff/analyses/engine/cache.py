@@ -61,9 +61,9 @@ class Cache:
 
         Args:
             name: kind of the pass, with which its file's name begins.
-            key: everything that the numbers depend on, besides the detector.
+            key: everything besides the detector that the numbers depend on.
             compute: runs the pass.
-            columns: those needed of a file; None: all.
+            columns: those to read from a file; None: all.
 
         Raises:
             ValueError: a file is damaged, or holds another pass than its name says.
@@ -72,40 +72,27 @@ class Cache:
         for held, table in tables:
             if covers(held, key):
                 return table
-        table = self._get_file(name, key, compute, columns) if self.folder else compute()
-        tables.append((key, table))
-        return table
-
-    def _get_file(
-        self,
-        name: str,
-        key: Mapping[str, Any],
-        compute: Callable[[], Table],
-        columns: Sequence[str] | None,
-    ) -> Table:
-        assert self.folder is not None
-        key = {**key, "detector": self.detector}
-        if "cue" in key:
-            key["cue"] = _describe_cue(key["cue"])
-        with fail_together():  # one rank alone may see a damaged file
-            path = find(self.folder, name, key)
-        path, exists = broadcast((path, path.exists()))
-        if exists:
+        if self.folder is None:
+            table = compute()
+        else:
+            full = {**key, "detector": self.detector}
+            if "cue" in full:
+                full["cue"] = _describe_cue(full["cue"])
+            with fail_together():  # a single rank may see a damaged file
+                path = find(self.folder, name, full)
+            path, exists = broadcast((path, path.exists()))
+            table = Table(pd.DataFrame()) if exists else compute()
             with fail_together():
-                return _read_pass(path, key, columns)
-        table = compute()
-        with fail_together():
-            if get_rank() == 0:
-                _write_pass(path, key, table)
+                if exists:
+                    table = _read_pass(path, full, columns)
+                elif get_rank() == 0:
+                    _write_pass(path, full, table)
+        tables.append((key, table))
         return table
 
 
 def find(folder: Path, name: str, key: Mapping[str, Any]) -> Path:
-    """File of a pass: its own, one of the same kind that covers it, or where it is to be written.
-
-    Raises:
-        ValueError: a file of this kind is damaged.
-    """
+    """File of a pass: its own, one of the same kind that covers it, or the one to write."""
     path = folder / f"{name}-{digest(key)[:12]}.parquet"
     if path.exists():
         return path
@@ -114,29 +101,21 @@ def find(folder: Path, name: str, key: Mapping[str, Any]) -> Path:
 
 
 def covers(held: Any, key: Mapping[str, Any]) -> bool:
-    """Whether a pass holds everything that is requested.
+    """Whether a pass with the key `held` holds everything that `key` requests.
 
     Lists and mappings may hold more, all else must be equal. So a pass that recorded responses
     serves a request for logits.
-
-    Args:
-        held: key of the pass.
-        key: that of the request.
     """
-    if not isinstance(held, Mapping) or held.keys() != key.keys():
-        return False
-    for name, value in key.items():
-        if type(held[name]) is not type(value):
+
+    def fits(has: Any, needs: Any) -> bool:
+        if type(has) is not type(needs):
             return False
-        if isinstance(value, list):
-            fits = set(value) <= set(held[name])
-        elif isinstance(value, dict):
-            fits = value.items() <= held[name].items()
-        else:
-            fits = held[name] == value
-        if not fits:
-            return False
-    return True
+        if isinstance(needs, list):
+            return set(needs) <= set(has)
+        return bool(needs.items() <= has.items() if isinstance(needs, dict) else has == needs)
+
+    same = isinstance(held, Mapping) and held.keys() == key.keys()
+    return same and all(fits(held[name], value) for name, value in key.items())
 
 
 def write(path: Path, rows: pd.DataFrame, facts: Mapping[str, object]) -> None:
@@ -151,19 +130,14 @@ def write(path: Path, rows: pd.DataFrame, facts: Mapping[str, object]) -> None:
 
 
 def read(path: Path, columns: Sequence[str] | None = None) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """A table and the facts about it.
-
-    Args:
-        path: a file that `write` wrote.
-        columns: those to read; None: all.
+    """A table that `write` wrote and the facts about it; all columns unless some are given.
 
     Raises:
-        ValueError: the file is damaged or not one of `write`.
+        ValueError: the file is damaged or was not written by `write`.
     """
     facts = _read_facts(path)
     with _name_damaged(path):
-        wanted = None if columns is None else list(columns)
-        return pq.read_table(path, columns=wanted).to_pandas(), facts
+        return pq.read_table(path, columns=columns and list(columns)).to_pandas(), facts
 
 
 def _read_facts(path: Path) -> dict[str, Any]:
@@ -202,7 +176,7 @@ def _read_pass(path: Path, key: Mapping[str, Any], columns: Sequence[str] | None
 
 
 def identify(images: Images) -> dict[str, object]:
-    """Key of a set of images: files, order, and how they are cropped, resized and compressed."""
+    """Key of a set of images: files, order, crop, resize and compression."""
     columns = [c for c in ("path", "label", "generator", "bytes") if c in images.manifest]
     # As text, since a type may change on its way through a file.
     text = images.manifest[columns].astype(str).astype(object)
@@ -217,7 +191,7 @@ def identify(images: Images) -> dict[str, object]:
 
 def digest_network(network: nn.Module, *more: object) -> str:
     """Digest of the layers of a network, of all weights, and of other values."""
-    layers = re.sub(r" at 0x[0-9a-f]+", "", repr(network))  # strides and the like are no weights
+    layers = re.sub(r" at 0x[0-9a-f]+", "", repr(network))  # the state dict has no strides
     state = hashlib.sha256(json.dumps([layers, *(str(m) for m in more)]).encode())
     for name, value in sorted(network.state_dict().items()):
         state.update(name.encode())

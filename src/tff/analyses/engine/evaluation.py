@@ -1,21 +1,19 @@
-"""Measures of a detector: per generator, over generators, and against random channels."""
+"""Measures of a detector: per generator, and summarized over generators."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import pandas as pd
-from scipy.stats import binomtest
 
 from tff.analyses.engine.subject import Subject
-from tff.statistics.bootstrap import Estimate, draw_resamples, mean, shortfall, worst
+from tff.statistics.bootstrap import Estimate, draw_resamples, mean, worst
 from tff.statistics.detection import ThresholdRule, measures
 from tff.types import Floats, Ints
 
-#: What tables of interventions show, of all `statistics.detection.MEASURES`.
+#: Those of `statistics.detection.MEASURES` that tables of interventions show.
 MAIN_MEASURES = ("ap", "real_accuracy", "fake_accuracy")
 
 
@@ -127,66 +125,6 @@ def summarize_generators(
     return summary
 
 
-RULES: tuple[ThresholdRule, ...] = ("half", "validation", "oracle")
-
-
-def accuracies_by_threshold(evaluator: Evaluator, scores: Scores) -> list[dict[str, object]]:
-    """Accuracies under each threshold rule, with 95 % intervals (Wilson, 1927); a row per rule.
-
-    As in the released code, `validation` and `oracle` thresholds come from the detector with
-    nothing dropped. `oracle` uses the evaluated images themselves and is optimistic.
-    """
-    rows: list[dict[str, object]] = []
-    p = scores.p[evaluator.rows]
-    for rule in RULES:
-        threshold = evaluator.threshold(rule)
-        row: dict[str, object] = {"threshold_rule": rule, "threshold": threshold}
-        for name, label in (("real_accuracy", 0), ("fake_accuracy", 1)):
-            mask = evaluator.labels == label
-            right, total = int(((p > threshold) == (label == 1))[mask].sum()), int(mask.sum())
-            low = high = np.nan
-            if total:
-                low, high = binomtest(right, total).proportion_ci(method="wilson")
-            value = right / total if total else np.nan
-            row |= {name: value, f"{name}_low": low, f"{name}_high": high}
-        rows.append(row)
-    return rows
-
-
-ApByGenerator = dict[str, Estimate]
-
-
-def compare_with_controls(
-    subject: Subject, ap: Mapping[str, ApByGenerator], draws: Mapping[str, Sequence[ApByGenerator]]
-) -> pd.DataFrame:
-    """How much lower AP is without the top k channels than without other channels.
-
-    Args:
-        ap: AP with each choice of channels dropped.
-        draws: for each kind of random channels, AP with each draw of them dropped.
-
-    Returns:
-        A row per generator or group and control, with 95 % intervals.
-    """
-
-    def with_means(aps: ApByGenerator) -> ApByGenerator:
-        parts = summarize_generators(subject, aps)
-        return aps | {GROUPS[part]: ap for part, ap in parts.items() if part != "unseen_worst"}
-
-    top, low = with_means(ap["top_k"]), with_means(ap["low_k"])
-    controls = {control: [with_means(draw) for draw in of] for control, of in draws.items()}
-    differences = {
-        control: {g: shortfall(ap, [draw[g] for draw in of]) for g, ap in top.items()}
-        for control, of in controls.items()
-    }
-    differences["low_k"] = {generator: low[generator] - ap for generator, ap in top.items()}
-    return pd.DataFrame(
-        {"generator": generator, "against": control, **difference.columns("ap_lower_by")}
-        for control, by_generator in differences.items()
-        for generator, difference in by_generator.items()
-    )
-
-
 def describe_difference(low: float, high: float) -> str:
     """Verdict on a difference from random channels, from the ends of its 95 % interval."""
     if np.isnan([low, high]).any():
@@ -196,18 +134,6 @@ def describe_difference(low: float, high: float) -> str:
     if high < 0:
         return "significantly less than random channels"
     return "not significantly more than random channels"
-
-
-def summarize_draws(draws: list[Estimate]) -> dict[str, float]:
-    """Mean, standard deviation and range of AP over single draws of random channels."""
-    aps = np.array([ap.value for ap in draws])
-    known = len(aps) > 0
-    return {
-        "ap_draws_mean": float(aps.mean()) if known else np.nan,
-        "ap_draws_sd": float(aps.std(ddof=1)) if len(aps) > 1 else np.nan,
-        "ap_draws_min": float(aps.min()) if known else np.nan,
-        "ap_draws_max": float(aps.max()) if known else np.nan,
-    }
 
 
 def estimate_columns(

@@ -1,4 +1,4 @@
-"""Single images: which are shown, and the figures and the table of what was found in them."""
+"""Single images for pictures: their selection, figures and table."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from tff.options import Allowed, each
 from tff.plots.image_grids import Picture, image_grid, shrink_image
 from tff.types import Pixels, Result
 
-#: What `files` of an analysis may be.
+#: Allowed values of the option `files`.
 PATHS = each(Allowed(lambda value: isinstance(value, str), "a path"))
 SIDE = 512  # pixels of the longer side of pictures; a figure shows no more
 _KINDS = {0: "real", 1: "generated"}
-#: Path, pixels (3, H, W) uint8 and the small picture (h, w, 3) of an image -> its logit, and
-#: pictures of what was found in it, by the label of their row in the figure.
+#: Path, pixels (3, H, W) uint8 and the small picture (h, w, 3) of an image -> its logit, and the
+#: pictures that explain it, by the label of their row in the figure.
 Explain = Callable[[str, Tensor, Pixels], tuple[float, Mapping[str, Picture]]]
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Images that are shown together.
+    """Images shown together in one figure.
 
     Attributes:
         name: of the figure.
-        about: a sentence that describes them.
+        about: caption of the figure.
         images: cropped, resized and compressed like the test images.
     """
 
@@ -51,10 +51,10 @@ def select_images(subject: Subject, files: Sequence[str], images: int) -> list[S
 
     Args:
         files: paths of images of any size; rows of a Parquet file as in a manifest.
-        images: number of images per figure, at least 1.
+        images: number of images per figure.
 
     Raises:
-        FileNotFoundError: there is no such file; the message names it.
+        FileNotFoundError: no such file.
     """
     test = subject.images.test
     if files:
@@ -73,17 +73,17 @@ def select_images(subject: Subject, files: Sequence[str], images: int) -> list[S
     logits, labels = subject.evaluate().logits, subject.labels
     right = np.where(labels == 1, logits, -logits)  # positive where the detector is right
     order = np.argsort(right, kind="stable")
-    mistakes = [row for row in order if right[row] < 0][:images]
+    mistakes = order[right[order] < 0][:images]
     # Half of each kind, since a detector is often surer about one of them.
-    sure = [row for row in order[::-1] if right[row] > 0]
-    fake, real = ([row for row in sure if labels[row] == label] for label in (1, 0))
-    surest = fake[: images - images // 2] + real[: images // 2]
+    sure = order[::-1][right[order[::-1]] > 0]
+    fake, real = (sure[labels[sure] == label] for label in (1, 0))
+    surest = np.concatenate([fake[: images - images // 2], real[: images // 2]])
     known = test.manifest.assign(kind=test.manifest["label"].map(_KINDS))
     return [
         Selection(name, about, replace(test, manifest=known.iloc[rows].reset_index(drop=True)))
         for name, about, rows in (
             ("mistakes", "The test images on which the detector errs most.", mistakes),
-            ("surest", "The test images of which it is surest, and right.", surest),
+            ("surest", "The test images that the detector gets right most surely.", surest),
         )
     ]
 
@@ -96,7 +96,7 @@ def show_images(
     Columns: `chosen` (the selection), `path`, `image` (real, generated, or empty if unknown), `p`
     (probability of "generated"), `logit`.
     """
-    table: list[dict[str, object]] = []
+    table: list[tuple[object, ...]] = []
     for selection in selections:
         rows: dict[str, list[Picture]] = {}
         for path, image, kind in selection:
@@ -106,9 +106,7 @@ def show_images(
             seen = small, f"P = {p:.2f}" + (f", {kind}" if kind else "")
             for label, picture in {"image": seen, **found}.items():
                 rows.setdefault(label, []).append(picture)
-            table.append(
-                {"chosen": selection.name, "path": path, "image": kind, "p": p, "logit": logit}
-            )
+            table.append((selection.name, path, kind, p, logit))
         figure = f"{name}_{selection.name}"
         result.figures[figure] = image_grid(rows)
         result.captions[figure] = selection.about + ("" if rows else " There are none.")
@@ -121,6 +119,6 @@ def to_picture(image: Tensor) -> Pixels:
 
 
 def describe_evidence(subject: Subject) -> str:
-    """What maps of relevance or activation speak for, by `relevance.real_sign`."""
+    """The decision that maps of relevance or activation explain, by `relevance.real_sign`."""
     decides = subject.lrp.real_sign > 0
     return "the decision (real or generated)" if decides else 'the answer "generated"'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -44,7 +44,7 @@ class Table:
 
     Attributes:
         rows: one row per image or per channel.
-        facts: what is not a row, as plain containers.
+        facts: further results, as plain containers.
         sampled: (n,) rows of the images for which responses of all channels were recorded.
         sample: (n, n_channels) float32, these responses.
     """
@@ -55,7 +55,7 @@ class Table:
     sample: NDArray[np.float32] | None = None
 
     def column(self, name: str) -> Floats:
-        """Values of a column; a copy, so that nobody changes a cached table."""
+        """Copy of a column, so that nobody changes a cached table."""
         return self.rows[name].to_numpy(float, copy=True)
 
 
@@ -78,11 +78,7 @@ class Relevance:
 
     @classmethod
     def from_table(cls, table: Table, kind: str) -> Relevance:
-        """From the result of `Passes.compute_relevance`.
-
-        Args:
-            kind: `fake` or `real`.
-        """
+        """From the result of `Passes.compute_relevance`, for `fake` or `real` images."""
         return cls(
             table.column(f"omega_{kind}"),
             table.column(f"error_{kind}"),
@@ -108,28 +104,20 @@ class Outputs:
 
     @classmethod
     def from_table(cls, table: Table, channels: Tensor, sample: Ints) -> Outputs:
-        """From the result of `Passes.compute_outputs`, which may hold more than is requested.
-
-        Args:
-            channels: (k,) flat indices.
-            sample: (n,) rows.
-        """
-        names = response_columns(channels)
-        sampled = None
+        """From the result of `Passes.compute_outputs`, which may hold more than is requested."""
+        names, responses, sampled = response_columns(channels), None, None
+        if names:
+            responses = table.rows[names].to_numpy(float)
         if len(sample):
             assert table.sample is not None
             same = np.array_equal(table.sampled, sample)
             sampled = table.sample if same else table.sample[np.isin(table.sampled, sample)]
-        return cls(
-            table.column("logit"),
-            table.rows[names].to_numpy(float) if names else None,
-            sampled,
-        )
+        return cls(table.column("logit"), responses, sampled)
 
 
 @dataclass(frozen=True)
 class Activity:
-    """What each channel does on the average image, (n_channels,) each, from raw outputs y.
+    """Activity of each channel on the average image, (n_channels,) each, from raw outputs y.
 
     Attributes:
         output: mean of y over images of both kinds and positions.
@@ -184,36 +172,6 @@ _MEMORY = re.compile(
 )
 
 
-def for_each_batch(
-    batches: Iterable[Batch],
-    device: torch.device,
-    name: str,
-    compute: Callable[[Batch], T],
-    collect: Callable[[Batch, T], None],
-) -> None:
-    """Compute something for each batch of this process, and collect the results.
-
-    Collective: if one rank raises, all raise.
-
-    Args:
-        batches: uint8 images of this process.
-        name: of the pass, for the progress bar and messages.
-        compute: takes a batch on the device, in [0, 1]; called again with smaller batches if memory
-            runs out.
-        collect: takes a batch, or a part of one, and its result; called once for each image.
-
-    Raises:
-        OtherProcessError: another process failed.
-    """
-    with fail_together() as check:
-        run = SplitWhenOutOfMemory(compute, name)
-        for batch in track(batches, name):
-            check()
-            image = channels_last(batch.image.to(device).float() / 255)
-            for part, result in run(Batch(image, batch.label.to(device), batch.index)):
-                collect(part, result)
-
-
 def channels_last(image: Tensor) -> Tensor:
     """Images (B, 3, H, W) in the memory format in which convolutions are fast."""
     return image.contiguous(memory_format=torch.channels_last)
@@ -222,8 +180,8 @@ def channels_last(image: Tensor) -> Tensor:
 class SplitWhenOutOfMemory(Generic[T]):
     """Runs a function on batches, and on halves of them where memory runs out.
 
-    Later batches use the size that was found to fit. The results of a split batch may differ from
-    those of the whole in the last bits.
+    Later batches use the size that was found to fit. Results of a split batch may differ from those
+    of the entire batch in the last bits.
 
     Args:
         work: takes a batch; has no effect if it fails.
@@ -244,36 +202,25 @@ class SplitWhenOutOfMemory(Generic[T]):
         while start < len(batch.label):
             size = min(self.size or len(batch.label), len(batch.label) - start)
             part = Batch(*(column[start : start + size] for column in batch))
-            if (result := self._try(part)) is None:
-                self._shrink(size)
+            try:
+                result = self.work(part)
+            except (RuntimeError, MemoryError) as error:
+                known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+                if size == 1 or not (known or _MEMORY.search(str(error))):
+                    raise
+            else:
+                start += size
+                yield part, result
                 continue
-            start += size
-            yield part, result[0]
-
-    def _try(self, part: Batch) -> tuple[T] | None:
-        try:
-            return (self.work(part),)
-        except (RuntimeError, MemoryError) as error:
-            if len(part.label) == 1 or not _is_out_of_memory(error):
-                raise
-        return (
-            None  # not in the handler: the exception keeps the tensors alive that fill the memory
-        )
-
-    def _shrink(self, size: int) -> None:
-        self.size = (size + 1) // 2
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        log.warning(
-            "%s: %d images do not fit into memory; continuing with %d at a time "
-            "(set subject.batch_size=%d to start with that)",
-            self.name, size, self.size, self.size,
-        )  # fmt: skip
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return known or _MEMORY.search(str(error)) is not None
+            # Not in the handler: the exception keeps the tensors alive that fill the memory.
+            self.size = (size + 1) // 2
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            log.warning(
+                "%s: %d images do not fit into memory; continuing with %d at a time "
+                "(set subject.batch_size=%d to start with that)",
+                self.name, size, self.size, self.size,
+            )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -363,8 +310,8 @@ class Passes:
 
             self._run(images, name, compute, collect)
         if get_world_size() > 1:
-            with fail_together():  # one GPU may have no room for it
-                per_sampled.to(self.device)  # GPUs can exchange only what is in their memory
+            with fail_together():  # a GPU may have no room for it
+                per_sampled.to(self.device)  # GPUs exchange only data in their memory
         values = per_image.compute().cpu().numpy()
         columns = ["logit", *response_columns(channels)]
         names = self.detector.channels.table().astype(str).agg(" #".join, axis=1)
@@ -379,8 +326,6 @@ class Passes:
         self, images: Images, choices: Mapping[str, Tensor], instead: Tensor | Images | None
     ) -> Table:
         """Logits with each choice of channels dropped, a row per image, a column per choice.
-
-        Each image is read once.
 
         Args:
             choices: name -> (k,) flat indices of the channels to drop.
@@ -415,9 +360,9 @@ class Passes:
         """`Activity`, a row per channel."""
         channels = self.detector.channels
         layers, join = channels.layers, channels.join
-        output = ExactMean(len(channels)).to(self.device)
-        response = ExactMean(len(channels)).to(self.device)
-        effect = ExactMean(len(channels), 2**40, 2**8).to(self.device)  # effects are small
+        width = len(channels)
+        output, response = (ExactMean(width).to(self.device) for _ in range(2))
+        effect = ExactMean(width, 2**40, 2**8).to(self.device)  # effects are small
 
         def compute(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
             with record_outputs(self.detector, layers) as outputs:
@@ -440,7 +385,11 @@ class Passes:
         rows = channels.table()
         for name, mean in (("output", output), ("response", response), ("effect", effect)):
             rows[name] = mean.compute().cpu().numpy()
-        return Table(rows.assign(weight=_filter_norms(self.detector)))
+        filters = {
+            layer: next(self.detector.network.get_submodule(layer).parameters()) for layer in layers
+        }
+        norms = join({layer: weight.flatten(1).norm(dim=1) for layer, weight in filters.items()})
+        return Table(rows.assign(weight=norms.detach().double().cpu().numpy()))
 
     def _load_replacements(self, images: Images, batch: Batch) -> Tensor:
         """The images whose feature maps replace those of a batch."""
@@ -460,21 +409,27 @@ class Passes:
         compute: Callable[[Batch], T],
         collect: Callable[[Batch, T], None],
     ) -> None:
+        """Compute something for each batch of this process, and collect the results.
+
+        Collective: if one rank raises, all raise.
+
+        Args:
+            name: of the pass, for the progress bar and messages.
+            compute: takes a batch on the device, in [0, 1]; called again with smaller batches if
+                memory runs out.
+            collect: takes a batch, or a part of one, and its result; called once for each image.
+        """
         batches = loader(images, EvaluationBatches(images, self.batch_size), self.workers)
-        for_each_batch(batches, self.device, name, compute, collect)
+        with fail_together() as check:
+            run = SplitWhenOutOfMemory(compute, name)
+            for batch in track(batches, name):
+                check()
+                image = channels_last(batch.image.to(self.device).float() / 255)
+                for part, result in run(Batch(image, batch.label.to(self.device), batch.index)):
+                    collect(part, result)
 
 
 def _name_rows(images: Images, values: pd.DataFrame) -> pd.DataFrame:
     """The values beside path, generator and label of each image."""
     names = images.manifest[["path", "generator", "label"]].reset_index(drop=True)
     return pd.concat([names, values], axis=1)
-
-
-def _filter_norms(detector: Detector) -> Floats:
-    """Norm of the filter of each channel, (n_channels,)."""
-    filters = {
-        layer: next(detector.network.get_submodule(layer).parameters()).flatten(1).norm(dim=1)
-        for layer in detector.channels.layers
-    }
-    norms: Floats = detector.channels.join(filters).detach().double().cpu().numpy()
-    return norms

@@ -1,4 +1,4 @@
-"""Evaluation protocol: threshold and scores as in one publication or another."""
+"""Evaluation protocol: threshold, scores and view of the images, as in a publication."""
 
 from __future__ import annotations
 
@@ -15,22 +15,19 @@ from tff.types import Floats
 @dataclass(frozen=True)
 @checked("report.protocol")
 class Protocol:
-    """How logits become scores and decisions, and which view of the images that requires.
+    """How logits become scores and decisions, and the view of the images that this requires.
 
     Args:
         name: in tables and messages.
         threshold: probability above which an image is called generated: `half` (0.5), `validation`
             (best on the validation images of the seen generator) or `oracle` (best on the test
             images themselves).
-        scores: from which average precision is computed: `logits`, or `probabilities` in float32,
-            which then apply to thresholds too. These saturate and have ties, as in published
+        scores: average precision is computed from `logits`, or from `probabilities` in float32,
+            to which thresholds then apply too. These saturate and have ties, as in published
             evaluations.
         crop: required crop of the test images; None: any.
         resize: required length of the shorter side, or `none` for images that are not resized;
             None: any.
-
-    Raises:
-        ValueError: an option has an unknown value.
     """
 
     name: str = "tff"
@@ -52,17 +49,13 @@ class Protocol:
         return logits if self.scores == "logits" else self.probability(logits)
 
     def check(self, view: View) -> None:
-        """Refuse images whose view differs from that of this protocol.
-
-        Raises:
-            ValueError: crop or resize differ; the message names the option to pass.
-        """
+        """Raise ValueError, which names the option to pass, if the view does not fit."""
         for option, required, given in (
             ("crop", self.crop, view.crop),
             ("resize", self.resize, view.resize or "none"),
         ):
             if required is not None and required != given:
-                value = "null" if required == "none" and option == "resize" else required
+                value = "null" if (option, required) == ("resize", "none") else required
                 raise ValueError(
                     f"report/protocol={self.name} needs test images with data.{option}={value}, "
                     f"not {given}: run analyze.py with that option"

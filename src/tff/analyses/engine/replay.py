@@ -24,7 +24,7 @@ def cache_passes(subject: Subject, folder: Path) -> Subject:
 
     Args:
         subject: with a detector.
-        folder: may hold passes of other subjects; those that fit are used, the rest is untouched.
+        folder: may hold passes of other subjects, which are used if they fit.
 
     Raises:
         ValueError: the subject has no detector, or its passes are cached already.
@@ -33,9 +33,8 @@ def cache_passes(subject: Subject, folder: Path) -> Subject:
         raise ValueError(f"passes of this subject are cached already, in {subject.cache.folder}")
     info, detector = subject.info, subject.detector
     shift, scale = detector.mean.tolist(), detector.std.tolist()
-    weights = digest_network(
-        detector.network, subject.lrp.protocol, info.leaky_operations, shift, scale
-    )
+    network, protocol = detector.network, subject.lrp.protocol
+    weights = digest_network(network, protocol, info.leaky_operations, shift, scale)
     home = folder.expanduser() / weights[:12]
     sets = {"discovery": subject.images.discovery, "test": subject.images.test}
     files = {
@@ -62,16 +61,16 @@ def cache_passes(subject: Subject, folder: Path) -> Subject:
 
 
 def find_subjects(passes: Path) -> list[Path]:
-    """The subjects whose passes are cached in a folder, or the one that is named itself."""
+    """Files of the subjects in a folder of cached passes; or the file itself, if one is given."""
     if passes.suffix == ".json":
         return [passes] if passes.is_file() else []
     return sorted(passes.rglob("subject-*.json"))
 
 
 def replay(passes: Path, make: Callable[..., Subject]) -> Subject:
-    """The subject of cached passes, for other tables from the same numbers.
+    """The subject of cached passes, from which tables are computed without images and network.
 
-    Passes that its options need must be cached: another k or seed drops other channels.
+    All passes that its options need must be cached: another k or seed drops other channels.
 
     Args:
         passes: folder of the cached passes, or a `subject-....json` in it.
@@ -82,8 +81,7 @@ def replay(passes: Path, make: Callable[..., Subject]) -> Subject:
         ValueError: there are several, or the file is damaged.
     """
     passes = passes.expanduser()
-    found = find_subjects(passes)
-    if not found:
+    if not (found := find_subjects(passes)):
         raise FileNotFoundError(
             f"passes={passes}: holds no cached passes (subject-....json); run analyze.py with "
             f"ckpt=... passes={passes} first"
@@ -125,12 +123,5 @@ def _describe(images: Images) -> dict[str, object]:
 
 def _read_images(path: Path) -> Images:
     manifest, facts = read(path)
-    view = View(facts["crop"], facts["resize"])
-    return Images(
-        manifest,
-        view,
-        seed=facts["seed"],
-        match_format=facts["match_format"],
-        real_of=facts["real_of"],
-        notes=tuple(facts["notes"]),
-    )
+    view = View(facts.pop("crop"), facts.pop("resize"))
+    return Images(manifest, view, **facts | {"notes": tuple(facts["notes"])})

@@ -1,4 +1,4 @@
-"""Sanity checks: biased files, few images, a detector at chance level."""
+"""Sanity checks: biased files, too few images, a detector at chance level."""
 
 from __future__ import annotations
 
@@ -40,18 +40,14 @@ def describe_formats(images: Images) -> pd.DataFrame:
 
 
 def format_bias(images: Images, seed: int = 0) -> pd.DataFrame:
-    """How well file headers alone separate real from generated images; a row per generator.
+    """AUC with which file headers alone separate real from generated images, per generator.
 
-    With `data.match_format` all files have the same format, so only sizes are used.
-
-    Returns:
-        Columns `generator`, `images`, `auc`, `auc_low`, `auc_high`, `alarm`; no rows for images
-        that are not stored as files.
+    With `data.match_format` all files have the same format, so only sizes are used. There are no
+    rows for images that are not stored as files.
     """
     columns = ["height", "width"] if images.match_format else HEADER
     rows = []
-    files = set(columns) <= set(images.manifest)  # other sets are not stored as files
-    for generator in images.generators if files else []:
+    for generator in images.generators if set(columns) <= set(images.manifest) else []:
         part = images.manifest.iloc[images.rows_of(generator)]
         auc, low, high = separability(part[columns], part["label"].to_numpy("int64"), seed)
         alarm = bool(auc > ALARM and low > 0.5)
@@ -62,7 +58,7 @@ def format_bias(images: Images, seed: int = 0) -> pd.DataFrame:
 
 
 def format_bias_alarms(found: pd.DataFrame) -> list[str]:
-    """An alarm if file headers separate real from generated images; takes `format_bias`."""
+    """An alarm if file headers separate real from generated images in `format_bias`."""
     suspects = found[found["alarm"].astype(bool)]
     if suspects.empty:
         return []
@@ -110,11 +106,7 @@ FEW = 30
 
 
 def add_sanity_checks(result: Result, subject: Subject, detector: bool) -> None:
-    """Add alarms and warnings about files and detector to a result, before its own.
-
-    Args:
-        detector: whether to check the detector too, on which most results depend.
-    """
+    """Add alarms and warnings about the files, and if requested the detector, to a result."""
     images = subject.images.test
     result.alarms += format_bias_alarms(format_bias(images, subject.seed))
     if detector:
@@ -138,10 +130,7 @@ def few_images_warning(subject: Subject) -> list[str]:
 
 
 def chance_level_alarm(subject: Subject) -> list[str]:
-    """An alarm if the detector separates real from generated images no better than chance.
-
-    Uses the seen generators; if none of them is tested, all.
-    """
+    """An alarm if the detector is no better than chance on the seen (or else on all) generators."""
     rows = dict(subject.generators())
     names = [name for name in rows if name in subject.seen] or list(rows)
     logits, described = subject.evaluate().logits, []

@@ -19,7 +19,6 @@ from tff.analyses.engine.passes import (
     Outputs,
     Passes,
     Relevance,
-    Table,
     draw_images,
     labels_of,
     response_columns,
@@ -61,9 +60,6 @@ class Options:
             are recorded.
         ranking: how channels are ranked.
         scoring: how logits become scores and decisions.
-
-    Raises:
-        ValueError: a number is out of range.
     """
 
     k: int | str | None = None
@@ -78,7 +74,7 @@ class Options:
 
 @dataclass(frozen=True)
 class DetectorInfo:
-    """Facts about a detector that stay known when it is not loaded.
+    """Facts about a detector that are known even if it is not loaded.
 
     Attributes:
         channels: numbering of its channels.
@@ -100,13 +96,10 @@ class TooFewImagesError(ValueError):
 
 
 def refuse_nan(logits: Floats, images: Images, how: str) -> None:
-    """Refuse logits that are NaN: no statistic of them means anything.
+    """Raise ValueError, which names an image, if a logit is NaN: no statistic would mean anything.
 
     Args:
-        how: in which form the detector saw the images, for the message.
-
-    Raises:
-        ValueError: states their number and names one of the images.
+        how: form in which the detector saw the images, for the message.
     """
     if len(rows := np.flatnonzero(np.isnan(logits))):
         raise ValueError(
@@ -120,9 +113,9 @@ def refuse_nan(logits: Floats, images: Images, how: str) -> None:
 class Subject:
     """A detector and images as analyses see them; made by `Subject.of`.
 
-    Analyses read from it and share its passes over the images. A subject of files alone
+    Analyses read from it and share its passes over the images. A subject of files only
     (`analysis=audit`) has no detector, and one rebuilt from cached passes has only those passes:
-    whatever else is accessed raises ValueError, which says what to pass.
+    access to anything else raises a ValueError that names the option to pass.
 
     Attributes:
         images: channels are ranked on `discovery` and tested on `test`.
@@ -156,16 +149,13 @@ class Subject:
         """Make a subject with private copies, so that no analysis can change the given detector.
 
         Args:
-            detector: None for analyses of the files alone.
-            images: to analyze.
+            detector: None for analyses that need only files.
             relevance: makes the relevance method of a detector.
             batch_size: images per batch and process.
             workers: processes that load images.
             device: such as `cuda:1`; `auto`: a GPU if there is one.
             weights: name of the detector's weights in the tables.
-            scoring: how logits become scores and decisions.
-            ranking: how channels are ranked.
-            options: see `Options`.
+            scoring: see `Options`, as `ranking` and all others.
 
         Raises:
             ValueError: an option has an impossible value.
@@ -201,22 +191,14 @@ class Subject:
 
     @property
     def info(self) -> DetectorInfo:
-        """Facts about the detector.
-
-        Raises:
-            ValueError: the subject has files alone.
-        """
+        """Facts about the detector."""
         if self._info is None:
             raise ValueError("this analysis needs a detector: pass ckpt=...")
         return self._info
 
     @property
     def passes(self) -> Passes:
-        """How passes are run.
-
-        Raises:
-            ValueError: the subject has no detector.
-        """
+        """Passes of the detector over images."""
         return self._require_passes("the detector")
 
     def _require_passes(self, what: str) -> Passes:
@@ -290,12 +272,11 @@ class Subject:
             TooFewImagesError: the detector recognizes no generated image with enough confidence.
         """
         images, confidence = self.images.discovery, self.options.confidence
-
-        def compute() -> Table:
-            return self._require_passes("relevance").compute_relevance(images, confidence)
-
-        key = {"pass": "relevance", **self._identities["discovery"], "confidence": confidence}
-        table = self.cache.get("relevance", key, compute)
+        table = self.cache.get(
+            "relevance",
+            {"pass": "relevance", **self._identities["discovery"], "confidence": confidence},
+            lambda: self._require_passes("relevance").compute_relevance(images, confidence),
+        )
         relevance = {kind: Relevance.from_table(table, kind) for kind in ("fake", "real")}
         if not relevance["fake"].images:
             raise TooFewImagesError(
@@ -306,14 +287,13 @@ class Subject:
 
     @property
     def activity(self) -> Activity:
-        """What each channel does on the average discovery image."""
-        images = self.images.discovery
-
-        def compute() -> Table:
-            return self._require_passes("activity").compute_activity(images)
-
-        key = {"pass": "activity", **self._identities["discovery"]}
-        return Activity.from_table(self.cache.get("activity", key, compute))
+        """Activity of each channel on the average discovery image."""
+        table = self.cache.get(
+            "activity",
+            {"pass": "activity", **self._identities["discovery"]},
+            lambda: self._require_passes("activity").compute_activity(self.images.discovery),
+        )
+        return Activity.from_table(table)
 
     def evaluate(
         self, ablation: CueRemoval | None = None, responses: bool = False, split: str = "test"
@@ -333,11 +313,6 @@ class Subject:
         channels = self.top if responses else torch.empty(0, dtype=torch.int64)
         sample = self.sample if responses else np.empty(0, np.int64)
         how = "as they are" if ablation is None else f"without {ablation.cue}"
-
-        def compute() -> Table:
-            passes = self._require_passes(f"images {how}")
-            return passes.compute_outputs(images, ablation, channels, sample)
-
         key = {
             "pass": "evaluate",
             **self._identities[split],
@@ -346,8 +321,14 @@ class Subject:
             "sample": sample.tolist(),
         }
         kind = "plain" if ablation is None else type(ablation).__name__.lower()
-        columns = ["logit", *response_columns(channels)]
-        table = self.cache.get(f"evaluate-{kind}", key, compute, columns)
+        table = self.cache.get(
+            f"evaluate-{kind}",
+            key,
+            lambda: self._require_passes(f"images {how}").compute_outputs(
+                images, ablation, channels, sample
+            ),
+            ["logit", *response_columns(channels)],
+        )
         outputs = Outputs.from_table(table, channels, sample)
         refuse_nan(outputs.logits, images, how)
         return outputs
@@ -369,24 +350,27 @@ class Subject:
             ValueError: the detector gives NaN for some images.
         """
         images: Images = getattr(self.images, split)
-
-        def compute() -> Table:
-            passes = self._require_passes("dropped channels")
-            return passes.compute_outputs_without_channels(images, choices, instead)
-
-        replacement = instead if instead is None else digest(
-            instead.tolist() if isinstance(instead, Tensor) else identify(instead)
-        )  # fmt: skip
+        replacement = None
+        if instead is not None:
+            values = instead.tolist() if isinstance(instead, Tensor) else identify(instead)
+            replacement = digest(values)
         key = {
             "pass": "dropped",
             **self._identities[split],
             "choices": {name: digest(sorted(flat.tolist())) for name, flat in choices.items()},
             "instead": replacement,
         }
-        table = self.cache.get("dropped", key, compute, list(choices))
+        table = self.cache.get(
+            "dropped",
+            key,
+            lambda: self._require_passes("dropped channels").compute_outputs_without_channels(
+                images, choices, instead
+            ),
+            list(choices),
+        )
         logits: dict[str, Floats] = {name: table.column(name) for name in choices}
-        for name, values in logits.items():
-            refuse_nan(values, images, f"with channels dropped ({name})")
+        for name, column in logits.items():
+            refuse_nan(column, images, f"with channels dropped ({name})")
         return logits
 
     def score_channels(self, by: str, seed: int | None = None) -> Floats:
@@ -417,9 +401,8 @@ class Subject:
             ValueError: `k=auto`, and no k meets its condition.
         """
         total = len(self.channels)
-        known = parse_k(self.options.k, total, self.info.tff_fraction)
-        if known is not None:
-            return known
+        if (k := parse_k(self.options.k, total, self.info.tff_fraction)) is not None:
+            return k
         labels = labels_of(self.images.discovery)
 
         def measure_ap(ks: list[int]) -> Floats:
@@ -452,18 +435,15 @@ class Subject:
 
     def describe(self) -> dict[str, object]:
         """The full protocol, for a report."""
-        images = {
-            f"images of {n}": found.counts()
-            for n, found in self.images.by_name.items()
-            if len(found)
-        }
+        sets = self.images.by_name.items()
+        images = {f"images of {name}": found.counts() for name, found in sets if len(found)}
         if self._info is None:
             return {**self.protocol, **images}
         rule = self.options.ranking
         return {
             **self.protocol,
             "protocol": f"{self.options.scoring}",
-            # A description alone does not start the search for `auto`.
+            # A description must not start the search for `auto`.
             "k": f"{vars(self).get('k', self.options.k)} of {len(self.channels):,} channels",
             "ranking": f"by {rule.by}, duplicates {rule.duplicates}",
             "confidence": self.options.confidence,

@@ -1,4 +1,4 @@
-"""Top channels: by which criterion channels are ranked, and how many of them are taken."""
+"""Top channels: criteria by which channels are ranked, and the number of channels taken."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ def score_channels(
     """Score of each channel by one of `CRITERIA`, (n_channels,); higher ranks first.
 
     Lift compares a channel's share of relevance with an even share of its layer: shares of a layer
-    add up to 1 whatever its width, so omega favours narrow layers.
+    add up to 1 whatever its width, so omega favors narrow layers.
 
     Args:
         omega: computes FF-RS; called only if needed, since it takes a pass over the images.
-        activity: likewise.
+        activity: computes the other criteria; likewise.
         seed: of the random order.
 
     Raises:
@@ -88,21 +88,17 @@ def rank_channels(scores: Floats, twins: Tensor, duplicates: Duplicates = "mark"
         while (earlier[first] >= 0).any():  # the channel that one repeats may repeat another
             first = np.where(earlier[first] >= 0, earlier[first], first)
         np.fmax.at(values, first[later], values[later])
-    # NaN, of a channel without any value, comes behind all numbers; `lexsort` keeps ties in order.
+    # NaN (a channel without any value) sorts behind all numbers; `lexsort` keeps ties in order.
     return torch.from_numpy(np.lexsort((-values, later)))
 
 
 def parse_k(k: int | str | None, total: int, fraction: float) -> int | None:
     """Number of top channels from `114`, `0.43%` or None (the paper's share); None for `auto`.
 
-    A share is rounded, and is at least one channel.
-
-    Args:
-        total: number of channels.
-        fraction: the paper's share of top channels.
+    A share of the `total` is rounded, and is at least one channel.
 
     Raises:
-        ValueError: k is none of these, or not between 1 and the number of channels.
+        ValueError: k is none of these, or not between 1 and the total.
     """
     if k == "auto":
         return None
@@ -128,8 +124,7 @@ def find_smallest_k(measure_ap: Callable[[list[int]], Floats], below: float, tot
     gap. AP need not fall monotonically, so a smaller k off this path may be missed.
 
     Args:
-        measure_ap: AP for each given number of channels dropped; takes several at once, since one
-            pass over the images serves all of them.
+        measure_ap: AP for each given number of channels dropped, all in one pass over the images.
         below: the value.
         total: number of channels.
 
@@ -155,10 +150,7 @@ def find_smallest_k(measure_ap: Callable[[list[int]], Floats], below: float, tot
     low, high = tried[first - 1], tried[first]
     while high - low > 1:
         middle = (low + high) // 2
-        if float(measure_ap([middle])[0]) < below:
-            high = middle
-        else:
-            low = middle
+        low, high = (low, middle) if measure_ap([middle])[0] < below else (middle, high)
     return high
 
 
