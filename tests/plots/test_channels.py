@@ -47,6 +47,7 @@ def ledger(names: Sequence[str], bias: float = 0.01, zero: float = np.nan) -> pd
     return pd.DataFrame({"operation": names, "lost_to_bias": bias, "lost_at_zero": zero})
 
 
+MANY = [f"b.{i}" for i in range(60)]
 CASES: dict[str, Callable[[list[str]], Figure]] = {
     "omega, one": lambda _: omega_distribution(ranking(["a"], 1), 1),
     "omega, some zero or missing": lambda _: omega_distribution(
@@ -56,9 +57,9 @@ CASES: dict[str, Callable[[list[str]], Figure]] = {
     "top, only one column": lambda hard: top_channels(ranking(hard)[["layer", "channel", "omega"]]),
     "top, missing": lambda hard: top_channels(ranking(hard).assign(omega=np.nan)),
     "top, zero": lambda hard: top_channels(ranking(hard).assign(omega=0.0, omega_real=0.0)),
-    "layers, one": lambda _: channels_per_layer(ranking(["a"], 1), 1),
-    "layers, no top": lambda hard: channels_per_layer(ranking(hard), 0),
-    "layers, many": lambda _: channels_per_layer(ranking([f"b.{i}" for i in range(60)]), 20),
+    "layers, one": lambda _: channels_per_layer(ranking(["a"], 1), 1, ["a"]),
+    "layers, no top": lambda hard: channels_per_layer(ranking(hard), 0, hard),
+    "layers, many": lambda _: channels_per_layer(ranking(MANY), 20, MANY),
     "overlap, one": lambda _: ranking_overlap(curves(1), LABELS, 1),
     "overlap, many": lambda _: ranking_overlap(curves(26560), LABELS, 114),
     "correlations, odd names": lambda hard: layer_correlations(correlations(hard)),
@@ -72,7 +73,7 @@ EMPTY = {
     "omega": lambda: omega_distribution(pd.DataFrame({"omega": []}), 3),
     "omega, no column": lambda: omega_distribution(pd.DataFrame(), 3),
     "top": lambda: top_channels(pd.DataFrame()),
-    "layers": lambda: channels_per_layer(pd.DataFrame(), 3),
+    "layers": lambda: channels_per_layer(pd.DataFrame(), 3, []),
     "overlap": lambda: ranking_overlap(curves(0), LABELS, 1),
     "correlations": lambda: layer_correlations(correlations([])),
     "losses": lambda: relevance_losses(ledger([]), 0.05),
@@ -93,16 +94,15 @@ def test_without_data_says_so(case, is_empty):
 
 def test_layers_count_the_top_in_network_order() -> None:
     table = pd.DataFrame({"layer": ["l10", "l2", "l2", "l10", "l1"], "channel": [0, 0, 1, 1, 0]})
-    figure = channels_per_layer(table, 3)
+    figure = channels_per_layer(table, 3, ["l1", "l2", "l10"])
     assert labels(figure) == ["l1", "l2", "l10"]
     assert [bar.get_width() for bar in figure.axes[0].patches] == [0, 2, 1]
     assert [text.get_text() for text in figure.axes[0].texts] == ["0 of 1", "2 of 2", "1 of 2"]
-    assert labels(channels_per_layer(table, 3, ["l10", "l1", "l2"])) == ["l10", "l1", "l2"]
 
 
 def test_many_layers_are_gathered_by_block() -> None:
-    table = ranking([f"layer{s}.{b}.conv{c}" for s in range(4) for b in range(5) for c in range(3)])
-    figure = channels_per_layer(table, 60)
+    layers = [f"layer{s}.{b}.conv{c}" for s in range(4) for b in range(5) for c in range(3)]
+    figure = channels_per_layer(ranking(layers), 60, layers)
     assert len(labels(figure)) == 20
     assert sum(bar.get_width() for bar in figure.axes[0].patches) == 60
 

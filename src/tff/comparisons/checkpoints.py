@@ -51,11 +51,7 @@ def list_checkpoints(ckpt: str | Iterable[str] | None) -> list[str | None]:
 
 
 def combine(runs: Mapping[str, Analyzed]) -> dict[str, Result]:
-    """Results for one report: of one checkpoint unchanged, of several compared and joined.
-
-    Args:
-        runs: path of the checkpoint -> its analyses.
-    """
+    """Results for one report, by path of the checkpoint; several are compared and joined."""
     if len(runs) == 1:
         return next(iter(runs.values())).results
     named = dict(zip(shorten_paths(list(runs)), runs.values(), strict=True))
@@ -68,7 +64,7 @@ def combine(runs: Mapping[str, Analyzed]) -> dict[str, Result]:
 
 
 def describe_protocol(runs: Mapping[str, Analyzed]) -> Mapping[str, object]:
-    """Protocol of one checkpoint with its path, or path -> protocol of several."""
+    """Protocol of one checkpoint with its path, or protocols of several by path."""
     described = {ckpt: run.subject.describe() for ckpt, run in runs.items()}
     if len(runs) > 1:
         return described
@@ -84,12 +80,9 @@ def compare(runs: Mapping[str, Analyzed]) -> Result:
     rows: list[dict[str, object]] = []
     first: dict[object, Estimate] = {}
     for name, (subject, analyses, _) in runs.items():
+        removals = [a.ablation for a in analyses.values() if isinstance(a, Ablation)]
         cues: dict[str, CueRemoval | None] = {"as they are": None}
-        cues |= {
-            f"without {a.ablation.cue}": a.ablation
-            for a in analyses.values()
-            if isinstance(a, Ablation)
-        }
+        cues |= {f"without {ablation.cue}": ablation for ablation in removals}
         for words, cue in cues.items():
             scores = Scores.of(subject, subject.evaluate(cue).logits)
             for evaluator in evaluators(subject):
@@ -107,38 +100,30 @@ def compare(runs: Mapping[str, Analyzed]) -> Result:
                     | subject.protocol
                 )
     table = pd.DataFrame(rows)
-    result = Result("Detectors side by side", ABOUT)
-    result.tables = {"comparison": table}
+    result = Result("Detectors side by side", ABOUT, tables={"comparison": table})
     for shown, part in table.groupby("input", sort=False):
         means = part.groupby("checkpoint", sort=False)["ap"].mean()
         values = "; ".join(f"{name} {ap:.3f}" for name, ap in means.items())
         result.findings.append(f"Mean AP over generators, images {shown}: {values}.")
         figure = f"comparison_{str(shown).replace(' ', '_')}"
         result.figures[figure] = grouped.grouped_points(
-            part, "generator", "checkpoint", "ap", "ap_low", "ap_high", "average precision",
-            reference=0.5,
-        )  # fmt: skip
+            part, "generator", "checkpoint", "ap", "ap_low", "ap_high", "average precision", 0.5
+        )
         result.captions[figure] = f"Average precision on images {shown}."
     return result
 
 
 def join(results: Mapping[str, Result]) -> Result:
-    """One result from those of several checkpoints: tables with a column `checkpoint`.
+    """One result of an analysis from those of several checkpoints, by their names.
 
-    Args:
-        results: name of the checkpoint -> its result of the same analysis.
+    Tables get a column `checkpoint`.
     """
     one = next(iter(results.values()))
     joined = Result(one.title, one.about)
-    for key in dict.fromkeys(key for result in results.values() for key in result.tables):
-        parts = [
-            result.tables[key].assign(checkpoint=name)
-            for name, result in results.items()
-            if key in result.tables
-        ]
-        table = pd.concat(parts, ignore_index=True)
-        joined.tables[key] = table[["checkpoint", *(c for c in table if c != "checkpoint")]]
+    parts: dict[str, list[pd.DataFrame]] = {}
     for name, result in results.items():
+        for key, table in result.tables.items():
+            parts.setdefault(key, []).append(table.assign(checkpoint=name))
         joined.findings += [f"{name}: {text}" for text in result.findings]
         joined.warnings += [f"{name}: {text}" for text in result.warnings]
         joined.alarms += [f"{name}: {text}" for text in result.alarms]
@@ -146,15 +131,14 @@ def join(results: Mapping[str, Result]) -> Result:
         for key, figure in result.figures.items():
             joined.figures[f"{key}-{name}"] = figure
             joined.captions[f"{key}-{name}"] = f"{name}. {result.captions.get(key, '')}"
+    for key, tables in parts.items():
+        table = pd.concat(tables, ignore_index=True)
+        joined.tables[key] = table[["checkpoint", *(c for c in table if c != "checkpoint")]]
     return joined
 
 
 def shorten_paths(paths: list[str]) -> list[str]:
-    """Paths without the folders that they begin with and the parts that they end with in common.
-
-    Args:
-        paths: all different; a single one stays as it is.
-    """
+    """Different paths without the parts that all begin or end with; a single one is unchanged."""
     if len(paths) == 1:
         return paths
     parts = [list(PurePath(path).parts) for path in paths]

@@ -84,7 +84,7 @@ def compare_cues(reports: Iterable[Path]) -> Result | None:
 
 def _report_detector(result: Result, weights: str, table: pd.DataFrame, several: bool) -> None:
     """Findings, scalars and figures of one detector, named by its weights if there are several."""
-    order = list(table.sort_values("seen", ascending=False, kind="stable")["generator"].unique())
+    order = table.sort_values("seen", ascending=False, kind="stable")["generator"].unique()
     # Two strengths of one cue are two rows.
     strengths = table.groupby("cue")["ablation"].transform("nunique")
     table = table.assign(row=table["cue"].where(strengths == 1, table["ablation"]))
@@ -96,11 +96,10 @@ def _report_detector(result: Result, weights: str, table: pd.DataFrame, several:
     drop = pivot("ap_drop")
     ranked = drop.mean(axis=1).sort_values(ascending=False)
     significant = (pivot("ap_drop_low") > 0) | (pivot("ap_drop_high") < 0)
-    largest = ", ".join(f"{cue} ({value:.3f})" for cue, value in ranked.dropna().head(3).items())
     start = f"{weights}: m" if several else "M"
-    if largest:
+    if largest := [f"{cue} ({value:.3f})" for cue, value in ranked.dropna().head(3).items()]:
         result.findings.append(
-            f"{start}ean drop of AP over generators is largest without {largest}."
+            f"{start}ean drop of AP over generators is largest without {', '.join(largest)}."
         )
     end = f"_{weights}" if several else ""
     result.scalars |= {f"ap_drop_{cue}{end}": float(value) for cue, value in ranked.items()}

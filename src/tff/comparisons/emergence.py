@@ -58,12 +58,9 @@ class Emergence(Comparison):
     """Omega, stability of the ranking and conditional share over the checkpoints of one training.
 
     Args:
-        run: folder of the training.
+        run: folder of the training; when called, ValueError if it has no analysed checkpoints of
+            one detector.
         k: number of top channels; None: that of the last analysed checkpoint.
-
-    Raises:
-        ValueError: k is not a whole number from 1; when called: no run is named, or it has no
-            analysed checkpoints of one detector.
     """
 
     run: str | None
@@ -77,10 +74,10 @@ class Emergence(Comparison):
             )
         steps, problems = read_steps(self.run)
         k = self._choose_k(steps[-1])
-        result = Result("Emergence of the top channels", ABOUT.format(k=k, last=steps[-1].number))
-        result.warnings = [*problems, *find_differing_options(steps)]
         top, stability = follow_top(steps, k), compare_rankings(steps, k)
         shares = join_shares(steps)
+        result = Result("Emergence of the top channels", ABOUT.format(k=k, last=steps[-1].number))
+        result.warnings = [*problems, *find_differing_options(steps)]
         result.tables = {"emergence": top, "stability": stability, "conditional_over_time": shares}
         result.scalars = {"k": k, "checkpoints": len(steps)}
         _report_top(result, top, k)
@@ -118,7 +115,7 @@ class Step:
     """One analysed checkpoint.
 
     Attributes:
-        number: of training steps before it.
+        number: training steps before it.
         ranking: table `ranking` of all channels, best first.
         shares: table `conditional_share`; None if `median_test` was not run.
         k: number of top channels; None if unknown.
@@ -131,11 +128,7 @@ class Step:
 
     @classmethod
     def read(cls, number: int, report: Path) -> Step:
-        """Read the report of a checkpoint.
-
-        Raises:
-            ValueError: it is damaged or holds no ranking.
-        """
+        """Read the report of a checkpoint; ValueError if it is damaged or holds no ranking."""
         results = read_results(report)
         ranking = results.table("ranking", _RANKING)
         if ranking is None:
@@ -147,11 +140,6 @@ class Step:
             results.table("conditional_share", _SHARES),
             k if isinstance(k, int) and k > 0 else None,
         )
-
-    @property
-    def channels(self) -> set[tuple[str, int]]:
-        """(layer, channel) of all that are ranked."""
-        return set(zip(self.ranking["layer"], self.ranking["channel"], strict=True))
 
 
 def read_steps(run: str | Path) -> tuple[list[Step], list[str]]:
@@ -182,11 +170,11 @@ def read_steps(run: str | Path) -> tuple[list[Step], list[str]]:
             problems.append(f"The checkpoint of step {number:,} is skipped: {error}.")
     if not steps:
         raise ValueError(f"run={run}: no checkpoint can be read. {' '.join(problems)}")
-    last = steps[-1]
-    for step in steps:
-        if step.channels != last.channels:
+    channels = [{*zip(s.ranking["layer"], s.ranking["channel"], strict=True)} for s in steps]
+    for step, ranked in zip(steps, channels, strict=True):
+        if ranked != channels[-1]:
             raise ValueError(
-                f"run={run}: the checkpoints of steps {step.number} and {last.number} rank "
+                f"run={run}: the checkpoints of steps {step.number} and {steps[-1].number} rank "
                 "different channels, so they belong to two detectors; keep one training in a folder"
             )
     return steps, problems
@@ -194,17 +182,15 @@ def read_steps(run: str | Path) -> tuple[list[Step], list[str]]:
 
 def find_differing_options(steps: Sequence[Step]) -> list[str]:
     """A sentence for each option that differs between the analyses of the checkpoints."""
+    numbers = pd.Series([str(step.number) for step in steps])
     sentences = []
     for column in PROTOCOL:
-        values: dict[str, list[int]] = {}
-        for step in steps:
-            known = column in step.ranking
-            value = str(step.ranking[column].iloc[0]) if known else "unknown"
-            values.setdefault(value, []).append(step.number)
-        if len(values) > 1:
-            parts = "; ".join(f"{v} at step {', '.join(map(str, s))}" for v, s in values.items())
+        first = (step.ranking.get(column, ["unknown"]) for step in steps)
+        parts = numbers.groupby([str(values[0]) for values in first], sort=False).agg(", ".join)
+        if len(parts) > 1:
             sentences.append(
-                f"The checkpoints were analysed with different options: {column} is {parts}."
+                f"The checkpoints were analysed with different options: {column} is "
+                f"{'; '.join(f'{value} at step {at}' for value, at in parts.items())}."
             )
     return sentences
 
@@ -213,15 +199,11 @@ def follow_top(steps: Sequence[Step], k: int) -> pd.DataFrame:
     """The final top k channels at every step: rank, omega with its interval, `in_top`."""
     final = steps[-1].ranking.head(k)[["layer", "channel", "rank"]]
     final = final.rename(columns={"rank": "rank_final"})
-    columns = ["layer", "channel", "rank", "omega", "omega_low", "omega_high", "images"]
-    rows = []
-    for step in steps:
-        now = step.ranking[[*columns, *(c for c in PROTOCOL if c in step.ranking)]]
-        part = final.merge(now, on=["layer", "channel"])
-        part.insert(0, "step", step.number)
-        part.insert(list(part).index("rank") + 1, "in_top", part["rank"] <= k)
-        rows.append(part)
-    return pd.concat(rows, ignore_index=True)
+    columns = ["step", *final, "rank", "in_top", "omega", "omega_low", "omega_high", "images"]
+    parts = [final.merge(s.ranking, on=["layer", "channel"]).assign(step=s.number) for s in steps]
+    top = pd.concat(parts, ignore_index=True)
+    top["in_top"] = top["rank"] <= k
+    return top[[*columns, *(c for c in PROTOCOL if c in top)]]
 
 
 def compare_rankings(steps: Sequence[Step], k: int) -> pd.DataFrame:
@@ -230,14 +212,11 @@ def compare_rankings(steps: Sequence[Step], k: int) -> pd.DataFrame:
     Overlap at k and its expectation by chance as in `overlap_table`; `spearman` of omega over all
     channels.
     """
-    channels = steps[-1].ranking[["layer", "channel"]].sort_values(["layer", "channel"])
-    index = pd.Series(range(len(channels)), pd.MultiIndex.from_frame(channels))
-    layers = pd.factorize(channels["layer"])[0].astype(np.int64)
-    orders, omegas = [], []
-    for step in steps:
-        order = index.loc[pd.MultiIndex.from_frame(step.ranking[["layer", "channel"]])].to_numpy()
-        orders.append(order.astype(np.int64))
-        omegas.append(step.ranking["omega"].to_numpy(float)[np.argsort(order)])
+    # The index of a sorted ranking is the order of its channels, best first.
+    sorted_by_channel = [step.ranking.sort_values(["layer", "channel"]) for step in steps]
+    orders = [np.argsort(table.index.to_numpy(np.int64)) for table in sorted_by_channel]
+    omegas = [table["omega"].to_numpy(float) for table in sorted_by_channel]
+    layers = pd.factorize(sorted_by_channel[-1]["layer"])[0].astype(np.int64)
     last = len(steps) - 1
     pairs = [("next", i, i + 1) for i in range(last)] + [("final", i, last) for i in range(last)]
     rows = []
@@ -277,11 +256,7 @@ def _report_top(result: Result, top: pd.DataFrame, k: int) -> None:
 
 
 def _report_stability(result: Result, stability: pd.DataFrame, k: int) -> None:
-    """Overlap with the final top k, and the step from which half of it stays.
-
-    Args:
-        stability: table of `compare_rankings`, of two steps or more.
-    """
+    """Overlap with the final top k, and the step from which half of it stays."""
     final = stability[stability["compared"] == "final"]
     last = int(final["other_step"].iloc[0])
     # The half has to stay: an earlier step after which it was lost again does not count.
@@ -312,11 +287,8 @@ def _report_stability(result: Result, stability: pd.DataFrame, k: int) -> None:
         "spearman_of_last_two": float(row["spearman"]),
     }
     following = stability[stability["compared"] == "next"].set_index("step")["share"]
-    drawn = final.assign(
-        next=final["step"].map(following),
-        chance=final["by_chance"] / k,
-        within=final["within_layers"] / k,
-    )
+    chances = {"chance": final["by_chance"] / k, "within": final["within_layers"] / k}
+    drawn = final.assign(next=final["step"].map(following), **chances)
     words = {"share": "with the final one", "next": "with the next one"}
     chance = {"chance": "final, by chance", "within": "final, by chance within layers"}
     result.figures["stability"] = curves.share_curves(
@@ -329,11 +301,7 @@ def _report_stability(result: Result, stability: pd.DataFrame, k: int) -> None:
 
 
 def _report_shares(result: Result, shares: pd.DataFrame) -> None:
-    """Conditional shares over the steps; without any, a warning that says how to get them.
-
-    Args:
-        shares: table of `join_shares`.
-    """
+    """Conditional shares over the steps; without any, a warning that says how to get them."""
     if shares.empty:
         result.warnings.append(
             "No checkpoint has a color-conditional share: add `median_test` to the analyses of "
@@ -341,7 +309,11 @@ def _report_shares(result: Result, shares: pd.DataFrame) -> None:
         )
         return
     columns = [column for column in ("share_separating", "share") if column in shares]
-    means = _average_generators(shares, columns)
+    averages: dict[str, Any] = {"n": ("generator", "size")}
+    for column in columns:
+        averages[column] = (column, "mean")
+        averages |= {f"{column}_low": (column, "min"), f"{column}_high": (column, "max")}
+    means = shares.groupby("step").agg(**averages).reset_index()
     first, last = means.iloc[0], means.iloc[-1]
     cue = ", ".join(shares["cue"].unique())
     for column in columns:
@@ -358,14 +330,3 @@ def _report_shares(result: Result, shares: pd.DataFrame) -> None:
         "Share of the top channels that are conditional: mean over generators, and the range "
         "from the smallest to the largest."
     )
-
-
-def _average_generators(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """A row a step: mean of each column over generators, with minimum and maximum as bounds."""
-    groups = table.groupby("step", sort=True)
-    named: dict[str, pd.Series[Any]] = {"n": groups.size()}
-    for column in columns:
-        named[column] = groups[column].mean()
-        named[f"{column}_low"] = groups[column].min()
-        named[f"{column}_high"] = groups[column].max()
-    return pd.DataFrame(named).reset_index()

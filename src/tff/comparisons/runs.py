@@ -6,7 +6,7 @@ import glob
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,8 @@ def find_runs(runs: str | Iterable[str] | None) -> list[Path]:
     """Run folders of trainings, each once, in the order of the numbers in their names.
 
     Args:
-        runs: a run folder, or a folder that holds some, such as that of a sweep; or a pattern of
-            folders such as `outputs/planted-*`; or several of these.
+        runs: a run folder, a folder of run folders (such as a sweep's), a pattern of folders such
+            as `outputs/planted-*`, or several of these.
 
     Raises:
         FileNotFoundError: a folder does not exist, or nothing matches a pattern.
@@ -66,7 +66,7 @@ def _find_runs(entry: str) -> list[Path]:
 
 
 def _find_jobs(folder: Path, depth: int) -> Iterator[Path]:
-    """The folder itself if it is that of a training, else those below it; runs are not nested."""
+    """The folder itself if it is a run folder, else those below it; runs are not nested."""
     if (folder / STARTED).is_dir() or any((folder / n).is_file() for n in (FINISHED, FAILED)):
         yield folder
     elif depth:
@@ -82,7 +82,7 @@ def _natural_order(path: Path) -> list[tuple[int, int, str]]:
 
 
 def defines_training(option: str) -> bool:
-    """Whether an option, as typed or its key alone, has a part in what the training computes.
+    """Whether an option, as typed or only its key, changes what the training computes.
 
     False for `logger=wandb`, `+logger.wandb.notes=new`, `analysis@callbacks.analyze.analyses=...`.
     """
@@ -101,9 +101,9 @@ class RunConfig:
         overrides: option -> value, as typed on the command line or set by the sweep.
     """
 
-    config: Mapping[str, Any]
-    choices: Mapping[str, Any]
-    overrides: Mapping[str, str]
+    config: Mapping[str, Any] = field(default_factory=dict)
+    choices: Mapping[str, Any] = field(default_factory=dict)
+    overrides: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def load(cls, run: Path) -> RunConfig:
@@ -113,17 +113,14 @@ class RunConfig:
             ValueError: a file cannot be read; the message names it.
         """
         folder = run / STARTED
-        hydra = _as_mapping(_load_yaml(folder / "hydra.yaml")).get("hydra")
-        overrides = _load_yaml(folder / "overrides.yaml")
-        pairs = [str(option).lstrip("+~").partition("=") for option in overrides or []]
-        return cls(
-            _as_mapping(_load_yaml(folder / "config.yaml")),
-            _as_mapping(_as_mapping(_as_mapping(hydra).get("runtime")).get("choices")),
-            {key: value for key, _, value in pairs},
-        )
+        choices = _entry(_load_yaml(folder / "hydra.yaml"), "hydra", "runtime", "choices")
+        overrides = _load_yaml(folder / "overrides.yaml") or []
+        pairs = [str(option).lstrip("+~").partition("=") for option in overrides]
+        config = _entry(_load_yaml(folder / "config.yaml"))
+        return cls(config, choices, {key: value for key, _, value in pairs})
 
     def value(self, key: str) -> str:
-        """Value of an option as text, the same however it was typed."""
+        """Value of an option as text, the same however it was typed; empty if unknown."""
         if key in self.choices:
             found = self.choices[key]
         else:
@@ -137,8 +134,7 @@ class RunConfig:
     @property
     def detector(self) -> str:
         """Such as `resnet50`, or `timm convnext_tiny` where the group does not name the network."""
-        network = self.config.get("detector")
-        name = network.get("name") if isinstance(network, Mapping) else None
+        name = _entry(self.config, "detector").get("name")
         chosen = self._choice("detector") or str(name or "unknown")
         return chosen if name in (None, chosen) else f"{chosen} {name}"
 
@@ -146,11 +142,6 @@ class RunConfig:
     def aug(self) -> str:
         """Name of the augmentations."""
         return self._choice("aug") or "unknown"
-
-    @property
-    def seed(self) -> str:
-        """Seed of the training; empty if unknown."""
-        return self.value("seed")
 
     def _choice(self, group: str) -> str:
         found = self.choices.get(group)
@@ -170,20 +161,16 @@ def find_swept_options(configs: Sequence[RunConfig]) -> list[str]:
 
 
 def count_requested_jobs(sweep: Path) -> int | None:
-    """Number of job folders that the command of a sweep asks for; None if it cannot be known.
-
-    Args:
-        sweep: its folder, in which Hydra stores the command.
-    """
+    """Number of jobs in the command of a sweep, from its folder; None if it cannot be known."""
     try:
-        stored = _as_mapping(_as_mapping(_load_yaml(sweep / "multirun.yaml")).get("hydra"))
+        hydra = _entry(_load_yaml(sweep / "multirun.yaml"), "hydra")
     except ValueError:
         return None
-    sweeper = _as_mapping(stored.get("sweeper"))
+    sweeper = _entry(hydra, "sweeper")
     if not str(sweeper.get("_target_")).endswith(".BasicSweeper"):  # Optuna decides on its way
         return None
-    options = [f"{key}={value}" for key, value in _as_mapping(sweeper.get("params")).items()]
-    options += _as_mapping(stored.get("overrides")).get("task") or []
+    options = [f"{key}={value}" for key, value in _entry(sweeper, "params").items()]
+    options += _entry(hydra, "overrides").get("task") or []
     try:
         values = {
             one.get_key_element(): len(list(one.sweep_string_iterator()))
@@ -207,5 +194,8 @@ def _load_yaml(path: Path) -> Any:
         raise ValueError(f"{path}: cannot be read as settings ({error})") from None
 
 
-def _as_mapping(found: object) -> Mapping[str, Any]:
+def _entry(found: Any, *keys: str) -> Mapping[str, Any]:
+    """The mapping below these keys; empty if there is none."""
+    for key in keys:
+        found = found.get(key) if isinstance(found, Mapping) else None
     return found if isinstance(found, Mapping) else {}

@@ -71,20 +71,23 @@ _NUMBERS = (
 )  # fmt: skip
 _LAST = ("seconds", "weights", "checkpoint", *PROTOCOL)
 _LISTED = 10  # failed jobs that the page names
+_INCOMPLETE = {
+    UNFINISHED: "neither finished nor failed: killed, or still running. They do not count in means "
+    "and correlations.",
+    NOT_ANALYSED: "finished, but the folder has no report with the tables `detection` or "
+    "`ablation`: python analyze.py ckpt=RUN/checkpoints/best.ckpt hydra.run.dir=RUN",
+}
 
 
 @dataclass(frozen=True)
 @checked("analysis.sweep")
 class Sweep(Comparison):
-    """Tables of jobs, of groups of jobs, and of correlations over the trainings of a sweep.
+    """Comparison of the trainings of a sweep: jobs, groups of jobs, correlations.
 
     Args:
-        runs: folder, pattern or list of them, as for `find_runs`.
+        runs: folder, pattern or list of them, as for `find_runs`, which may raise when called.
         draws: number of bootstrap resamples behind each interval.
         seed: of the resamples.
-
-    Raises:
-        ValueError, FileNotFoundError: when called: no training is named, or none is there.
     """
 
     runs: str | Sequence[str] | None
@@ -92,17 +95,13 @@ class Sweep(Comparison):
     seed: Annotated[int, whole(0)] = 0
 
     def __call__(self) -> Result:
-        """Tables `sweep` (a row a job), `sweep_summary` (a row a group), `sweep_association`."""
+        """Tables `sweep` (one row per job), `sweep_summary` (per group), `sweep_association`."""
         runs = find_runs(self.runs)
         jobs, options = tabulate_jobs(runs)
         groups = summarize_groups(jobs, options)
-        correlations = correlate_shares(jobs, self.draws, self.seed)
-        result = Result("Trainings side by side", ABOUT)
-        result.tables = {
-            "sweep": jobs,
-            "sweep_summary": groups,
-            "sweep_association": correlations.assign(seed=self.seed),
-        }
+        correlations = correlate_shares(jobs, self.draws, self.seed).assign(seed=self.seed)
+        tables = {"sweep": jobs, "sweep_summary": groups, "sweep_association": correlations}
+        result = Result("Trainings side by side", ABOUT, tables=tables)
         states = jobs["state"].value_counts()
         counts = ", ".join(f"{n} {state}" for state, n in states.items())
         result.findings = [f"{len(jobs)} jobs in {len(groups)} groups: {counts}."]
@@ -121,7 +120,7 @@ class Sweep(Comparison):
 
 
 def tabulate_jobs(runs: Sequence[Path]) -> tuple[pd.DataFrame, list[str]]:
-    """Table with a row a job, and its columns of the options that were swept besides the seed.
+    """Table with one row per job, and its columns of options that were swept besides the seed.
 
     Args:
         runs: folders of trainings, all different.
@@ -133,11 +132,12 @@ def tabulate_jobs(runs: Sequence[Path]) -> tuple[pd.DataFrame, list[str]]:
         try:
             config = RunConfig.load(run)
         except ValueError as error:
-            config = RunConfig({}, {}, {})
+            config = RunConfig()
             row |= {"state": DAMAGED, "error": _first_line(error)}
         configs.append(config)
-        known = {"detector": config.detector, "aug": config.aug, "seed": config.seed}
-        rows.append({"run": name, **known, **row})
+        row |= {"run": name, "seed": config.value("seed")}
+        row |= {"detector": config.detector, "aug": config.aug}
+        rows.append(row)
     options = find_swept_options(configs)
     taken = {*_FIRST, *_NUMBERS, *_LAST, *(key for row in rows for key in row)}
     columns = {key: f"option {key}" if key in taken else key for key in options}
@@ -146,8 +146,7 @@ def tabulate_jobs(runs: Sequence[Path]) -> tuple[pd.DataFrame, list[str]]:
     table = pd.DataFrame(rows)
     table["group"] = _name_groups(table, [*columns.values()])
     numbers = [c for c in (*_NUMBERS, "seconds") if c != "worst_generator"]
-    table = table.reindex(columns=[*table, *(c for c in numbers if c not in table)])
-    table[numbers] = table[numbers].astype(float)
+    table[numbers] = table.reindex(columns=numbers).astype(float)
     metrics = [c for c in table if str(c).startswith("val/")]
     order = [*_FIRST, *columns.values(), *_NUMBERS, *metrics, *_LAST]
     return table[[c for c in order if c in table]], [*columns.values()]
@@ -173,13 +172,13 @@ def read_job(run: Path) -> dict[str, object]:
     best = run / "checkpoints" / "best.ckpt"
     row: dict[str, object] = {"checkpoint": str(best) if best.is_file() else ""}
     try:
-        row = {**_read_ending(run), **row}
+        row |= _read_ending(run)
         measures = read_measures(run / "report")
     except (ValueError, TypeError, OSError) as error:
-        return {**row, "state": DAMAGED, "error": _first_line(error)}
+        return row | {"state": DAMAGED, "error": _first_line(error)}
     if row["state"] == DONE and not {"seen_ap", "unseen_ap"} & set(measures):
         row["state"] = NOT_ANALYSED
-    return {**row, **measures}
+    return row | measures
 
 
 def _read_ending(run: Path) -> dict[str, object]:
@@ -203,13 +202,9 @@ def _read_ending(run: Path) -> dict[str, object]:
         return {"state": FAILURE, "error": words, "seconds": seconds}
     metrics = found.get("metrics")
     metrics = metrics if isinstance(metrics, dict) else {}
-    return {
-        "state": DONE,
-        "error": "",
-        "objective": _to_number(found.get("objective")),
-        "seconds": seconds,
-        **{str(k): _to_number(v) for k, v in metrics.items() if str(k).startswith("val/")},
-    }
+    row = {"objective": _to_number(found.get("objective")), "seconds": seconds}
+    row |= {str(k): _to_number(v) for k, v in metrics.items() if str(k).startswith("val/")}
+    return {"state": DONE, "error": "", **row}
 
 
 def _read_last_metrics(run: Path) -> dict[str, object]:
@@ -254,10 +249,12 @@ def read_measures(report: Path) -> dict[str, object]:
         ValueError: the report cannot be read, or is of several checkpoints.
     """
     results = read_results(report)
-    read = {name: results.table(name, columns) for name, columns in _TABLES.items()}
-    tables = {name: table for name, table in read.items() if table is not None}
+    tables: dict[str, pd.DataFrame] = {}
     found: dict[str, object] = {}
-    for name, table in tables.items():
+    for name, columns in _TABLES.items():
+        if (table := results.table(name, columns)) is None:
+            continue
+        tables[name] = table
         if "checkpoint" in table and table["checkpoint"].nunique() > 1:
             raise ValueError(
                 f"{report}: table {name} is of several checkpoints; analyse one training into its "
@@ -265,18 +262,17 @@ def read_measures(report: Path) -> dict[str, object]:
             )
         if name in ("ablation", "detection"):  # the later one has intervals of the means
             found |= _measure_ap(table)
-    if "ablation" in tables:
-        unseen = _select_unseen(tables["ablation"])
-        found["ap_drop"] = float((unseen["ap"] - unseen["ap_ablated"]).mean())
-    if "ablation_summary" in tables:
-        summary = tables["ablation_summary"]
-        found |= _take_interval(summary[summary["where"] == "unseen"], "ap_drop", "ap_drop")
-    if "conditional_share" in tables:
-        unseen = _select_unseen(tables["conditional_share"])
-        found["conditional_share"] = float(unseen["share"].mean())
-        if "share_separating" in unseen:
-            found["share_separating"] = float(unseen["share_separating"].mean())
-        found["k"] = int(tables["conditional_share"]["k"].iloc[0])
+        if name == "ablation":
+            unseen = table[~table["seen"]]
+            found["ap_drop"] = float((unseen["ap"] - unseen["ap_ablated"]).mean())
+        elif name == "ablation_summary":
+            found |= _take_interval(table[table["where"] == "unseen"], "ap_drop", "ap_drop")
+        elif name == "conditional_share":
+            unseen = table[~table["seen"]]
+            found["conditional_share"] = float(unseen["share"].mean())
+            if "share_separating" in unseen:
+                found["share_separating"] = float(unseen["share_separating"].mean())
+            found["k"] = int(table["k"].iloc[0])
     for table in tables.values():
         first = {"analysis_seed" if c == "seed" else c: str(table[c].iloc[0]) for c in table}
         found |= {c: first[c] for c in ("weights", *PROTOCOL) if c in first and c not in found}
@@ -284,13 +280,12 @@ def read_measures(report: Path) -> dict[str, object]:
 
 
 def _measure_ap(table: pd.DataFrame) -> dict[str, object]:
-    """AP on the seen, the unseen and the worst unseen generator.
+    """AP on seen generators, unseen ones and the worst of these.
 
-    Args:
-        table: a row a generator; rows without a number of images are means over generators.
+    Rows of the table without a number of images are means over generators.
     """
     single = table[table["images"].notna()]
-    unseen = _select_unseen(single)
+    unseen = single[~single["seen"]]
     found: dict[str, object] = {"generators": ", ".join(sorted(unseen["generator"]))}
     for name, part in (("seen", single[single["seen"]]), ("unseen", unseen)):
         if len(part) == 1:
@@ -307,46 +302,35 @@ def _measure_ap(table: pd.DataFrame) -> dict[str, object]:
     return found
 
 
-def _select_unseen(table: pd.DataFrame) -> pd.DataFrame:
-    return table[~table["seen"]]
-
-
 def _take_interval(rows: pd.DataFrame, column: str, name: str) -> dict[str, float]:
-    """A number of the first row with the ends of its interval; empty without rows."""
+    """A number of the first row and the ends of its interval; empty without rows."""
     ends = ("", "_low", "_high") if len(rows) else ()
     return {f"{name}{end}": float(rows[f"{column}{end}"].iloc[0]) for end in ends}
 
 
-def select_compared(jobs: pd.DataFrame) -> pd.DataFrame:
+def _select_compared(jobs: pd.DataFrame) -> pd.DataFrame:
     """Jobs that finished and were analysed: only they count in means and correlations."""
     return jobs[jobs["state"] == DONE]
 
 
 def summarize_groups(jobs: pd.DataFrame, options: Sequence[str]) -> pd.DataFrame:
-    """Table with a row a group, best mean AP on unseen generators first.
+    """Table with one row per group, best mean AP on unseen generators first.
 
     Columns: the options that were swept; `jobs`, `failed`, `compared` and `seeds`; and for each of
     `MEASURES` `_mean`, `_sd` (standard deviation over trainings, n - 1; NaN for one), `_min` and
     `_max`.
     """
-    rows = []
+    rows, names = [], ["detector", "aug", *options]
     for group, part in jobs.groupby("group", sort=False):
-        done = select_compared(part)
-        row: dict[str, object] = {
-            "group": group,
-            **{c: part[c].iloc[0] for c in ("detector", "aug", *options)},
-            "jobs": len(part),
-            "failed": int((part["state"] == FAILURE).sum()),
-            "compared": len(done),
-            "seeds": done["seed"].nunique(),
-        }
-        for measure in MEASURES:
-            values = done[measure]
-            row |= {
-                f"{measure}_mean": values.mean(), f"{measure}_sd": values.std(ddof=1),
-                f"{measure}_min": values.min(), f"{measure}_max": values.max(),
-            }  # fmt: skip
-        rows.append(row)
+        done = _select_compared(part)
+        counts = {
+            "jobs": len(part), "failed": int((part["state"] == FAILURE).sum()),
+            "compared": len(done), "seeds": done["seed"].nunique(),
+        }  # fmt: skip
+        # Not groupby(...).agg, whose sums are rounded differently.
+        spread = done[list(MEASURES)].agg(["mean", "std", "min", "max"]).rename({"std": "sd"})
+        numbers = {f"{m}_{name}": v for m, of in spread.items() for name, v in of.items()}
+        rows.append({"group": group, **part.iloc[0][names], **counts, **numbers})
     best_first = pd.DataFrame(rows).sort_values("unseen_ap_mean", ascending=False, kind="stable")
     return best_first.reset_index(drop=True)
 
@@ -358,16 +342,15 @@ def correlate_shares(jobs: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
     from resamples of the jobs (or groups); NaN for a perfect order, which all resamples share. All
     is NaN for fewer than `MIN_CORRELATED`.
     """
-    done = select_compared(jobs)
+    done = _select_compared(jobs)
     means = done.groupby("group", sort=False)[["unseen_ap", *SHARES]].mean()
     rows = []
     for share in SHARES:
         for over, part in (("jobs", done), ("group means", means)):
             pairs = part[["unseen_ap", share]].dropna().to_numpy(float)
-            value, low, high = _correlate(pairs, draws, seed)
-            row = {"share": share, "over": over, "n": len(pairs), "spearman": value}
-            rows.append(row | {"spearman_low": low, "spearman_high": high, "draws": draws})
-    return pd.DataFrame(rows)
+            rows.append((share, over, len(pairs), *_correlate(pairs, draws, seed), draws))
+    names = ["share", "over", "n", "spearman", "spearman_low", "spearman_high", "draws"]
+    return pd.DataFrame(rows, columns=names)
 
 
 def _correlate(pairs: Floats, draws: int, seed: int) -> tuple[float, float, float]:
@@ -404,10 +387,8 @@ def find_missing(runs: Sequence[Path]) -> list[str]:
 
 def find_pitfalls(jobs: pd.DataFrame, groups: pd.DataFrame) -> list[str]:
     """A sentence for each reason to doubt the comparison of the finished jobs."""
-    done, sentences = select_compared(jobs), []
-    for column in [*PROTOCOL, "k"]:
-        if column not in done:
-            continue
+    done, sentences = _select_compared(jobs), []
+    for column in [c for c in (*PROTOCOL, "k") if c in done]:
         # Networks of other widths have another k with the same options.
         comparable = done.groupby("detector" if column == "k" else lambda _: 0)
         if (comparable[column].nunique() > 1).any():
@@ -424,15 +405,14 @@ def find_pitfalls(jobs: pd.DataFrame, groups: pd.DataFrame) -> list[str]:
                 f"{group}: seed {seeds} was trained more than once, so the spread over seeds "
                 "looks smaller than it is, or something else was changed between the trainings."
             )
-    single = list(groups.loc[groups["compared"] == 1, "group"])
-    if single:
+    if single := list(groups.loc[groups["compared"] == 1, "group"]):
         sentences.append(
             f"Only one training of {_join_names(single)}: the effect of the seed is unknown there."
         )
-    if len(done) and done["unseen_ap"].isna().any():
+    if len(without := done.loc[done["unseen_ap"].isna(), "run"]):
         sentences.append(
-            f"{_name_jobs(done.loc[done['unseen_ap'].isna(), 'run'])}: no AP on unseen generators, "
-            "since none was among the test images."
+            f"{_name_jobs(without)}: no AP on unseen generators, since none was among the test "
+            "images."
         )
     return sentences
 
@@ -447,19 +427,9 @@ def _report_incomplete(result: Result, jobs: pd.DataFrame) -> None:
         )
     if len(lost) > _LISTED:
         result.alarms.append(f"And {len(lost) - _LISTED} more jobs; see the table `sweep`.")
-    unfinished = jobs.loc[jobs["state"] == UNFINISHED, "run"]
-    if len(unfinished):
-        result.warnings.append(
-            f"{_name_jobs(unfinished)} neither finished nor failed: killed, or still running. They "
-            "do not count in means and correlations."
-        )
-    waiting = jobs.loc[jobs["state"] == NOT_ANALYSED, "run"]
-    if len(waiting):
-        result.warnings.append(
-            f"{_name_jobs(waiting)} finished, but the folder has no report with the tables "
-            "`detection` or `ablation`: "
-            "python analyze.py ckpt=RUN/checkpoints/best.ckpt hydra.run.dir=RUN"
-        )
+    for state, problem in _INCOMPLETE.items():
+        if len(runs := jobs.loc[jobs["state"] == state, "run"]):
+            result.warnings.append(f"{_name_jobs(runs)} {problem}")
 
 
 def _report_groups(result: Result, jobs: pd.DataFrame, groups: pd.DataFrame) -> None:
@@ -467,16 +437,16 @@ def _report_groups(result: Result, jobs: pd.DataFrame, groups: pd.DataFrame) -> 
     known = groups.dropna(subset="unseen_ap_mean")
     if known.empty:
         return
-    best, done = known.iloc[0], select_compared(jobs)
+    best, done = known.iloc[0], _select_compared(jobs)
     rank = "Best" if len(known) > 1 else "The only group"
     result.findings.append(f"{rank} in mean AP on unseen generators: {_describe_group(best)}.")
     if len(known) > 1:
         second = known.iloc[1]
-        lead = float(best["unseen_ap_mean"]) - float(second["unseen_ap_mean"])
-        spread = np.sqrt(np.mean([float(row["unseen_ap_sd"]) ** 2 for row in (best, second)]))
+        lead = best["unseen_ap_mean"] - second["unseen_ap_mean"]
+        spread = np.sqrt(np.mean([row["unseen_ap_sd"] ** 2 for row in (best, second)]))
         deviation = f"the spread over seeds (standard deviation {spread:.3f})"
         verdict = (
-            "the part of the seed in it is unknown, since not both have two seeds or more"
+            "how much of it the seed explains is unknown, since not both have two seeds or more"
             if np.isnan(spread)
             else f"that is more than {deviation}"
             if lead > spread
@@ -491,18 +461,17 @@ def _report_groups(result: Result, jobs: pd.DataFrame, groups: pd.DataFrame) -> 
         chosen = own.sort_values("objective", ascending=False, kind="stable").iloc[0]
         by = "its best in validation" if np.isfinite(chosen["objective"]) else "one of its"
         result.findings.append(f"Checkpoint of this group ({by}): {chosen['checkpoint']}")
-    order = {group: i for i, group in enumerate(groups["group"])}
-    shown = done.sort_values("group", key=lambda g: g.map(order), kind="stable")
     result.figures["sweep_ap"] = repeated_trainings(
-        shown, "group", "unseen_ap", "average precision, mean over unseen generators"
-    )
-    result.captions["sweep_ap"] = "AP on unseen generators: a dot a training, best group first."
+        groups[["group"]].merge(done, on="group"), "group", "unseen_ap",
+        "average precision, mean over unseen generators",
+    )  # fmt: skip
+    result.captions["sweep_ap"] = "AP on unseen generators: one dot per training, best group first."
     result.scalars |= {"unseen_ap_best_group": float(best["unseen_ap_mean"])}
 
 
 def _report_correlations(result: Result, jobs: pd.DataFrame, correlations: pd.DataFrame) -> None:
     """Whether detectors with more conditional channels detect unseen generators better."""
-    done = select_compared(jobs)
+    done = _select_compared(jobs)
     for share, words in SHARES.items():
         part = correlations[correlations["share"] == share].set_index("over")
         each, means = (part.loc[[over]].iloc[0] for over in ("jobs", "group means"))
@@ -525,7 +494,7 @@ def _report_correlations(result: Result, jobs: pd.DataFrame, correlations: pd.Da
             done, share, "unseen_ap", "group", words, "AP, unseen generators"
         )
         result.captions[f"sweep_{share}"] = (
-            "A dot a training. Bars are 95 % intervals of its AP over images, where the report "
+            "One dot per training. Bars are 95 % intervals of its AP over images, where the report "
             "gives them; they do not include the spread over seeds."
         )
     if done[list(SHARES)].isna().all(axis=None) and len(done):

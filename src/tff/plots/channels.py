@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
@@ -15,8 +14,7 @@ from tff.plots.style import (
     FAINT,
     HUES,
     MUTED,
-    PAPER,
-    add_legend,
+    add_dots,
     add_reference_line,
     bar_chart,
     finite_values,
@@ -41,10 +39,7 @@ def omega_distribution(omega: pd.DataFrame, k: int) -> Figure:
     """
     figure, ax = single_axes(3.4)
     zeros = []
-    for column, label, color in (
-        ("omega", "generated", HUES[0]),
-        ("omega_real", "real", HUES[1]),
-    ):
+    for column, label, color in (("omega", "generated", HUES[0]), ("omega_real", "real", HUES[1])):
         values = np.sort(finite_values(omega.get(column, [])))[::-1]
         positive = values[values > 0]  # zeros have no logarithm; they are counted
         if len(positive) < len(values):
@@ -64,48 +59,37 @@ def omega_distribution(omega: pd.DataFrame, k: int) -> Figure:
     ax.axvspan(ax.get_xlim()[0], k, color=FAINT, alpha=0.5, zorder=0)
     add_reference_line(ax, k, f"k = {k}")
     ax.margins(x=0)
-    add_legend(ax, figure)
     return figure
 
 
 @styled
-def top_channels(ranking: pd.DataFrame, n: int = 20) -> Figure:
-    """Bars of `omega` for the first `n` rows; diamonds for `omega_real` if it is a column."""
-    top = ranking.head(n)
+def top_channels(ranking: pd.DataFrame) -> Figure:
+    """Bars of `omega` for the first 20 rows; diamonds for `omega_real` if it is a column."""
+    top = ranking.head(20)
     if top.empty:
         return no_data()
     names = [f"{layer} #{c}" for layer, c in zip(top["layer"], top["channel"], strict=True)]
     figure = bar_chart(names, top["omega"], "omega")
     ax = figure.axes[0]
     if "omega_real" in top:
-        ax.plot(
-            top["omega_real"],
-            range(len(top)),
-            "D",
-            color=HUES[1],
-            markersize=5,
-            markeredgecolor=PAPER,
-            markeredgewidth=0.7,
-            label="real images",
-        )
+        rows = range(len(top))
+        add_dots(ax, top["omega_real"], rows, HUES[1], "D", markersize=5, label="real images")
         ax.barh([0], [0], color=HUES[0], label="generated images")  # what the legend shows
-        ax.set_xlim(
-            0, 1.05 * max(finite_values(top[["omega", "omega_real"]]).max(initial=0), 1e-12)
-        )
-        add_legend(ax, figure)
+        largest = finite_values(top[["omega", "omega_real"]]).max(initial=0)
+        ax.set_xlim(0, 1.05 * max(largest, 1e-12))
     ax.xaxis.set_major_locator(MaxNLocator(5))
     return figure
 
 
 @styled
-def channels_per_layer(ranking: pd.DataFrame, k: int, order: Sequence[str] | None = None) -> Figure:
-    """Number of the first `k` rows in each layer, in network `order` (else by name).
+def channels_per_layer(ranking: pd.DataFrame, k: int, order: Sequence[str]) -> Figure:
+    """Number of the first `k` rows in each layer, in network `order`.
 
     A network of more than 24 layers is shown by blocks: `layer1.0` holds `layer1.0.conv1`.
     """
     if ranking.empty:
         return no_data()
-    block = group_into_blocks(order or sorted(ranking["layer"].unique(), key=_natural))
+    block = group_into_blocks(order)
     shown = list(dict.fromkeys(block.values()))
     lies_in = ranking["layer"].map(block)
     widths = lies_in.value_counts().reindex(shown, fill_value=0)
@@ -114,11 +98,6 @@ def channels_per_layer(ranking: pd.DataFrame, k: int, order: Sequence[str] | Non
     figure = bar_chart(shown, found.to_numpy(), f"channels among the top {k}", notes)
     figure.axes[0].xaxis.set_major_locator(MaxNLocator(6, integer=True))
     return figure
-
-
-def _natural(name: str) -> str:
-    """Sort key that puts `layer10` after `layer2`."""
-    return re.sub(r"\d+", lambda number: number[0].zfill(6), name)
 
 
 def group_into_blocks(names: Sequence[str]) -> dict[str, str]:
@@ -152,15 +131,9 @@ def ranking_overlap(curves: pd.DataFrame, labels: Mapping[str, str], k: int) -> 
         return no_data()
     figure, ax = single_axes(3.4)
     for (column, label), (color, line, width) in zip(labels.items(), _STYLES, strict=False):
-        ax.plot(
-            curves["k"],
-            curves[column],
-            color=color,
-            linestyle=line,
-            linewidth=width,
-            label=label,
-            marker="o" if len(curves) == 1 else "",
-        )
+        marker = "o" if len(curves) == 1 else ""
+        ax.plot(curves["k"], curves[column], color=color, linestyle=line, linewidth=width,
+                label=label, marker=marker)  # fmt: skip
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
     ax.minorticks_off()
@@ -168,7 +141,6 @@ def ranking_overlap(curves: pd.DataFrame, labels: Mapping[str, str], k: int) -> 
     ax.grid(True, axis="y")
     ax.set(xlabel="k, the number of top channels", ylabel="in both", ylim=(0, 1.1))
     add_reference_line(ax, k, f"k = {k}")
-    add_legend(ax, figure)
     return figure
 
 
@@ -219,15 +191,9 @@ def relevance_losses(ledger: pd.DataFrame, max_leak: float) -> Figure:
     figure, ax = single_axes(2.8)
     at = np.arange(1, len(parts) + 1)
     total = parts.cumsum()
-    ax.stackplot(
-        at,
-        total["lost_at_zero"],
-        total["lost_to_bias"],
-        step="mid",
-        colors=HUES[:2],
-        labels=["at units without support", "to biases"],
-        alpha=0.8,
-    )
+    labels = ["at units without support", "to biases"]
+    ax.stackplot(at, total["lost_at_zero"], total["lost_to_bias"], step="mid", colors=HUES[:2],
+                 labels=labels, alpha=0.8)  # fmt: skip
     ax.axhline(max_leak, color=MUTED, linestyle=(0, (4, 3)), linewidth=1)
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     ends = [shorten(name) for name in ledger["operation"].iloc[[0, -1]]]
@@ -238,5 +204,4 @@ def relevance_losses(ledger: pd.DataFrame, max_leak: float) -> Figure:
         xlim=(0.5, len(parts) + 0.5),
         ylim=(0, 1.1 * max(float(total.sum(axis=1).iloc[-1]), 1.5 * max_leak)),
     )
-    add_legend(ax, figure)
     return figure

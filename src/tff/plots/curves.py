@@ -15,7 +15,6 @@ from tff.plots.style import (
     INK,
     MARKERS,
     MUTED,
-    add_legend,
     finite_values,
     no_data,
     single_axes,
@@ -58,12 +57,11 @@ def dropout_curves(
         ax.minorticks_off()
     ax.grid(True, axis="y")
     ax.set(xlabel=xlabel, ylabel=ylabel)
-    add_legend(ax, figure)
     return figure
 
 
-_BRIGHT = [color for i, color in enumerate(HUES) if i != 2]  # gray is for the others
-_DASHES: Sequence[object] = ((0, (4, 3)), (0, (1.5, 1.5)))
+_BRIGHT = (*HUES[:2], *HUES[3:])  # gray is for the others
+_DASHES = ((0, (4, 3)), (0, (1.5, 1.5)))
 
 
 @styled
@@ -73,13 +71,9 @@ def highlighted_lines(
     """Many lines over training steps: a few in color, all others thin and gray.
 
     Args:
-        table: one row per line and step.
-        x: column of steps.
-        line: column of names.
-        y: column of values, 0 or more.
-        ylabel: label of the values.
+        table: one row per line and step; steps in `x`, names in `line`, values (0 or more) in `y`.
         highlighted: names of the colored lines, in the order of the legend; those with bounds in
-            `y`_low and `y`_high have a band. No more than five can be told apart.
+            `y`_low and `y`_high have a band. Colors differ for five of them.
     """
     if table.empty:
         return no_data()
@@ -100,7 +94,6 @@ def highlighted_lines(
         ax.plot([], [], color=MUTED, alpha=0.6, linewidth=0.8, label=f"{rest} others")
     _label_steps(ax, table[x], ylabel)
     ax.set_ylim(0, 1.05 * max(top, 1e-12))
-    add_legend(ax, figure)
     return figure
 
 
@@ -116,9 +109,7 @@ def share_curves(
 
     Args:
         table: one row per step; shares in [0, 1], their bounds in columns `NAME_low`, `NAME_high`.
-        x: column of steps.
         labels: columns drawn as lines with dots -> their labels.
-        ylabel: label of the shares.
         chance: columns expected by chance, drawn dashed and gray -> their labels.
     """
     if table.empty:
@@ -134,7 +125,6 @@ def share_curves(
     _label_steps(ax, part[x], ylabel)
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     ax.set_ylim(-0.03, 1.05)
-    add_legend(ax, figure)
     return figure
 
 

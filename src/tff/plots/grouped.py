@@ -17,14 +17,12 @@ from tff.plots.style import (
     INK,
     MARKERS,
     MUTED,
-    OUTLINE,
     WIDTH,
-    add_legend,
+    add_dots,
     add_reference_line,
     finite_values,
     name_rows,
     no_data,
-    shade_rows,
     shorten,
     single_axes,
     styled,
@@ -64,27 +62,18 @@ def grouped_points(
         where = part[x].map(names.index) + (i - (len(kinds) - 1) / 2) * 0.72 / len(kinds)
         if low and high:
             ax.hlines(where, part[low], part[high], color=color, linewidth=1.6, alpha=0.75)
-        ax.plot(
-            part[y],
-            where,
-            MARKERS[i % len(MARKERS)],
-            color=color,
-            markersize=6,
-            **OUTLINE,
-            label=labels.get(kind, str(kind)),
-            zorder=3,
-        )
-    name_rows(ax, [shorten(name, 24) + " (seen)" * (name in seen) for name in names], ylabel)
-    shade_rows(ax, len(names))
+        add_dots(ax, part[y], where, color, MARKERS[i % len(MARKERS)], markersize=6, zorder=3,
+                 label=labels.get(kind, str(kind)))  # fmt: skip
+    shown = [shorten(name, 24) + " (seen)" * (name in seen) for name in names]
+    name_rows(ax, shown, ylabel, shaded=True)
     if reference is not None:
         add_reference_line(ax, reference)
-    add_legend(ax, figure)
     return figure
 
 
 @styled
 def box_plot(
-    groups: Mapping[str, Mapping[str, NDArray[Any]]], ylabel: str, reference: float | None = None
+    groups: Mapping[str, Mapping[str, NDArray[Any]]], ylabel: str, reference: float = 0.5
 ) -> Figure:
     """One row per group, with a box for each sample (whiskers: 5th to 95th percentile)."""
     kinds = list(dict.fromkeys(kind for samples in groups.values() for kind in samples))
@@ -96,30 +85,19 @@ def box_plot(
         color, shift = HUES[j % len(HUES)], (j - (len(kinds) - 1) / 2) * step
         ax.boxplot(
             [finite_values(samples.get(kind, [])) for samples in groups.values()],
-            positions=[i + shift for i in range(len(groups))],
-            widths=step * 0.72,
-            whis=(5, 95),
-            whiskerprops={"color": color},
-            boxprops={"facecolor": color},
-            patch_artist=True,
-            showfliers=False,
-            showcaps=False,
-            orientation="horizontal",
-            manage_ticks=False,
-        )
+            positions=[i + shift for i in range(len(groups))], widths=step * 0.72, whis=(5, 95),
+            whiskerprops={"color": color}, boxprops={"facecolor": color}, patch_artist=True,
+            showfliers=False, showcaps=False, orientation="horizontal", manage_ticks=False,
+        )  # fmt: skip
         ax.barh([0], [0], color=color, label=kind)  # what the legend shows
-    name_rows(ax, groups, ylabel)
-    shade_rows(ax, len(groups))
-    if reference is not None:
-        add_reference_line(ax, reference)
-    add_legend(ax, figure)
+    name_rows(ax, groups, ylabel, shaded=True)
+    add_reference_line(ax, reference)
     return figure
 
 
 @styled
 def histograms(
-    pairs: Sequence[tuple[str, NDArray[Any], NDArray[Any]]],
-    labels: tuple[str, str],
+    pairs: Sequence[tuple[str, NDArray[Any], NDArray[Any]]], labels: tuple[str, str]
 ) -> Figure:
     """Small multiples: histograms of two samples each; dotted lines are medians.
 
@@ -143,7 +121,6 @@ def histograms(
             ax.stairs(heights, edges, color=color, linewidth=1.2, label=label)
             ax.axvline(float(np.median(sample)) if len(sample) else np.nan, color=color, ls=":")
         ax.xaxis.set_major_locator(MaxNLocator(3))
-    add_legend(figure.axes[0], figure)
     return figure
 
 
@@ -175,16 +152,7 @@ def published_comparison(table: pd.DataFrame, labels: Mapping[str, str], xlabel:
         part, color = table[table["what"] == what], HUES[i % len(HUES)]
         where = part["generator"].map(names.index) + (i - (len(kinds) - 1) / 2) * 0.76 / len(kinds)
         ax.hlines(where, part["ours_low"], part["ours_high"], color=color, linewidth=1.6)
-        ax.plot(
-            part["ours"],
-            where,
-            "o",
-            color=color,
-            markersize=5,
-            **OUTLINE,
-            label=labels[what],
-            zorder=3,
-        )
+        add_dots(ax, part["ours"], where, color, markersize=5, zorder=3, label=labels[what])
         kind = part["protocol_matches"].map({True: "same", False: "other"})
         kind = kind.where(part["suspect"] == "", "suspect")
         drawn |= set(kind)
@@ -193,24 +161,14 @@ def published_comparison(table: pd.DataFrame, labels: Mapping[str, str], xlabel:
             _add_published(ax, values, where[rows.index], str(style), color)
     for style in (style for style in _KINDS if style in drawn):  # what the legend shows
         _add_published(ax, [], [], style, MUTED, _KINDS[style][1])
-    name_rows(ax, names, xlabel)
-    shade_rows(ax, len(names))
-    add_legend(ax, figure)
+    name_rows(ax, names, xlabel, shaded=True)
     return figure
 
 
 def _add_published(
-    ax: Axes, values: object, where: object, style: str, color: str, label: str = ""
+    ax: Axes, values: Any, where: Any, style: str, color: str, label: str = "_"
 ) -> None:
-    """Draw published numbers in the color of ours; the marker tells how far to trust them."""
-    ax.plot(
-        values,  # type: ignore[arg-type]  # a Series or nothing
-        where,  # type: ignore[arg-type]
-        _KINDS[style][0],
-        markerfacecolor="none",
-        markeredgecolor=INK if style == "suspect" else color,
-        markeredgewidth=1.2,
-        markersize=7,
-        label=label or "_",
-        zorder=4,
-    )
+    """Draw published numbers in the color of ours; the marker says how far to trust them."""
+    edge = INK if style == "suspect" else color
+    ax.plot(values, where, _KINDS[style][0], markerfacecolor="none", markeredgecolor=edge,
+            markeredgewidth=1.2, markersize=7, label=label, zorder=4)  # fmt: skip

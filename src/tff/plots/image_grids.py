@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from scipy.ndimage import median_filter
 
-from tff.plots.style import INK, MUTED, WIDTH, no_data, shorten, styled
+from tff.plots.style import MUTED, WIDTH, no_data, shorten, styled
 from tff.types import Floats, Pixels
 
 #: A picture (H, W, 3), and the line below it.
@@ -93,15 +93,8 @@ def image_grid(rows: Mapping[str, Sequence[Picture]]) -> Figure:
             ax.set_axis_off()
         for ax, (image, text) in zip(line, images, strict=False):
             ax.imshow(image, interpolation="none", cmap="gray")
-            ax.text(
-                0,
-                -0.03,
-                shorten(text, max(6, 80 // columns)),
-                va="top",
-                fontsize=8,
-                color=MUTED,
-                transform=ax.transAxes,
-            )
+            below = shorten(text, max(6, 80 // columns))
+            ax.text(0, -0.03, below, va="top", fontsize=8, color=MUTED, transform=ax.transAxes)
     return figure
 
 
@@ -170,7 +163,7 @@ def collage(rows: Sequence[tuple[str, Sequence[Cutout]]]) -> Figure:
 
     for i, (title, pieces) in enumerate(rows):
         y = i * line
-        _add_text(figure, 0.002, 1 - (y + 0.06) / height, shorten(title, 70), 9.5)
+        figure.text(0.002, 1 - (y + 0.06) / height, shorten(title, 70), va="top", fontsize=9.5)
         for j, piece in enumerate(pieces):
             x = j * cell + 0.01 * WIDTH / columns
             large, little = axes(x, y + _TITLE, side), axes(x + side + _GAP, y + _TITLE, thumb)
@@ -185,13 +178,7 @@ def collage(rows: Sequence[tuple[str, Sequence[Cutout]]]) -> Figure:
                     frame = Rectangle((left - 0.5, top - 0.5), wide, high, fill=False)
                     frame.set(edgecolor=color, linewidth=width, clip_on=False)
                     little.add_patch(frame)
-            below = 1 - (y + _TITLE + side + 0.03) / height
-            _add_text(
-                figure, x / WIDTH, below, shorten(piece.text, max(6, 84 // columns)), 8, MUTED
-            )
+            below = shorten(piece.text, max(6, 84 // columns))
+            figure.text(x / WIDTH, 1 - (y + _TITLE + side + 0.03) / height, below, va="top",
+                        fontsize=8, color=MUTED)  # fmt: skip
     return figure
-
-
-def _add_text(figure: Figure, x: float, y: float, text: str, size: float, color: str = INK) -> None:
-    """Write text below and to the right of (x, y), in fractions of the figure."""
-    figure.text(x, y, text, va="top", fontsize=size, color=color)

@@ -13,13 +13,11 @@ from tff.plots.style import (
     HUES,
     INK,
     MUTED,
-    OUTLINE,
     PAPER,
-    add_legend,
+    add_dots,
     finite_values,
     name_rows,
     no_data,
-    shade_rows,
     shorten,
     single_axes,
     styled,
@@ -37,28 +35,23 @@ def scatter_plot(
     Args:
         table: values in `x` and `y`, optionally bounds in `y`_low and `y`_high; rows with a
             missing value are not drawn.
-        x: column.
-        y: column.
         group: column of names; groups after the twelfth are gray crosses.
-        xlabel: of `x`.
-        ylabel: of `y`.
     """
     known = table.dropna(subset=[x, y]) if {x, y} <= set(table) else table.head(0)
     if known.empty:
         return no_data()
     figure, ax = single_axes(3.8)
     names = list(dict.fromkeys(known[group]))
-    looks = [(color, shape) for shape, color in product("oD", HUES)]
+    looks = list(product("oD", HUES))
     for i, name in enumerate(names):
         part = known[known[group] == name]
         named = i < _NAMED
-        color, shape = looks[i] if named else (MUTED, "X")
+        shape, color = looks[i] if named else ("X", MUTED)
         if {f"{y}_low", f"{y}_high"} <= set(known):
             ax.vlines(part[x], part[f"{y}_low"], part[f"{y}_high"], color=color, linewidth=1.2,
                       alpha=0.5)  # fmt: skip
-        ax.plot(part[x], part[y], linestyle="", marker=shape, color=color, markersize=6.5,
-                zorder=3, **OUTLINE,
-                label=str(name) if named else "others" if i == _NAMED else None)  # fmt: skip
+        label = str(name) if named else "others" if i == _NAMED else None
+        add_dots(ax, part[x], part[y], color, shape, markersize=6.5, zorder=3, label=label)
     ax.grid(True, axis="y")
     ax.set(xlabel=xlabel, ylabel=ylabel)
     heights = known[[c for c in (y, f"{y}_low", f"{y}_high") if c in known]]
@@ -66,7 +59,6 @@ def scatter_plot(
         numbers = finite_values(values)
         if np.ptp(numbers) == 0:  # else the axis would span rounding errors
             setter(numbers[0] - 0.05, numbers[0] + 0.05)
-    add_legend(ax, figure)
     return figure
 
 
@@ -76,9 +68,7 @@ def repeated_trainings(table: pd.DataFrame, group: str, value: str, label: str) 
 
     Args:
         table: one row per training; groups keep the order of their first rows, from the top.
-        group: column of names.
         value: column of values; NaN is not drawn.
-        label: label of the values.
     """
     if not len(finite_values(table.get(value, []))):
         return no_data()
@@ -93,14 +83,11 @@ def repeated_trainings(table: pd.DataFrame, group: str, value: str, label: str) 
             spread = values.std(ddof=1)
             ax.hlines(i, mean - spread, mean + spread, color=INK, linewidth=1.2, zorder=2)
         ax.plot([mean], [i], marker="|", color=INK, markersize=14, markeredgewidth=2, zorder=3)
-        ax.plot(values, [i] * len(values), "o", color=HUES[0], alpha=0.75, markersize=6.5,
-                zorder=4, **OUTLINE)  # fmt: skip
+        add_dots(ax, values, [i] * len(values), HUES[0], alpha=0.75, markersize=6.5, zorder=4)
     ax.plot([], [], "o", color=HUES[0], label="one training")
     ax.plot([], [], color=INK, marker="|", markersize=12, markeredgewidth=2, linewidth=1.2,
             label="mean and standard deviation")  # fmt: skip
-    name_rows(ax, names, label)
-    shade_rows(ax, len(names))
-    add_legend(ax, figure)
+    name_rows(ax, names, label, shaded=True)
     return figure
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import wraps
 from typing import Any, ParamSpec
 
@@ -18,20 +18,11 @@ INK, MUTED, FAINT, PAPER = "#1f2933", "#66717e", "#e1e5ea", "#ffffff"
 # Unchanged, with the intervention, controls. Safe for the color-blind (Okabe and Ito, 2008).
 HUES = ("#0072b2", "#d55e00", "#7b8794", "#009e73", "#cc79a7", "#e69f00")
 MARKERS = "oDs^vP"
-#: Keeps dots apart that overlap.
-OUTLINE: dict[str, Any] = {"markeredgecolor": PAPER, "markeredgewidth": 0.7}
 DARK = {  # each color on a dark page
-    INK: "#e4e7eb",
-    MUTED: "#9aa5b1",
-    FAINT: "#2d343c",
-    PAPER: "#14171a",
-    HUES[0]: "#56a9e0",
-    HUES[1]: "#f28c4b",
-    HUES[2]: "#929eab",
-    HUES[3]: "#35c79a",
-    HUES[4]: "#e39bc4",
-    HUES[5]: "#f2b844",
-}
+    INK: "#e4e7eb", MUTED: "#9aa5b1", FAINT: "#2d343c", PAPER: "#14171a",
+    HUES[0]: "#56a9e0", HUES[1]: "#f28c4b", HUES[2]: "#929eab",
+    HUES[3]: "#35c79a", HUES[4]: "#e39bc4", HUES[5]: "#f2b844",
+}  # fmt: skip
 STYLE: dict[Any, Any] = {
     "figure.facecolor": PAPER,
     "savefig.facecolor": PAPER,
@@ -68,22 +59,20 @@ STYLE: dict[Any, Any] = {
 
 
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Decorate a figure function to draw in this style, whatever matplotlib's settings are."""
+    """Decorate a figure function: this style, and a legend of what has labels."""
 
     @wraps(draw)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> Figure:
         with mpl.rc_context(STYLE):
-            return draw(*args, **kwargs)
+            figure = draw(*args, **kwargs)
+            _add_legend(figure)
+            return figure
 
     return wrapper
 
 
 def single_axes(height: float) -> tuple[Figure, Axes]:
-    """A figure of the usual width with one pair of axes.
-
-    Args:
-        height: in inches.
-    """
+    """A figure of the usual width, `height` inches high, with one pair of axes."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     return figure, figure.add_subplot()
 
@@ -108,35 +97,33 @@ def shorten(name: object, limit: int = 30) -> str:
     return text if len(text) <= limit else f"{text[: limit // 2]}…{text[1 - limit // 2 :]}"
 
 
-def name_rows(ax: Axes, names: Iterable[object], label: str) -> None:
-    """Label rows from the top with names, and the axis of the values with a label."""
-    labels = [shorten(name) for name in names]
-    ax.set_yticks(range(len(labels)), labels)
-    ax.set(ylim=(len(labels) - 0.4, -0.6), xlabel=label)
+def name_rows(ax: Axes, names: Collection[object], label: str, shaded: bool = False) -> None:
+    """Name rows from the top, label the axis of the values, and shade every other row."""
+    ax.set_yticks(range(len(names)), [shorten(name) for name in names])
+    ax.set(ylim=(len(names) - 0.4, -0.6), xlabel=label)
+    if shaded:
+        for i in range(0, len(names), 2):
+            ax.axhspan(i - 0.5, i + 0.5, color=FAINT, alpha=0.4, zorder=0)
+        ax.set_ylim(len(names) - 0.5, -0.5)
 
 
-def shade_rows(ax: Axes, count: int) -> None:
-    """Shade every other of `count` rows."""
-    for i in range(0, count, 2):
-        ax.axhspan(i - 0.5, i + 0.5, color=FAINT, alpha=0.4, zorder=0)
-    ax.set_ylim(count - 0.5, -0.5)
+def add_dots(ax: Axes, x: Any, y: Any, color: str, marker: str = "o", **look: Any) -> None:
+    """Draw dots; an outline keeps those apart that overlap."""
+    outline: dict[str, Any] = {"markeredgecolor": PAPER, "markeredgewidth": 0.7}
+    ax.plot(x, y, linestyle="", marker=marker, color=color, **outline, **look)
 
 
-def add_legend(ax: Axes, figure: Figure) -> None:
+def _add_legend(figure: Figure) -> None:
     """Add a legend above the figure: one line if it fits, else two columns."""
-    handles, labels = ax.get_legend_handles_labels()
+    handles, labels = figure.axes[0].get_legend_handles_labels()
     if labels:
-        figure.legend(
-            handles,
-            [shorten(label) for label in labels],
-            loc="outside upper left",
-            ncols=len(labels) if sum(5 + len(label) for label in labels) < 75 else 2,
-            handletextpad=0.4,
-            columnspacing=1.4,
-        )
+        columns = len(labels) if sum(5 + len(label) for label in labels) < 75 else 2
+        names = [shorten(label) for label in labels]
+        figure.legend(handles, names, loc="outside upper left", ncols=columns, handletextpad=0.4,
+                      columnspacing=1.4)  # fmt: skip
 
 
-def annotate(
+def _annotate(
     ax: Axes, text: str, xy: tuple[float, float], offset: tuple[int, int], **kw: Any
 ) -> None:
     """Write small gray text beside a point."""
@@ -146,7 +133,7 @@ def annotate(
 def add_reference_line(ax: Axes, value: float, text: str = "") -> None:
     """Draw a dashed vertical line at a value, with a text at its top."""
     ax.axvline(value, color=MUTED, linestyle=(0, (4, 3)), linewidth=1)
-    annotate(ax, text, (value, 1), (4, 2), xycoords=("data", "axes fraction"))
+    _annotate(ax, text, (value, 1), (4, 2), xycoords=("data", "axes fraction"))
 
 
 def bar_chart(
@@ -156,7 +143,7 @@ def bar_chart(
     figure, ax = single_axes(0.9 + 0.22 * len(names))
     ax.barh(range(len(names)), values, height=0.62, color=HUES[0])
     for i, (value, text) in enumerate(zip(np.nan_to_num(values), notes, strict=False)):
-        annotate(ax, text, (value, i), (5, 0), va="center")
+        _annotate(ax, text, (value, i), (5, 0), va="center")
     name_rows(ax, names, label)
     ax.set_xlim(0, 1.18 * max(finite_values(values).max(initial=0), 1e-12))
     return figure
