@@ -16,10 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from tff.atomic import lock
 from tff.data.download import fetch as fetching
 from tff.data.download.__main__ import main
 from tff.data.download.extract import MARKER
-from tff.data.download.fetch import RECORD, exclude_others
+from tff.data.download.fetch import LOCK, RECORD
 from tff.data.download.sources import list_sources, load_source
 
 BYTES = bytes(range(256)) * 400
@@ -226,7 +227,7 @@ def test_interrupt_from_the_keyboard(val, server, tmp_path):
 
 
 def test_two_at_once(val, tmp_path, capsys):
-    with exclude_others(tmp_path / "it"):
+    with lock(tmp_path / "it" / LOCK):
         assert "another process downloads into this folder" in error_of(val, capsys)
     assert main(val) == 0
 

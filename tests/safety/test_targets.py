@@ -50,7 +50,7 @@ def callables(package: Any) -> dict[str, Any]:
     [
         # `load` does not accept `pretrained`, which is always passed, so it never runs.
         (tff.detectors, Detector, "Detector efficientnet_b0 load timm_model torchvision_model"),
-        (tff.data, Data, "AutoGAN Data Folder Planted"),
+        (tff.data, Data, "AutoGAN Data Folder GeneratedSet Planted"),
     ],
 )
 def test_only_detectors_and_data_sets_can_be_called(package, kind, few):

@@ -1,4 +1,4 @@
-"""A data set as Lightning takes it: training, validation and test images."""
+"""Lightning data modules: training, validation and test images of a set."""
 
 from __future__ import annotations
 
@@ -63,20 +63,17 @@ class Data(LightningDataModule, ABC):
         augmentation: pipelines `train` and `validation`; None leaves images as they are.
         size: side in pixels of the training crops that the augmentation makes.
         crop: crop outside training; see `dataset.View`.
-        resize: length of the shorter side before all else, in training too; None keeps sizes.
+        resize: length of the shorter side before anything else, in training too; None keeps sizes.
         batch_size: images in a batch on each process; only images of one size share a batch.
         workers: loader processes.
         seed: of order, augmentation and subsampling.
         generators: use only these; None uses all.
         classes: use only these; None uses all.
-        limit: at most so many images of each generator and label; None uses all.
+        limit: most images of each generator and label; None uses all.
         match_format: compress all images alike before anything else.
         on_corrupt: `error` or `skip` for files that cannot be used.
         pixels: decode each file once when it is first listed, to find damage in its middle.
         cache: folder for lists of files; None caches nothing.
-
-    Raises:
-        ValueError: an option has a value that is not allowed.
     """
 
     def __init__(
@@ -122,7 +119,7 @@ class Data(LightningDataModule, ABC):
         return {}
 
     def notes(self, split: str) -> list[str]:
-        """What a reader of a report should know about a split."""
+        """Remarks on a split for the reader of a report."""
         return []
 
     def available_splits(self) -> list[str]:
@@ -141,14 +138,9 @@ class Data(LightningDataModule, ABC):
                 log.warning("%s set differs from the published one: %s", split, "; ".join(notes))
         table, skipped = self._manifests[split]
         images = Images(
-            table,
-            self.view,
-            seed=self.seed,
-            match_format=self.match_format,
-            real_of=self.real_of(split),
-            skipped=skipped,
-            notes=tuple(self.notes(split)),
-        )
+            table, self.view, seed=self.seed, match_format=self.match_format,
+            real_of=self.real_of(split), skipped=skipped, notes=tuple(self.notes(split)),
+        )  # fmt: skip
         return images.select(self.generators, self.classes).subsample(self.limit, self.seed)
 
     def discovery(self) -> Images:
@@ -170,14 +162,12 @@ class Data(LightningDataModule, ABC):
         return Splits(sets.get("val", last), sets.get("test", last), sets.get("train"))
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Training images, augmented and shuffled."""
         images = replace(self.images("train"), transform=self.augmentation.get("train"))
         self._require_size(images)
         batches = TrainingBatches(len(images), self.batch_size, self.seed)
         return loader(images, batches, self.workers)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Validation images, each once, with the augmentation of validation."""
         images = replace(self.images("val"), transform=self.augmentation.get("validation"))
         self._require_size(images)
         batches = EvaluationBatches(images, self.batch_size)

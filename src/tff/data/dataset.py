@@ -100,7 +100,6 @@ class View:
         """Resize and crop an image (H, W, 3).
 
         Args:
-            image: pixels.
             seed: of a random crop.
             number: of the crop, from 0 to `count` - 1.
             name: of the image, for messages.
@@ -235,10 +234,10 @@ class Images(Dataset[Batch]):
             ValueError: unknown generator or class.
         """
         keep = np.ones(len(self), bool)
+        known_classes = sorted(self.manifest["class"].unique())
         for option, names, known in (
-            ("generators", generators, self.generators),
-            ("classes", classes, sorted(self.manifest["class"].unique())),
-        ):
+            ("generators", generators, self.generators), ("classes", classes, known_classes),
+        ):  # fmt: skip
             if unknown := sorted(set(names or ()) - set(known)):
                 raise ValueError(f"data.{option}={unknown}: unknown; known are {', '.join(known)}")
         if generators is not None:
@@ -249,12 +248,7 @@ class Images(Dataset[Batch]):
         return replace(self, manifest=self.manifest[keep].reset_index(drop=True))
 
     def subsample(self, limit: int | None, seed: int = 0) -> Images:
-        """At most `limit` random images of each generator and label, evenly from all classes.
-
-        Args:
-            limit: number of images; None keeps all.
-            seed: of the draw.
-        """
+        """At most `limit` random images of each generator and label, evenly from all classes."""
         if limit is None:
             return self
         table = self.manifest.sample(frac=1, random_state=seed)
@@ -326,8 +320,8 @@ def decode(data: bytes, name: str) -> Pixels:
     """Decode an image file to (H, W, 3) RGB uint8.
 
     Gray values are repeated in all three channels; palettes are looked up; transparency is dropped,
-    not blended; of 16 bits the upper 8 are kept; CMYK is converted as in Pillow; of an animation
-    the first frame is used; EXIF rotations are not applied.
+    not blended; 16 bits are cut to the upper 8; CMYK is converted as in Pillow; animations give
+    their first frame; EXIF rotations are not applied.
 
     Args:
         data: the whole file.
@@ -355,10 +349,8 @@ def decode(data: bytes, name: str) -> Pixels:
             f"{name} ({len(data)} bytes): damaged, or no image at all; repair or remove it"
         ) from None
     except Exception as error:
-        raise ValueError(
-            f"{name} ({len(data)} bytes): damaged image ({describe_damage(error)}); repair or "
-            "remove it"
-        ) from error
+        text = f"damaged image ({describe_damage(error)}); repair or remove it"
+        raise ValueError(f"{name} ({len(data)} bytes): {text}") from error
 
 
 def _require_whole_chunks(data: bytes) -> None:
@@ -374,5 +366,5 @@ def _require_whole_chunks(data: bytes) -> None:
 
 
 def describe_damage(error: Exception) -> str:
-    """What the reader of an image stumbled over; forged bytes make it raise anything."""
+    """Message of an error of reading an image; forged bytes make readers raise anything."""
     return str(error) if isinstance(error, _READABLE_ERRORS) else repr(error)

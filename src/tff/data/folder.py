@@ -82,7 +82,7 @@ class Folder(Data):
             )
 
     def prepare_data(self) -> None:
-        """List the files once, before several processes would."""
+        # Lists the files once, before several processes would.
         for split in ("train", "val"):
             self.images(split)
 
@@ -92,7 +92,6 @@ class Folder(Data):
         return self.layout is not None or any((self.root / split).is_dir() for split in SPLITS)
 
     def available_splits(self) -> list[str]:
-        """Those of train, val and test that exist."""
         if self.layout is not None:
             found = {split for split, layout in self.layout.items() if self._matches(layout)}
             if "train" in found and "val" not in self.layout:
@@ -111,7 +110,6 @@ class Folder(Data):
         return any(layout.parse(folder.relative_to(self.root).as_posix()) for folder in folders)
 
     def list_images(self, split: str) -> Manifest:
-        """All images of a split, and the files that cannot be used."""
         if self.layout is not None:
             return self._list_by_layout(self.layout, split)
         if self.has_splits:
@@ -156,7 +154,6 @@ class Folder(Data):
         return Manifest(table.reset_index(drop=True), manifest.skipped)
 
     def real_of(self, split: str) -> Mapping[str, str]:
-        """Generator -> name of the real images that it is compared with, if not its own."""
         if self.layout is None:
             return {}
         layout = self.layout.get(split, self.layout.get("train"))
@@ -179,7 +176,7 @@ class Folder(Data):
         return super().discovery() if self.has_splits else self._all_images()
 
     def all_splits(self) -> Splits:
-        """All splits; a tree without splits as a whole."""
+        """All splits; for a tree without splits, all images as both discovery and test."""
         return super().all_splits() if self.has_splits else self.splits()
 
     def _all_images(self) -> Images:
@@ -192,8 +189,8 @@ def list_parquet_images(root: Path, split: str, cache: Path | None, on_corrupt: 
 
     Columns: `image_data` (bytes), `label` (0 and 1, or real and fake), `model_name`, and `split`,
     if any. A file below `root/train`, `root/val` or `root/test` belongs to that split. Otherwise
-    the column `split` decides, or else the beginning of the file name; files for which neither
-    does belong to every split. The list of each file is kept in `cache`.
+    the column `split` decides, or else the beginning of the file name; a file without either
+    belongs to every split. The list of each file is cached in `cache`.
 
     Raises:
         FileNotFoundError: no such folder.

@@ -1,4 +1,4 @@
-"""What the folders above an image say: its label, generator and class."""
+"""Label, generator and class of an image, read from the folders above it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PATTERNS = each(
 
 @dataclass(frozen=True)
 class FolderFacts:
-    """What the folders above an image say about it."""
+    """Label, generator and class that the folders above an image state."""
 
     label: int
     generator: str
@@ -39,7 +39,7 @@ class Layout:
     Args:
         folders: patterns of folders relative to the root, tried in order. `{label}` is a folder of
             `LABELS`, `{generator}` and `{class}` are any one folder, `{class*}` is any number of
-            them, `*` is one that says nothing, and all else is literal; more folders may follow
+            them, `*` is one without a meaning, and all else is literal; more folders may follow
             below. The label of a pattern without `{label}` is that of a literal folder in it, else
             1 (generated).
         generator: name of the generator if no folder says it. Real images then get the name of
@@ -59,7 +59,7 @@ class Layout:
         object.__setattr__(self, "_patterns", [_compile(p) for p in self.folders])
 
     def parse(self, folder: str) -> FolderFacts | None:
-        """What a folder, relative to the root and with `/` between, says; None if nothing."""
+        """Facts in the path of a folder (relative to the root, with `/`), or None."""
         for pattern, literal in self._patterns:  # type: ignore[attr-defined]
             match = pattern.fullmatch(folder + "/")
             if match:

@@ -22,10 +22,10 @@ Keys = list[tuple[int, ...]]  # (epoch, row), or (epoch, row, number of the crop
 
 
 class EvaluationBatches(Sampler[Keys]):
-    """Each crop of each row once, in batches of images of one size, dealt to the processes.
+    """Each crop of each row once, in batches of images of one size, shared by the processes.
 
-    Whole batches are dealt, so that each is composed as in a single process: scores do not depend
-    on the number of processes, not even in their last bit.
+    Batches are composed as in a single process, so that scores do not depend on the number of
+    processes, not even in their last bit.
     """
 
     def __init__(self, images: Images, batch_size: int) -> None:
@@ -66,7 +66,7 @@ class TrainingBatches(Sampler[Keys]):
             )
 
     def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this before each epoch."""
+        """Set the epoch; called by Lightning before each epoch."""
         self.epoch = epoch
 
     @property
@@ -92,10 +92,10 @@ def ignore_signals(worker: int) -> None:
 
 
 def shut_down_at_exit(batches: Any) -> None:
-    """Shut down the workers of an iterator of a loader properly when this process exits.
+    """Shut down the workers of a loader's iterator properly when this process exits.
 
-    Python would send them SIGTERM, which they ignore, and wait forever. The loader itself may be
-    gone by then, while the iterator, or an exception from it, is still referenced.
+    Python would send them SIGTERM, which they ignore, and wait forever. The loader may be deleted
+    by then, while the iterator, or an exception from it, is still referenced.
 
     A process started by multiprocessing runs its finalizers at its end, any other one its atexit
     functions; this one comes before the one by which PyTorch gives up shutting down.
@@ -106,7 +106,7 @@ def shut_down_at_exit(batches: Any) -> None:
     for worker in batches._workers:
         # What multiprocessing and PyTorch call for workers that do not stop.
         worker._popen.terminate = worker._popen.kill
-    # Before the queues close (priority 10), by which workers are told to stop.
+    # Before the queues that tell workers to stop are closed (priority 10).
     Finalize(batches, _shut_down_if_alive, (ref(batches),), exitpriority=100)
     atexit.register(_shut_down_if_alive, ref(batches))
 
@@ -141,7 +141,7 @@ class Loader(DataLoader[Batch]):
             yield from batches
         except Exception as error:
             # Now: the error references the workers, and if both are collected as a cycle, the
-            # queues by which workers are told to stop may go first.
+            # queues that tell workers to stop may go first.
             shut_down(batches)
             self._iterator = None
             if not isinstance(error, ValueError | OSError):

@@ -6,6 +6,7 @@ import hashlib
 import io
 import logging
 import os
+import re
 import stat
 import time
 from collections.abc import Iterator, Mapping
@@ -26,9 +27,9 @@ from tff.types import Ints
 
 log = logging.getLogger(__name__)
 
-#: Any tree: the nearest folder above an image says its label, the first one its generator.
+#: Any tree: the nearest folder above an image names its label, the first one its generator.
 ANY_LAYOUT = Layout(["{generator}/{class*}/{label}", "{label}"])
-#: Suffixes of image files -> format. What a file really is, its content says.
+#: Suffixes of image files -> format; the content of a file decides what it really is.
 SUFFIXES = {
     ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP",
     ".tif": "TIFF", ".tiff": "TIFF", ".gif": "GIF",
@@ -62,7 +63,7 @@ def list_images(
 
     Args:
         root: folder at which the patterns of the layout begin.
-        layout: which folders say what.
+        layout: meaning of the folders.
         cache: folder for the list of files; see `scan`.
         pixels: whether to decode each file; see `probe`.
         on_corrupt: `error` or `skip` for files that cannot be used.
@@ -86,34 +87,26 @@ def list_images(
 
 
 def _add_labels(files: pd.DataFrame, root: Path, layout: Layout) -> pd.DataFrame:
-    """Files whose folders say a label, with columns `path`, `label`, `generator`, `class`."""
+    """Files whose folders name a label, with columns `path`, `label`, `generator`, `class`."""
     folders = files["file"].str.rpartition("/")[0]
-    parsed = {folder: layout.parse(folder) for folder in folders.unique()}
-    known = folders.map({name: facts is not None for name, facts in parsed.items()}).astype(bool)
+    facts = {folder: layout.parse(folder) for folder in folders.unique()}
+    known = folders.map(lambda folder: facts[folder] is not None).astype(bool)
     if not known.all() and (layout is ANY_LAYOUT or not known.any()):
+        hint = f" where this set has it: {' or '.join(layout.folders)}. Is data.root right?"
+        if layout is ANY_LAYOUT:
+            hint = f"; known: {', '.join(LABELS)}"
         raise ValueError(
             f"image folder {root}: no folder above {join_names(files['file'][~known])} says real "
-            + (
-                f"or fake; known: {', '.join(LABELS)}"
-                if layout is ANY_LAYOUT
-                else f"or fake where this set has it: {' or '.join(layout.folders)}. "
-                "Is data.root right?"
-            )
+            f"or fake{hint}"
         )
+    found = [fact for fact in map(facts.get, folders) if fact is not None]
     own_name = root.resolve().name  # the generator of a tree without a level of generators
-    labels, generators, classes = {}, {}, {}
-    for name, facts in parsed.items():
-        if facts is not None:
-            no_generator = layout is ANY_LAYOUT and facts.generator in LABELS
-            labels[name], classes[name] = facts.label, facts.class_name
-            generators[name] = own_name if no_generator else facts.generator or own_name
-    files, folders = files[known], folders[known]
-    files = files.assign(
-        path=[str(root / file) for file in files["file"]],
-        label=folders.map(labels).astype("int64"),
-        generator=folders.map(generators),
-    )
-    files["class"] = folders.map(classes)
+    generators = [fact.generator or own_name for fact in found]
+    if layout is ANY_LAYOUT:
+        generators = [own_name if name in LABELS else name for name in generators]
+    files = files[known].assign(label=[fact.label for fact in found], generator=generators)
+    files["path"] = [str(root / file) for file in files["file"]]
+    files["class"] = [fact.class_name for fact in found]
     return files
 
 
@@ -124,11 +117,9 @@ def _require_both_labels(table: pd.DataFrame, root: Path, layout: Layout) -> Non
     used = {layout.real_source(g) for g in fake}
     lonely += [f"{g} (only real)" for g in sorted(real - used)]
     if lonely:
-        expected = (
-            "GENERATOR/.../0_real and 1_fake"
-            if layout is ANY_LAYOUT
-            else " or ".join(layout.folders)
-        )
+        expected = " or ".join(layout.folders)
+        if layout is ANY_LAYOUT:
+            expected = "GENERATOR/.../0_real and 1_fake"
         raise ValueError(
             f"image folder {root}: each generator needs real and generated images, but one kind is "
             f"missing for {', '.join(lonely)}; expected {expected}"
@@ -178,7 +169,7 @@ def compare_counts(table: pd.DataFrame, expected: Mapping[str, int]) -> list[str
 
 
 class Header(NamedTuple):
-    """What the header of an image file says.
+    """Header of an image file.
 
     Attributes:
         height, width: in pixels, as stored.
@@ -228,7 +219,10 @@ def scan(root: Path, cache: Path | None, pixels: bool = False) -> pd.DataFrame:
     files = pd.DataFrame(sorted(_walk(root)), columns=_STAMP)
     digest = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]
     path = cache and cache / f"{root.resolve().name}-{digest}.parquet"
-    known = files.merge(_load_scan(path), how="left", on=_STAMP)
+    cached = load_cache(path, [*_STAMP, "checked", *Header._fields])
+    if cached is None:
+        cached = files.iloc[:0].assign(checked="", **Header()._asdict())
+    known = files.merge(cached, how="left", on=_STAMP)
     known = known[known["checked"].isin(["pixels"] if pixels else ["header", "pixels"])]
     known = known.astype(dict.fromkeys(_INTEGERS, "int64"))
     new = files[~files["file"].isin(known["file"])]
@@ -253,18 +247,13 @@ def _walk(root: Path) -> Iterator[tuple[str, int, int]]:
         for name in names:
             path = Path(folder) / name
             if path.suffix.lower() in SUFFIXES and not name.startswith("._"):  # macOS leaves these
-                _require_utf8(path)
+                if re.search("[\ud800-\udfff]", str(path)):  # stand for bytes that are not UTF-8
+                    raise ValueError(
+                        f"image file {str(path)!a}: its name or that of a folder is not UTF-8; "
+                        "rename it"
+                    )
                 state = path.stat() if path.exists() else path.lstat()
                 yield path.relative_to(root).as_posix(), state.st_size, state.st_mtime_ns
-
-
-def _require_utf8(path: Path) -> None:
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        raise ValueError(
-            f"image file {str(path)!a}: its name or that of a folder is not UTF-8; rename it"
-        ) from None
 
 
 def _probe_files(files: pd.DataFrame, root: Path, pixels: bool) -> pd.DataFrame:
@@ -284,28 +273,20 @@ def _probe_files(files: pd.DataFrame, root: Path, pixels: bool) -> pd.DataFrame:
     return pd.concat([files.assign(checked="pixels" if pixels else "header"), table], axis=1)
 
 
-def _load_scan(path: Path | None) -> pd.DataFrame:
-    columns = [*_STAMP, "checked", *Header._fields]
-    if (table := load_cache(path, columns)) is not None:
-        return table
-    types = {column: "int64" if column in _INTEGERS else "str" for column in columns}
-    return pd.DataFrame({column: pd.Series(dtype=kind) for column, kind in types.items()})
-
-
 def load_cache(path: Path | None, columns: list[str]) -> pd.DataFrame | None:
     """Table written by `save_cache`; None if there is none, or it is damaged."""
     if path is None or not path.is_file():
         return None
     try:
         return pd.read_parquet(path, page_checksum_verification=True)[columns]
-    # All that pandas and pyarrow were seen to raise on damaged bytes.
+    # All errors that pandas and pyarrow were seen to raise on damaged bytes.
     except (OSError, ValueError, LookupError, TypeError, NotImplementedError) as error:
         log.warning("%s: not readable (%s); the files are read again", path, error)
         return None
 
 
 def save_cache(table: pd.DataFrame, path: Path | None) -> None:
-    """Cache a table; a folder that cannot be written costs only time."""
+    """Cache a table; if the folder cannot be written, this is logged."""
     if path is None:
         return
     try:
@@ -367,15 +348,8 @@ def _read_header(image: Image.Image, suffix: str) -> Header:
     if image.mode not in ("RGB", "L"):
         notes.append(f"mode {image.mode}")
     quality = estimate_quality(tables[0]) if tables else -1
-    return Header(
-        image.height,
-        image.width,
-        kind,
-        image.mode,
-        quality,
-        _read_chroma(image),
-        note="; ".join(notes),
-    )
+    facts = (image.height, image.width, kind, image.mode, quality, _read_chroma(image))
+    return Header(*facts, note="; ".join(notes))
 
 
 def estimate_quality(luminance: list[int]) -> int:

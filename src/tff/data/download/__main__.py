@@ -50,7 +50,10 @@ def main(arguments: Sequence[str], sources: Path = SOURCES) -> int:
             for name in names:
                 print(fetch(source, name, to, keep, options["mirror"]))
         except OSError as error:
-            raise ValueError(f"{error.filename or to}: {error.strerror or error}") from error
+            raise ValueError(
+                f"{error.filename or to}: cannot be written ({error.strerror or error}); choose "
+                "another folder with to=DIR"
+            ) from error
         except KeyboardInterrupt:
             print("\nInterrupted; run the same command again to resume.", file=sys.stderr)
             return 130

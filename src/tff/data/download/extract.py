@@ -9,7 +9,6 @@ import shutil
 import stat
 import unicodedata
 from bisect import bisect_right
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
@@ -77,14 +76,22 @@ def unpack(
     try:
         draft.mkdir()
         _extract(paths, kind, draft)
-        top = _find_parent(draft, holds, paths[0])
+        top = draft
+        if holds is not None:  # the topmost folder with such a child
+            parents = [path.parent for path in draft.rglob(holds) if path.is_dir()]
+            if not parents:
+                raise ValueError(
+                    f"{paths[0]}: no folder {holds} in it, so it is not the expected archive; "
+                    "remove it"
+                )
+            top = min(parents, key=lambda folder: (len(folder.parts), folder))
         if marker:
             (top / MARKER).write_text(marker)
         top.rename(target)
     except DamagedError as error:
         raise ValueError(
             f"{paths[0]}: damaged, or not a {kind} archive ({error}). Nothing was unpacked; remove "
-            "it and run the same command again to download it anew"
+            "it and run the same command again to download it once more"
         ) from error
     except OSError as error:
         raise ValueError(
@@ -97,7 +104,8 @@ def unpack(
 
 def _extract(paths: Sequence[Path], kind: str, draft: Path) -> None:
     archive = paths[0]
-    with (_open_zip if kind == "zip" else _open_7z)(paths) as (members, extract):
+    with ExitStack() as stack:
+        members, extract = (_open_zip if kind == "zip" else _open_7z)(paths, stack)
         places = plan(archive, members)
         if not places:
             raise DamagedError("it holds no files")
@@ -109,18 +117,17 @@ def _extract(paths: Sequence[Path], kind: str, draft: Path) -> None:
                 "Nothing was unpacked; remove the archive and get it from its publisher"
             )
         require_space(draft, total, f"unpacking {archive.name}")
-        with track_bytes(f"unpack {archive.name}", total) as advance:
-            output = _Output(draft, places, advance)
+        output = _Output(
+            draft, places, stack.enter_context(track_bytes(f"unpack {archive.name}", total))
+        )
+        with _reading_errors(but=OSError):  # those are of the disk that is written to
             extract(output)
     if missing := set(places.values()) - output.written:
         raise DamagedError(f"{len(missing)} files are missing, such as {min(missing)}")
 
 
 def plan(archive: Path, members: Iterable[Member]) -> dict[str, PurePosixPath]:
-    """Relative path of each file to unpack; `__MACOSX`, which macOS adds, is skipped.
-
-    Returns:
-        Name of the member -> path below the target folder.
+    """Name of each file to unpack -> relative path; `__MACOSX`, which macOS adds, is skipped.
 
     Raises:
         ValueError: a member would lie outside the folder, is neither file nor folder, or has the
@@ -151,7 +158,7 @@ def plan(archive: Path, members: Iterable[Member]) -> dict[str, PurePosixPath]:
 
 
 def find_path_problem(name: str) -> str:
-    """Why a path given by a stranger is unsafe below a folder; "" if it is safe."""
+    """Why a path from the network is unsafe below a folder; "" if it is safe."""
     name = name.replace("\\", "/")
     if name.startswith("/") or re.match("[A-Za-z]:", name):
         return "has an absolute path"
@@ -171,11 +178,7 @@ def _unsafe(archive: Path, member: Member, problem: str) -> ValueError:
 
 
 def require_space(folder: Path, needed: int, purpose: str) -> None:
-    """Check that so many bytes fit on the disk of a folder.
-
-    Raises:
-        ValueError: they do not.
-    """
+    """Check that `needed` bytes fit on the disk of a folder; a ValueError says what to do."""
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise ValueError(
@@ -185,11 +188,7 @@ def require_space(folder: Path, needed: int, purpose: str) -> None:
 
 
 def import_py7zr() -> Any:
-    """The package py7zr.
-
-    Raises:
-        ValueError: it is not installed.
-    """
+    """The package py7zr; a ValueError if it is not installed."""
     try:
         return import_module("py7zr")
     except ModuleNotFoundError as error:
@@ -225,13 +224,12 @@ class _CountedFile(io.FileIO):
 
     def __init__(self, path: Path | str, mode: str, advance: Callable[[int], None]) -> None:
         super().__init__(path, mode)
-        self._advance, self._size = advance, 0
+        self._advance = advance
 
     def write(self, data: bytes | bytearray | memoryview) -> int:  # type: ignore[override]
         rest = memoryview(data)
         while rest:
             rest = rest[super().write(rest) :]
-        self._size += len(data)
         self._advance(len(data))
         return len(data)
 
@@ -239,63 +237,44 @@ class _CountedFile(io.FileIO):
         return False
 
     def size(self) -> int:
-        return self._size
+        return self.tell()
 
 
 Opened = tuple[list[Member], Callable[[_Output], None]]
 
 
-@contextmanager
-def _open_zip(paths: Sequence[Path]) -> Iterator[Opened]:
+def _open_zip(paths: Sequence[Path], stack: ExitStack) -> Opened:
     """The members of a zip archive, and the function that extracts them."""
-    (path,) = paths
-    with ExitStack() as stack:
-        with _reading_errors():
-            archive = stack.enter_context(ZipFile(path))
-        infos = archive.infolist()
+    with _reading_errors():
+        archive = stack.enter_context(ZipFile(paths[0]))
+    infos = archive.infolist()
 
-        def extract(output: _Output) -> None:
-            for info in infos:
-                if info.orig_filename.endswith("/"):
-                    continue
-                with output.create(info.orig_filename) as file, ExitStack() as inner:
-                    with _reading_errors():
-                        content = inner.enter_context(archive.open(info))
-                    while True:
-                        with _reading_errors():  # the checksum is verified at the end
-                            block = content.read(_BLOCK)
-                        if not block:
-                            break
-                        file.write(block)
+    def extract(output: _Output) -> None:
+        for info in infos:
+            if info.orig_filename.endswith("/"):
+                continue
+            with _reading_errors():  # OSErrors too: of an offset outside the file
+                content = archive.open(info)
+            with content, output.create(info.orig_filename) as file:
+                shutil.copyfileobj(content, file, _BLOCK)  # verifies the checksum at the end
 
-        yield (
-            [
-                Member(i.orig_filename, i.file_size, i.orig_filename.endswith("/"),
-                       i.external_attr >> 16)
-                for i in infos
-            ],
-            extract,
-        )  # fmt: skip
+    return [
+        Member(i.orig_filename, i.file_size, i.orig_filename.endswith("/"), i.external_attr >> 16)
+        for i in infos
+    ], extract
 
 
-@contextmanager
-def _open_7z(paths: Sequence[Path]) -> Iterator[Opened]:
+def _open_7z(paths: Sequence[Path], stack: ExitStack) -> Opened:
     """The members of a 7z archive in volumes, and the function that extracts them."""
     py7zr = import_py7zr()
-    with ExitStack() as stack:
-        volumes = Volumes([stack.enter_context(open(path, "rb")) for path in paths])
-        with _reading_errors(but=OSError):
-            archive = stack.enter_context(py7zr.SevenZipFile(io.BufferedReader(volumes, _BLOCK)))
-            members = [
-                Member(file.filename, file.uncompressed, file.is_directory, _find_mode(file))
-                for file in archive.files
-            ]
-
-        def extract(output: _Output) -> None:
-            with _reading_errors(but=OSError):  # of the disk that is written to
-                archive.extract(factory=output)
-
-        yield members, extract
+    volumes = Volumes([stack.enter_context(path.open("rb")) for path in paths])
+    with _reading_errors(but=OSError):
+        archive = stack.enter_context(py7zr.SevenZipFile(io.BufferedReader(volumes, _BLOCK)))
+        members = [
+            Member(file.filename, file.uncompressed, file.is_directory, _find_mode(file))
+            for file in archive.files
+        ]
+    return members, lambda output: archive.extract(factory=output)
 
 
 def _find_mode(file: Any) -> int:
@@ -344,18 +323,3 @@ class Volumes(io.RawIOBase):
         count: int = file.readinto(memoryview(buffer))  # type: ignore[attr-defined]
         self._position += count
         return count
-
-
-def _find_parent(draft: Path, holds: str | None, archive: Path) -> Path:
-    """The topmost folder with a child named `holds`."""
-    if holds is None:
-        return draft
-    queue = deque([draft])
-    while queue:
-        folder = queue.popleft()
-        if (folder / holds).is_dir():
-            return folder
-        queue.extend(sorted(path for path in folder.iterdir() if path.is_dir()))
-    raise ValueError(
-        f"{archive}: no folder {holds} in it, so it is not the expected archive; remove it"
-    )

@@ -1,20 +1,19 @@
-"""A split of a public set, brought into a folder: downloaded, verified, unpacked."""
+"""A split of a public set: downloaded, verified, unpacked."""
 
 from __future__ import annotations
 
 import json
 import logging
 import shutil
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from rich.filesize import decimal
+
 from tff.atomic import lock, write_json
 from tff.data.download import hub
 from tff.data.download.extract import MARKER, import_py7zr, require_space, unpack
-from tff.data.download.progress import show_bytes
 from tff.data.download.sources import Source, Split
 from tff.data.download.transfer import RefusedError, RemoteFile, download, note_of, part_of, verify
 
@@ -42,12 +41,18 @@ def fetch(
         The folder with the images.
 
     Raises:
-        ValueError: the split cannot be had; the message says why and what to do.
+        ValueError: the split cannot be fetched; the message says why and what to do.
+        OSError: `to` cannot be written.
     """
     split = source.splits[name]
     target = to / split.into
     marker = json.dumps({"set": source.name, "split": name})
-    with exclude_others(to):
+    with lock(to / LOCK) as locked:
+        if not locked:
+            raise ValueError(
+                f"to={to}: another process downloads into this folder; wait until it ends, or "
+                "choose another folder"
+            )
         if _read(target / MARKER) == marker:
             log.info("%s is complete already", target)
         elif not split.unpack:
@@ -65,28 +70,6 @@ def fetch(
             if not keep_archives:
                 _remove_archives(split, to)
     return target
-
-
-@contextmanager
-def exclude_others(folder: Path) -> Iterator[None]:
-    """Make the folder, and keep other processes out of it until this one ends.
-
-    Raises:
-        ValueError: another process downloads into it, or it cannot be written.
-    """
-    with ExitStack() as stack:
-        try:
-            ours = stack.enter_context(lock(folder / LOCK))
-        except OSError as error:
-            raise ValueError(
-                f"to={folder}: cannot be written ({error.strerror}); choose another folder"
-            ) from error
-        if not ours:
-            raise ValueError(
-                f"to={folder}: another process downloads into this folder; wait until it ends, or "
-                "choose another folder"
-            )
-        yield
 
 
 def _unpack_split(split: Split, to: Path, marker: str, keep: bool, mirror: str) -> None:
@@ -127,21 +110,17 @@ def _download_files(split: Split, folder: Path, keep: bool, mirror: str) -> list
 
 
 def _list_files(split: Split, folder: Path, mirror: str) -> list[RemoteFile]:
-    if split.hub is None:
-        return [
-            RemoteFile(
-                file.name,
-                f"{mirror.rstrip('/')}/{file.name}" if mirror else file.url,
-                file.bytes or int(file.gigabytes * 1e9),
-                file.bytes,
-                file.sha256,
-            )
-            for file in split.files
-        ]
-    key = f"{split.hub.repo}@{split.hub.revision}"
-    commit = read_record(folder).get(key, {}).get("commit", split.hub.revision)
-    commit, files = hub.list_files(split.hub, commit, mirror)
-    _add_to_record(folder, key, {"commit": commit, "files": [file.name for file in files]})
+    if split.hub is not None:
+        key = f"{split.hub.repo}@{split.hub.revision}"
+        commit = read_record(folder).get(key, {}).get("commit", split.hub.revision)
+        commit, files = hub.list_files(split.hub, commit, mirror)
+        _add_to_record(folder, key, {"commit": commit, "files": [file.name for file in files]})
+        return files
+    files = []
+    for file in split.files:
+        url = f"{mirror.rstrip('/')}/{file.name}" if mirror else file.url
+        size = file.bytes or int(file.gigabytes * 1e9)
+        files.append(RemoteFile(file.name, url, size, file.bytes, file.sha256))
     return files
 
 
@@ -160,26 +139,20 @@ def _ensure_file(file: RemoteFile, path: Path, folder: Path) -> None:
         except RefusedError as error:
             raise ValueError(f"{path}: exists already, but {error}; remove it") from error
     else:
-        log.info(
-            "%s: about %s from %s", file.name, show_bytes(file.size), urlsplit(file.url).hostname
-        )
+        host = urlsplit(file.url).hostname
+        log.info("%s: about %s from %s", file.name, decimal(file.size), host)
         path.parent.mkdir(parents=True, exist_ok=True)
         sha256 = download(file, path)
     state = path.stat()
-    _add_to_record(
-        folder,
-        file.name,
-        {"url": file.url, "bytes": state.st_size, "sha256": sha256, "verified": bool(file.sha256),
-         "time": state.st_mtime_ns, "ours": ours},
-    )  # fmt: skip
+    facts = {"url": file.url, "bytes": state.st_size, "sha256": sha256, "time": state.st_mtime_ns}
+    facts |= {"verified": bool(file.sha256), "ours": ours}
+    _add_to_record(folder, file.name, facts)
     note_of(path).unlink(missing_ok=True)
     if file.sha256:
         log.info("%s: its SHA-256 is the published one", file.name)
     else:
-        log.info(
-            "%s: no checksum is published; its SHA-256 is %s, recorded in %s",
-            file.name, sha256, folder / RECORD,
-        )  # fmt: skip
+        text = "%s: no checksum is published; its SHA-256 is %s, recorded in %s"
+        log.info(text, file.name, sha256, folder / RECORD)
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -197,9 +170,8 @@ def _add_to_record(folder: Path, name: str, facts: dict[str, Any]) -> None:
 
 def _remove_archives(split: Split, to: Path) -> None:
     record = read_record(to)
-    if split.hub is None:
-        names = [file.name for file in split.files]
-    else:
+    names = [file.name for file in split.files]
+    if split.hub is not None:
         names = record.get(f"{split.hub.repo}@{split.hub.revision}", {}).get("files", [])
     for name in names:
         if record.get(name, {}).get("ours"):

@@ -2,7 +2,7 @@
 
 `huggingface_hub` finds the commit, the files and their checksums, the server (`HF_ENDPOINT`) and
 the token (`HF_TOKEN`, or `hf auth login`). The bytes come by `transfer.download`: `hf_hub_download`
-(2.4) begins a file anew after an interruption. No code of a repository is run.
+(2.4) restarts a file after an interruption. No code of a repository is run.
 """
 
 from __future__ import annotations
@@ -12,20 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 
-from httpx2 import HTTPError
-from huggingface_hub import HfApi, constants, get_token, hf_hub_url
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub import HfApi, constants, errors, get_token, hf_hub_url
 
 from tff.data.download.extract import find_path_problem
 from tff.data.download.sources import HubFiles
-from tff.data.download.transfer import RemoteFile
+from tff.data.download.transfer import HTTPError, RemoteFile
+
+_TOKEN = "pass your token: HF_TOKEN=..., or `hf auth login` once"
 
 
 def list_files(hub: HubFiles, revision: str, mirror: str = "") -> tuple[str, list[RemoteFile]]:
@@ -42,7 +35,7 @@ def list_files(hub: HubFiles, revision: str, mirror: str = "") -> tuple[str, lis
     endpoint = (mirror or os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
     page = f"{endpoint}/datasets/{hub.repo}"
     api = HfApi(endpoint=endpoint)
-    with _explained(hub.repo, revision, page):
+    with _explain_errors(hub.repo, revision, page):
         info = api.dataset_info(hub.repo, revision=revision, files_metadata=True)
         if info.gated:
             api.auth_check(hub.repo, repo_type="dataset")
@@ -53,47 +46,39 @@ def list_files(hub: HubFiles, revision: str, mirror: str = "") -> tuple[str, lis
     headers = {"authorization": f"Bearer {token}"} if token else {}
     files = []
     for entry in info.siblings or []:
-        if not any(fnmatchcase(entry.rfilename, pattern) for pattern in hub.files):
+        name = entry.rfilename
+        if not any(fnmatchcase(name, pattern) for pattern in hub.files):
             continue
-        if problem := find_path_problem(entry.rfilename):
-            raise ValueError(f"{page}: its file {entry.rfilename!r} {problem}")
-        url = hf_hub_url(
-            hub.repo, entry.rfilename, repo_type="dataset", revision=commit, endpoint=endpoint
-        )
+        if problem := find_path_problem(name):
+            raise ValueError(f"{page}: its file {name!r} {problem}")
+        url = hf_hub_url(hub.repo, name, repo_type="dataset", revision=commit, endpoint=endpoint)
         sha256 = entry.lfs.sha256 if entry.lfs else None
-        files.append(RemoteFile(entry.rfilename, url, entry.size or 0, entry.size, sha256, headers))
+        files.append(RemoteFile(name, url, entry.size or 0, entry.size, sha256, headers))
     if not files:
         raise ValueError(f"{page}: no file {' or '.join(hub.files)} at revision {revision}")
     return commit, sorted(files, key=lambda file: file.name)
 
 
 @contextmanager
-def _explained(repo: str, revision: str, page: str) -> Iterator[None]:
-    """Errors of the hub in words that say what to do."""
+def _explain_errors(repo: str, revision: str, page: str) -> Iterator[None]:
     try:
         yield
-    except GatedRepoError:
-        raise ValueError(
-            f"{page}: access has to be granted. Log in there and accept the conditions, then pass "
-            "your token: HF_TOKEN=..., or `hf auth login` once"
-        ) from None
-    except RepositoryNotFoundError:
-        raise ValueError(
-            f"{page}: no such data set, or it is private; if you have access, pass your token: "
-            "HF_TOKEN=..., or `hf auth login` once"
-        ) from None
-    except RevisionNotFoundError:
+    except errors.GatedRepoError:
+        text = f"access has to be granted. Log in there and accept the conditions, then {_TOKEN}"
+        raise ValueError(f"{page}: {text}") from None
+    except errors.RepositoryNotFoundError:
+        text = f"no such data set, or it is private; if you have access, {_TOKEN}"
+        raise ValueError(f"{page}: {text}") from None
+    except errors.RevisionNotFoundError:
         raise ValueError(f"{page}: no revision {revision}; it may have been removed") from None
-    except OfflineModeIsEnabled:
+    except errors.OfflineModeIsEnabled:
         raise ValueError(f"{page}: HF_HUB_OFFLINE=1 is set; unset it to download") from None
-    except HFValidationError as error:
+    except errors.HFValidationError as error:
         raise ValueError(f"{repo}: not a repository ({error})") from None
-    except HfHubHTTPError as error:
+    except errors.HfHubHTTPError as error:
         status = error.response.status_code
-        hint = "; check your token (HF_TOKEN)" if status in (401, 403) else "; try again later"
-        raise ValueError(f"{page}: the server answers {status}{hint}") from None
+        hint = "check your token (HF_TOKEN)" if status in (401, 403) else "try again later"
+        raise ValueError(f"{page}: the server answers {status}; {hint}") from None
     except (HTTPError, OSError) as error:
-        raise ValueError(
-            f"{page}: no connection ({error}). Check the network, or name a mirror with "
-            "HF_ENDPOINT=URL"
-        ) from None
+        text = f"no connection ({error}). Check the network, or name a mirror with HF_ENDPOINT=URL"
+        raise ValueError(f"{page}: {text}") from None

@@ -8,15 +8,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from rich import progress as bars
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+from rich.filesize import decimal
 
 log = logging.getLogger(__name__)
 
@@ -24,19 +18,15 @@ LOG_INTERVAL = 30.0  # seconds between two lines in a log
 
 
 @contextmanager
-def track_bytes(
-    description: str, total: int | None, done: int = 0
-) -> Iterator[Callable[[int], None]]:
+def track_bytes(description: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
     """Show how many of `total` bytes are done; yields the function to call with each increment."""
     if sys.stderr.isatty():
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        text = bars.TextColumn("{task.description}", markup=False)
+        numbers = (bars.DownloadColumn(), bars.TransferSpeedColumn(), bars.TimeRemainingColumn())
+        console = Console(stderr=True)
+        with bars.Progress(
+            text, bars.BarColumn(), *numbers, console=console, transient=True
+        ) as bar:
             task = bar.add_task(description, total=total, completed=done)
             yield lambda increment: bar.advance(task, increment)
         return
@@ -50,19 +40,7 @@ def track_bytes(
         if now - last > LOG_INTERVAL:
             last = now
             percent = f" ({done / total:.0%})" if total else ""
-            speed = (done - first) / (now - start)
-            log.info("%s: %s%s, %s/s", description, show_bytes(done), percent, show_bytes(speed))
+            speed = decimal(int((done - first) / (now - start)))
+            log.info("%s: %s%s, %s/s", description, decimal(done), percent, speed)
 
     yield advance
-
-
-def show_bytes(number: float) -> str:
-    """A number of bytes in decimal units, as vendors of disks use them.
-
-    >>> show_bytes(830_792_545), show_bytes(12), show_bytes(74.9e9)
-    ('830.8 MB', '12 bytes', '74.9 GB')
-    """
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if number >= factor:
-            return f"{number / factor:,.1f} {unit}"
-    return f"{number:.0f} bytes"

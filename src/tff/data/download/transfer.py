@@ -1,4 +1,4 @@
-"""One file over HTTP: resumed where it broke off, verified, complete or absent.
+"""One file over HTTP: resumed after an interruption, verified, complete or absent.
 
 `NAME.part` holds the bytes received so far, `NAME.part.json` the address and version of the file
 that they belong to. The note is written first and removed last, so that the process may be killed
@@ -7,7 +7,6 @@ at any moment. Requests, retries and ranges are those of `huggingface_hub`.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -17,15 +16,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from httpx2 import HTTPError, HTTPStatusError, Response
-from huggingface_hub import get_session
+from huggingface_hub import errors, get_session
 from huggingface_hub.file_download import http_get
 from huggingface_hub.utils.tqdm import tqdm
+from rich.filesize import decimal
 
 from tff.atomic import write_json
 from tff.data.download.extract import require_space
-from tff.data.download.progress import show_bytes, track_bytes
+from tff.data.download.progress import track_bytes
 
+#: Base of all errors of connections; `huggingface_hub` imports it from its HTTP library.
+HTTPError: type[Exception] = errors.HTTPError  # type: ignore[attr-defined]
 TIMEOUT = 60.0  # seconds to wait for an answer
 _BLOCK = 1 << 20
 
@@ -77,14 +78,14 @@ def download(file: RemoteFile, target: Path) -> str:
 
     Raises:
         ValueError: the server refuses, or gives another file than published (the bytes received
-            are then removed), or the connection keeps breaking (they are then kept).
+            are then removed), or the connection keeps breaking (they then stay).
     """
     part = part_of(target)
     try:
-        with _explained(file, target):
+        with _explain_errors(file, part):
             size, version = file.bytes, file.sha256
             if size is None or version is None:
-                size, version = _ask_size_and_version(file)
+                size, version = _request_size_and_version(file)
             note = {"url": file.url, "version": version}
             if not version or _read_note(target) != note or _size(part) > size:
                 _discard(target)
@@ -112,10 +113,10 @@ def download(file: RemoteFile, target: Path) -> str:
 
 
 def verify(path: Path, file: RemoteFile) -> str:
-    """SHA-256 of a complete file, which must have the published size and checksum.
+    """SHA-256 of a complete file.
 
     Raises:
-        RefusedError: it has not.
+        RefusedError: size or checksum differ from the published ones.
     """
     size = _size(path)
     if file.bytes not in (None, size):
@@ -135,18 +136,18 @@ def verify(path: Path, file: RemoteFile) -> str:
     return sha256
 
 
-def _ask_size_and_version(file: RemoteFile) -> tuple[int, str]:
+def _request_size_and_version(file: RemoteFile) -> tuple[int, str]:
     """Size in bytes, and a text that changes when the file does; "" if the server gives none."""
     headers = {"Accept-Encoding": "identity", **file.headers}
     answer = get_session().head(file.url, headers=headers, timeout=TIMEOUT)
     answer.raise_for_status()
-    _require_secure(file, answer)
+    _require_secure(file.url, str(answer.url))
     length = answer.headers.get("Content-Length", "")
     size = int(length) if length.isdecimal() else file.bytes
     if size is None:
         raise RefusedError(
             f"{file.url}: the server does not say how long the file is, so a broken connection "
-            "could not be told from its end; declare its size (bytes)"
+            "could not be distinguished from its end; declare its size (bytes)"
         )
     if file.bytes not in (None, size):
         raise RefusedError(
@@ -157,39 +158,34 @@ def _ask_size_and_version(file: RemoteFile) -> tuple[int, str]:
     return size, file.sha256 or tag
 
 
-def _require_secure(file: RemoteFile, answer: Response) -> None:
-    if file.url.startswith("https:") and answer.url.scheme != "https":
-        raise RefusedError(f"{file.url}: redirects to {answer.url}, which is not secure")
+def _require_secure(url: str, final: str) -> None:
+    if url.startswith("https:") and not final.startswith("https:"):
+        raise RefusedError(f"{url}: redirects to {final}, which is not secure")
 
 
 @contextmanager
-def _explained(file: RemoteFile, target: Path) -> Iterator[None]:
-    """Errors of the network and of the disk in words that say what to do."""
-    kept = "run the same command again to resume"
+def _explain_errors(file: RemoteFile, part: Path) -> Iterator[None]:
+    resume = "run the same command again to resume"
     try:
         yield
-    except HTTPStatusError as error:
-        raise _explain_status(file.url, error.response) from None
     except HTTPError as error:
-        response = getattr(error, "response", None)  # of huggingface_hub's own errors
-        if response is not None:
-            raise _explain_status(file.url, response) from None
+        if (response := getattr(error, "response", None)) is not None:
+            raise _explain_status(file.url, response.status_code, response.reason_phrase) from None
         raise ValueError(
             f"{file.url}: the connection broke ({error or type(error).__name__}). "
-            f"{show_bytes(_size(part_of(target)))} are kept: {kept}"
+            f"{decimal(_size(part))} are kept: {resume}"
         ) from None
     except OSError as error:
         if error.errno is None:  # huggingface_hub counts the bytes
             raise RefusedError(f"{file.url}: the server sends another number of bytes") from error
         raise ValueError(
-            f"{part_of(target)}: cannot be written ({os.strerror(error.errno or errno.EIO)}). The "
-            f"bytes received are kept: fix the problem and {kept}"
+            f"{part}: cannot be written ({os.strerror(error.errno)}). The bytes "
+            f"received are kept: fix the problem and {resume}"
         ) from None
 
 
-def _explain_status(url: str, response: Response) -> ValueError:
-    status = response.status_code
-    answer = f"{url}: the server answers {status} {response.reason_phrase}"
+def _explain_status(url: str, status: int, reason: str) -> ValueError:
+    answer = f"{url}: the server answers {status} {reason}"
     if status in (408, 425, 429) or status >= 500:
         return ValueError(f"{answer}; run the same command again later to resume")
     hint = {
@@ -202,7 +198,7 @@ def _explain_status(url: str, response: Response) -> ValueError:
 
 
 def _make_bar(advance: Callable[[int], None]) -> type[tqdm]:
-    """A silent bar for `http_get` that passes progress on."""
+    """A silent bar for `http_get` that reports progress to a function."""
 
     class Bar(tqdm):
         def __init__(self, *args: Any, **options: Any) -> None:

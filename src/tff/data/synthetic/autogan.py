@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,8 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tff.data.datamodule import SPLITS, Data
-from tff.data.manifest import Manifest
+from tff.data.datamodule import SPLITS
 from tff.data.synthetic import image_tree
 from tff.data.synthetic.photographs import Photograph, sample_patches
 from tff.options import Allowed, checked, one_of, some_of, whole
@@ -33,23 +33,18 @@ PATCH = 32  # side of training patches in pixels: more steps on small patches be
 BATCH = 16
 PEAK_RATE = 1e-2
 
+_conv3x3 = partial(nn.Conv2d, kernel_size=3, padding=1)
 #: Name -> module that maps (B, c, H, W) to (B, d, 2H, 2W).
 UPSAMPLERS: dict[str, Callable[[int, int], nn.Module]] = {
     "transposed4": lambda c, d: nn.ConvTranspose2d(c, d, 4, stride=2, padding=1),
     "transposed3": lambda c, d: nn.ConvTranspose2d(c, d, 3, 2, padding=1, output_padding=1),
-    "nearest": lambda c, d: nn.Sequential(
-        nn.Upsample(scale_factor=2, mode="nearest"), nn.Conv2d(c, d, 3, padding=1)
-    ),
-    "bilinear": lambda c, d: nn.Sequential(
-        nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(c, d, 3, padding=1)
-    ),
-    "pixelshuffle": lambda c, d: nn.Sequential(
-        nn.Conv2d(c, 4 * d, 3, padding=1), nn.PixelShuffle(2)
-    ),
+    "nearest": lambda c, d: nn.Sequential(nn.Upsample(None, 2), _conv3x3(c, d)),
+    "bilinear": lambda c, d: nn.Sequential(nn.Upsample(None, 2, "bilinear"), _conv3x3(c, d)),
+    "pixelshuffle": lambda c, d: nn.Sequential(_conv3x3(c, 4 * d), nn.PixelShuffle(2)),
 }
 
 
-class AutoGAN(Data):
+class AutoGAN(image_tree.GeneratedSet):
     """Photographs and their reconstructions by small CNN generators, made on first use.
 
     Zhang, Karaman and Chang, "Detecting and simulating artifacts in GAN fake images", WIFS 2019.
@@ -71,21 +66,11 @@ class AutoGAN(Data):
         **options: Any,
     ) -> None:
         super().__init__(cache=cache, size=size, **options)
-        self.cache = Path(cache).expanduser()
         photos = str(Path(photos).expanduser()) if photos else None
         self.settings = AutoGANSettings(photos, self.seed, size, steps=steps)
 
-    def prepare_data(self) -> None:
-        """Train the generators and write the images, unless that is done."""
-        self.folder()
-
     def folder(self) -> Path:
-        """Folder with the images, which are made if they are missing."""
         return image_tree.get_or_build(self.cache, "autogan", RECIPE, self.settings, build)
-
-    def list_images(self, split: str) -> Manifest:
-        """All images of a split."""
-        return self._list_folder(self.folder() / split)
 
 
 _MULTIPLE_OF_4 = Allowed(lambda size: size % 4 == 0 and size >= 16, "a multiple of 4, at least 16")
@@ -94,13 +79,10 @@ _MULTIPLE_OF_4 = Allowed(lambda size: size % 4 == 0 and size >= 16, "a multiple 
 @dataclass(frozen=True)
 @checked("data")
 class AutoGANSettings(image_tree.TreeSettings):
-    """What the images depend on.
+    """What the images depend on; see also `TreeSettings`.
 
     Args:
-        photos: folder with photographs of the user; None for those of installed packages.
-        seed: of the generators, of the crops and of the split of `photos`.
         size: side of the images in pixels, a multiple of 4.
-        counts: number of images of each label in `train`, `val` and, per generator, `test`.
         seen: generator of training and validation, a key of `UPSAMPLERS`.
         unseen: generators of the test only.
         steps: training steps of each generator.
@@ -127,10 +109,6 @@ class AutoGANSettings(image_tree.TreeSettings):
         """Side of the crops to reconstruct; their borders, which show the padding, are cut off."""
         return self.size + 2 * MARGIN
 
-    def to_json(self) -> dict[str, Any]:
-        """The settings as JSON holds them, with the SHA-256 of each photograph of the user."""
-        return super().to_json() | {"unseen": list(self.unseen)}
-
 
 def build(folder: Path, settings: AutoGANSettings) -> Path:
     """Write the data set as a tree of PNG files in the layout of ForenSynths.
@@ -140,10 +118,6 @@ def build(folder: Path, settings: AutoGANSettings) -> Path:
     file in 1_fake is the reconstruction of the crop of the same name in 0_real; both are quantized
     and written alike. The folder is complete as soon as it exists; if two processes write it, the
     later one discards its own.
-
-    Args:
-        folder: to write.
-        settings: what the images depend on.
 
     Returns:
         `folder`.
@@ -180,13 +154,9 @@ class Autoencoder(nn.Module):
     """Auto-encoder with two strided convolutions and two up-samplers, as in AutoGAN.
 
     Args:
-        upsampler: a key of `UPSAMPLERS`.
         width: channels at full resolution.
         code: channels at a quarter of the resolution; 12 numbers for 4x4 pixels leave a trace that
             a small detector learns from four photographs.
-
-    Raises:
-        ValueError: the up-sampler is unknown.
     """
 
     def __init__(self, upsampler: str, width: int = 16, code: int = 12) -> None:
@@ -197,7 +167,7 @@ class Autoencoder(nn.Module):
             nn.LeakyReLU(0.2),
             nn.Conv2d(width, 2 * width, 4, stride=2, padding=1),
             nn.LeakyReLU(0.2),
-            nn.Conv2d(2 * width, code, 3, padding=1),
+            _conv3x3(2 * width, code),
             nn.LeakyReLU(0.2),
         )
         self.decoder = nn.Sequential(
@@ -205,7 +175,7 @@ class Autoencoder(nn.Module):
             nn.LeakyReLU(0.2),
             UPSAMPLERS[upsampler](2 * width, width),
             nn.LeakyReLU(0.2),
-            nn.Conv2d(width, 3, 3, padding=1),
+            _conv3x3(width, 3),
         )
 
     def forward(self, image: Tensor) -> Tensor:
@@ -214,12 +184,7 @@ class Autoencoder(nn.Module):
         return reconstruction
 
 
-def train(
-    upsampler: str,
-    photographs: Sequence[Photograph],
-    seed: int,
-    steps: int,
-) -> Autoencoder:
+def train(upsampler: str, photographs: Sequence[Photograph], seed: int, steps: int) -> Autoencoder:
     """Train an auto-encoder (L1 loss) on random patches, on the CPU in float32.
 
     The same seed gives the same weights on one machine with one number of threads. The global

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -17,7 +18,8 @@ from zlib import crc32
 import numpy as np
 from PIL import Image
 
-from tff.data.datamodule import SPLITS
+from tff.data.datamodule import SPLITS, Data
+from tff.data.manifest import Manifest
 from tff.data.synthetic.photographs import (
     PhotographSplit,
     compute_sha256,
@@ -36,16 +38,39 @@ COUNTS = Allowed(
 S = TypeVar("S", bound="TreeSettings")
 
 
+class GeneratedSet(Data):
+    """A data set that is made on first use.
+
+    Args:
+        cache: folder for the images, with a subfolder for each choice of settings.
+        options: see `Data`.
+    """
+
+    def __init__(self, cache: str, **options: Any) -> None:
+        super().__init__(cache=cache, **options)
+        self.cache = Path(cache).expanduser()
+
+    @abstractmethod
+    def folder(self) -> Path:
+        """Folder with the images, which are made if they are missing."""
+
+    def prepare_data(self) -> None:
+        self.folder()
+
+    def list_images(self, split: str) -> Manifest:
+        return self._list_folder(self.folder() / split)
+
+
 @dataclass(frozen=True)
 @checked("data")
 class TreeSettings:
-    """What all generated sets depend on.
+    """What the images of a generated set depend on.
 
     Args:
         photos: folder with photographs of the user; None for those of installed packages.
         seed: of all random choices.
         size: side of the images in pixels.
-        counts: number of images of each label in `train`, `val` and, per generator, `test`.
+        counts: number of images of each label in `train`, `val` and, of each generator, `test`.
     """
 
     photos: Path | str | None = None
@@ -56,17 +81,13 @@ class TreeSettings:
     )
 
     def load_photographs(self, smallest: int) -> PhotographSplit:
-        """Read the photographs, each side of which must have `smallest` pixels.
-
-        Raises:
-            ValueError: the folder of photographs cannot be used.
-        """
+        """Read the photographs, with at least `smallest` pixels on each side."""
         if self.photos is None:
             return load_embedded()
         return load_folder(Path(self.photos), self.seed, smallest)
 
     def to_json(self) -> dict[str, Any]:
-        """The settings as JSON holds them, with the SHA-256 of each photograph of the user."""
+        """The settings, with the SHA-256 of each photograph of the user."""
         photos = self.photos and sorted(map(compute_sha256, list_photographs(Path(self.photos))))
         return asdict(self) | {"counts": dict(self.counts), "photos": photos}
 
@@ -80,7 +101,7 @@ def get_or_build(
         root: parent of the folders.
         kind: of data set, the first part of the name.
         recipe: version of the code that makes the images.
-        settings: all else that the images depend on.
+        settings: everything else that the images depend on.
         build: writes the data set into a folder, and returns it.
     """
     key = json.dumps([recipe, settings.to_json()], sort_keys=True)
@@ -89,7 +110,7 @@ def get_or_build(
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether a data set is written to its end."""
+    """Whether a data set is complete."""
     return (folder / DESCRIPTION).is_file()
 
 

@@ -171,7 +171,7 @@ def sample_patches(
 ) -> Pixels:
     """Random square crops at native resolution, rotated by random quarter turns, half mirrored.
 
-    Crops of almost no variance (sky, blurred background) are drawn again: an up-sampler leaves
+    Crops of almost no variance (sky, blurred background) are replaced: an up-sampler leaves
     hardly a trace there.
 
     Returns:

@@ -9,8 +9,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from tff.data.datamodule import SPLITS, Data
-from tff.data.manifest import Manifest
+from tff.data.datamodule import SPLITS
 from tff.data.synthetic import image_tree
 from tff.data.synthetic.photographs import sample_patches
 from tff.data.synthetic.planted_cues import BLOCK, CUES, REAL, PlantedCue
@@ -24,7 +23,7 @@ _MULTIPLE_OF_8 = Allowed(
 )
 
 
-class Planted(Data):
+class Planted(image_tree.GeneratedSet):
     """Photographs, and others with a planted cue, made on first use.
 
     `train/CUE/{0_real,1_fake}` and `val/CUE/...` hold the chosen cue, `test/...` all of them, each
@@ -44,9 +43,6 @@ class Planted(Data):
         counts: images of each label in `train`, `val` and each cue of `test`; None: 1500, 200, 100.
         size: side of the square images in pixels; training sees all of it.
         options: see `Data`.
-
-    Raises:
-        ValueError: an option has a value that is not allowed.
     """
 
     def __init__(
@@ -60,41 +56,25 @@ class Planted(Data):
         **options: Any,
     ) -> None:
         super().__init__(cache=cache, size=size, **options)
-        self.cache = Path(cache).expanduser()
         photos = str(Path(photos).expanduser()) if photos else None
         chosen: dict[str, Any] = {} if counts is None else {"counts": dict(counts)}
         self.settings = PlantedSettings(
             photos, self.seed, size, cue=cue, strength=float(strength), **chosen
         )
 
-    def prepare_data(self) -> None:
-        """Write the images, unless that is done."""
-        self.folder()
-
     def folder(self) -> Path:
-        """Folder with the images, which are made if they are missing."""
         return image_tree.get_or_build(self.cache, "planted", RECIPE, self.settings, build)
-
-    def list_images(self, split: str) -> Manifest:
-        """All images of a split."""
-        return self._list_folder(self.folder() / split)
 
 
 @dataclass(frozen=True)
 @checked("data")
 class PlantedSettings(image_tree.TreeSettings):
-    """What the images depend on.
+    """What the images depend on; see also `TreeSettings`.
 
     Args:
-        photos: folder with photographs of the user; None for those of installed packages.
-        seed: of the crops, of random cues and of the split of `photos`.
         size: side of the images in pixels, a multiple of 8: a rotated grid of blocks stays one.
-        counts: number of images of each label in `train`, `val` and, per cue, `test`.
         cue: cue of `train` and `val`, a key of `planted_cues.CUES`.
         strength: of the cues.
-
-    Raises:
-        ValueError: a setting is not allowed.
     """
 
     size: Annotated[int, _MULTIPLE_OF_8] = 64
