@@ -17,7 +17,7 @@ from tests.helpers import tiny
 
 from tff.comparisons.emergence import Emergence
 from tff.comparisons.sweep import Sweep
-from tff.detectors.checkpoint import MOVED, load, read_origin
+from tff.detectors.checkpoint import MOVED, load, origin_of
 from tff.detectors.safe_load import read
 from tff.safe_text import escape_formulas
 
@@ -42,7 +42,7 @@ def test_detector_of_an_old_checkpoint():
 
 
 def test_names_of_modules_are_those_of_today():
-    settings = json.dumps(read_origin(CHECKPOINT))
+    settings = json.dumps(origin_of(read(CHECKPOINT), CHECKPOINT))
     assert "tff.detectors.timm_models.timm_model" in settings
     for old in MOVED:
         assert f'"{old}.' not in settings

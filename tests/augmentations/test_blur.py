@@ -44,28 +44,28 @@ def sigmas(rng):
     ]
 
 
-def test_exact_is_scipys_to_the_last_bit(pictures, sigmas):
+def test_exact_blur_equals_scipy_bit_for_bit(pictures, sigmas):
     for name, image in pictures.items():
         for sigma in sigmas:
             same = np.array_equal(blurred(image, sigma, True), original(image, sigma))
             assert same, f"{name}, sigma {sigma}"
 
 
-def test_default_is_within_one_gray_level(pictures, sigmas):
+def test_fast_blur_is_within_one_gray_level(pictures, sigmas):
     for name, image in pictures.items():
         for sigma in sigmas:
             far = blurred(image, sigma, False).astype(int) - original(image, sigma)
             assert np.abs(far).max() <= 1, f"{name}, sigma {sigma}"
 
 
-def test_default_is_nearly_everywhere_equal(rng):
+def test_fast_blur_is_equal_nearly_everywhere(rng):
     image = rng.integers(0, 256, (120, 120, 3), dtype=np.uint8)
     for sigma in (0.5, 1.5, 3):
         differ = blurred(image, sigma, False) != original(image, sigma)
         assert differ.mean() < 0.01, f"sigma {sigma}"
 
 
-def test_large_sigma(pictures):
+def test_large_sigma_equals_scipy(pictures):
     for name in ("noise", "half white", "flat", "3x5"):
         image = pictures[name]
         found = blurred(image, 11.3, True)
@@ -87,7 +87,7 @@ def test_sigma_is_uniform_and_seeded():
 
 
 @pytest.mark.parametrize("exact", [False, True])
-def test_seed_reproduces_a_pipeline(exact):
+def test_seed_reproduces_the_image(exact):
     pipeline = A.Compose([GaussianBlur(exact=exact, p=0.5)])
 
     def run(seed: int) -> bytes:
@@ -98,7 +98,7 @@ def test_seed_reproduces_a_pipeline(exact):
     assert run(1) != run(2)
 
 
-def test_both_modes_draw_the_same():
+def test_exact_and_fast_mode_draw_the_same_numbers():
     drawn = []
     for exact in (False, True):
         blur = GaussianBlur(exact=exact, p=0.5)
@@ -111,7 +111,7 @@ def test_both_modes_draw_the_same():
 
 
 @pytest.mark.parametrize("p", [0, 0.1, 1])
-def test_probability(p):
+def test_probability_is_the_fraction_of_blurred_images(p):
     blur = GaussianBlur((1, 3), p=p)
     blur.set_random_seed(0)
     changed = np.mean([(blur(image=IMAGE)["image"] != IMAGE).any() for _ in range(1000)])
@@ -133,6 +133,6 @@ def test_probability(p):
         ({"p": float("nan")}, "p=nan: expected a number from 0 to 1"),
     ],
 )
-def test_wrong_options(options, message):
+def test_wrong_options_are_refused(options, message):
     with pytest.raises(ValueError, match=rf"GaussianBlur\..*{message}"):
         GaussianBlur(**options)

@@ -13,7 +13,7 @@ def luma(image):
     return np.asarray(Image.fromarray(np.ascontiguousarray(image)).convert("L"))
 
 
-def test_luma_of_pillow_for_every_image(pictures):
+def test_grayscale_equals_pillow_on_every_image(pictures):
     for name, image in pictures.items():
         found = Grayscale(p=1)(image=image)["image"]
         assert found.shape == image.shape
@@ -23,7 +23,7 @@ def test_luma_of_pillow_for_every_image(pictures):
             assert same, name
 
 
-def test_luma_of_pillow_for_every_color():
+def test_grayscale_equals_pillow_for_every_color():
     green, blue = np.indices((256, 256), dtype=np.uint8)
     for red in range(0, 256, 16):
         some = [np.stack([np.full_like(green, red + r), green, blue], 2) for r in range(16)]
@@ -31,7 +31,7 @@ def test_luma_of_pillow_for_every_color():
         assert np.array_equal(Grayscale(p=1)(image=image)["image"][..., 0], luma(image))
 
 
-def test_probability():
+def test_probability_is_the_fraction_of_gray_images():
     half = Grayscale()
     half.set_random_seed(0)
     kept = [np.array_equal(half(image=IMAGE)["image"], IMAGE) for _ in range(300)]
@@ -40,6 +40,6 @@ def test_probability():
     assert kept == [np.array_equal(half(image=IMAGE)["image"], IMAGE) for _ in range(300)]
 
 
-def test_wrong_probability():
+def test_wrong_probability_is_refused():
     with pytest.raises(ValueError, match=r"Grayscale\.p=2: expected a number from 0 to 1"):
         Grayscale(p=2)

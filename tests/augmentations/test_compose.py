@@ -25,7 +25,7 @@ def recipe(p, exact=False):
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5])
-def test_transforms_are_drawn_independently(p):
+def test_transforms_are_applied_independently(p):
     pipeline = recipe(p)
     drawn, of_both = [], []
     for seed in range(4000):  # as `Images` does it: seeded for each image
@@ -45,7 +45,7 @@ def test_transforms_are_drawn_independently(p):
 
 
 @pytest.mark.parametrize("exact", [False, True])
-def test_seed_gives_the_image_whatever_came_before(exact):
+def test_image_depends_on_the_seed_only(exact):
     first, second = recipe(0.5, exact), recipe(0.5, exact)
     for seed in range(30):
         for pipeline in (first, second):
@@ -58,7 +58,7 @@ def test_seed_gives_the_image_whatever_came_before(exact):
     assert len(set(some)) > 15
 
 
-def test_both_modes_draw_the_same():
+def test_exact_and_fast_mode_draw_the_same_numbers():
     pipelines = recipe(0.5, False), recipe(0.5, True)
     for seed in range(40):
         applied = []
@@ -72,7 +72,7 @@ def test_both_modes_draw_the_same():
         assert applied[0] == applied[1]
 
 
-def test_one_transform_draws_as_in_albumentations():
+def test_single_transform_draws_as_in_albumentations():
     ours, theirs = (kind([A.D4(p=1)]) for kind in (Pipeline, A.Compose))
     for seed in range(40):
         for pipeline in (ours, theirs):

@@ -24,20 +24,20 @@ def by_pil(image: np.ndarray, quality: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("encoder", "direct"), [("cv2", by_cv2), ("pil", by_pil)])
-def test_round_trip(encoder, direct, pictures, rng):
+def test_compression_equals_the_encoder_called_directly(encoder, direct, pictures, rng):
     for quality in (1, 30, 65, 100, *rng.integers(30, 101, 4).tolist()):
         for name, image in pictures.items():
-            told = f"{name}, quality {quality}"
+            case = f"{name}, quality {quality}"
             expected = direct(image, quality)
             found = JPEG((quality, quality), (encoder,), exact=True, p=1)(image=image)["image"]
             assert found.dtype == np.uint8
-            assert np.array_equal(found, expected), told
+            assert np.array_equal(found, expected), case
             fast = JPEG((quality, quality), (encoder,), p=1)(image=image)["image"]
             assert fast.shape == image.shape
-            assert np.abs(fast.astype(int) - expected).max() <= 1, told
+            assert np.abs(fast.astype(int) - expected).max() <= 1, case
 
 
-def test_every_quality(pictures):
+def test_fast_and_exact_mode_agree_at_every_quality(pictures):
     image = pictures["odd"]
     for quality in range(30, 101):
         fast = JPEG((quality, quality), ("pil",), p=1)(image=image)["image"]
@@ -45,7 +45,7 @@ def test_every_quality(pictures):
         assert far <= 1, f"quality {quality}"
 
 
-def test_colors_keep_their_places():
+def test_red_stays_red():
     red = np.zeros((16, 16, 3), np.uint8)
     red[..., 0] = 200
     for encoder in ("cv2", "pil"):
@@ -54,7 +54,7 @@ def test_colors_keep_their_places():
             assert np.abs(found.astype(int) - red).max() < 6
 
 
-def test_draws_cover_both_ends_and_both_encoders():
+def test_both_ends_of_quality_and_both_encoders_occur():
     jpeg = JPEG((30, 33))
     draws = []
     for _ in range(2):
@@ -65,7 +65,7 @@ def test_draws_cover_both_ends_and_both_encoders():
 
 
 @pytest.mark.parametrize("p", [0, 0.1, 1])
-def test_probability_and_seed(p):
+def test_probability_and_seed_are_respected(p):
     jpeg = JPEG(p=p)
     runs = []
     for _ in range(2):
@@ -90,10 +90,10 @@ def test_probability_and_seed(p):
         ({"p": 50}, "p=50: expected a number from 0 to 1"),
     ],
 )
-def test_wrong_options(options, message):
+def test_wrong_options_are_refused(options, message):
     with pytest.raises(ValueError, match=rf"JPEG\..*{message}"):
         JPEG(**options)
 
 
-def test_one_encoder_by_its_name():
+def test_single_encoder_may_be_a_string():
     assert JPEG(encoders="pil").encoders == ("pil",)

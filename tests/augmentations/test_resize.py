@@ -14,18 +14,18 @@ def original(image, side):
     return np.asarray(F.resize(picture, side, F.InterpolationMode.BILINEAR))
 
 
-def test_as_pillow(pictures, rng):
+def test_resize_equals_pillow(pictures, rng):
     sides = [1, 2, 29, *rng.integers(1, 120, 5).tolist()]
     for name, image in pictures.items():
         for side in sides:
-            told = f"{name} {image.shape}, side {side}"
+            case = f"{name} {image.shape}, side {side}"
             found = Resize(side)(image=image)["image"]
             assert found.dtype == np.uint8
-            assert np.array_equal(found, original(image, side)), told
+            assert np.array_equal(found, original(image, side)), case
 
 
 @pytest.mark.parametrize("size", [(480, 640), (333, 251), (256, 700), (255, 255), (1000, 257)])
-def test_sizes_of_files(size, rng):
+def test_resize_equals_torchvision_at_common_sizes(size, rng):
     image = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
     for picture in (image, (image > 127).astype(np.uint8) * 255):
         found = Resize(256)(image=picture)["image"]
@@ -33,13 +33,13 @@ def test_sizes_of_files(size, rng):
         assert np.array_equal(found, original(picture, 256))
 
 
-def test_nothing_to_do(pictures):
+def test_image_of_the_right_size_is_unchanged(pictures):
     for image in pictures.values():
         for side in (None, min(image.shape[:2])):
             assert np.array_equal(Resize(side)(image=image)["image"], image)
 
 
-def test_draws_nothing(rng):
+def test_resize_draws_no_random_number(rng):
     image = rng.integers(0, 256, (64, 80, 3), dtype=np.uint8)
     plain = [A.RandomCrop(32, 32), A.HorizontalFlip(p=0.5)]
     for side in (None, 64):
@@ -53,6 +53,6 @@ def test_draws_nothing(rng):
 
 
 @pytest.mark.parametrize("side", [0, -256, 25.6, "256", True])
-def test_wrong_side(side):
+def test_wrong_side_is_refused(side):
     with pytest.raises(ValueError, match=rf"Resize\.side={side}: .* at least 1 \(pixels\), or"):
         Resize(side)

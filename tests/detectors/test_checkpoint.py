@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tff.detectors.checkpoint import load, read_origin
+from tff.detectors.checkpoint import load, origin_of
 from tff.detectors.detector import Detector
 from tff.detectors.torchvision_models import torchvision_model
 
@@ -47,7 +47,7 @@ def prefixed(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     ],
     ids=["own", "cnndetection", "bare", "parallel", "parallel model", "network"],
 )
-def test_formats(wrap, weights, detector, tmp_path):
+def test_known_formats_of_checkpoints_are_loaded(wrap, weights, detector, tmp_path):
     path = tmp_path / "a.ckpt"
     torch.save(wrap(weights), path)
     found = load(path)
@@ -60,25 +60,23 @@ def test_formats(wrap, weights, detector, tmp_path):
         assert torch.equal(found(image), detector(image))
 
 
-def test_safetensors(weights, tmp_path):
+def test_safetensors_files_are_loaded(weights, tmp_path):
     path = tmp_path / "a.safetensors"
     save_file(weights, path)
     state = load(str(path)).network.state_dict()
     assert all(torch.equal(state[key], value) for key, value in weights.items())
 
 
-def test_origin(tmp_path):
-    said = {"detector": SETTINGS, "data": {"root": "x"}, "seed": 3}
-    torch.save({"state_dict": {}, "tff": said}, tmp_path / "own.ckpt")
-    torch.save({"model": {}}, tmp_path / "other.ckpt")
-    assert read_origin(tmp_path / "own.ckpt") == said
-    assert read_origin(tmp_path / "other.ckpt") == {}
+def test_the_origin_holds_the_settings_of_the_run():
+    origin = {"detector": SETTINGS, "data": {"root": "x"}, "seed": 3}
+    assert origin_of({"state_dict": {}, "tff": origin}, "own.ckpt") == origin
+    assert origin_of({"model": {}}, "other.ckpt") == {}
 
 
 @pytest.mark.parametrize(
     "content", [{}, {"epoch": 3}, {"model": {"note": "empty"}}, {3: torch.zeros(1), "a": 1}]
 )
-def test_no_tensors(content, tmp_path):
+def test_file_without_tensors_is_refused(content, tmp_path):
     torch.save(content, tmp_path / "a.ckpt")
     with pytest.raises(ValueError, match="holds no tensors"):
         load(tmp_path / "a.ckpt")
@@ -96,7 +94,7 @@ def test_no_tensors(content, tmp_path):
         SETTINGS | {"name": {"_target_": "tff.detectors.detector.torch.save", "obj": 1, "f": "{}"}},
     ],
 )
-def test_foreign_parts_are_refused(settings, tmp_path):
+def test_foreign_targets_are_refused(settings, tmp_path):
     path, witness = tmp_path / "foreign.ckpt", tmp_path / "ran"
 
     def filled(node: Any) -> Any:
@@ -124,14 +122,14 @@ def test_foreign_parts_are_refused(settings, tmp_path):
         {"detector": [TARGET]},
     ],
 )
-def test_malformed_settings(said, weights, tmp_path):
+def test_malformed_settings_are_refused(said, weights, tmp_path):
     path = tmp_path / "odd.ckpt"
     torch.save({"state_dict": weights, "tff": said}, path)
     with pytest.raises(ValueError, match=r"odd\.ckpt"):
         load(path)
 
 
-def test_weights_that_do_not_fit(weights, tmp_path):
+def test_weights_that_do_not_fit_are_refused(weights, tmp_path):
     path = tmp_path / "a.ckpt"
     weights["fc.weight"] = torch.zeros(2, 512)
     del weights["bn1.bias"]
@@ -149,7 +147,7 @@ def test_weights_that_do_not_fit(weights, tmp_path):
 @pytest.mark.parametrize(
     ("outputs", "what"), [(1000, "an ImageNet classifier"), (2, "a classifier")]
 )
-def test_classifiers_are_no_detectors(outputs, what, weights, tmp_path):
+def test_classifiers_are_refused(outputs, what, weights, tmp_path):
     path = tmp_path / "resnet18.pth"
     weights |= {"fc.weight": torch.zeros(outputs, 512), "fc.bias": torch.zeros(outputs)}
     torch.save(weights, path)
@@ -158,7 +156,7 @@ def test_classifiers_are_no_detectors(outputs, what, weights, tmp_path):
     assert str(caught.value).endswith(f"detector.pretrained={path}")
 
 
-def test_old_files_count_no_batches(weights, detector, tmp_path):
+def test_batch_counters_may_be_missing(weights, detector, tmp_path):
     old = {k: v for k, v in weights.items() if not k.endswith("num_batches_tracked")}
     torch.save({"model": old}, tmp_path / "old.pth")
     image = torch.rand(1, 3, 40, 40)
@@ -167,7 +165,7 @@ def test_old_files_count_no_batches(weights, detector, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["squeezenet1_1", "mnasnet0_5", "googlenet"])
-def test_told_what_it_is(name, tmp_path):
+def test_other_architectures_are_loaded_by_their_settings(name, tmp_path):
     made = torchvision_model(name, False).eval()
     # As trained by others: with auxiliary classifiers where there are some.
     auxiliary = {"aux1.fc2.weight": torch.zeros(1, 1024)} if name == "googlenet" else {}
@@ -180,7 +178,7 @@ def test_told_what_it_is(name, tmp_path):
         assert torch.equal(found(image), made(image))
 
 
-def test_what_was_told_goes_before_what_the_file_says(weights, detector, tmp_path):
+def test_given_settings_override_those_in_the_file(weights, detector, tmp_path):
     path = tmp_path / "own.ckpt"
     torch.save(
         {"state_dict": weights, "tff": {"detector": SETTINGS | {"name": "mobilenet_v2"}}}, path
@@ -207,7 +205,7 @@ def test_what_was_told_goes_before_what_the_file_says(weights, detector, tmp_pat
         ({"_target_": "tff.detectors.safe_load.read"}, "cannot be built"),
     ],
 )
-def test_told_wrongly(told, message, weights, tmp_path):
+def test_wrong_settings_are_refused(told, message, weights, tmp_path):
     torch.save(weights, tmp_path / "a.pth")
     with pytest.raises(ValueError, match=message) as caught:
         load(tmp_path / "a.pth", told)

@@ -33,7 +33,7 @@ def detectors() -> dict[str, Detector]:
         ("efficientnet_b0", 49, 21008, 27),
     ],
 )
-def test_channels(name, layers, channels, top, detectors):
+def test_number_of_layers_and_channels(name, layers, channels, top, detectors):
     detector = detectors[name]
     assert len(detector.channels.layers) == layers
     assert len(detector.channels) == channels
@@ -42,12 +42,12 @@ def test_channels(name, layers, channels, top, detectors):
     assert LRP(detector).channels.layers == detector.channels.layers
 
 
-def test_gates_are_no_feature_maps(detectors):
+def test_convolutions_in_gates_are_not_feature_maps(detectors):
     assert not any(".se." in layer for layer in detectors["efficientnet_b0"].channels.layers)
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_one_logit_an_image(name, detectors):
+def test_detector_returns_one_logit_per_image(name, detectors):
     detector = detectors[name].eval()
     image = torch.rand(2, 3, 48, 40)
     with torch.no_grad():
@@ -70,7 +70,7 @@ def test_normalisation_happens_inside():
 
 
 @pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0"])
-def test_download_without_a_network(name, monkeypatch):
+def test_failed_download_raises_a_clear_error(name, monkeypatch):
     def fail(*_args: object, **_kwargs: object) -> None:
         raise URLError("no route to host")
 
@@ -82,7 +82,7 @@ def test_download_without_a_network(name, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0"])
-def test_weights_from_a_file(name, tmp_path):
+def test_pretrained_weights_are_loaded_from_a_file(name, tmp_path):
     if name == "resnet18":
         source = torchvision.models.resnet18()
     else:
@@ -98,7 +98,7 @@ def test_weights_from_a_file(name, tmp_path):
         MAKERS[other](str(path))
 
 
-def test_weights_of_a_wider_network(tmp_path):
+def test_weights_of_a_wider_network_are_refused(tmp_path):
     path = tmp_path / "wide.pth"
     state = torchvision.models.resnet18().state_dict()
     state["layer1.0.conv1.weight"] = torch.zeros(65, 64, 3, 3)
@@ -108,13 +108,13 @@ def test_weights_of_a_wider_network(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"no weights at all"])
-def test_weights_from_a_wrong_file(content, tmp_path):
+def test_files_without_weights_are_refused(content, tmp_path):
     path = tmp_path / "wrong.pth"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"wrong\.pth"):
         torchvision_model("resnet18", str(path))
 
 
-def test_weights_from_a_missing_file(tmp_path):
+def test_missing_file_of_weights_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.pth"):
         torchvision_model("resnet18", str(tmp_path / "nowhere.pth"))

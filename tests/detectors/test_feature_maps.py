@@ -44,7 +44,7 @@ def literal(network, pairs):
     return torch.tensor(expected)
 
 
-def test_efficientnet_b0():
+def test_depthwise_twins_of_efficientnet_b0():
     network = efficientnet_b0(num_classes=1)
     pairs = [("features.1.0.block.0.0", "features.0.0")]
     for stage, blocks in zip(range(2, 8), (2, 2, 3, 3, 4, 1), strict=True):
@@ -56,14 +56,14 @@ def test_efficientnet_b0():
     assert int((found >= 0).sum()) == 8960
 
 
-def test_mobilenet_v2():
+def test_depthwise_twins_of_mobilenet_v2():
     network = mobilenet_v2(num_classes=1)
     pairs = [("features.1.conv.0.0", "features.0.0")]
     pairs += [(f"features.{i}.conv.1.0", f"features.{i}.conv.0.0") for i in range(2, 18)]
     assert torch.equal(depthwise_twins(network), literal(network, pairs))
 
 
-def test_shufflenet_has_them_in_one_branch_only():
+def test_shufflenet_has_twins_in_one_branch_only():
     # The other branch begins with a depthwise convolution of a pooled or shuffled input.
     network = shufflenet_v2_x0_5(num_classes=1)
     pairs = []
@@ -75,7 +75,7 @@ def test_shufflenet_has_them_in_one_branch_only():
     assert torch.equal(depthwise_twins(network), literal(network, pairs))
 
 
-def test_resnet_has_none():
+def test_resnet_has_no_twins():
     found = depthwise_twins(resnet18(num_classes=1))
     assert len(found) == 4800
     assert (found == -1).all()
@@ -96,7 +96,7 @@ def test_resnet_has_none():
         Call(lambda x: x.contiguous()),
     ],
 )
-def test_elements_alone_keep_channels(between):
+def test_twins_remain_behind_elementwise_operations(between):
     network = Pair(between)
     assert depthwise_twins(network).tolist() == [-1] * 4 + [0, 1, 2, 3]
 
@@ -113,22 +113,22 @@ def test_elements_alone_keep_channels(between):
         Call(lambda x: x + F.relu(x)),
     ],
 )
-def test_what_mixes_places_or_branches_makes_no_twins(between):
+def test_no_twins_behind_operations_that_mix_positions_or_branches(between):
     assert (depthwise_twins(Pair(between)) == -1).all()
 
 
-def test_two_channels_of_each_or_groups_of_two_are_no_twins():
+def test_other_grouped_convolutions_have_no_twins():
     assert (depthwise_twins(Pair(nn.ReLU(), factor=2)) == -1).all()
     grouped = Pair(nn.ReLU())
     grouped.second = nn.Conv2d(4, 4, 3, groups=2)
     assert (depthwise_twins(grouped) == -1).all()
 
 
-def test_one_channel_is_not_depthwise():
+def test_convolution_of_a_single_channel_is_not_depthwise():
     assert (depthwise_twins(Pair(nn.ReLU(), width=1)) == -1).all()
 
 
-def test_a_depthwise_convolution_of_another_continues_that_one():
+def test_depthwise_convolution_may_follow_another():
     class Chain(Pair):
         def __init__(self):
             super().__init__(nn.ReLU())
@@ -142,7 +142,7 @@ def test_a_depthwise_convolution_of_another_continues_that_one():
 
 
 @torch.no_grad()
-def test_a_twin_sees_nothing_but_the_channel_it_continues():
+def test_twin_depends_on_its_earlier_channel_only():
     torch.manual_seed(3)
     network = Pair(nn.Sequential(nn.BatchNorm2d(4), nn.SiLU())).eval()
     found = depthwise_twins(network)

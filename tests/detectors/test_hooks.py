@@ -43,7 +43,7 @@ def in_place(detector: Detector, image: Tensor, channels: list[int]) -> Tensor:
 
 @torch.no_grad()
 @pytest.mark.parametrize("channels", [[0], [1, 2, 4], [5, 3], [12, 20, 0, 23]])
-def test_dropped(channels, detector, image):
+def test_dropped_channels_are_zero_before_batch_norm(channels, detector, image):
     before = detector(image)
     expected = in_place(detector, image, channels)
     with drop_channels(detector, torch.tensor(channels)):
@@ -68,7 +68,7 @@ def test_a_dropped_channel_is_its_fused_bias(detector, image):
 
 
 @torch.no_grad()
-def test_nothing_dropped(detector, image):
+def test_dropping_no_channel_changes_nothing(detector, image):
     with drop_channels(detector, torch.tensor([], dtype=torch.int64)):
         assert hooks(detector) == 0
         inside = detector(image)
@@ -76,7 +76,7 @@ def test_nothing_dropped(detector, image):
 
 
 @torch.no_grad()
-def test_recorded_in_the_order_asked_for(detector, image):
+def test_responses_come_in_the_given_order(detector, image):
     channels = torch.tensor([9, 2, 0, 21, 5])
     raw: dict[str, Tensor] = {}
     handles = [
@@ -100,7 +100,7 @@ def test_recorded_in_the_order_asked_for(detector, image):
 
 
 @torch.no_grad()
-def test_recorded_sees_dropped_channels_as_zero(detector, image):
+def test_response_of_a_dropped_channel_is_zero(detector, image):
     channels = torch.tensor([1, 0])
     with drop_channels(detector, channels[:1]), record_responses(detector, channels) as responses:
         detector(image)
@@ -111,7 +111,7 @@ def test_recorded_sees_dropped_channels_as_zero(detector, image):
 
 @torch.no_grad()
 @pytest.mark.parametrize("flat", [[1], [2, 0, 9], [21, 5, 12, 3]])
-def test_something_else_in_place_of_a_channel(flat, detector, image):
+def test_dropped_channels_can_be_replaced(flat, detector, image):
     channels, other = torch.tensor(flat), torch.rand(3, 3, 9, 7, dtype=torch.float64)
     values = torch.randn(len(detector.channels), dtype=torch.float64)
     layers = list(detector.channels.masks(channels))
@@ -172,7 +172,7 @@ def test_no_hook_stays_after_an_exception(block, detector):
 
 
 @pytest.mark.parametrize("block", [drop_channels, record_responses])
-def test_unknown_channel(block, detector):
+def test_unknown_channel_leaves_no_hook(block, detector):
     with pytest.raises(IndexError), block(detector, torch.tensor([len(detector.channels)])):
         pass
     assert hooks(detector) == 0

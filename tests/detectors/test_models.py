@@ -55,7 +55,7 @@ def head(detector: Detector) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize(("make", "name"), MODELS, ids=IDS)
-def test_one_logit_an_image(make, name):
+def test_detector_returns_one_logit_per_image(make, name):
     detector = make(name, False)
     image = torch.rand(2, 3, SIZE.get(name, 64), SIZE.get(name, 64))
     for mode in (True, False):
@@ -73,7 +73,7 @@ def test_one_logit_an_image(make, name):
     [pytest.param(*m, id=i) for m, i in zip(MODELS, IDS, strict=True)
      if m[1] not in ("vgg11_bn", "alexnet")],
 )  # fmt: skip
-def test_weights_from_a_file(make, name, tmp_path):
+def test_pretrained_weights_are_loaded_from_a_file(make, name, tmp_path):
     state = classifier(make, name)
     detector = make(name, saved(state, tmp_path / "weights.pth"))
     own = detector.network.state_dict()
@@ -89,14 +89,14 @@ def test_weights_from_a_file(make, name, tmp_path):
         torchvision_model(other, str(tmp_path / "weights.pth"))
 
 
-def test_a_detector_gives_its_head_too(tmp_path):
+def test_weights_of_a_detector_include_the_head(tmp_path):
     source = torchvision_model("mnasnet0_5", False).network.state_dict()
     path = saved(dict(source), tmp_path / "detector.pth")
     own = torchvision_model("mnasnet0_5", path).network.state_dict()
     assert all(torch.equal(own[key], value) for key, value in source.items())
 
 
-def test_weights_without_a_head(tmp_path):
+def test_weights_without_a_head_leave_it_random(tmp_path):
     state = classifier(torchvision_model, "resnet18")
     del state["fc.weight"]
     torch.save(state, tmp_path / "half.pth")
@@ -107,7 +107,7 @@ def test_weights_without_a_head(tmp_path):
     assert torch.equal(own["conv1.weight"], state["conv1.weight"])
 
 
-def test_weights_of_densenet_as_published(tmp_path):
+def test_published_names_of_densenet_are_converted(tmp_path):
     # As densenet121-a639ec97.pth names them: `denselayer1.norm.1.weight`.
     state = classifier(torchvision_model, "densenet121")
     path = tmp_path / "weights.pth"
@@ -119,7 +119,7 @@ def test_weights_of_densenet_as_published(tmp_path):
     assert torch.equal(own[name], state[name])
 
 
-def test_squeezenet_can_say_real():
+def test_squeezenet_can_return_a_negative_logit():
     network = torchvision_model("squeezenet1_1", False).network
     nn.init.constant_(network.classifier[1].bias, -3.0)
     with torch.no_grad():
@@ -127,7 +127,7 @@ def test_squeezenet_can_say_real():
 
 
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
-def test_inception_sees_what_it_was_trained_on(name):
+def test_inception_gets_pixels_normalised_as_in_its_training(name):
     detector = torchvision_model(name, False).eval()
     options = {"aux_logits": False, "init_weights": False, "num_classes": 1}
     twin = torchvision.models.get_model(name, transform_input=True, **options).eval()
@@ -139,7 +139,7 @@ def test_inception_sees_what_it_was_trained_on(name):
         torch.testing.assert_close(detector(image), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_normalised_as_the_weights_expect():
+def test_normalisation_is_that_of_the_weights():
     for name, value in (("inception_v3", 0.5), ("resnet18.a1_in1k", IMAGENET_MEAN[0])):
         assert timm_model(name, False).mean.flatten()[0] == torch.tensor(value)
 
@@ -156,7 +156,7 @@ def test_normalised_as_the_weights_expect():
         (timm_model, "resnet18.bogus", ["no such weights of resnet18", "a1_in1k"]),
     ],
 )
-def test_unknown_name(make, name, told):
+def test_unknown_name_is_refused_with_suggestions(make, name, told):
     for text in told:
         with pytest.raises(ValueError, match=text) as caught:
             make(name, False)

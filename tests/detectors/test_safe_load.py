@@ -33,14 +33,14 @@ def save(content: Any, path: Path, form: str) -> None:
         ("safetensors", "a.safetensors"),
     ],
 )
-def test_forms(form, name, tmp_path):
+def test_all_formats_are_read(form, name, tmp_path):
     save(CONTENT, tmp_path / name, form)
     found = read(str(tmp_path / name))
     assert torch.equal(found.get("model", found)["a"], CONTENT["model"]["a"])
 
 
 @pytest.mark.parametrize("form", ["zip", "pickle", "safetensors"])
-def test_cut_short(form, tmp_path):
+def test_truncated_files_are_refused(form, tmp_path):
     path = tmp_path / ("short.safetensors" if form == "safetensors" else "short.pth")
     save(CONTENT, path, form)
     whole = path.read_bytes()
@@ -54,7 +54,7 @@ def test_cut_short(form, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("form", ["zip", "pickle", "safetensors"])
-def test_damaged(form, tmp_path):
+def test_damaged_files_raise_clear_errors_only(form, tmp_path):
     path = tmp_path / "damaged.pth"
     save(CONTENT, path, form)
     whole = path.read_bytes()
@@ -80,14 +80,14 @@ def test_damaged(form, tmp_path):
     ],
 )
 @pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
-def test_other_files(name, content, message, tmp_path):
+def test_other_files_are_refused(name, content, message, tmp_path):
     (tmp_path / name).write_bytes(content)
     for door in (read, load, lambda path: torchvision_model("resnet18", str(path))):
         with pytest.raises(ValueError, match=message):
             door(tmp_path / name)
 
 
-def test_missing(tmp_path):
+def test_missing_files_and_folders_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.ckpt: no such file"):
         load(tmp_path / "none.ckpt")
     with pytest.raises(ValueError, match="is a folder; name the file inside"):
@@ -95,7 +95,7 @@ def test_missing(tmp_path):
 
 
 @pytest.mark.parametrize("content", [[torch.zeros(1)], torch.zeros(1), "text"])
-def test_no_dictionary(content, tmp_path):
+def test_content_must_be_a_dictionary(content, tmp_path):
     torch.save(content, tmp_path / "a.ckpt")
     with pytest.raises(ValueError, match="expected a dictionary, found"):
         load(tmp_path / "a.ckpt")
@@ -126,7 +126,7 @@ def test_code_does_not_run(writer, tmp_path):
     assert witness.exists()
 
 
-def test_what_could_run_code_is_named(tmp_path):
+def test_error_names_what_could_run_code(tmp_path):
     torch.save({"model": {}, "arguments": Namespace(lr=1)}, tmp_path / "a.pth")
     with pytest.raises(ValueError, match=r"it names argparse\.Namespace, which"):
         read(tmp_path / "a.pth")

@@ -37,7 +37,7 @@ def authors() -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("wrap", ["bare", "model", "parallel", "parallel model", "safetensors"])
-def test_efficientnet_of_the_authors(wrap, authors, tmp_path):
+def test_efficientnet_of_the_authors_is_recognised(wrap, authors, tmp_path):
     path = tmp_path / ("a.safetensors" if wrap == "safetensors" else "a.pth")
     weights = {("module." if "parallel" in wrap else "") + k: v for k, v in authors.items()}
     if wrap == "safetensors":
@@ -53,7 +53,7 @@ def test_efficientnet_of_the_authors(wrap, authors, tmp_path):
         assert torch.equal(authors[formula.canonical_name(key, "timm_efficientnet")], value), key
 
 
-def test_efficientnet_by_the_names_of_timm(tmp_path):
+def test_efficientnet_with_names_of_timm_is_recognised(tmp_path):
     made = efficientnet_b0(False).eval()
     torch.save(made.network.state_dict(), tmp_path / "a.pth")
     image = torch.rand(1, 3, 64, 64)
@@ -75,7 +75,7 @@ def test_efficientnet_by_the_names_of_timm(tmp_path):
         (lambda w: w.pop("_blocks.3._project_conv.weight"), "does not fit .*load"),
     ],
 )
-def test_efficientnet_of_the_authors_with_faults(change, message, authors, tmp_path):
+def test_faulty_efficientnet_of_the_authors_is_refused(change, message, authors, tmp_path):
     weights = dict(authors)
     change(weights)
     torch.save(weights, tmp_path / "a.pth")
@@ -83,7 +83,7 @@ def test_efficientnet_of_the_authors_with_faults(change, message, authors, tmp_p
         load(tmp_path / "a.pth")
 
 
-def test_larger_efficientnets(tmp_path):
+def test_larger_efficientnet_is_loaded_by_its_settings(tmp_path):
     import timm
 
     network = timm.create_model("tf_efficientnet_b3", num_classes=1)
@@ -106,6 +106,6 @@ def test_larger_efficientnets(tmp_path):
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "detector.network."])
-def test_wrappers(prefix):
+def test_prefixes_of_trainers_are_removed(prefix):
     found = extract_state_dict({"state_dict": {f"{prefix}conv1.weight": torch.zeros(1)}}, "a.pth")
     assert [*found] == ["conv1.weight"]

@@ -23,7 +23,7 @@ def images() -> Tensor:
     return torch.randn(5, 3, 11, 9, dtype=torch.float64, generator=torch.manual_seed(1))
 
 
-def test_sign_of_each_image(network, images):
+def test_each_image_may_have_its_own_sign(network, images):
     engine = LRP(network)
     sign = torch.tensor([1.0, -1.0, 1.0, -1.0, -1.0])
     mixed = engine.explain(images, sign)
@@ -33,13 +33,13 @@ def test_sign_of_each_image(network, images):
     assert not torch.equal(engine.explain(images, -1.0).shares, engine.explain(images).shares)
 
 
-def test_scale_of_the_seed_cancels(network, images):
+def test_shares_do_not_depend_on_the_scale_of_the_initial_relevance(network, images):
     engine = LRP(network)
     difference = engine.explain(images, 7.0).shares - engine.explain(images, 1.0).shares
     assert difference.abs().max() <= 1e-12
 
 
-def test_pixels_only_on_request(network, images):
+def test_pixel_relevance_is_computed_on_request_only(network, images):
     engine = LRP(network)
     assert engine.explain(images).pixels is None
     with_pixels = engine.explain(images, pixels=True)
@@ -47,7 +47,7 @@ def test_pixels_only_on_request(network, images):
     assert torch.equal(with_pixels.shares, engine.explain(images).shares)
 
 
-def test_shares_of_a_layer(network, images):
+def test_shares_of_a_layer_sum_to_at_most_one(network, images):
     engine = LRP(network)
     shares = engine.explain(images).shares
     assert (shares >= 0).all()
@@ -55,16 +55,16 @@ def test_shares_of_a_layer(network, images):
         assert (part.sum(1) <= 1 + 1e-12).all()
 
 
-def test_share_by_hand():
+def test_share_computed_by_hand():
     relevance = torch.tensor([[[[1.0, -2.0]], [[3.0, 0.0]]], [[[0.0, 0.0]], [[0.0, 0.0]]]])
     assert RelevanceSums.from_map(relevance.double()).share.tolist() == [[1 / 6, 0.5], [0, 0]]
 
 
-def test_all_negative_layer_has_no_positive_share():
+def test_layer_with_negative_relevance_only_has_shares_of_zero():
     assert RelevanceSums.from_map(-torch.rand(2, 3, 4, 4)).share.tolist() == [[0.0] * 3] * 2
 
 
-def test_conservation_with_and_without_pixels(network, images):
+def test_pixel_relevance_changes_only_what_leaves_the_first_layer(network, images):
     engine = LRP(network)
     less, more = (engine.explain(images, pixels=pixels) for pixels in (False, True))
     first = [name for name, _ in engine.leaky_operations].index("stem.conv")
@@ -94,7 +94,7 @@ def test_relevance_is_conserved_without_biases(kind):
     np.testing.assert_allclose(explained.pixels.sum((1, 2, 3)), 1, rtol=1e-6)
 
 
-def test_public_function_takes_module_and_detector(network, images):
+def test_channel_relevance_accepts_a_network_or_a_detector(network, images):
     detector = Detector(network).double().eval()
     pixels = images.sigmoid()
     bare = channel_relevance(network, detector.normalise(pixels))
@@ -111,7 +111,7 @@ def test_gate_convolutions_have_no_channels(network):
     assert not {"blocks.2.reduce", "blocks.2.restore"} & set(layers)
 
 
-def test_the_given_module_is_untouched(images):
+def test_explaining_does_not_change_the_module(images):
     made = replicas.network(KINDS, seed=4).train()
     made.blocks.eval()
     made.head.fc.weight.requires_grad_(False)
@@ -130,7 +130,7 @@ def test_the_given_module_is_untouched(images):
     assert torch.equal(images, kept)
 
 
-def test_later_changes_of_the_module_do_not_reach_the_engine(images):
+def test_later_changes_of_the_module_have_no_effect(images):
     made = replicas.network(KINDS, seed=4)
     engine = LRP(made)
     before = engine.explain(images).shares

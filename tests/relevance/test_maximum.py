@@ -26,7 +26,7 @@ def images() -> Tensor:
 
 
 @given(CASES, st.booleans(), st.booleans(), st.data())
-def test_random_networks(case, box, one, data):
+def test_random_networks_agree_with_the_replica(case, box, one, data):
     assume(case.fits)
     network, images = case.network, case.images
     engine = LRP(network, box=box)
@@ -45,7 +45,7 @@ def test_random_networks(case, box, one, data):
     close(at, maps[rows, place[:, 0], place[:, 1]], 1e-12)  # rounding may break a tie
 
 
-def test_each_image_for_itself(network, images):
+def test_images_of_a_batch_do_not_affect_each_other(network, images):
     engine = LRP(network)
     together = engine.explain_maximum(images, "blocks.0.conv1", torch.tensor([2, 0, 1]))
     for i, channel in enumerate([2, 0, 1]):
@@ -54,7 +54,7 @@ def test_each_image_for_itself(network, images):
         torch.testing.assert_close(alone.pixels[0], together.pixels[i], rtol=1e-9, atol=1e-12)
 
 
-def test_relevance_of_one_is_laid_on_the_place(network, images):
+def test_pixel_relevance_sums_to_one_within_the_receptive_field(network, images):
     found = LRP(network).explain_maximum(images, "stem.conv", 1)
     torch.testing.assert_close(
         found.pixels.sum((1, 2, 3))[found.value > 0], torch.ones(3).double(), rtol=1e-5, atol=0
@@ -66,7 +66,7 @@ def test_relevance_of_one_is_laid_on_the_place(network, images):
         assert (image[:, :, x + 2 :] == 0).all()
 
 
-def test_channel_that_is_never_positive(images):
+def test_channel_without_a_positive_output_has_no_relevance(images):
     network = replicas.network(KINDS, seed=3)
     network.blocks[0].bn1.bias.data[1] = -100
     found = LRP(network).explain_maximum(images, "blocks.0.conv1", torch.tensor([1, 0, 1]))
@@ -97,7 +97,7 @@ class Red(nn.Module):
         ([(0, 0), (4, 4)], (0, 0)),
     ],
 )
-def test_first_of_equal_maxima(equal, first):
+def test_first_of_equal_maxima_by_column_then_row(equal, first):
     image = torch.zeros(1, 3, 5, 5)
     for y, x in equal:
         image[0, 0, y, x] = 2
@@ -108,20 +108,20 @@ def test_first_of_equal_maxima(equal, first):
     assert found.pixels.sum() == 1
 
 
-def test_constant_channel():
+def test_constant_channel_gives_pixels_no_relevance():
     found = LRP(Red(), box=False).explain_maximum(torch.rand(2, 3, 4, 4), "conv", 1)
     assert found.value.tolist() == [3, 3]
     assert found.position.tolist() == [[0, 0], [0, 0]]
     assert (found.pixels == 0).all()  # nothing speaks for it but its bias
 
 
-def test_unknown_layer(network, images):
+def test_unknown_layer_is_refused(network, images):
     for layer in ("stem", "nothing", "blocks.1.reduce"):
         with pytest.raises(KeyError, match=layer):
             LRP(network).explain_maximum(images, layer, 0)
 
 
 @pytest.mark.parametrize("channel", [3, -1, torch.tensor([0, 1, 3])])
-def test_unknown_channel(channel, network, images):
+def test_unknown_channel_is_refused(channel, network, images):
     with pytest.raises(KeyError, match=r"blocks\.0\.conv1"):
         LRP(network).explain_maximum(images, "blocks.0.conv1", channel)

@@ -36,7 +36,7 @@ def same(found: Explanation, known: Explanation) -> None:
     )
 
 
-def test_batch_composition(network, images):
+def test_result_does_not_depend_on_the_batch(network, images):
     engine = LRP(network)
     together = engine.explain(images, pixels=True)
     for i in range(len(images)):
@@ -46,19 +46,19 @@ def test_batch_composition(network, images):
     same(Explanation(*(part.flip(0) for part in turned)), together)
 
 
-def test_memory_format(network, images):
+def test_result_does_not_depend_on_the_memory_format(network, images):
     last = copy.deepcopy(network).to(memory_format=torch.channels_last)
     found = LRP(last).explain(images.to(memory_format=torch.channels_last), pixels=True)
     same(found, LRP(network).explain(images, pixels=True))
 
 
-def test_every_other_column(network, images):
+def test_images_need_not_be_contiguous(network, images):
     wide = images.repeat_interleave(2, 3)[..., ::2]
     assert not wide.is_contiguous()
     same(LRP(network).explain(wide, pixels=True), LRP(network).explain(images, pixels=True))
 
 
-def test_inference_mode(network, images):
+def test_inference_mode_does_not_matter(network, images):
     engine = LRP(network)
     known = engine.explain(images, pixels=True)
     with torch.inference_mode():
@@ -72,7 +72,7 @@ def test_inference_mode(network, images):
     assert torch.equal(maximum.pixels, engine.explain_maximum(images, "stem.conv", 1).pixels)
 
 
-def test_gradients_stay_on(network, images):
+def test_gradients_stay_enabled_outside(network, images):
     wanted = images.clone().requires_grad_()
     known = LRP(network).explain(images, pixels=True)
     found = LRP(network).explain(wanted, pixels=True)
@@ -81,7 +81,7 @@ def test_gradients_stay_on(network, images):
     assert not found.pixels.requires_grad
 
 
-def test_single_precision(network, images):
+def test_single_precision_is_close_to_double_precision(network, images):
     found = LRP(copy.deepcopy(network).float()).explain(images.float(), pixels=True)
     known = LRP(network).explain(images, pixels=True)
     assert found.shares.dtype == found.conservation.dtype == torch.float32
@@ -90,7 +90,7 @@ def test_single_precision(network, images):
 
 
 @pytest.mark.parametrize("rule", sorted(CONVOLUTIONS))
-def test_bfloat16(rule, network, images):
+def test_bfloat16_is_close_to_single_precision(rule, network, images):
     single, images = copy.deepcopy(network).float(), images.float()
     found = LRP(single, rule=rule, precision="bf16").explain(images, pixels=True)
     known = LRP(single, rule=rule).explain(images, pixels=True)
@@ -103,7 +103,7 @@ def test_bfloat16(rule, network, images):
         assert difference.max() <= 2e-2
 
 
-def test_tf32_is_for_graphics_cards(network, images):
+def test_tf32_changes_nothing_on_a_cpu(network, images):
     before = torch.backends.cudnn.conv.fp32_precision
     same(
         LRP(network, precision="tf32").explain(images, pixels=True),
@@ -120,7 +120,7 @@ def plain() -> nn.Module:
 
 
 @pytest.mark.skipif(not (shutil.which("c++") or shutil.which("g++")), reason="no C++ compiler")
-def test_compiled(plain, monkeypatch):
+def test_compilation_starts_with_the_second_batch_of_a_size(plain, monkeypatch):
     compiled, compiler = [], torch.compile
     monkeypatch.setattr(torch, "compile", lambda f: compiled.append(f) or compiler(f))
     images, sign = torch.randn(2, 3, 8, 8), torch.tensor([1.0, -1.0])
@@ -135,7 +135,7 @@ def test_compiled(plain, monkeypatch):
     torch.testing.assert_close(engine.explain(-images).shares, LRP(plain).explain(-images).shares)
 
 
-def test_no_compiler(plain, monkeypatch):
+def test_missing_compiler_raises_a_clear_error(plain, monkeypatch):
     def broken(function: object) -> object:
         def run(*_: object) -> None:
             raise RuntimeError("no compiler here")

@@ -83,7 +83,7 @@ SAME: dict[str, tuple[Middle, Middle]] = {
 @pytest.mark.parametrize(
     ("one", "other"), [pytest.param(*pair, id=name) for name, pair in SAME.items()]
 )
-def test_two_ways_to_write_the_same(one, other, images):
+def test_equivalent_networks_have_equal_relevance(one, other, images):
     with torch.no_grad():
         torch.testing.assert_close(Around(one)(images.clone()), Around(other)(images.clone()))
     found, known = (LRP(Around(f)).explain(images, pixels=True) for f in (one, other))
@@ -106,7 +106,7 @@ def part_of_what_is_overwritten(net: Around, x: Tensor) -> Tensor:
         (whole_and_part, "chunk"),
     ],
 )
-def test_what_cannot_be_followed_is_refused(middle, what):
+def test_untraceable_operations_are_refused(middle, what):
     with pytest.raises(NotImplementedError, match=what):
         LRP(Around(middle))
 
@@ -120,12 +120,12 @@ def test_what_cannot_be_followed_is_refused(middle, what):
         ),
     ],
 )
-def test_two_carriers_multiplied_are_refused(middle, images):
+def test_product_of_two_feature_maps_is_refused(middle, images):
     with pytest.raises(NotImplementedError):
         LRP(Around(middle)).explain(images)
 
 
-def test_relevance_lost_on_zeros_is_booked_where_it_is_lost(images):
+def test_relevance_lost_on_padding_is_recorded_at_the_padding(images):
     network = replicas.network([("grouped", 4, 1)], seed=3)
     network.blocks[0].middle = nn.Sequential(nn.ZeroPad2d(1), network.blocks[0].middle)
     engine = LRP(network, rule="flat", box=False)
@@ -136,11 +136,11 @@ def test_relevance_lost_on_zeros_is_booked_where_it_is_lost(images):
 
 
 @pytest.mark.parametrize("rule", ["epsilon", "gamma"])
-def test_conservation_of_zbox(rule, images):
+def test_zbox_rule_conserves_relevance_as_in_the_replica(rule, images):
     agree(replicas.network([("basic", 3, 1)], seed=2), images, rule=rule)
 
 
-def test_compile_with_products_of_sizes(monkeypatch, images):
+def test_compilation_of_a_network_that_computes_sizes(monkeypatch, images):
     monkeypatch.setattr(torch, "compile", lambda function: function)
     engine = LRP(Around(lambda net, x: F.interpolate(x, size=x.shape[2] * 2)), compile=True)
     known = engine.explain(images)

@@ -17,13 +17,13 @@ SIGN = torch.tensor([1.0, -1.0], dtype=torch.float64)
 
 
 @given(CASES, st.booleans())
-def test_random_networks(case, box):
+def test_random_networks_agree_with_the_replica(case, box):
     assume(case.fits)
     agree(case.network, case.images, case.sign, box)
 
 
 @pytest.mark.parametrize("kind", sorted(replicas.BLOCKS))
-def test_each_block(kind):
+def test_each_block_agrees_with_the_replica(kind):
     for out, stride, seed in ((3, 1, 1), (4, 2, 2)):
         network = replicas.network([(kind, out, stride)], seed, width=4)
         agree(network, torch.randn(2, 3, 8, 7, dtype=torch.float64), SIGN)
@@ -31,19 +31,19 @@ def test_each_block(kind):
 
 @pytest.mark.parametrize("head", sorted(replicas.HEADS))
 @pytest.mark.parametrize("pool", sorted(POOLS))
-def test_each_head_and_stem(head, pool):
+def test_each_head_and_pool_agree_with_the_replica(head, pool):
     network = replicas.network([("basic", 4, 2)], seed=3, pool=POOLS[pool], head=head)
     agree(network, torch.randn(2, 3, 9, 7, dtype=torch.float64), SIGN)
 
 
-def test_ties_of_the_pool_go_to_the_first():
+def test_ties_in_max_pooling_go_to_the_first_value():
     for seed in range(3):
         network = replicas.network([("copies", 3, 1)], seed)
         images = torch.randn(2, 3, 5, 4, dtype=torch.float64)
         agree(network, images, SIGN, doubtful=float("inf"))
 
 
-def test_flat_image_ties_everywhere():
+def test_flat_image_with_ties_everywhere():
     network = replicas.network([], seed=2, pool=POOLS["max"])
     network.stem.norm.bias.data.abs_().add_(3)
     flat = torch.full((1, 3, 9, 9), 0.5, dtype=torch.float64)
@@ -51,7 +51,7 @@ def test_flat_image_ties_everywhere():
     agree(network, flat, doubtful=float("inf"))
 
 
-def test_nearly_zero_is_moved_away_from_zero():
+def test_epsilon_moves_small_values_away_from_zero():
     """By the epsilon of the released code, in single precision; and zero itself to above."""
     network = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Flatten(), nn.Linear(3, 1)).double()
     network[0].weight.data[:] = torch.eye(3)[:, :, None, None]
@@ -67,7 +67,7 @@ def test_nearly_zero_is_moved_away_from_zero():
     np.testing.assert_allclose(below.flatten()[0], -(1 - 1e-7) / (3e-7 + 1 / by), rtol=1e-8)
 
 
-def test_unit_without_support_loses_its_relevance():
+def test_unit_without_positive_contributions_loses_its_relevance():
     network = replicas.network([("basic", 3, 1)], seed=5)
     with torch.no_grad():
         network.blocks[0].conv2.weight.copy_(-network.blocks[0].conv2.weight.abs())
@@ -84,7 +84,7 @@ def test_unit_without_support_loses_its_relevance():
     agree(network, images, box=False)
 
 
-def test_one_convolution_at_two_places_is_one_layer():
+def test_convolution_used_twice_is_one_layer():
     network = replicas.network([("twice", 3, 1)], seed=2)
     engine = LRP(network)
     assert [name for name, _ in engine.leaky_operations].count("blocks.0.middle.conv") == 2

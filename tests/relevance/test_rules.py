@@ -17,7 +17,7 @@ HIGH, LOW = (1 - 0.406) / 0.225, (0 - 0.485) / 0.229
 
 
 @given(CASES, st.sampled_from(sorted(CONVOLUTIONS)), st.booleans(), st.booleans())
-def test_random_networks(case, rule, optional, box):
+def test_random_networks_agree_with_the_replica(case, rule, optional, box):
     assume(case.fits)
     options = OPTIONS.get(rule, {}) if optional else {}
     agree(case.network, case.images, case.sign, box, rule=rule, **options)
@@ -38,7 +38,7 @@ def test_random_networks(case, rule, optional, box):
         ("flat", {}, (1 / 3, 1 / 3, 1 / 3)),
     ],
 )
-def test_by_hand(rule, options, expected):
+def test_each_rule_computed_by_hand(rule, options, expected):
     network = one_unit()
     image = torch.tensor([1.0, -2.0, 5.0], dtype=torch.float64).view(1, 3, 1, 1)
     found = LRP(network, rule=rule, box=False, **options).explain(image, pixels=True).pixels
@@ -47,7 +47,7 @@ def test_by_hand(rule, options, expected):
     )
 
 
-def test_box_by_hand():
+def test_zbox_rule_computed_by_hand():
     image = torch.tensor([1.0, -2.0, 5.0], dtype=torch.float64).view(1, 3, 1, 1)
     c = torch.tensor([3 - 3 * LOW, -2 - LOW, 0])
     for rule in CONVOLUTIONS:  # it takes the place of each
@@ -55,7 +55,7 @@ def test_box_by_hand():
         torch.testing.assert_close(found.flatten().float(), c / c.sum(), rtol=1e-5, atol=0)
 
 
-def test_upper_end_of_the_box():
+def test_zbox_rule_at_the_upper_bound():
     network = one_unit()
     network[0].weight.data.mul_(-1)
     image = torch.tensor([1.0, -2.0, 5.0], dtype=torch.float64).view(1, 3, 1, 1)
@@ -80,7 +80,7 @@ def one_unit() -> nn.Module:
         ({"real_sign": "minus"}, "paper"),
     ],
 )
-def test_unknown_option(option, known):
+def test_unknown_value_of_an_option_is_refused(option, known):
     ((name, value),) = option.items()
     with pytest.raises(ValueError, match=rf"relevance\.{name}={value}.*{known}"):
         LRP(one_unit(), **option)

@@ -79,7 +79,7 @@ def images() -> Tensor:
     return torch.randn(3, 3, 7, 6, dtype=torch.float64)
 
 
-def test_unknown_operation():
+def test_error_for_an_unknown_function_tells_how_to_add_a_rule():
     with pytest.raises(NotImplementedError) as caught:
         LRP(Changed(nn.Sequential(nn.ReLU(), Sine())))
     for told in (
@@ -93,18 +93,18 @@ def test_unknown_operation():
         assert told in str(caught.value)
 
 
-def test_unknown_module():
+def test_error_for_an_unknown_module_names_its_place():
     with pytest.raises(NotImplementedError, match=r"no relevance rule for Softshrink .*middle\.0"):
         LRP(Changed(nn.Sequential(nn.Softshrink())))
 
 
 @pytest.mark.parametrize("middle", [Product(), TwoGates()])
-def test_product_without_one_gate(middle):
+def test_product_without_exactly_one_gate_is_refused(middle):
     with pytest.raises(NotImplementedError, match=r"product 'mul' \(in middle\).*a gate"):
         LRP(Changed(middle))
 
 
-def test_what_is_beside_the_way_needs_no_rule(images):
+def test_operations_inside_a_gate_need_no_rule(images):
     class Gated(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return x * torch.sigmoid(torch.sin(x))
@@ -112,24 +112,24 @@ def test_what_is_beside_the_way_needs_no_rule(images):
     agree(Changed(Gated()), images)
 
 
-def test_untraceable():
+def test_untraceable_network_is_refused():
     with pytest.raises(NotImplementedError, match=r"Changed cannot be traced"):
         LRP(Changed(Branching()))
 
 
-def test_two_tensors():
+def test_network_with_two_outputs_is_refused():
     with pytest.raises(NotImplementedError, match=r"Pair returns more than one tensor"):
         LRP(Pair())
 
 
 @pytest.mark.usefixtures("registry")
-def test_function_added_from_outside(images):
+def test_rule_can_be_registered_for_a_function(images):
     register_rule(torch.sin)(Pass)
     agree(Changed(Sine()), images)
 
 
 @pytest.mark.usefixtures("registry")
-def test_module_added_from_outside(images):
+def test_rule_can_be_registered_for_a_module(images):
     register_rule(Branching)(Pass)
     network = Changed(Branching())
     for image in images:  # both branches
@@ -137,12 +137,12 @@ def test_module_added_from_outside(images):
         agree(network, -image[None])
 
 
-def test_nothing_stays_registered():
+def test_registered_rules_are_removed_after_each_test():
     assert torch.sin not in RULES
     assert Branching not in LEAVES
 
 
-def test_more_than_one_logit():
+def test_more_than_one_logit_is_refused():
     network = nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     with pytest.raises(ValueError, match="one logit"):
         LRP(network).explain(torch.rand(2, 3, 5, 5))

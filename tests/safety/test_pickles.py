@@ -20,7 +20,8 @@ from tff.analyses.engine import cache
 from tff.analyses.engine.replay import replay
 from tff.data.dataset import decode
 from tff.data.dataset import read_bytes as read_image
-from tff.detectors.checkpoint import load, read_origin
+from tff.detectors.checkpoint import load
+from tff.detectors.safe_load import read
 from tff.detectors.timm_models import efficientnet_b0, timm_model
 from tff.detectors.torchvision_models import torchvision_model
 from tff.published.rankings import read_omega
@@ -91,7 +92,7 @@ FORMS = [
 
 DOORS: dict[str, Callable[[Path], Any]] = {
     "load": load,
-    "origin": read_origin,
+    "read": read,
     "data": lambda path: load_data(str(path)),
     "torchvision": lambda path: torchvision_model("resnet18", str(path)),
     "timm": lambda path: timm_model("resnet18", str(path)),
@@ -105,7 +106,7 @@ DOORS: dict[str, Callable[[Path], Any]] = {
 def test_no_form_of_checkpoint_runs_code(form, name, tmp_path, payload, witness):
     path = tmp_path / name
     form(path, payload)
-    for door in (load, read_origin):
+    for door in (load, read):
         with pytest.raises(ValueError, match=rf"^checkpoint {re.escape(str(path))}: ") as caught:
             door(path)
         assert "weights_only=False" not in str(caught.value)  # no advice to disable the protection

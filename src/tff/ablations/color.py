@@ -56,10 +56,7 @@ class Grayscale:
     cue: ClassVar[str] = "color"
 
     def __call__(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] -> the same without color.
-
-        Values are taken as multiples of 1/255, which decoded images are.
-        """
+        # Decoded images hold multiples of 1/255.
         red, green, blue = (image * 255).round().int().unbind(1)
         luma = (19595 * red + 38470 * green + 7471 * blue + 32768) >> 16
         return (luma.to(image.dtype) / 255).unsqueeze(1).expand_as(image)
@@ -79,7 +76,6 @@ class Saturation:
     cue: ClassVar[str] = "saturation"
 
     def __call__(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] -> the same, paler."""
         return image.lerp(luma(image).expand_as(image), self.strength).clamp(0, 1)
 
 
@@ -103,7 +99,6 @@ class Hue:
     cue: ClassVar[str] = "hue"
 
     def __call__(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] -> the same without its hues."""
         brightness, chroma = split_luma_chroma(image)
         cos, sin = math.cos(math.radians(self.angle)), math.sin(math.radians(self.angle))
         blue, red = chroma.unbind(1)
@@ -126,6 +121,5 @@ class ChromaSwap:
     cue: ClassVar[str] = "color placement"
 
     def __call__(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] -> the same with rotated chroma."""
         brightness, chroma = split_luma_chroma(image)
         return merge_luma_chroma(brightness, chroma.flip(-2, -1))

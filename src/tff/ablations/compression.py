@@ -33,7 +33,6 @@ class JPEG:
     cue: ClassVar[str] = "JPEG-sensitive detail"
 
     def __call__(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] -> the same after compression."""
         pixels = (image * 255).round().to(device="cpu", dtype=torch.uint8).permute(0, 2, 3, 1)
         decoded = torch.empty(pixels.shape, dtype=torch.uint8)
         for source, result in zip(pixels.contiguous().numpy(), decoded, strict=True):
@@ -63,7 +62,6 @@ class Resize:
     cue: ClassVar[str] = "native resolution"
 
     def __call__(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] -> the same, coarser."""
         height, width = image.shape[-2:]
         small = (max(1, round(height / self.factor)), max(1, round(width / self.factor)))
         # In channels-last, PyTorch 2.15 is wrong where the small width is 1 or 2.

@@ -89,7 +89,6 @@ class Lowpass:
     cue: ClassVar[str] = "high frequencies"
 
     def __call__(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] -> the same without high frequencies."""
         return apply_gain(image, lambda f: f <= self.cutoff).clamp(0, 1)
 
 
@@ -109,7 +108,6 @@ class Highpass:
     cue: ClassVar[str] = "low frequencies"
 
     def __call__(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] -> the same without low frequencies."""
         return apply_gain(image, lambda f: (f > self.cutoff) | (f == 0)).clamp(0, 1)
 
 
@@ -137,7 +135,6 @@ class Bandstop:
             )
 
     def __call__(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] -> the same without middle frequencies."""
         return apply_gain(image, lambda f: (f <= self.low) | (f > self.high)).clamp(0, 1)
 
 
@@ -156,7 +153,6 @@ class Blur:
     cue: ClassVar[str] = "sharpness"
 
     def __call__(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] -> the same, blurred."""
         return gaussian_blur(image, self.sigma)
 
 
@@ -175,6 +171,5 @@ class LuminanceBlur:
     cue: ClassVar[str] = "luminance detail"
 
     def __call__(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] -> the same with blurred luma."""
         brightness, chroma = split_luma_chroma(image)
         return merge_luma_chroma(gaussian_blur(brightness, self.sigma), chroma)

@@ -58,7 +58,6 @@ class Noise:
     cue: ClassVar[str] = "faint traces"
 
     def __call__(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] -> the same with noise."""
         noise = image_noise(image, image.shape[1:], self.seed)
         return noise.mul_(self.sigma / 255).add_(image).clamp_(0, 1)
 
@@ -86,7 +85,6 @@ class Phase:
     cue: ClassVar[str] = "structure"
 
     def __call__(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] -> the same with scrambled phases."""
         size = image.shape[-2:]
         spectrum = torch.fft.rfft2(image.contiguous())
         spectrum *= self._rotations(image).unsqueeze(1)

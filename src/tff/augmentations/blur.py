@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import correlate1d, gaussian_filter, gaussian_filter1d
 
 from tff.options import interval, number
-from tff.types import Floats, Ints
+from tff.types import Floats, Ints, Pixels
 
-Pixels = NDArray[np.uint8]
 _ONE = np.ones(1)
 #: Shares of doubtful pixels from which it pays to look for flat areas, and to leave the whole axis
 #: to SciPy.
@@ -36,9 +35,6 @@ class GaussianBlur(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentation
         sigma: interval in pixels; equal ends fix it.
         exact: SciPy's result bit for bit; else within one gray level of it, and faster.
         p: probability.
-
-    Raises:
-        ValueError: sigma is not an interval of numbers from 0, or p not a probability.
     """
 
     def __init__(
@@ -50,11 +46,9 @@ class GaussianBlur(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentation
         self.sigma, self.exact = tuple(sigma), exact
 
     def get_params(self) -> dict[str, Any]:
-        """Draw sigma."""
         return {"sigma": self.py_random.uniform(*self.sigma)}
 
     def apply(self, img: Pixels, sigma: float, **_: Any) -> Pixels:
-        """(H, W, 3) uint8 -> the same, blurred."""
         return blur_exactly(img, sigma) if self.exact else blur_closely(img, sigma)
 
 
@@ -74,12 +68,12 @@ def float32_error(radius: int) -> float:
 
 
 def blur_closely(image: Pixels, sigma: float) -> Pixels:
-    """(H, W, C) within one gray level of SciPy's filter, nearly everywhere equal.
+    """(H, W, C) within one gray level of SciPy's filter, and equal nearly everywhere.
 
-    Two float32 passes, each rounded down. Values next to a whole number, which float32 leaves open,
-    are rounded up in the first pass and down in the second: after the first, a value is SciPy's or
-    one more, so after the second it is at most one more or one less. Rounding the same way twice
-    could shift a flat area by two.
+    Two float32 passes, each rounded down. Values so near to a whole number that float32 cannot
+    decide are rounded up in the first pass and down in the second: after the first, a value is
+    SciPy's or one more, so after the second it is at most one more or one less. Rounding the same
+    way twice could shift a flat area by two.
     """
     radius = kernel_radius(sigma)
     if radius == 0 or image.size == 0:

@@ -7,9 +7,9 @@ from typing import Any
 import albumentations as A
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from tff.options import number
+from tff.types import Pixels
 
 #: Pillow's luma: (19595 R + 38470 G + 7471 B + 32768) >> 16. Each sum is a whole number below
 #: 2^24, which float32 holds exactly.
@@ -20,16 +20,12 @@ class Grayscale(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentations h
     """ITU-R 601 luma on all three channels, bit for bit as Pillow rounds it.
 
     Chandrasegaran et al. (ECCV 2022) train color-robust detectors with p = 0.5.
-
-    Raises:
-        ValueError: p is not a probability.
     """
 
     def __init__(self, p: float = 0.5) -> None:
         number(0, 1).require("Grayscale.p", p)
         super().__init__(p=p)
 
-    def apply(self, img: NDArray[np.uint8], **_: Any) -> NDArray[np.uint8]:
-        """(H, W, 3) uint8 -> the same without color."""
+    def apply(self, img: Pixels, **_: Any) -> Pixels:
         luma = cv2.transform(img.astype(np.float32), _LUMA) * np.float32(2.0**-16)
         return np.asarray(cv2.cvtColor(luma.astype(np.uint8), cv2.COLOR_GRAY2RGB), np.uint8)

@@ -9,10 +9,10 @@ from typing import Any
 import albumentations as A
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from tff.options import interval, number, some_of, whole
+from tff.types import Pixels
 
 
 class JPEG(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentations has no types
@@ -23,12 +23,9 @@ class JPEG(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentations has no
     Args:
         quality: interval of whole numbers from 1 to 100, both ends included.
         encoders: `cv2`, `pil` or both.
-        exact: use the encoder that was drawn; else OpenCV for both, which is faster and gives the
-            same pixels (with the versions tried, also the same bytes).
+        exact: use the chosen encoder; else OpenCV for both, which is faster and gives the same
+            pixels (with the versions tried, also the same bytes).
         p: probability.
-
-    Raises:
-        ValueError: an option has none of these values.
     """
 
     def __init__(
@@ -46,16 +43,12 @@ class JPEG(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentations has no
         self.quality, self.encoders, self.exact = tuple(quality), encoders, exact
 
     def get_params(self) -> dict[str, Any]:
-        """Draw quality and encoder."""
         return {
             "quality": self.py_random.randint(*self.quality),
             "encoder": self.py_random.choice(self.encoders),
         }
 
-    def apply(
-        self, img: NDArray[np.uint8], quality: int, encoder: str, **_: Any
-    ) -> NDArray[np.uint8]:
-        """(H, W, 3) uint8 -> the same after compression."""
+    def apply(self, img: Pixels, quality: int, encoder: str, **_: Any) -> Pixels:
         if encoder == "cv2" or not self.exact:
             bgr = cv2.cvtColor(img, cv2.COLOR_RGB2BGR)
             _done, code = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])

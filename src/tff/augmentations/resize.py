@@ -6,24 +6,21 @@ from typing import Any
 
 import albumentations as A
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from tff.options import whole
+from tff.types import Pixels
 
 
 class Resize(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentations has no types
     """Resize of the shorter side, bilinear and antialiased, by Pillow (Wang et al., CVPR 2020).
 
     OpenCV does not antialias, and torch's kernel for bytes, three times as fast, is two gray levels
-    off in some pixels. Every image is resized and nothing is drawn, so that a pipeline draws the
-    same numbers with and without it.
+    off in some pixels. It uses no random number, so a pipeline draws the same numbers with and
+    without it.
 
     Args:
         side: length of the shorter side in pixels; None leaves images as they are.
-
-    Raises:
-        ValueError: the side is not a whole number above 0.
     """
 
     def __init__(self, side: int | None = None) -> None:
@@ -32,7 +29,7 @@ class Resize(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentations has 
         super().__init__(p=1)
         self.side = side
 
-    def apply(self, img: NDArray[np.uint8], **_: Any) -> NDArray[np.uint8]:
+    def apply(self, img: Pixels, **_: Any) -> Pixels:
         """(H, W, 3) uint8 -> (h, w, 3) with min(h, w) the side."""
         height, width = img.shape[:2]
         short = min(height, width)

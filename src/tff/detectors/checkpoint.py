@@ -30,16 +30,11 @@ MOVED = {
 T = TypeVar("T")
 
 
-def read_origin(path: Path | str) -> dict[str, Any]:
-    """Origin of a `tff` checkpoint: its `detector` and `data` settings and `seed`; {} of others."""
-    return origin_of(read(path), path)
-
-
 def origin_of(content: Mapping[str, Any], path: Path | str) -> dict[str, Any]:
-    """Origin stored in the content of a checkpoint, with current module names.
+    """Origin of a `tff` checkpoint: its `detector` and `data` settings and `seed`; {} of others.
 
     Args:
-        content: of the file.
+        content: of the file; modules get their current names.
         path: of the file, for messages.
 
     Raises:
@@ -51,23 +46,18 @@ def origin_of(content: Mapping[str, Any], path: Path | str) -> dict[str, Any]:
             f"checkpoint {path}: expected a mapping as its {ORIGIN!r} entry, found "
             f"{type(found).__name__}"
         )
-    renamed: dict[str, Any] = _renamed(dict(found))
-    return renamed
+    return {key: _with_current_names(value) for key, value in found.items()}
 
 
-def _renamed(value: Any) -> Any:
+def _with_current_names(value: Any) -> Any:
     """Settings with each `_target_` under its current name."""
-    if isinstance(value, Mapping):
-        return {
-            key: _current_name(item) if key == "_target_" else _renamed(item)
-            for key, item in value.items()
-        }
-    return [_renamed(item) for item in value] if isinstance(value, list) else value
-
-
-def _current_name(target: object) -> object:
-    module, _, name = str(target).rpartition(".")
-    return f"{MOVED[module]}.{name}" if module in MOVED else target
+    if isinstance(value, list):
+        return [_with_current_names(item) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    renamed = {key: _with_current_names(item) for key, item in value.items()}
+    module, _, name = str(renamed.get("_target_")).rpartition(".")
+    return renamed | {"_target_": f"{MOVED[module]}.{name}"} if module in MOVED else renamed
 
 
 def load(
@@ -141,8 +131,12 @@ def build(settings: Any, path: Path | str, package: str, kind: type[T], **overri
     if not callable(make) or getattr(make, "__module__", None) != module:
         named = repr(target)[:200]
         raise ValueError(f"checkpoint {path}: names {named}, not a part of {package}; refused")
+    makes: object = make
+    if not isinstance(make, type):
+        with suppress(NameError, TypeError):
+            makes = get_type_hints(make).get("return")
     # Checked before the call: another function may do harm.
-    if not _makes(make, kind):
+    if not (isinstance(makes, type) and issubclass(makes, kind)):
         raise ValueError(
             f"checkpoint {path}: {target} cannot be built: neither a subclass of "
             f"{kind.__name__} nor a function annotated with `-> {kind.__name__}`; refused"
@@ -154,11 +148,3 @@ def build(settings: Any, path: Path | str, package: str, kind: type[T], **overri
         reason = make_printable(str(error), lines=True)
         raise ValueError(f"checkpoint {path}: {target} cannot be built: {reason}") from error
     return made
-
-
-def _makes(make: Any, kind: type) -> bool:
-    makes = make
-    if not isinstance(make, type):
-        with suppress(NameError, TypeError):
-            makes = get_type_hints(make).get("return")
-    return isinstance(makes, type) and issubclass(makes, kind)

@@ -51,7 +51,7 @@ def flow(traced: Trace) -> Flow:
     """Follow the logit back to the image.
 
     A gate (a factor of a product that is the output of a sigmoid or another bounded function, as in
-    squeeze-excite) scales what flows but carries nothing. Neither does anything that depends only
+    squeeze-excite) scales the logit but carries no part of it. Nor does anything that depends only
     on the size of the image.
 
     Raises:
@@ -88,14 +88,14 @@ def flow(traced: Trace) -> Flow:
 
 
 def sources(traced: Trace, node: fx.Node) -> list[fx.Node]:
-    """Nodes that an operation reads, without constants; a part of a split reads what is split."""
+    """Nodes that an operation reads, without constants; part of a split reads the split tensor."""
     whole = split_source(traced, node)
     inputs = (node if whole is None else whole).all_input_nodes
     return [n for n in inputs if n not in traced.constants]
 
 
 def split_source(traced: Trace, node: fx.Node) -> fx.Node | None:
-    """The split of which this node picks one output, or None."""
+    """The split that this node picks one output of, or None."""
     whole = node.args[0] if node.args else None
     if traced.operation(node) is operator.getitem and isinstance(whole, fx.Node):
         return whole if traced.operation(whole) in SPLITS else None
@@ -135,13 +135,8 @@ def feature_maps(network: nn.Module) -> Channels:
         for node in carriers
         if node is not head and isinstance(traced.modules.get(node), nn.Conv2d)
     }
-    return Channels(
-        {
-            name: module.out_channels
-            for name, module in network.named_modules()
-            if name in reached and isinstance(module, nn.Conv2d)
-        }
-    )
+    convolutions = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.Conv2d)]
+    return Channels({name: m.out_channels for name, m in convolutions if name in reached})
 
 
 # Elementwise operations that keep channels apart.
@@ -169,13 +164,10 @@ def depthwise_twins(network: nn.Module) -> torch.Tensor:
         if not isinstance(module, nn.Conv2d) or module.groups != module.in_channels:
             continue
         before = _convolution_before(traced, carriers, node)
-        names = [traced.names[node], traced.names.get(before) if before else None]
-        if (
-            module.groups > 1
-            and module.out_channels == module.groups
-            and all(name in channels.widths for name in names)
-        ):
-            mine, other = (channels.starts[str(name)] for name in names)
+        names = [traced.names[node], traced.names[before] if before else ""]
+        one_each = module.groups == module.out_channels > 1  # one filter for each input channel
+        if one_each and all(name in channels.widths for name in names):
+            mine, other = (channels.starts[name] for name in names)
             twins[mine : mine + module.groups] = torch.arange(other, other + module.groups)
     return twins
 
@@ -184,13 +176,10 @@ def _convolution_before(traced: Trace, carriers: Inputs, node: fx.Node) -> fx.No
     """The convolution that a node reads through elementwise operations only."""
     while len(carriers.get(node, [])) == 1:
         (node,) = carriers[node]
-        module = traced.modules.get(node)
+        module, operation = traced.modules.get(node), traced.operation(node)
         if isinstance(module, nn.Conv2d):
             return node
-        if not (
-            isinstance(module, _ELEMENTWISE_MODULES)
-            or traced.operation(node) in _ELEMENTWISE_FUNCTIONS
-        ):
+        if not (isinstance(module, _ELEMENTWISE_MODULES) or operation in _ELEMENTWISE_FUNCTIONS):
             return None
     return None
 
@@ -203,9 +192,7 @@ _ACTIVATIONS = {
 
 
 def non_relu_activations(network: nn.Module) -> list[str]:
-    """Activations other than `nn.ReLU` modules, sorted; functions appear as `relu()`.
-
-    Without those of gates (sigmoid).
+    """Activations other than `nn.ReLU` modules and gates, sorted; functions appear as `relu()`.
 
     Raises:
         NotImplementedError: the network cannot be traced.

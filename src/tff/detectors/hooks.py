@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
@@ -78,7 +79,7 @@ class Responses:
     """
 
     def __init__(self, detector: Detector) -> None:
-        self._numbering = detector.channels
+        self._channels = detector.channels
         self._of_layer: dict[str, Tensor] = {}
 
     def hook(self, layer: str) -> Hook:
@@ -92,10 +93,9 @@ class Responses:
     def select(self, channels: Tensor) -> Tensor:
         """Responses (B, k) of channels in the given order; their layers must be recorded."""
         some = next(iter(self._of_layer.values()))
-        full = some.new_zeros(len(some), len(self._numbering))
+        full = some.new_zeros(len(some), len(self._channels))
         for layer, values in self._of_layer.items():
-            start = self._numbering.starts[layer]
-            full[:, start : start + values.shape[1]] = values
+            self._channels.split(full)[layer].copy_(values)
         return full[:, channels.to(full.device)]
 
 
@@ -125,7 +125,7 @@ def _hooked(detector: Detector, hooks: Mapping[str, Hook]) -> Iterator[None]:
 def last_feature_map(detector: Detector, image: Tensor) -> str:
     """Name of the last module whose output is a feature map of more than one position.
 
-    Modules that run more than once are skipped, since their maps cannot be told apart.
+    Modules that run more than once are skipped: which of their maps is meant would be unclear.
 
     Args:
         image: (1, 3, H, W) in [0, 1].
@@ -133,18 +133,19 @@ def last_feature_map(detector: Detector, image: Tensor) -> str:
     Raises:
         ValueError: there is none.
     """
-    runs: dict[str, int] = {}
+    runs: Counter[str] = Counter()
     maps: list[str] = []
-    with ExitStack() as stack, torch.no_grad():
-        for name, module in detector.network.named_modules():
 
-            def record(_m: nn.Module, _i: object, out: object, name: str = name) -> None:
-                runs[name] = runs.get(name, 0) + 1
-                if isinstance(out, Tensor) and out.ndim == 4 and out.shape[2] * out.shape[3] > 1:
-                    maps.append(name)
+    def record(name: str) -> Hook:
+        def hook(_module: nn.Module, _inputs: object, out: object) -> None:
+            runs[name] += 1
+            if isinstance(out, Tensor) and out.ndim == 4 and out.shape[2] * out.shape[3] > 1:
+                maps.append(name)
 
-            if name:
-                stack.callback(module.register_forward_hook(record).remove)
+        return hook
+
+    names = [name for name, _ in detector.network.named_modules() if name]
+    with _hooked(detector, {name: record(name) for name in names}), torch.no_grad():
         detector(image)
     single = [name for name in maps if runs[name] == 1]
     if not single:

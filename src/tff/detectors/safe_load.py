@@ -39,11 +39,7 @@ def read(path: Path | str) -> dict[str, Any]:
 
 
 def read_with_sha256(path: Path | str) -> tuple[dict[str, Any], str]:
-    """The same as `read`, and the SHA-256 of the file, from one and the same open file.
-
-    Raises:
-        FileNotFoundError, ValueError: see `read`.
-    """
+    """Result of `read`, and the SHA-256 of the file, both from one open file."""
     with _open(path) as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         return _parse(file, Path(path).expanduser()), sha256

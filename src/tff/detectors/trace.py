@@ -41,9 +41,8 @@ def as_layer(function: Any, arguments: dict[str, Any]) -> nn.Module:
         elif function is F.layer_norm:
             made = nn.LayerNorm(rest.pop("normalized_shape"), **rest)
         else:
-            made = nn.GroupNorm(
-                rest.pop("num_groups"), 0 if weight is None else len(weight), **rest
-            )
+            n_channels = 0 if weight is None else len(weight)
+            made = nn.GroupNorm(rest.pop("num_groups"), n_channels, **rest)
     for name, value in (("weight", weight), ("bias", bias)):
         parameter = nn.Parameter(value, requires_grad=False) if isinstance(value, Tensor) else None
         setattr(made, name, parameter)
@@ -104,9 +103,8 @@ def redirect(node: fx.Node, before: Iterable[fx.Node], views: set[fx.Node]) -> b
             other = other.all_input_nodes[0]
         return other
 
-    relatives = [n for n in earlier if n is not written and n is not node]
-    for relative in relatives:
-        if root(relative) is root(written) and any(user not in earlier for user in relative.users):
+    for other in earlier - {written, node}:
+        if root(other) is root(written) and any(user not in earlier for user in other.users):
             return False
     written.replace_all_uses_with(node, delete_user_cb=lambda user: user not in earlier)
     return True

@@ -157,24 +157,21 @@ class Mismatch:
         head: tensors of both that differ in the number of outputs only, which is 1 in the network.
     """
 
-    missing: tuple[str, ...]
-    unknown: tuple[str, ...]
-    misshapen: tuple[str, ...]
-    head: tuple[str, ...]
+    missing: list[str]
+    unknown: list[str]
+    misshapen: list[str]
+    head: list[str]
 
     def __bool__(self) -> bool:
         return bool(self.missing or self.unknown or self.misshapen or self.head)
 
     def ignoring_head(self) -> Mismatch:
         """The mismatch apart from the number of outputs."""
-        return replace(self, head=())
+        return replace(self, head=[])
 
     def __str__(self) -> str:
-        groups = {
-            "missing": self.missing,
-            "unknown": self.unknown,
-            "of another shape": self.misshapen + self.head,
-        }
+        misshapen = self.misshapen + self.head
+        groups = {"missing": self.missing, "unknown": self.unknown, "of another shape": misshapen}
         return ", ".join(
             f"{len(names)} {'tensor' if len(names) == 1 else 'tensors'} {what} "
             f"({make_printable(', '.join(names[:3])[:300])}{', ...' if len(names) > 3 else ''})"
@@ -190,19 +187,15 @@ def compare(network: nn.Module, weights: Mapping[str, Tensor]) -> Mismatch:
     """
     own = network.state_dict()
     differing = [k for k in own if k in weights and weights[k].shape != own[k].shape]
-    head = [k for k in differing if _with_one_output(weights[k]) == own[k].shape]
+    head = [k for k in differing if weights[k].ndim and own[k].shape == (1, *weights[k].shape[1:])]
     missing = [k for k in own if k not in weights and not k.endswith("num_batches_tracked")]
     unknown = [k for k in weights if k not in own and not k.startswith(_AUXILIARY)]
     misshapen = [k for k in differing if k not in head]
-    return Mismatch(tuple(missing), tuple(unknown), tuple(misshapen), tuple(head))
-
-
-def _with_one_output(tensor: Tensor) -> tuple[int, ...]:
-    return (1, *tensor.shape[1:]) if tensor.ndim else ()
+    return Mismatch(missing, unknown, misshapen, head)
 
 
 def load_matching(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Load the weights whose name and shape fit; the rest of the network stays as it is."""
+    """Load the weights whose name and shape fit; leave the rest of the network as it is."""
     # The network's own state dict also holds layer versions, which some layers require.
     state = network.state_dict()
     for name, own in state.items():
@@ -226,16 +219,14 @@ def find_head(network: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:
 def replace_head(network: nn.Module) -> None:
     """Replace the last layer of a classifier by a head with one output.
 
-    The classifier's weights are drawn before, so a seed gives the same backbone for both.
+    The weights of the classifier are drawn before, so a seed gives both the same backbone.
     """
     layers = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
     name, last = layers[-1]
-    head = (
-        nn.Linear(last.in_features, 1)
-        if isinstance(last, nn.Linear)
-        else nn.Conv2d(last.in_channels, 1, kernel_size=1)
-    )
-    network.set_submodule(name, head)
+    if isinstance(last, nn.Linear):
+        network.set_submodule(name, nn.Linear(last.in_features, 1))
+    else:
+        network.set_submodule(name, nn.Conv2d(last.in_channels, 1, kernel_size=1))
 
 
 def initialise(
@@ -260,7 +251,17 @@ def initialise(
     nn.init.normal_(head.weight, 0.0, 0.02)
     if pretrained is False:
         return
-    content = _downloaded(download) if pretrained is True else read(pretrained)
+    if pretrained is True:
+        try:
+            content = download()
+        except Exception as error:  # whatever the download library raises without a network
+            raise ValueError(
+                "detector.pretrained=true: the ImageNet weights could not be downloaded "
+                f"({type(error).__name__}: {str(error)[:200]}). Offline, pass a file of weights "
+                "with detector.pretrained=PATH, or start at random with detector.pretrained=false"
+            ) from error
+    else:
+        content = read(pretrained)
     weights = extract_state_dict(content, str(pretrained))
     random_head = {f"{name}.{tensor}": value for tensor, value in head.state_dict().items()}
     if not random_head.keys() & weights.keys():
@@ -270,14 +271,3 @@ def initialise(
             f"detector.pretrained={pretrained}: not weights of this network: {mismatch}"
         )
     load_matching(network, weights)
-
-
-def _downloaded(download: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
-    try:
-        return dict(download())
-    except Exception as error:  # whatever the download library raises without a network
-        raise ValueError(
-            "detector.pretrained=true: the ImageNet weights could not be downloaded "
-            f"({type(error).__name__}: {str(error)[:200]}). Offline, pass a file of weights with "
-            "detector.pretrained=PATH, or start at random with detector.pretrained=false"
-        ) from error

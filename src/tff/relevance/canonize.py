@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,7 +64,7 @@ class Step:
         inputs: positions of the steps whose outputs it reads; -1 is the input of the network.
         carriers: the inputs that carry a part of the logit.
         run: the operation as a function of all inputs.
-        rule: None where no part of the logit flows through (inside of a gate).
+        rule: None inside of a gate, where no part of the logit flows.
     """
 
     name: str
@@ -105,7 +105,7 @@ def canonize(network: nn.Module, convolution: MakeRule) -> list[Step]:
                 signs.append(gates.get(node, _rest_nonnegative(traced, node, carriers[node])))
             rule = _rule(traced, node, signs, convolution)
             if len(carriers[node]) > 1 and not rule.multiple_inputs:
-                raise NotImplementedError(_missing_rule(traced, node, "of several tensors"))
+                raise NotImplementedError(_missing_rule(traced, node, " of several tensors"))
         nonnegative[node] = rule is not None and rule.output_nonnegative()
         inputs = [position[n] for n in sources(traced, node)]
         carrying = [position[n] for n in carriers.get(node, [])]
@@ -159,9 +159,8 @@ def _missing_rule(traced: Trace, node: fx.Node, what: str = "") -> str:
     name = getattr(operation, "__name__", operation)
     behind = ", ".join(_name(traced, n) for n in sources(traced, node)) or "the input"
     return (
-        f"no relevance rule for {name} {what}".rstrip()
-        + f" (node {node.name!r}, {node.op} {node.target}, {traced.location(node)}, "
-        f"behind {behind}). "
+        f"no relevance rule for {name}{what} (node {node.name!r}, {node.op} {node.target}, "
+        f"{traced.location(node)}, behind {behind}). "
         f"To add one: tff.relevance.rules.register_rule({name})(RULE), where RULE is "
         "tff.relevance.rules.Pass for an elementwise function, or your own subclass of "
         "tff.relevance.rules.Rule"
@@ -173,8 +172,7 @@ def _rest_nonnegative(traced: Trace, node: fx.Node, carriers: list[fx.Node]) -> 
     rest = [a for a in (*node.args, *node.kwargs.values()) if a not in carriers]
     known = [traced.constants.get(a, -1) if isinstance(a, fx.Node) else a for a in rest]
     return all(
-        isinstance(a, int | float | torch.Tensor) and bool((torch.as_tensor(a) >= 0).all())
-        for a in known
+        isinstance(a, int | float | Tensor) and bool((torch.as_tensor(a) >= 0).all()) for a in known
     )
 
 
@@ -184,19 +182,17 @@ def _name(traced: Trace, node: fx.Node) -> str:
     return f"{traced.names[node]}.{node.name}"
 
 
-def zbox_rules(
-    steps: list[Step], mean: Tensor | Sequence[float], std: Tensor | Sequence[float]
-) -> dict[int, Rule]:
+def zbox_rules(steps: list[Step], mean: Tensor, std: Tensor) -> dict[int, Rule]:
     """The z^B rule for each convolution that reads the image itself, by its position.
 
     Args:
         steps: operations in order of execution.
-        mean: (3,) subtracted from pixels in [0, 1] by the normalisation.
-        std: (3,) by which the normalisation divides.
+        mean: (3, 1, 1) subtracted from pixels in [0, 1] by the normalisation.
+        std: (3, 1, 1) divides the difference.
     """
-    shift, scale = (torch.as_tensor(x, dtype=torch.float32).flatten().cpu() for x in (mean, std))
     # One range for all three colors, in single precision, as in the released code.
-    low, high = float(((0 - shift) / scale).min()), float(((1 - shift) / scale).max())
+    mean, std = mean.float().cpu(), std.float().cpu()
+    low, high = float(((0 - mean) / std).min()), float(((1 - mean) / std).max())
     return {
         i: ZBox(rule.operation, rule.module, rule.nonnegative, low=low, high=high)
         for i, step in enumerate(steps)

@@ -27,7 +27,6 @@ class RelevanceSums:
         return cls(relevance.clamp(min=0).sum((2, 3)), relevance.sum((1, 2, 3)))
 
     def __add__(self, other: RelevanceSums) -> RelevanceSums:
-        """Sums of a layer that the network runs twice."""
         return RelevanceSums(self.positive + other.positive, self.net + other.net)
 
     @cached_property
@@ -157,15 +156,10 @@ class ConservationRecord:
         zero = like.new_zeros(len(like))
         unknown = torch.full_like(zero, torch.nan)
         # All operations at once: a few small kernels for each would take longer than the sums.
-        arrives, leaves, to_bias, absolute = (
-            torch.stack(column, dim=1)
-            for column in (
-                [self._arrives.get(i, zero) for i in leaky],
-                [self._leaves(i, zero, unknown) for i in leaky],
-                [self._bias.get(i, zero) for i in leaky],
-                [self._absolute.get(i, unknown) for i in leaky],
-            )
-        )
+        arrives = torch.stack([self._arrives.get(i, zero) for i in leaky], dim=1)
+        leaves = torch.stack([self._leaves(i, zero, unknown) for i in leaky], dim=1)
+        to_bias = torch.stack([self._bias.get(i, zero) for i in leaky], dim=1)
+        absolute = torch.stack([self._absolute.get(i, unknown) for i in leaky], dim=1)
         negative = torch.where(absolute == 0, 0, (absolute - arrives) / (2 * absolute))
         at_zero = arrives - leaves - to_bias
         return torch.stack([arrives, leaves, to_bias, at_zero, negative], dim=2)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from timm.layers.conv2d_same import Conv2dSame
@@ -38,9 +38,6 @@ class FullPrecision:
         return x
 
 
-FULL = FullPrecision()
-
-
 class BFloat16(FullPrecision):
     """Convolutions in bfloat16, accumulated in float32 and rounded at the end.
 
@@ -61,11 +58,6 @@ def _has_bfloat16(device: str) -> bool:
     return device != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def get_precision(name: str) -> FullPrecision:
-    """Precision of convolutions by name, one of `PRECISIONS`."""
-    return BFloat16() if name == "bf16" else FULL
-
-
 @contextmanager
 def float32_precision(name: str) -> Iterator[None]:
     """Context in which a GPU computes float32 convolutions in TF32 (`tf32`) or in full precision.
@@ -84,45 +76,31 @@ def float32_precision(name: str) -> Iterator[None]:
             switch.fp32_precision = value
 
 
-class LinearMap(Protocol):
-    """Geometry of a layer that is linear in its input, without its weights and bias."""
+class Dense:
+    """A linear layer without its weights and bias, (B, ..., N) -> (B, ..., M)."""
 
     def pad(self, a: Tensor) -> Tensor:
         """The input with all padding that `apply` does not add itself."""
-
-    def apply(self, a: Tensor, weight: Tensor) -> Tensor:
-        """W a for a padded input, without bias."""
-
-    def transpose(self, q: Tensor, weight: Tensor, like: Tensor) -> Tensor:
-        """W^T q, of the shape of the padded input `like`."""
-
-    def unpad(self, relevance: Tensor, a: Tensor) -> Tensor:
-        """Relevance of the input `a`, given that of the padded input."""
-
-    def column(self, bias: Tensor) -> Tensor:
-        """A bias (C,) in a shape that broadcasts over an output."""
-
-
-class Dense:
-    """A linear layer: (B, ..., N) -> (B, ..., M)."""
-
-    def pad(self, a: Tensor) -> Tensor:
         return a
 
     def apply(self, a: Tensor, weight: Tensor) -> Tensor:
+        """W a for a padded input, without bias."""
         return F.linear(a, weight)
 
     def transpose(self, q: Tensor, weight: Tensor, like: Tensor) -> Tensor:
+        """W^T q, in the shape of the padded input `like`."""
         return q @ weight
 
     def unpad(self, relevance: Tensor, a: Tensor) -> Tensor:
+        """Relevance of the input `a`, given that of the padded input."""
         return relevance
 
     def column(self, bias: Tensor) -> Tensor:
+        """A bias (C,) in a shape that broadcasts over an output."""
         return bias
 
 
-class Convolution:
+class Convolution(Dense):
     """Geometry of a `Conv2d`: stride, padding, dilation, groups; (B, C, H, W) in and out.
 
     Symmetric zero padding is left to the convolution. Any other padding ("same", TensorFlow's
@@ -185,11 +163,6 @@ class Convolution:
         return edges
 
 
-def linear_map_of(module: nn.Module) -> LinearMap:
-    """The linear map of a `Conv2d` or `Linear` module."""
-    return Convolution(module) if isinstance(module, nn.Conv2d) else Dense()
-
-
 Products = list[tuple[Tensor, Tensor]]  # (function of the input, function of the weight)
 
 
@@ -200,7 +173,7 @@ class Weighted(Rule):
         operation: module class.
         module: a `Conv2d` or `Linear`.
         nonnegative: see `Rule`.
-        precision: of the convolutions of the rule.
+        precision: of the convolutions of the rule, one of `PRECISIONS`.
     """
 
     leaks = True
@@ -210,14 +183,14 @@ class Weighted(Rule):
         operation: object,
         module: nn.Module,
         nonnegative: list[bool],
-        precision: FullPrecision = FULL,
+        precision: str = "fp32",
     ) -> None:
         super().__init__(operation, module, nonnegative)
-        self.map = linear_map_of(module)
+        self.map = Convolution(module) if isinstance(module, nn.Conv2d) else Dense()
         weight, bias = module.weight, module.bias
         assert isinstance(weight, Tensor)
-        self.precision = precision
-        self.weight: Tensor = precision.lower(weight)
+        self.precision = BFloat16() if precision == "bf16" else FullPrecision()
+        self.weight: Tensor = self.precision.lower(weight)
         self.positive, self.negative = self.weight.clamp(min=0), self.weight.clamp(max=0)
         self.bias: Tensor | None = bias if isinstance(bias, Tensor) else None
 
@@ -259,15 +232,12 @@ class ZPlus(Weighted):
     """
 
     def distribute(self, relevance: Tensor, a: Tensor) -> Tensor:
-        products = self.positive_products(a)
-        return self.back(quotient(relevance, self.sum(products)), products)
-
-    def positive_products(self, a: Tensor) -> Products:
-        """[a w]+ = [a]+ [w]+ + [a]- [w]-."""
         a = self.map.pad(a)
         if self.nonnegative[0]:
-            return [(a, self.positive)]
-        return [(a.clamp(min=0), self.positive), (a.clamp(max=0), self.negative)]
+            products = [(a, self.positive)]
+        else:  # [a w]+ = [a]+ [w]+ + [a]- [w]-
+            products = [(a.clamp(min=0), self.positive), (a.clamp(max=0), self.negative)]
+        return self.back(quotient(relevance, self.sum(products)), products)
 
 
 class Epsilon(Weighted):

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from tff.detectors.detector import IMAGENET_MEAN, IMAGENET_STD, Detector
+from tff.detectors.detector import Detector
 from tff.detectors.feature_maps import feature_maps
 from tff.options import number, one_of
 from tff.relevance.canonize import canonize, zbox_rules
-from tff.relevance.conv_rules import CONVOLUTIONS, PRECISIONS, float32_precision, get_precision
+from tff.relevance.conv_rules import CONVOLUTIONS, PRECISIONS, float32_precision
 from tff.relevance.propagate import Propagator
 
 
@@ -121,14 +121,12 @@ class LRP:
         self.max_leak, self.precision = max_leak, precision
         #: Initial relevance of the logit of a real image.
         self.real_sign = 1.0 if real_sign == "decision" else -1.0
-        normalised = isinstance(module, Detector)
-        network = module.network if isinstance(module, Detector) else module
-        self._prepare = module.normalise if isinstance(module, Detector) else nn.Identity()
-        statistics = (module.mean, module.std) if normalised else (IMAGENET_MEAN, IMAGENET_STD)
-        make = partial(CONVOLUTIONS[rule], precision=get_precision(precision), **options)
-        self.steps = canonize(network, make)
-        self.channels = feature_maps(network)
-        input_rules = zbox_rules(self.steps, *statistics) if box else {}
+        detector = module if isinstance(module, Detector) else Detector(module)
+        self._normalise = detector.normalise if detector is module else nn.Identity()
+        make = partial(CONVOLUTIONS[rule], precision=precision, **options)
+        self.steps = canonize(detector.network, make)
+        self.channels = feature_maps(detector.network)
+        input_rules = zbox_rules(self.steps, detector.mean, detector.std) if box else {}
         self.propagator = Propagator(self.steps, set(self.channels.layers), input_rules)
         self._channels = Compiled(self._to_channels) if compile else self._to_channels
 
@@ -150,13 +148,12 @@ class LRP:
                 real images.
             pixels: also return the relevance of the input.
         """
-        with self._gradient_free():
-            images = self._prepared(images)
-            seed = torch.as_tensor(sign, dtype=images.dtype, device=images.device)
-            seed = seed.expand(len(images)).clone()
+        with self._inputs(images) as inputs:
+            seed = torch.as_tensor(sign, dtype=inputs.dtype, device=inputs.device)
+            seed = seed.expand(len(inputs)).clone()
             if pixels:
-                return Explanation(*self._backward(images, seed, pixels=True))
-            logit, shares, conservation = self._channels(images, seed)
+                return Explanation(*self._backward(inputs, seed, pixels=True))
+            logit, shares, conservation = self._channels(inputs, seed)
             return Explanation(logit, shares, conservation, None)
 
     def explain_maximum(
@@ -178,9 +175,8 @@ class LRP:
         for one in set(channels.tolist()):
             self.channels.flat_index(layer, one)
         last = max(i for i, step in enumerate(self.steps) if step.name == layer)
-        with self._gradient_free():
-            images = self._prepared(images)
-            activations = self.propagator.forward(images, last)
+        with self._inputs(images) as inputs:
+            activations = self.propagator.forward(inputs, last)
             outputs = activations.values[last]
             rows = torch.arange(len(images), device=images.device)
             maps = outputs[rows, channels]
@@ -192,10 +188,6 @@ class LRP:
             result = self.propagator.backward(activations, last, seed, pixels=True)
         assert result.pixels is not None
         return MaximumExplanation(value, torch.stack([y, x], dim=1), result.pixels)
-
-    def _prepared(self, images: Tensor) -> Tensor:
-        prepared: Tensor = self._prepare(images.clone() if images.is_inference() else images)
-        return prepared
 
     def _to_channels(self, images: Tensor, seed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self._backward(images, seed, pixels=False)[:3]
@@ -217,21 +209,25 @@ class LRP:
         return logit.flatten(), shares, result.conservation.table(logit), result.pixels
 
     @contextmanager
-    def _gradient_free(self) -> Iterator[None]:
+    def _inputs(self, images: Tensor) -> Iterator[Tensor]:
+        """Context without gradients, with the images as the network takes them."""
         # Not in inference mode: `vjp` computes the transposes of pools and sums.
         with torch.inference_mode(False), torch.no_grad(), float32_precision(self.precision):
-            yield
+            yield self._normalise(images.clone() if images.is_inference() else images)
 
 
 class Compiled:
     """Calls a function as it is for the first batch of each size, and compiled from then on.
 
     The last, smaller batch of a pass is thus not compiled. The function is first recorded as a flat
-    list of tensor operations: `torch.compile` alone gives up on the loop over steps, and compiles
-    each step separately.
+    list of tensor operations: without that, `torch.compile` gives up on the loop over steps and
+    compiles each step separately.
 
     Args:
-        function: of images and a second tensor; its control flow depends on their shapes only.
+        function: of two tensors; its control flow depends on their shapes only.
+
+    Raises:
+        ValueError: in the call that compiles it, for example without a C++ compiler.
     """
 
     def __init__(self, function: Callable[[Tensor, Tensor], Any]) -> None:
@@ -240,11 +236,6 @@ class Compiled:
         self._compiled: dict[object, Callable[[Tensor, Tensor], Any]] = {}
 
     def __call__(self, images: Tensor, seed: Tensor) -> Any:
-        """Output of the function.
-
-        Raises:
-            ValueError: it cannot be compiled, for example without a C++ compiler.
-        """
         shape = (images.shape, images.stride(), images.dtype, images.device)
         if shape in self._compiled:
             return self._compiled[shape](images, seed)

@@ -40,13 +40,13 @@ class Rule:
     multiple_inputs: ClassVar[bool] = False
     #: Whether relevance may be lost.
     leaks: ClassVar[bool] = False
+    #: Whether the output is nonnegative if all inputs are.
+    keeps_sign: ClassVar[bool] = False
 
     def __init__(
         self, operation: object, module: nn.Module | None, nonnegative: list[bool]
     ) -> None:
-        self.operation = operation
-        self.module = module
-        self.nonnegative = nonnegative
+        self.operation, self.module, self.nonnegative = operation, module, nonnegative
 
     def relevance(self, relevance: Tensor, run: Operation, *inputs: Tensor) -> list[Tensor]:
         """Relevance of each input, given that of the output.
@@ -60,7 +60,7 @@ class Rule:
 
     def output_nonnegative(self) -> bool:
         """Whether the output is known to be nonnegative."""
-        return False
+        return self.keeps_sign and all(self.nonnegative)
 
 
 RULES: dict[object, type[Rule]] = {}
@@ -70,7 +70,7 @@ R = TypeVar("R", bound=type[Rule])
 def register_rule(*operations: object) -> Callable[[R], R]:
     """Class decorator: use the rule for these module classes, torch functions and tensor methods.
 
-    A module class registered here is not traced into.
+    Registered module classes are not traced into.
     """
 
     def register(rule: R) -> R:
@@ -126,8 +126,7 @@ class PassNonnegative(Pass):
 class PassUnchanged(Pass):
     """`Pass` for operations that do nothing in eval mode."""
 
-    def output_nonnegative(self) -> bool:
-        return all(self.nonnegative)
+    keeps_sign = True
 
 
 @register_rule(BATCH_NORM, F.batch_norm)
@@ -157,26 +156,19 @@ class Copy(Rule):
     """
 
     multiple_inputs = True
+    keeps_sign = True
 
     def relevance(self, relevance: Tensor, run: Operation, *inputs: Tensor) -> list[Tensor]:
         _, transpose = with_transpose(run, *inputs)
         return list(transpose(relevance))
 
-    def output_nonnegative(self) -> bool:
-        return all(self.nonnegative)
-
 
 @register_rule(nn.ConstantPad2d, nn.ZeroPad2d, F.pad)
 class Pad(Copy):
-    """`Copy` with constants around the image: their R is lost.
-
-    Under z+ zeros receive nothing.
-    """
+    """`Copy` with constants around the image: their R is lost (zeros receive nothing under z+)."""
 
     leaks = True
-
-    def output_nonnegative(self) -> bool:
-        return False
+    keeps_sign = False
 
 
 @register_rule(nn.LayerNorm, nn.GroupNorm)
@@ -189,28 +181,26 @@ class Normalisation(Rule):
     leaks = True
 
     def relevance(self, relevance: Tensor, run: Operation, *inputs: Tensor) -> list[Tensor]:
-        (a,), shape = inputs, inputs[0].shape
-        groups, eps = self._groups(a)
-        flat, R = a.reshape(groups), relevance.reshape(groups)
+        (a,), norm = inputs, self.module
+        assert isinstance(norm, nn.GroupNorm | nn.LayerNorm)
+        # Values that are normalised together form one row.
+        rows = (
+            (len(a), norm.num_groups, -1)
+            if isinstance(norm, nn.GroupNorm)
+            else (*a.shape[: -len(norm.normalized_shape)], -1)
+        )
+        flat, R = a.reshape(rows), relevance.reshape(rows)
         variance, mean = torch.var_mean(flat, -1, correction=0, keepdim=True)
-        s = (variance + eps).sqrt()
+        s = (variance + norm.eps).sqrt()
         q = R / stabilise((flat - mean) / s)
-        return [(flat / s * (q - q.mean(-1, keepdim=True))).reshape(shape)]
-
-    def _groups(self, a: Tensor) -> tuple[tuple[int, ...], float]:
-        """Shape whose rows hold the values that are normalised together, and eps."""
-        if isinstance(self.module, nn.GroupNorm):
-            return (len(a), self.module.num_groups, -1), self.module.eps
-        assert isinstance(self.module, nn.LayerNorm)
-        return (*a.shape[: -len(self.module.normalized_shape)], -1), self.module.eps
+        return [(flat / s * (q - q.mean(-1, keepdim=True))).reshape(a.shape)]
 
 
 @register_rule(torch.mul, torch.div)
 class Gate(Pass):
     """y = x g with a gate or constant g: the feature map x receives all of R."""
 
-    def output_nonnegative(self) -> bool:
-        return all(self.nonnegative)
+    keeps_sign = True
 
 
 @register_rule(
@@ -220,27 +210,21 @@ class Mixture(Rule):
     """y = L a for a linear map L without parameters; R_a = a L^T(R / e(y))."""
 
     leaks = True
+    keeps_sign = True
 
     def relevance(self, relevance: Tensor, run: Operation, *inputs: Tensor) -> list[Tensor]:
         y, transpose = with_transpose(run, *inputs)
         shares = transpose(relevance / stabilise(y))
         return [a * share for a, share in zip(inputs, shares, strict=True)]
 
-    def output_nonnegative(self) -> bool:
-        return all(self.nonnegative)
-
 
 @register_rule(
     nn.Upsample, nn.UpsamplingNearest2d, nn.UpsamplingBilinear2d, F.interpolate, torch.conv2d,
 )  # fmt: skip
 class SignedMixture(Mixture):
-    """`Mixture` for maps with coefficients of any sign.
+    """`Mixture` with coefficients of any sign: interpolation, and fixed (anti-aliasing) filters."""
 
-    Interpolation, and convolution with a fixed filter (anti-aliasing).
-    """
-
-    def output_nonnegative(self) -> bool:
-        return False
+    keeps_sign = False
 
 
 @register_rule(torch.sub)
@@ -251,12 +235,10 @@ class Difference(Mixture):
     """
 
     multiple_inputs = True
+    keeps_sign = False
 
     def relevance(self, relevance: Tensor, run: Operation, *inputs: Tensor) -> list[Tensor]:
         return [relevance] if len(inputs) == 1 else super().relevance(relevance, run, *inputs)
-
-    def output_nonnegative(self) -> bool:
-        return False
 
 
 @register_rule(torch.add)
@@ -266,6 +248,8 @@ class Sum(Difference):
     Written for large maps: few passes over memory, and only two new tensors.
     """
 
+    keeps_sign = True
+
     def relevance(self, relevance: Tensor, run: Operation, *inputs: Tensor) -> list[Tensor]:
         if len(inputs) == 1:
             return [relevance]
@@ -274,6 +258,3 @@ class Sum(Difference):
         spare = torch.copysign(y.new_tensor(EPSILON), y)
         q = torch.div(relevance, spare.add_(y), out=y)
         return [torch.mul(u, q, out=spare), q.mul_(v)]
-
-    def output_nonnegative(self) -> bool:
-        return all(self.nonnegative)

@@ -87,7 +87,8 @@ class Estimate:
 
     Functions of estimates are computed on each resample, so that their interval accounts for how
     the estimates vary together. That requires estimates of the same resamples: draw i of all of
-    them belongs to the same images, or to disjoint sets of images.
+    them belongs to the same images, or to disjoint sets of images. If the numbers of draws differ,
+    these functions raise a ValueError.
 
     Args:
         value: on the images themselves; NaN if undefined.
@@ -123,9 +124,6 @@ class Estimate:
         """Difference on each resample, which cancels what varies in both alike.
 
         Undefined if either is undefined on the images themselves.
-
-        Raises:
-            ValueError: the numbers of draws differ, or one has an `extra_half_width`.
         """
         if np.isnan([self.value, other.value]).any():
             return _undefined(max(len(self.draws), len(other.draws)))
@@ -149,9 +147,6 @@ def shortfall(one: Estimate, controls: Sequence[Estimate]) -> Estimate:
     Args:
         one: of a deliberate choice, such as AP without the top channels.
         controls: of random choices; with a single one their spread, and the interval, is unknown.
-
-    Raises:
-        ValueError: the numbers of draws differ.
     """
     difference = mean(controls) - one
     values, m = np.array([control.value for control in controls]), len(controls)
@@ -166,9 +161,6 @@ def mean(estimates: Sequence[Estimate]) -> Estimate:
 
     Estimates that are undefined on the images themselves are ignored. A draw in which any other one
     is undefined is undefined too: it would be a mean over other generators.
-
-    Raises:
-        ValueError: the numbers of draws differ.
     """
     return _reduce(np.mean, estimates)
 
@@ -182,9 +174,6 @@ def worst(estimates: Sequence[Estimate], smallest: bool = True) -> Estimate:
     Args:
         estimates: one per generator.
         smallest: whether less is worse, as for accuracies; for errors the largest is the worst.
-
-    Raises:
-        ValueError: the numbers of draws differ.
     """
     return _reduce(np.min if smallest else np.max, estimates)
 
@@ -200,7 +189,7 @@ def mean_height(xs: Sequence[float], estimates: Sequence[Estimate]) -> Estimate:
         Mean height on each resample; NaN if the curve has no width or an undefined point.
 
     Raises:
-        ValueError: not one finite x per estimate, in ascending order; the numbers of draws differ.
+        ValueError: not one finite x per estimate, in ascending order.
     """
     x = np.asarray(xs, np.float64)
     if x.shape != (len(estimates),) or not np.isfinite(x).all() or (np.diff(x) < 0).any():
@@ -210,8 +199,7 @@ def mean_height(xs: Sequence[float], estimates: Sequence[Estimate]) -> Estimate:
     draws = _stack_draws(estimates)
     if not len(x) or x[0] == x[-1]:
         return _undefined(draws.shape[1])
-    values = np.array([estimate.value for estimate in estimates])
-    width = x[-1] - x[0]
+    values, width = [estimate.value for estimate in estimates], x[-1] - x[0]
     return Estimate(float(np.trapezoid(values, x) / width), np.trapezoid(draws, x, axis=0) / width)
 
 

@@ -75,20 +75,10 @@ def measures(
             real_accuracy, fake_accuracy = (sums[:, 2:4] / sums[:, :2]).T
             n_images = sums[:, :2].sum(1)
             ece, brier = np.abs(sums[:, 4:-1]).sum(1) / n_images, sums[:, -1] / n_images
-        return np.stack(
-            [
-                counts.average_precision(),
-                counts.roc_auc(),
-                real_accuracy,
-                fake_accuracy,
-                (real_accuracy + fake_accuracy) / 2,
-                counts.true_positive_rate_at(0.01),
-                counts.true_positive_rate_at(0.05),
-                ece,
-                brier,
-            ],
-            axis=1,
-        )
+        areas = [counts.average_precision(), counts.roc_auc()]
+        accuracies = [real_accuracy, fake_accuracy, (real_accuracy + fake_accuracy) / 2]
+        rates = [counts.true_positive_rate_at(rate) for rate in (0.01, 0.05)]
+        return np.stack([*areas, *accuracies, *rates, ece, brier], axis=1)
 
     values = evaluate(np.arange(len(labels))[None])[0]
     draws = evaluate_resamples(evaluate, resamples, _CHUNK)
@@ -132,7 +122,7 @@ class ThresholdCounts:
     """Number of images at or above each threshold, from a threshold above all scores downwards.
 
     Args:
-        true: (..., T) generated images called generated, from 0 upwards; NaN if a score is.
+        true: (..., T) generated images called generated; NaN if a score is.
         false: (..., T) real images called generated.
     """
 
@@ -142,7 +132,7 @@ class ThresholdCounts:
     def average_precision(self) -> Floats:
         """Area under the precision-recall staircase, (...,); NaN without generated images."""
         true, called = self.true[..., 1:], (self.true + self.false)[..., 1:]
-        # A resample may lack the highest scores: nothing is called there, and nothing gained.
+        # A resample may lack the highest scores: no image is called there, and nothing gained.
         precision = true / np.maximum(called, 1)
         gained = np.diff(self.true, axis=-1)
         return _divide((precision * gained).sum(-1), self.true[..., -1])
@@ -199,9 +189,9 @@ def count_above_thresholds(
     return ThresholdCounts(accumulate(generated), accumulate(~generated))
 
 
-def _divide(part: Floats, whole: Floats) -> Floats:
-    """Quotient; NaN where the whole is 0."""
-    return np.asarray(part / np.where(whole > 0, whole, np.nan))
+def _divide(part: Floats, total: Floats) -> Floats:
+    """Quotient; NaN where the total is 0."""
+    return np.asarray(part / np.where(total > 0, total, np.nan))
 
 
 def average_precision(labels: Ints, scores: Floats) -> Floats:
@@ -268,10 +258,7 @@ def sigmoid(logits: Floats) -> Floats:
 
 def mean_logit(logits: Sequence[Floats]) -> Floats:
     """Logit of the mean probability of several detectors, (N,) each, exact under saturation too."""
-
-    def log_sum_exp(exponents: Floats) -> Floats:
-        total: Floats = np.logaddexp.reduce(exponents)
-        return total
-
     z = np.stack(logits)
-    return log_sum_exp(-np.logaddexp(0, -z)) - log_sum_exp(-np.logaddexp(0, z))
+    log_generated, log_real = -np.logaddexp(0, -z), -np.logaddexp(0, z)
+    logit: Floats = np.logaddexp.reduce(log_generated) - np.logaddexp.reduce(log_real)
+    return logit
