@@ -14,7 +14,7 @@ def original(image, side):
     return np.asarray(F.resize(picture, side, F.InterpolationMode.BILINEAR))
 
 
-def test_resize_equals_pillow(pictures, rng):
+def test_resize_equals_torchvision(pictures, rng):
     sides = [1, 2, 29, *rng.integers(1, 120, 5).tolist()]
     for name, image in pictures.items():
         for side in sides:

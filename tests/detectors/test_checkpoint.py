@@ -192,7 +192,7 @@ def test_given_settings_override_those_in_the_file(weights, detector, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("told", "message"),
+    ("settings", "message"),
     [
         (
             {"_target_": TARGET, "name": "resnet34"},
@@ -205,8 +205,8 @@ def test_given_settings_override_those_in_the_file(weights, detector, tmp_path):
         ({"_target_": "tff.detectors.safe_load.read"}, "cannot be built"),
     ],
 )
-def test_wrong_settings_are_refused(told, message, weights, tmp_path):
+def test_wrong_settings_are_refused(settings, message, weights, tmp_path):
     torch.save(weights, tmp_path / "a.pth")
     with pytest.raises(ValueError, match=message) as caught:
-        load(tmp_path / "a.pth", told)
+        load(tmp_path / "a.pth", settings)
     assert str(caught.value).startswith(f"checkpoint {tmp_path / 'a.pth'}: ")

@@ -145,7 +145,7 @@ def test_normalisation_is_that_of_the_weights():
 
 
 @pytest.mark.parametrize(
-    ("make", "name", "told"),
+    ("make", "name", "expected"),
     [
         (torchvision_model, "resnet19", ["resnet18", "Did you mean", "convnext_tiny"]),
         (torchvision_model, "vit_b_16", ["no such convolutional network", "Available: alexnet"]),
@@ -156,8 +156,8 @@ def test_normalisation_is_that_of_the_weights():
         (timm_model, "resnet18.bogus", ["no such weights of resnet18", "a1_in1k"]),
     ],
 )
-def test_unknown_name_is_refused_with_suggestions(make, name, told):
-    for text in told:
+def test_unknown_name_is_refused_with_suggestions(make, name, expected):
+    for text in expected:
         with pytest.raises(ValueError, match=text) as caught:
             make(name, False)
         assert str(caught.value).startswith(f"detector.name={name}: ")

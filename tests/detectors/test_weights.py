@@ -100,8 +100,8 @@ def test_larger_efficientnet_is_loaded_by_its_settings(tmp_path):
     torch.save({"model": theirs}, tmp_path / "b3.pth")
     with pytest.raises(ValueError, match=r"does not fit .*efficientnet_b0.*load"):
         load(tmp_path / "b3.pth")
-    told = {"_target_": "tff.detectors.timm_models.timm_model", "name": "tf_efficientnet_b3"}
-    found = load(tmp_path / "b3.pth", told).network.state_dict()
+    settings = {"_target_": "tff.detectors.timm_models.timm_model", "name": "tf_efficientnet_b3"}
+    found = load(tmp_path / "b3.pth", settings).network.state_dict()
     assert all(torch.equal(found[key], value) for key, value in own.items())
 
 

@@ -26,7 +26,7 @@ DOUBTFUL = 1e5
 
 @dataclass(frozen=True)
 class Case:
-    """A random network with images for it, told by what it is made from."""
+    """A random network with images for it, shown as its recipe."""
 
     kinds: list[tuple[str, int, int]]
     head: str
@@ -115,8 +115,8 @@ def agree(
         assert (found.shares - known.shares).abs().max() <= 1e-10
         close(found.pixels, known.pixels, 1e-9)
         close(found.conservation[..., :4], known.ledger[..., :4], 1e-9)
-        told = torch.tensor([name in engine.channels.layers for name in names])
-        assert (found.conservation[:, told, 4] - known.ledger[:, told, 4]).abs().max() <= 1e-10
+        counts = torch.tensor([name in engine.channels.layers for name in names])
+        assert (found.conservation[:, counts, 4] - known.ledger[:, counts, 4]).abs().max() <= 1e-10
 
 
 def close(found: Tensor, known: Tensor, tolerance: float) -> None:

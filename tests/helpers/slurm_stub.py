@@ -32,7 +32,7 @@ def array(script):
 
 
 def srun(*arguments):
-    """The command, once for each task; what they print goes where srun is told."""
+    """The command, once for each task; their output goes where srun sends it."""
     arguments, options = list(arguments), {}
     while arguments[0].startswith("--"):
         option = arguments.pop(0)

@@ -82,7 +82,7 @@ def images() -> Tensor:
 def test_error_for_an_unknown_function_tells_how_to_add_a_rule():
     with pytest.raises(NotImplementedError) as caught:
         LRP(Changed(nn.Sequential(nn.ReLU(), Sine())))
-    for told in (
+    for expected in (
         "no relevance rule for sin ",
         "node 'sin'",
         "in middle.1",
@@ -90,7 +90,7 @@ def test_error_for_an_unknown_function_tells_how_to_add_a_rule():
         "tff.relevance.rules.register_rule(sin)(RULE)",
         "tff.relevance.rules.Pass",
     ):
-        assert told in str(caught.value)
+        assert expected in str(caught.value)
 
 
 def test_error_for_an_unknown_module_names_its_place():

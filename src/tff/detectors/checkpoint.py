@@ -131,12 +131,8 @@ def build(settings: Any, path: Path | str, package: str, kind: type[T], **overri
     if not callable(make) or getattr(make, "__module__", None) != module:
         named = repr(target)[:200]
         raise ValueError(f"checkpoint {path}: names {named}, not a part of {package}; refused")
-    makes: object = make
-    if not isinstance(make, type):
-        with suppress(NameError, TypeError):
-            makes = get_type_hints(make).get("return")
     # Checked before the call: another function may do harm.
-    if not (isinstance(makes, type) and issubclass(makes, kind)):
+    if not _makes(make, kind):
         raise ValueError(
             f"checkpoint {path}: {target} cannot be built: neither a subclass of "
             f"{kind.__name__} nor a function annotated with `-> {kind.__name__}`; refused"
@@ -148,3 +144,10 @@ def build(settings: Any, path: Path | str, package: str, kind: type[T], **overri
         reason = make_printable(str(error), lines=True)
         raise ValueError(f"checkpoint {path}: {target} cannot be built: {reason}") from error
     return made
+
+
+def _makes(make: Any, kind: type) -> bool:
+    if not isinstance(make, type):
+        with suppress(NameError, TypeError):
+            make = get_type_hints(make).get("return")
+    return isinstance(make, type) and issubclass(make, kind)
