@@ -39,7 +39,7 @@ def test_of_a_process(error):
     assert str(found) == str(error)
 
 
-def test_kinds_that_cannot_be_made_anew_are_named():
+def test_classes_that_cannot_be_rebuilt_are_named():
     error = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
     assert str(root_cause(of_a_process(error))) == f"UnicodeDecodeError: {error}"
     unknown = type("Strange", (Exception,), {"__module__": "nowhere.known"})
@@ -93,7 +93,7 @@ def test_one_sentence_for_an_error_of_a_process(capsys, monkeypatch):
         raise of_a_process(ZeroDivisionError("a bug shows where it is"))
 
 
-def test_a_process_that_is_gone_is_told_in_one_sentence(capsys, monkeypatch):
+def test_a_lost_process_is_reported_in_one_sentence(capsys, monkeypatch):
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     with pytest.raises(SystemExit), readable_errors():
         raise RuntimeError("[pair.cc:561] Connection closed by peer")

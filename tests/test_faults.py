@@ -96,5 +96,5 @@ def test_nothing_is_made_by_asking(arguments, tmp_path, monkeypatch):
 def test_a_file_where_a_folder_is_needed(arguments, tmp_path):
     (tmp_path / "file").touch()
     arguments = [argument.replace("FILE", str(tmp_path / "file")) for argument in arguments]
-    with pytest.raises(SystemExit, match="a file stands where a folder is needed"):
+    with pytest.raises(SystemExit, match="is a file where a folder is needed"):
         require_writable(arguments)

@@ -19,7 +19,6 @@ from weakref import ref
 
 log = logging.getLogger(__name__)
 _PART = re.compile(r"^\..+-[0-9a-f]{32}\.part$")
-_ABANDONED = 3600  # seconds
 
 
 def temporary_path(path: Path) -> Path:
@@ -71,19 +70,27 @@ def write_atomically(path: Path, *, lasting: bool = False) -> Iterator[Path]:
         _to_disk(path.parent)
 
 
+def _to_disk(path: Path) -> None:
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
 def write_json(path: Path, content: object) -> None:
     """Write a JSON file atomically."""
     with write_atomically(path) as part:
         part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def remove_abandoned(folder: Path, seconds: float = _ABANDONED) -> None:
+def remove_abandoned(folder: Path, seconds: float = 3600) -> None:
     """Remove temporary files that killed writers have left in a folder.
 
     Args:
         folder: may be missing.
-        seconds: least age, since a writer may be running on another machine; it writes at least
-            once an hour. 0 where nobody else writes.
+        seconds: minimum age, since a running writer, even on another machine, writes at least once
+            an hour; 0 where nobody else writes.
     """
     for part in folder.glob(".*.part"):
         if _PART.search(part.name):
@@ -135,11 +142,3 @@ def _lock(file: BufferedIOBase, how: int) -> bool:
 def _close(file: ref[BufferedIOBase]) -> None:
     if (still := file()) is not None:
         still.close()
-
-
-def _to_disk(path: Path) -> None:
-    number = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

@@ -26,11 +26,11 @@ ADVICE = {
     errno.EDQUOT: f"your share of the disk is used up; {_ROOM}",
     errno.EFBIG: f"larger files are not allowed here (`ulimit -f` shows the limit); {_ROOM}",
     errno.EROFS: "the disk is read-only; write to another one (hydra.run.dir=DIR)",
-    errno.EACCES: "not permitted; ask for the right to it, or name another place",
-    errno.EPERM: "not permitted; ask for the right to it, or name another place",
-    errno.ENOTDIR: "a file stands where a folder is needed; name another place",
-    errno.EEXIST: "a file stands where a folder is needed; name another place",
-    errno.EISDIR: "a folder stands where a file is needed; name another place",
+    errno.EACCES: "permission denied; ask for access, or name another path",
+    errno.EPERM: "permission denied; ask for access, or name another path",
+    errno.ENOTDIR: "is a file where a folder is needed; name another path",
+    errno.EEXIST: "is a file where a folder is needed; name another path",
+    errno.EISDIR: "is a folder where a file is needed; name another path",
     errno.ENOENT: "no such file or folder",
 }
 #: Errors of writing, which often do not name the file.
@@ -43,7 +43,7 @@ def explain(error: BaseException, folder: Path | str | None = None) -> str | Non
 
     Args:
         error: any exception.
-        folder: folder of the run, for an error of writing that does not name a file.
+        folder: of the run, for a write error that does not name a file.
     """
     if isinstance(error, RuntimeError) and (worker := _KILLED.search(str(error))):
         by = f" ({worker['signal'].strip()})" if worker["signal"] else ""
@@ -108,41 +108,30 @@ def _of_process(text: str) -> Exception | None:
 warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against")
 
 PATHS = (
-    "ckpt",
-    "out",
-    "passes",
-    "hydra.run.dir",
-    "data.root",
-    "data.photos",
-    "data.cache",
-    "discovery.root",
-    "run",
-    "runs",
-    "detector.pretrained",
-)
-
-
+    "ckpt", "out", "passes", "hydra.run.dir", "data.root", "data.photos", "data.cache",
+    "discovery.root", "run", "runs", "detector.pretrained",
+)  # fmt: skip
 #: Groups that are also accepted with a dot, as their values are written.
 GROUPS = {"report.protocol": "report/protocol"}
 
 
-def quote_paths(arguments: Iterable[str], keys: tuple[str, ...] = PATHS) -> list[str]:
+def quote_paths(arguments: Iterable[str]) -> list[str]:
     """Quote the values of path options, so that Hydra takes `=`, `(`, `,` and spaces literally.
 
     `ckpt=runs/epoch=3 (best).ckpt` then means that file, and `~` the home folder. Values that are
-    quoted or escaped, lists (`[a,b]`), references (`${...}`), and with `-m` values with commas stay
-    as they are.
+    quoted or escaped, lists (`[a,b]`), references (`${...}`), and with `-m` values with commas are
+    not changed.
     """
     arguments = list(arguments)
     sweep = bool({"-m", "--multirun"} & set(arguments))
-    return [_quoted(argument, keys, sweep) for argument in arguments]
+    return [_quote(argument, sweep) for argument in arguments]
 
 
-def _quoted(argument: str, keys: tuple[str, ...], sweep: bool) -> str:
+def _quote(argument: str, sweep: bool) -> str:
     key, equals, value = argument.partition("=")
     if key in GROUPS:
         return f"{GROUPS[key]}={value}"
-    plain = key.lstrip("+") in keys and equals and value not in ("", "null", "true", "false")
+    plain = key.lstrip("+") in PATHS and equals and value not in ("", "null", "true", "false")
     special = value[:1] in ("'", '"') or "${" in value or "\\=" in value or (sweep and "," in value)
     if not plain or special or (value[0] == "[" and value[-1] == "]"):
         return argument
@@ -151,12 +140,8 @@ def _quoted(argument: str, keys: tuple[str, ...], sweep: bool) -> str:
 
 
 USER_ERRORS = (
-    ValueError,
-    OSError,
-    NotImplementedError,
-    InstantiationException,
-    MissingMandatoryValue,
-)
+    ValueError, OSError, NotImplementedError, InstantiationException, MissingMandatoryValue
+)  # fmt: skip
 
 
 class JobError(CompactHydraException):

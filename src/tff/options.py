@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from types import NoneType, UnionType
@@ -39,7 +40,8 @@ class Allowed:
         except (TypeError, ValueError):
             allowed = False
         if not allowed:
-            raise ValueError(f"{option}={_shown(value)}: expected {self.expected}")
+            shown = list(value) if isinstance(value, tuple) else value
+            raise ValueError(f"{option}={shown}: expected {self.expected}")
 
 
 def number(
@@ -55,23 +57,37 @@ def number(
     Args:
         hint: added to the message, such as an example.
     """
-    return Allowed(
-        lambda value: _is_number(value) and _within(value, least, most, above, below),
-        _limits("a number", least, most, above, below) + hint,
-    )
+    return _limited("a number", _is_number, hint, least, most, above, below)
 
 
 def whole(least: int | None = None, most: int | None = None, hint: str = "") -> Allowed:
     """A whole number from `least` to `most`, both allowed."""
+    return _limited("a whole number", _is_whole, hint, least, most)
+
+
+def _limited(
+    what: str, is_kind: Callable[[Any], bool], hint: str, least: float | None, most: float | None,
+    above: float | None = None, below: float | None = None,
+) -> Allowed:  # fmt: skip
+    limits = (
+        ("at least", operator.ge, least), ("above", operator.gt, above),
+        ("at most", operator.le, most), ("below", operator.lt, below),
+    )  # fmt: skip
+    given = [(word, holds, limit) for word, holds, limit in limits if limit is not None]
+    words = " and ".join(f"{word} {_digits(limit)}" for word, _, limit in given)
+    if least is not None and most is not None:
+        words = f"from {_digits(least)} to {_digits(most)}"
+    elif words.startswith("at"):
+        words = f"of {words}"
     return Allowed(
-        lambda value: _is_whole(value) and _within(value, least, most),
-        _limits("a whole number", least, most) + hint,
+        lambda value: is_kind(value) and all(holds(value, limit) for _, holds, limit in given),
+        f"{what} {words}".strip() + hint,
     )
 
 
 def one_of(names: Collection[object]) -> Allowed:
     """One of a few values."""
-    return Allowed(lambda value: value in names, _listed("one of", names))
+    return Allowed(lambda value: value in names, f"one of {', '.join(map(str, names))}")
 
 
 def some_of(names: Collection[str]) -> Allowed:
@@ -79,20 +95,17 @@ def some_of(names: Collection[str]) -> Allowed:
     return Allowed(
         lambda value: _is_list(value) and 0 < len(value) == len(set(value)) <= len(names)
         and set(value) <= set(names),
-        _listed("a list of different names from", names),
+        f"a list of different names from {', '.join(names)}",
     )  # fmt: skip
 
 
 def each(allowed: Allowed, at_least_one: bool = False) -> Allowed:
     """A list of allowed elements; empty too, unless `at_least_one`."""
     return Allowed(
-        lambda value: (
-            _is_list(value)
-            and (len(value) > 0 or not at_least_one)
-            and all(allowed.holds(element) for element in value)
-        ),
+        lambda value: _is_list(value) and (len(value) > 0 or not at_least_one)
+        and all(allowed.holds(element) for element in value),
         f"a list, each element {allowed.expected}",
-    )
+    )  # fmt: skip
 
 
 def interval(end: Allowed) -> Allowed:
@@ -155,9 +168,8 @@ def _allowed(hint: Any) -> Allowed | None:
         inner = _allowed(parts[0]) if len(parts) == 1 else None
         if inner is None or len(parts) == len(get_args(hint)):
             return inner
-        return Allowed(
-            lambda value: value is None or inner.holds(value), f"{inner.expected}, or null"
-        )
+        expected = f"{inner.expected}, or null"
+        return Allowed(lambda value: value is None or inner.holds(value), expected)
     return None
 
 
@@ -173,43 +185,5 @@ def _is_list(value: object) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str)
 
 
-def _within(
-    value: float,
-    least: float | None,
-    most: float | None,
-    above: float | None = None,
-    below: float | None = None,
-) -> bool:
-    return (
-        (least is None or value >= least)
-        and (most is None or value <= most)
-        and (above is None or value > above)
-        and (below is None or value < below)
-    )
-
-
-def _limits(
-    what: str,
-    least: float | None,
-    most: float | None,
-    above: float | None = None,
-    below: float | None = None,
-) -> str:
-    if least is not None and most is not None:
-        return f"{what} from {_digits(least)} to {_digits(most)}"
-    limits = (("at least", least), ("above", above), ("at most", most), ("below", below))
-    words = [f"{word} {_digits(limit)}" for word, limit in limits if limit is not None]
-    text = " and ".join(words)
-    return " ".join(filter(None, [what, f"of {text}" if text.startswith("at") else text]))
-
-
 def _digits(limit: float) -> str:
     return str(limit) if isinstance(limit, int) else f"{limit:g}"
-
-
-def _listed(what: str, names: Collection[object]) -> str:
-    return f"{what} {', '.join(map(str, names))}"
-
-
-def _shown(value: object) -> str:
-    return str(list(value)) if isinstance(value, tuple) else str(value)

@@ -29,11 +29,7 @@ def track(items: Iterable[T], description: str) -> Iterator[T]:
         if (seconds := time.monotonic() - start) > 1:
             log.info("%s: %.0f s", description, seconds)
         return
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
+    title = TextColumn("{task.description}", markup=False)
+    columns = title, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         yield from bar.track(items, total=total, description=description)

@@ -28,14 +28,10 @@ def make_printable(text: str, lines: bool = False) -> str:
     link, or change the direction of what follows.
 
     Args:
-        text: of any origin.
-        lines: keep line ends; else they are escaped, too.
+        text: from any source.
+        lines: keep line ends; otherwise they are escaped, too.
     """
-
-    def code(match: re.Match[str]) -> str:
-        return match[0].encode("unicode_escape").decode()
-
-    text = _UNSEEN.sub(code, text)
+    text = _UNSEEN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
     return text if lines else text.replace("\n", "\\n")
 
 

@@ -65,17 +65,15 @@ class Channels:
         """
         if layer not in self.widths:
             raise KeyError(f"unknown layer {layer!r}; the network has {', '.join(self.widths)}")
-        if not 0 <= channel < self.widths[layer]:
-            raise KeyError(
-                f"layer {layer!r} has {self.widths[layer]} channels; no channel {channel}"
-            )
+        width = self.widths[layer]
+        if not 0 <= channel < width:
+            raise KeyError(f"layer {layer!r} has {width} channels; no channel {channel}")
         return self.starts[layer] + channel
 
     def split(self, flat: Tensor) -> dict[str, Tensor]:
         """(..., n_channels) -> one (..., C) tensor per layer."""
-        return dict(
-            zip(self.widths, torch.split(flat, [*self.widths.values()], dim=-1), strict=True)
-        )
+        parts = torch.split(flat, [*self.widths.values()], dim=-1)
+        return dict(zip(self.widths, parts, strict=True))
 
     def join(self, by_layer: Mapping[str, Tensor]) -> Tensor:
         """The inverse of `split`."""
@@ -90,12 +88,8 @@ class Channels:
     def table(self) -> pd.DataFrame:
         """One row per channel, in flat order: columns `layer`, `channel`."""
         widths = list(self.widths.values())
-        return pd.DataFrame(
-            {
-                "layer": np.repeat(self.layers, widths),
-                "channel": np.concatenate([np.arange(w) for w in [0, *widths]]),
-            }
-        )
+        channels = np.concatenate([np.arange(width) for width in [0, *widths]])
+        return pd.DataFrame({"layer": np.repeat(self.layers, widths), "channel": channels})
 
 
 @dataclass

@@ -119,7 +119,7 @@ def test_the_newest_is_the_one_that_was_started_last_whatever_its_name(runs, tmp
     assert resume_folder(["seed=1", "resume=auto"], "train", {})[-1].endswith('2026-02"')
 
 
-def test_a_run_that_is_still_going_is_passed_over(runs, tmp_path, capsys):
+def test_a_run_that_is_still_running_is_skipped(runs, tmp_path, capsys):
     runs("2026-01", "seed=1")
     runs("2026-02", "seed=1")
     given = ["seed=1", "resume=auto"]

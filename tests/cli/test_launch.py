@@ -68,6 +68,7 @@ def test_equal_to_the_last_bit(case, devices, images, alone, tmp_path):
         assert set(other["images"]) == set(one["images"])
 
 
+@pytest.mark.slow
 def test_a_plain_script_under_torchrun(images, alone, tmp_path):
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     code, _, err = started("plain", images, tmp_path / "report", launcher=launcher)
@@ -84,7 +85,7 @@ def test_ours_under_torchrun_takes_its_processes(images, alone, tmp_path):
     same(alone, tmp_path / "report")
 
 
-def test_an_error_of_one_process_ends_all_and_is_told_once(images, tmp_path):
+def test_an_error_of_one_process_ends_all_and_is_printed_once(images, tmp_path):
     code, out, err = started("one", images, tmp_path / "report", 2)
     assert code == 1
     assert err.count("picture of process 1 is odd") == 1
@@ -94,7 +95,7 @@ def test_an_error_of_one_process_ends_all_and_is_told_once(images, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_error_of_all_processes_is_told_once(images, tmp_path):
+def test_an_error_of_all_processes_is_printed_once(images, tmp_path):
     code, _, err = started("all", images, tmp_path / "report", 2)
     assert code == 1
     assert err.count("is odd") == 1

@@ -24,7 +24,7 @@ def test_none_is_free(monkeypatch):
             launch.free_port()
 
 
-def test_lightning_takes_it_unless_told_another_one(monkeypatch):
+def test_lightning_takes_it_unless_another_one_is_set(monkeypatch):
     monkeypatch.delenv("MASTER_PORT", raising=False)
     with manage_processes():
         assert len({LightningEnvironment().main_port for _ in range(20)} - {0}) > 1

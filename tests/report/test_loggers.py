@@ -66,7 +66,7 @@ def test_page_and_tables_of_the_report_become_an_artifact(
     (artifact,) = (a for a in kept.artifacts if a.type == "report")
     files = {entry.path: entry.local_path for entry in artifact.manifest.contents}
     assert set(files) == {
-        "index.html", "summary.json", "tables/ranking.csv", "tables/ablation.csv"
+        "index.html", "summary.json", "results.json", "tables/ranking.csv", "tables/ablation.csv"
     }  # fmt: skip
     for name, copy in files.items():
         assert Path(copy).read_bytes() == (tmp_path / "report" / name).read_bytes()

@@ -200,7 +200,7 @@ def test_values_are_rounded_for_readers(value: object, text: str) -> None:
     assert format_value(value) == text
 
 
-def test_columns_that_say_the_same_in_every_row_are_told_once() -> None:
+def test_constant_columns_are_shown_once() -> None:
     table = pd.DataFrame({"ap": [0.5, 0.6, 0.7], "k": 114, "cue": "color", "seen": True})
     same, rest = split_constants(table)
     assert same == {"k": "114", "cue": "color", "seen": "yes"}

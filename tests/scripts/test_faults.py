@@ -184,7 +184,7 @@ def test_a_worker_names_the_image_that_it_cannot_read(images, tmp_path):
     assert "cannot be read" in said
 
 
-FILE = "a file stands where a folder is needed"
+FILE = "is a file where a folder is needed"
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ FILE = "a file stands where a folder is needed"
         ("train.py", "FILE", FILE),
     ],
 )
-def test_a_folder_that_cannot_be_written_is_told_at_once(script, folder, reason, tmp_path):
+def test_a_folder_that_cannot_be_written_is_reported_at_once(script, folder, reason, tmp_path):
     (tmp_path / "file").touch()
     folder = folder.replace("FILE", str(tmp_path / "file"))
     said = machine_faults.failed(machine_faults.start(script, f"hydra.run.dir={folder}"))
@@ -203,7 +203,7 @@ def test_a_folder_that_cannot_be_written_is_told_at_once(script, folder, reason,
     assert reason in said
 
 
-def test_a_disk_that_is_read_only_is_told_at_once(tmp_path):
+def test_a_read_only_disk_is_reported_at_once(tmp_path):
     with machine_faults.disk(tmp_path / "disk", "ro") as disk:
         said = machine_faults.failed(
             machine_faults.start("analyze.py", f"hydra.run.dir={disk}/run")

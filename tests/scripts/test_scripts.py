@@ -124,7 +124,7 @@ def test_two_checkpoints_stand_side_by_side(checkpoints, tmp_path):
     assert summary["scalars"]["detection/two/seen_ap"]
 
 
-def test_one_checkpoint_given_twice_is_told_before_the_work(checkpoints, tmp_path):
+def test_a_checkpoint_given_twice_is_reported_before_the_work(checkpoints, tmp_path):
     one = checkpoints[0]
     run = scripts.run(
         "analyze.py", f"ckpt=[{one},{one}]", f"hydra.run.dir={tmp_path / 'both'}", check=False
@@ -135,7 +135,7 @@ def test_one_checkpoint_given_twice_is_told_before_the_work(checkpoints, tmp_pat
 
 
 @pytest.mark.slow
-def test_tables_of_another_protocol_come_from_kept_passes_alone(trained, checkpoints, tmp_path):
+def test_tables_of_another_protocol_come_from_cached_passes(trained, checkpoints, tmp_path):
     folder, _, _ = trained
     images, passes = tmp_path / "images", tmp_path / "passes"
     shutil.copytree(folder / "images", images)
@@ -192,7 +192,7 @@ def test_tables_of_another_protocol_come_from_kept_passes_alone(trained, checkpo
         ("analyze.py", ["ckpt=/no/such=file.ckpt"], "/no/such=file.ckpt: no such file"),
     ],
 )
-def test_mistakes_are_told(name, arguments, message, tmp_path):
+def test_mistakes_are_reported(name, arguments, message, tmp_path):
     run = scripts.run(name, *arguments, f"hydra.run.dir={tmp_path}", check=False)
     assert run.returncode == 1
     assert message in run.stderr

@@ -99,7 +99,7 @@ def test_tasks_follow_gpus_and_nodes_follow_the_trainer():
     assert (asked.tasks_per_node, asked.nodes) == (8, 2)
 
 
-def test_a_failed_job_is_told_and_does_not_stop_the_others(tmp_path, images):
+def test_a_failed_job_is_reported_and_does_not_stop_the_others(tmp_path, images):
     (tmp_path / "more").symlink_to(images)
     roots = [images, tmp_path / "missing", tmp_path / "more"]
     data = f"data.root={','.join(map(str, roots))}"
@@ -166,7 +166,7 @@ def test_two_processes_in_each_job(tmp_path, images, launcher, strategy):
 
 
 @pytest.mark.slow
-def test_slurm_is_asked_for_what_is_needed_and_its_tasks_form_one_job(tmp_path, images):
+def test_slurm_gets_the_resources_of_a_job_and_its_tasks_form_one_job(tmp_path, images):
     path = tmp_path / "bin"
     path.mkdir()
     for name in ("sbatch", "srun", "sacct"):

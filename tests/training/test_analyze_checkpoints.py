@@ -70,7 +70,7 @@ def total(root):
 
 
 @pytest.mark.parametrize("every", [1, 2, 3, 100])
-def test_every_so_many_saves_and_the_last_one(every, root, tmp_path):
+def test_every_nth_save_and_the_last_one(every, root, tmp_path):
     fit(root, tmp_path, ONE, EVERY_2, options={"every_n": every})
     saved = list(range(2, total(root) + 1, 2))
     wanted = {step for i, step in enumerate(saved, 1) if i % every == 0} | {saved[-1]}
@@ -183,7 +183,7 @@ def lost(*_, **__):
     raise OSError("an image is lost")
 
 
-def test_a_subject_that_cannot_be_made_stands_in_the_report(root, tmp_path, caplog):
+def test_a_subject_that_cannot_be_made_is_reported(root, tmp_path, caplog):
     logger = pl.loggers.CSVLogger(tmp_path, name="logs", version="train")
     fit(root, tmp_path, ONE, subject=lost, logger=logger)
     assert "training continues: checkpoint of step" in caplog.text
@@ -202,7 +202,7 @@ def test_what_was_found_is_written_where_no_logger_takes_it(root, tmp_path, monk
     assert (report / "tables" / "detection.csv").is_file()
 
 
-def test_checkpoints_that_no_callback_is_told_of_are_refused(root, tmp_path):
+def test_checkpoints_that_no_callback_sees_are_refused(root, tmp_path):
     with pytest.raises(ValueError, match=r"pass callbacks\.best\.save_weights_only=false"):
         fit(root, tmp_path, ONE, {"save_weights_only": True})
 

@@ -1,4 +1,4 @@
-"""Checkpoints are whole or not there, and what cannot be gone on from is told."""
+"""Checkpoints are complete or absent, and one that cannot be resumed from is refused."""
 
 import pytest
 import pytorch_lightning as pl
@@ -87,7 +87,7 @@ def test_the_same_settings_go_on_wherever_the_images_lie(tmp_path):
         ({"state_dict": {"a": torch.zeros(5)}}, r"a: expected \(4,\), found \(5,\)"),
     ],
 )
-def test_what_does_not_fit_is_told(tmp_path, changes, message):
+def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, changes, message):
     path = save(tmp_path, **changes)
     with pytest.raises(ValueError, match=message) as error:
         require_resumable(path, Module(), NOW)

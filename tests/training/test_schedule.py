@@ -34,12 +34,12 @@ def test_flat_accuracy_drops_twice_and_stops():
     assert rates[-1] == pytest.approx(1e-7)
 
 
-def test_rises_smaller_than_asked_do_not_count():
+def test_smaller_rises_do_not_count():
     assert train([0.5 + 0.0009 * (i > 0) for i in range(6)])[-1] == pytest.approx(1e-5)
     assert train([0.5 + 0.0011 * i for i in range(30)])[-1] == pytest.approx(1e-4)
 
 
-def test_after_a_drop_twice_the_rise_is_asked():
+def test_after_a_drop_twice_the_rise_is_required():
     after = [0.6 + 0.0015 * (i > 0) for i in range(6)]
     assert train([0.5] * 6 + after)[-1] == pytest.approx(1e-6)
 

@@ -1,4 +1,4 @@
-"""One run for a training and what follows it, read back from what was kept offline."""
+"""One run for a training and what follows it, read back from its offline files."""
 
 import json
 import logging
@@ -93,7 +93,7 @@ def test_training_and_its_analysis_are_one_run(tmp_path, results):
     assert second.config["analyze"] == CONFIG
     assert "train" not in second.config
     assert [(row["val/ap"], row["trainer/global_step"]) for row in first.history] == [(0.75, 30)]
-    # At the step of the checkpoint that was analysed, so that it stands where it belongs.
+    # At the step of the checkpoint that was analysed, so that it appears where it belongs.
     assert [row["ranking/k"] for row in second.history if "ranking/k" in row] == [21.0]
     assert {row["trainer/global_step"] for row in second.history} == {30}
     assert second.summary["ranking/k"] == 21.0
@@ -192,13 +192,13 @@ def test_jobs_of_a_sweep_bear_its_name(tmp_path, monkeypatch):
     "text",
     ["", "[]", "{}", '{"id": 3, "project": "p"}', '{"id": "", "project": "p"}', '{"id": "a"'],
 )
-def test_a_damaged_record_is_told(tmp_path, text):
+def test_a_damaged_record_is_refused(tmp_path, text):
     (tmp_path / "wandb-run.json").write_text(text)
     with pytest.raises(ValueError, match=r"wandb-run\.json.*delete it"):
         logger(tmp_path)
 
 
-def test_an_unknown_mode_is_told(tmp_path, monkeypatch):
+def test_an_unknown_mode_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "sometimes")
     with pytest.raises(
         ValueError, match="WANDB_MODE=sometimes: expected one of online, offline, disabled"

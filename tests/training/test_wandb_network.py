@@ -170,7 +170,7 @@ def test_a_server_that_falls_silent_does_not_hold_up_the_end(tmp_path, usual, se
 
 
 @pytest.mark.parametrize("more", [{"WANDB_MODE": "online"}, {}])
-def test_nothing_is_asked_in_a_terminal(tmp_path, more):
+def test_no_prompt_in_a_terminal(tmp_path, more):
     master, slave = pty.openpty()
     with subprocess.Popen(
         [sys.executable, "-c", JOB, str(tmp_path)], env=environment(HOME=str(tmp_path), **more),

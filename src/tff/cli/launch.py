@@ -32,7 +32,7 @@ PORTS = range(15_000, 32_000)
 
 
 def free_port() -> int:
-    """Find a free port that the system gives to nobody else before the processes meet there.
+    """Find a free port that the system gives to no connection before the processes meet there.
 
     Lightning takes any free port, releases it, and listens seconds later, when another job or a
     connection may use it.
@@ -60,7 +60,7 @@ GOODBYE = 60.0  # seconds for the others to exit after the work is done
 @contextmanager
 def manage_processes() -> Iterator[None]:
     """Let Lightning start processes, also in jobs of a sweep, and end them with the block."""
-    before = {key: os.environ.get(key) for key in LEFT}
+    before = {key: os.environ[key] for key in LEFT if key in os.environ}
     scripts: tuple[Any, ...] = (fabric_script, trainer_script)
     originals = [(s._hydra_subprocess_cmd, s._launch_process_observer) for s in scripts]
     started: list[list[subprocess.Popen[bytes]]] = []
@@ -90,11 +90,9 @@ def manage_processes() -> Iterator[None]:
         if is_available() and is_initialized():
             destroy_process_group()
         _end(started, patience)
-        for key, value in before.items():
-            if value is None:
-                os.environ.pop(key, None)
-            else:
-                os.environ[key] = value
+        for key in LEFT:
+            os.environ.pop(key, None)
+        os.environ |= before
 
 
 class _Observer(fabric_script._ChildProcessObserver):
@@ -150,13 +148,13 @@ def launch(trainer: Mapping[str, Any], work: Callable[..., T], *arguments: objec
     Args:
         trainer: `accelerator`, `devices`, `strategy` and `num_nodes`, as for Lightning's Trainer;
             other options are ignored.
-        work: function of a module; like its arguments it may be pickled.
+        work: function of a module; it and its arguments may be pickled.
 
     Raises:
         SystemExit: on an error, which the process that failed has printed.
     """
     known = ("accelerator", "devices", "num_nodes", "strategy")
-    fabric = Fabric(**{key: trainer[key] for key in known if key in trainer} | _by_torchrun())
+    fabric = Fabric(**{key: trainer[key] for key in known if key in trainer} | _torchrun_options())
     if is_available() and is_initialized():
         return _called(fabric, work, arguments, None)
     everywhere: Callable[..., Any] = _called
@@ -197,7 +195,7 @@ def _called(
             raise
 
 
-def _by_torchrun() -> dict[str, Any]:
+def _torchrun_options() -> dict[str, Any]:
     """Options for the processes that torchrun has started; empty without torchrun."""
     if not {"TORCHELASTIC_RUN_ID", "LOCAL_WORLD_SIZE"} <= os.environ.keys():
         return {}

@@ -63,6 +63,11 @@ def is_rank_zero(environ: Mapping[str, str] = os.environ) -> bool:
     return not any(int(environ.get(rank, 0)) for rank in RANKS)
 
 
+def was_requeued(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether SLURM has started this job before."""
+    return int(environ.get("SLURM_RESTART_COUNT") or 0) > 0
+
+
 def share_folder(
     arguments: list[str], script: str, environ: Mapping[str, str] = os.environ
 ) -> list[str]:
@@ -71,13 +76,16 @@ def share_folder(
     Args:
         arguments: of the command line.
         script: `train` or `analyze`, for the name of the folder.
-        environ: environment of the process.
 
     Raises:
         SystemExit: no name is known to all processes.
     """
+    # In an interactive shell of SLURM, Lightning starts processes itself.
+    shell = environ.get("SLURM_JOB_NAME") in ("bash", "interactive") and "RANK" not in environ
     for launcher, (rank, world, job) in LAUNCHERS.items():
-        if rank in environ and _is_one_of_several(environ, world) and not _is_shell(environ):
+        # Processes that Lightning starts on a node do not count: they get the folder from it.
+        several = int(environ.get(world, 1)) > 1 if world else "LOCAL_RANK" not in environ
+        if rank in environ and several and not shell:
             given = any(a.startswith(("hydra.run.dir=", "hydra.sweep.dir=")) for a in arguments)
             name = environ.get(job, "none")
             if not given and name == "none":
@@ -91,16 +99,6 @@ def share_folder(
     return arguments
 
 
-def _is_one_of_several(environ: Mapping[str, str], world: str) -> bool:
-    """Processes that Lightning starts on a node are not counted: they get the folder from it."""
-    return int(environ.get(world, 1)) > 1 if world else "LOCAL_RANK" not in environ
-
-
-def _is_shell(environ: Mapping[str, str]) -> bool:
-    """Whether SLURM has given an interactive shell, in which Lightning starts processes itself."""
-    return environ.get("SLURM_JOB_NAME") in ("bash", "interactive") and "RANK" not in environ
-
-
 # Resuming: the folder of the newest unfinished run with the same options.
 
 RUNS, ANALYSES, SWEEPS = (Path("outputs") / name for name in ("train", "analyze", "multirun"))
@@ -111,16 +109,15 @@ def resume_folder(
 ) -> list[str]:
     """With `resume=auto`, add the folder of the newest unfinished run with the same options.
 
-    A job that SLURM has requeued is resumed without that option. A sweep is resumed as a whole, and
-    its finished jobs are not run again; an analysis reads the passes that it finds in its folder.
+    A job that SLURM has requeued is resumed without that option. A resumed sweep does not run its
+    finished jobs again; an analysis reads the cached passes in its folder.
 
     Args:
         arguments: of the command line, quoted.
         script: `train` or `analyze`.
-        environ: environment of the process.
     """
     resume = [a.partition("=")[2] for a in arguments if a.startswith("resume=")]
-    if not resume and int(environ.get("SLURM_RESTART_COUNT") or 0) > 0:
+    if not resume and was_requeued(environ):
         resume, arguments = ["auto"], [*arguments, "resume=auto"]
     if not resume or resume[-1].lower() not in ("auto", "true"):
         return arguments
@@ -135,8 +132,8 @@ def resume_folder(
 def _find_run(arguments: list[str], script: str) -> Path | None:
     runs, subfolder = (RUNS, ".hydra") if script == "train" else (ANALYSES, ".hydra-analyze")
     for path in _sort_by_start(runs.glob(f"*/{subfolder}/overrides.yaml")):
-        folder, options = path.parents[1], _read_list(path)
-        if options is None or _select_options(options) != _select_options(arguments):
+        folder = path.parents[1]
+        if not _has_options(_read(path), arguments):
             continue
         if read_result(folder) is not None if script == "train" else _has_report(folder):
             continue
@@ -148,8 +145,7 @@ def _find_run(arguments: list[str], script: str) -> Path | None:
 
 def _find_sweep(arguments: list[str], script: str) -> Path | None:
     for path in _sort_by_start(SWEEPS.glob("*/multirun.yaml")):
-        options = _read_list(path, "hydra", "overrides", "task")
-        same = options is not None and _select_options(options) == _select_options(arguments)
+        same = _has_options(_read(path, "hydra", "overrides", "task"), arguments)
         if same and _read(path, "hydra", "job", "name") == script:
             return path.parent
     return None
@@ -169,18 +165,15 @@ def _sort_by_start(paths: Iterable[Path]) -> list[Path]:
     return [path for _, path in sorted(found, reverse=True)]
 
 
-def _select_options(arguments: Iterable[str]) -> list[str]:
-    """The options that define a run, sorted."""
-    return sorted(
-        argument
-        for argument in arguments
-        if not argument.startswith(("-", "hydra.", "hydra/")) and defines_training(argument)
-    )
+def _has_options(found: object, arguments: Iterable[str]) -> bool:
+    """Whether a list from a file of Hydra's holds the options of these that define a run."""
 
+    def select(options: Iterable[object]) -> list[str]:
+        texts = map(str, options)
+        own = (text for text in texts if not text.startswith(("-", "hydra.", "hydra/")))
+        return sorted(filter(defines_training, own))
 
-def _read_list(path: Path, *keys: str) -> list[str] | None:
-    found = _read(path, *keys)
-    return [str(item) for item in found] if isinstance(found, list) else None
+    return isinstance(found, list) and select(found) == select(arguments)
 
 
 def _read(path: Path, *keys: str) -> object:
@@ -201,15 +194,14 @@ def _is_sweep(arguments: Iterable[str]) -> bool:
 def require_writable(arguments: list[str]) -> None:
     """Exit with a message where no file can be written to the folder of the run.
 
-    Hydra would exit with a stack trace. Nothing is left behind: the nearest existing folder is
-    tried.
+    Hydra would exit with a stack trace. Writes a temporary file to the nearest existing folder.
 
     Args:
         arguments: of the command line, quoted. With flags other than `-m` (`--help`) nothing is
             written, and a folder that refers to other options (`${...}`) is not known yet.
 
     Raises:
-        SystemExit: with the reason.
+        SystemExit: says why.
     """
     if any(a.startswith("-") and a not in ("-m", "--multirun") for a in arguments):
         return
@@ -241,7 +233,7 @@ _PLAIN = re.compile(r"[A-Za-z][\w.]*=[\w.-]+", re.A)
 
 
 def job_folder(options: Iterable[str]) -> str:
-    """Folder name of a job with these options; options that do not define it are left out."""
+    """Folder name of a job, from those of its options that define it."""
     return folder_name(",".join(sorted(option for option in options if defines_training(option))))
 
 
@@ -272,7 +264,7 @@ def _join(items: list[str]) -> str:
 
 
 def _shorten(item: str) -> str:
-    """`module.optimizer.lr=0.001` -> `lr=0.001`; of a long value, such as a path, the end."""
+    """`module.optimizer.lr=0.001` -> `lr=0.001`; a long value, such as a path, keeps its end."""
     key, _, value = item.partition("=")
     return f"{key.rpartition('.')[2]}={value[-16:]}"
 
@@ -332,24 +324,19 @@ def write_result(
 
     Args:
         folder: of the run.
-        objective: metric that a sweep maximizes.
+        objective: value of the metric that a sweep maximizes.
         metrics: last values.
         seconds: since the last start.
         overrides: options given on the command line.
     """
-    content = {
-        "objective": objective,
-        "metrics": dict(metrics),
-        "seconds": round(seconds, 1),
-        "overrides": overrides,
-    }
-    write_json(Path(folder) / FINISHED, content)
+    content = {"objective": objective, "metrics": dict(metrics), "seconds": round(seconds, 1)}
+    write_json(Path(folder) / FINISHED, {**content, "overrides": overrides})
 
 
 def read_result(folder: Path | str) -> dict[str, Any] | None:
     """`objective`, `metrics`, `seconds` and `overrides` of a finished run; None if unfinished.
 
-    A damaged file counts as missing: the run is completed again, and writes it anew.
+    A damaged file counts as missing: the run is completed again and rewrites it.
     """
     try:
         found = json.loads((Path(folder) / FINISHED).read_text())
@@ -385,14 +372,13 @@ def clear_outcome(folder: Path | str) -> None:
 
 
 class ProtectRun(Callback):
-    """Refuses a folder before Hydra overwrites the options in it.
+    """Exits before Hydra overwrites the options of a run that is running or had other options.
 
-    That of a run that is running, or that was finished with other options. Jobs of a sweep are not
-    checked: their folders are named by their options, and `main` locks them.
+    Jobs of a sweep are not checked: their folders are named by their options, and `main` locks
+    them.
     """
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        """Exit with a message where the folder is refused."""
         folder = Path(config.hydra.run.dir)
         with readable_errors():
             if is_rank_zero() and is_running(folder):
@@ -402,7 +388,7 @@ class ProtectRun(Callback):
 
 
 def finished_result(cfg: DictConfig) -> dict[str, Any] | None:
-    """Result of a finished run, as `read_result` returns it; None where something is left to do.
+    """Result of a finished run, as `read_result` returns it; None where work remains.
 
     If only the analysis is left, the training is resumed at its end, and makes no step.
 
@@ -467,11 +453,11 @@ def require_same_options(folder: Path, options: Iterable[str]) -> None:
 
 
 def _to_values(options: Iterable[object]) -> dict[str, str]:
-    """Option -> value, of options that define a training; of an option given twice, the last."""
+    """Option -> value, for options that define a training; the last value of a repeated one."""
     split = (str(o).partition("=") for o in options if defines_training(str(o)))
     return {key: value for key, _, value in split}
 
 
 def _analysis_options(options: Iterable[object]) -> str:
-    typed = [str(option) for option in options]
-    return next((o for o in reversed(typed) if o.startswith("analyze_options=")), "")
+    found = [str(o) for o in options if str(o).startswith("analyze_options=")]
+    return found[-1] if found else ""

@@ -21,13 +21,19 @@ from omegaconf import DictConfig, OmegaConf
 from tff.atomic import remove_abandoned
 from tff.cli.analyze import analyze_best, prepare_analysis
 from tff.cli.launch import manage_processes
-from tff.cli.run_folder import clear_outcome, is_rank_zero, write_failure, write_result
+from tff.cli.run_folder import (
+    clear_outcome,
+    is_rank_zero,
+    was_requeued,
+    write_failure,
+    write_result,
+)
 from tff.distributed import broadcast
 from tff.options import one_of
 from tff.training.checkpointing import AtomicCheckpointIO, Last
-from tff.training.fit import fit, print_summary, silence_lightning
+from tff.training.fit import SilenceLightning, fit, print_summary
 from tff.training.resume import SeedEachStep, find_newest, require_resumable
-from tff.training.signals import Interrupt, StoppedBySignal, was_requeued
+from tff.training.signals import Interrupt, StoppedBySignal
 from tff.training.wandb_logger import finish_loggers
 
 log = logging.getLogger(__name__)
@@ -41,7 +47,6 @@ def train(cfg: DictConfig) -> float | None:
         StoppedBySignal: by a signal, after saving.
     """
     started, out = time.monotonic(), Path(cfg.out)
-    silence_lightning()
     with _record_end(out):
         # Plain containers: OmegaConf would turn objects that are dataclasses into settings.
         callbacks = [c for c in instantiate(cfg.callbacks, _convert_="all").values() if c]
@@ -58,7 +63,7 @@ def train(cfg: DictConfig) -> float | None:
                 require_resumable(ckpt, module, origin)
             trainer = instantiate(
                 cfg.trainer,
-                callbacks=[interrupt, SeedEachStep(cfg.seed), *callbacks],
+                callbacks=[interrupt, SilenceLightning(), SeedEachStep(cfg.seed), *callbacks],
                 logger=list(loggers.values()),
                 plugins=[AtomicCheckpointIO()],
             )
@@ -79,8 +84,7 @@ def train(cfg: DictConfig) -> float | None:
 def prepare_folder(out: Path, resume: bool | str | None, ckpt: str | None) -> Path | None:
     """Clean the folder of a run; the checkpoint to resume from, or None.
 
-    A run that starts anew removes checkpoints and reports of an earlier one, which would be taken
-    for its own.
+    A new run removes checkpoints and reports of an earlier one, which would be taken for its own.
 
     Args:
         out: folder of the run.

@@ -18,7 +18,7 @@ from tff.safe_text import escape_formulas
 from tff.types import Result
 
 ROWS_LOGGED = 1000
-_REPORT = ("index.html", "summary.json", "tables")
+_REPORT = ("index.html", "summary.json", "results.json", "tables")
 
 
 @rank_zero_only
@@ -32,14 +32,13 @@ def log_results(
 ) -> None:
     """Log the scalars; with Weights & Biases, the figures and tables as well.
 
-    There, the table named `ranking` becomes an artifact of type "ranking", as CSV, and the page
-    and tables of the report one of type "report"; both name the checkpoint.
+    There, the table named `ranking` becomes an artifact of type "ranking", as CSV, and the report
+    without its figure files one of type "report"; both name the checkpoint.
 
     Args:
         results: name of an analysis -> its result.
-        logger: where they go.
-        step: training step of the analysed checkpoint; None: left to the logger.
-        checkpoint: fingerprint of the analysed checkpoint.
+        step: training step of the analyzed checkpoint; None: the logger chooses.
+        checkpoint: fingerprint of the analyzed checkpoint.
         report: folder that `tff.report.page.write` has filled.
     """
     scalars = {f"{a}/{s}": float(v) for a, r in results.items() for s, v in r.scalars.items()}
@@ -53,18 +52,10 @@ def log_results(
             logger.log_image(f"{name}/{key}", [image], step=step, caption=[caption])
         for key, table in result.tables.items():
             logger.log_table(f"{name}/{key}", dataframe=table.head(ROWS_LOGGED), step=step)
-    _log_artifacts(results, logger, {"step": step, "checkpoint": checkpoint}, report)
-
-
-def _log_artifacts(
-    results: Mapping[str, Result],
-    logger: WandbLogger,
-    origin: Mapping[str, object],
-    report: Path | None,
-) -> None:
+    origin = {"step": step, "checkpoint": checkpoint}
     metadata = {key: value for key, value in origin.items() if value is not None}
-    if "checkpoint" in metadata:
-        link_checkpoint(logger, str(metadata["checkpoint"]))
+    if checkpoint is not None:
+        link_checkpoint(logger, checkpoint)
     for result in results.values():
         if "ranking" in result.tables:
             _log_ranking(result.tables["ranking"], logger, metadata)

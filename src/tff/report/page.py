@@ -11,6 +11,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ SVG_LIMIT = 1_000_000  # bytes; above, a figure is a photograph and goes into th
 
 
 def write(results: Mapping[str, Result], folder: Path, context: Mapping[str, object]) -> Path:
-    """Write the report into a folder; an older report there is replaced as a whole.
+    """Write the report into a folder; an older report there is replaced in one step.
 
     With several processes, call it on one of them.
 
@@ -46,7 +47,7 @@ def write(results: Mapping[str, Result], folder: Path, context: Mapping[str, obj
         Path of the page.
 
     Raises:
-        FileExistsError: the folder holds something else than a report.
+        FileExistsError: the folder holds other files than those of a report.
     """
     folder = Path(folder).resolve()
     if folder.exists() and any(folder.iterdir()) and not (folder / "summary.json").exists():
@@ -88,24 +89,17 @@ def _fill(folder: Path, results: Mapping[str, Result], context: Mapping[str, obj
     write_results(folder, tables, scalars, context)
     summary = json.dumps(to_json({**context, "scalars": scalars}), indent=2, allow_nan=False)
     (folder / "summary.json").write_text(summary + "\n", encoding="utf-8")
-    page = _load_template().render(sections=sections, context=to_json(context))
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
+        lstrip_blocks=True, undefined=jinja2.StrictUndefined, finalize=_escape,
+    )  # fmt: skip
+    template = environment.get_template("page.html")
+    page = template.render(sections=sections, context=to_json(context))
     (folder / "index.html").write_text(page, encoding="utf-8")
 
 
-def _load_template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=_escape,
-    )
-    return environment.get_template("page.html")
-
-
 def _escape(value: object) -> object:
-    """Control characters of plain text made visible; output of a macro is safe already."""
+    """Escape control characters in plain text; the output of a macro is safe already."""
     return make_printable(value, lines=True) if type(value) is str else value
 
 
@@ -120,11 +114,8 @@ def write_section(name: str, result: Result, folder: Path) -> dict[str, Any]:
             for key, table in result.tables.items()
         ],
         "figures": [
-            {
-                "key": key,
-                "caption": result.captions.get(key, ""),
-                **_write_figure(figure, choose_path(folder / "figures", name, key, ".svg")),
-            }
+            {"key": key, "caption": result.captions.get(key, "")}
+            | _write_figure(figure, choose_path(folder / "figures", name, key, ".svg"))
             for key, figure in result.figures.items()
         ],
     }
@@ -145,7 +136,7 @@ def _write_table(name: str, table: pd.DataFrame, path: Path) -> dict[str, object
     }
 
 
-def _write_figure(figure: Figure, path: Path) -> dict[str, object]:
+def _write_figure(figure: Figure, path: Path) -> dict[str, str | None]:
     svg, png = render_svg(figure), render_png(figure)
     path.write_bytes(svg)
     path.with_suffix(".png").write_bytes(png)
@@ -158,12 +149,12 @@ def _write_figure(figure: Figure, path: Path) -> dict[str, object]:
 
 
 _NAME_LIMIT = 200  # bytes; file systems take 255, with endings and prefixes
-_COLLISIONS = 10_000  # names that differ only in characters that a file name may not hold
 
 
 def choose_path(folder: Path, analysis: str, name: str, ending: str) -> Path:
     """A free path for this name; where it is taken, the name begins with that of the analysis."""
-    names = [name, f"{analysis}-{name}", *(f"{analysis}-{name}-{n}" for n in range(2, _COLLISIONS))]
+    longer = f"{analysis}-{name}"
+    names = chain([name, longer], (f"{longer}-{n}" for n in count(2)))
     paths = (folder / f"{safe_name(one)}{ending}" for one in names)
     return next(path for path in paths if not path.exists())
 
@@ -180,7 +171,7 @@ def safe_name(name: str) -> str:
 def split_constants(table: pd.DataFrame) -> tuple[dict[str, str], pd.DataFrame]:
     """Columns with the same value in every row, such as the protocol, and the rest of the table.
 
-    Tables of one or two rows, and of constant columns only, stay whole.
+    Tables of one or two rows, and of constant columns only, are not split.
     """
     same = [c for c in table if len(table) > 2 and table[c].astype(str).nunique() == 1]
     if len(same) == table.shape[1]:
@@ -212,7 +203,7 @@ def format_value(value: Any) -> str:
     return f"{number:.3f}" if number == 0 or 1e-3 <= abs(number) < 1e5 else f"{number:.1e}"
 
 
-# The reader's own sans-serif: the fonts that matplotlib names are found on few machines.
+# The reader's own sans-serif font: few machines have those that matplotlib names.
 _FONTS = b"-apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'DejaVu Sans', sans-serif"
 
 
@@ -230,7 +221,7 @@ def render_png(figure: Figure) -> bytes:
 
 
 def _render(figure: Figure, form: str, omitted: str) -> bytes:
-    """The file without the field that differs between equal figures: the date, the version."""
+    """The file without the metadata that differs between equal figures: date or version."""
     buffer = io.BytesIO()
     with mpl.rc_context(STYLE):
         figure.savefig(buffer, format=form, dpi=200, metadata={omitted: None})
@@ -244,5 +235,5 @@ def darken(svg: bytes) -> bytes:
 
 
 def data_uri(picture: bytes, form: str) -> str:
-    """Address that holds the picture itself; `form` is "svg+xml" or "png"."""
+    """URI that contains the picture; `form` is "svg+xml" or "png"."""
     return f"data:image/{form};base64,{base64.b64encode(picture).decode()}"

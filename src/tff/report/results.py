@@ -69,16 +69,13 @@ def write_results(
     content = {
         "context": to_json(context),
         "scalars": {name: _encode_number(value) for name, value in scalars.items()},
-        "tables": {
-            name: {str(column): _encode(table[column]) for column in table}
-            for name, table in tables.items()
-        },
+        "tables": {n: {str(c): _encode(table[c]) for c in table} for n, table in tables.items()},
     }
     (folder / FILE).write_text(json.dumps(content, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def read_results(report: Path) -> Results:
-    """Tables and scalars of a report; none of either where there is no report.
+    """Tables and scalars of a report; empty where there is no report.
 
     Raises:
         ValueError: the report is damaged; the message names the file.
@@ -149,7 +146,7 @@ _TYPES: dict[str, tuple[Any, Any]] = {
 
 
 def _encode_number(value: Any) -> float | str | None:
-    number: float = value.item() if hasattr(value, "item") else value  # a whole one stays whole
+    number: float = value.item() if hasattr(value, "item") else value  # int stays int
     return number if math.isfinite(number) else None if math.isnan(number) else str(number)
 
 

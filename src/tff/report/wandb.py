@@ -23,12 +23,10 @@ PATIENCE = 5.0  # seconds; a server that works answers within one
 def tolerate_errors(action: str) -> Iterator[None]:
     """Log errors of Weights & Biases as warnings.
 
+    ValueError and TypeError are raised: they come from a mistake of the caller, not the network.
+
     Args:
         action: subject of the warning "... failed (reason)".
-
-    Raises:
-        ValueError, TypeError: raised within; they come from a mistake of the caller, not from the
-            network.
     """
     try:
         yield
@@ -40,12 +38,11 @@ def tolerate_errors(action: str) -> Iterator[None]:
 
 
 def is_reachable(url: str, patience: float = PATIENCE) -> bool:
-    """Whether a server answers at an http(s) address, be it with an error.
+    """Whether a server answers at an http(s) address, even with an error.
 
-    `wandb` itself would try again for minutes, or for ever. Proxies come from the environment.
+    `wandb` itself would retry for minutes, or forever. Proxies come from the environment.
 
     Args:
-        url: address of the server.
         patience: seconds to wait for a connection, and again for an answer.
     """
     try:
@@ -71,16 +68,14 @@ def log_artifact(
 ) -> None:
     """Log files as the next version of the artifact KIND-ID, where ID is that of the run.
 
-    They are copied to the folder of the run at once: they may change later, and an offline run
-    holds all that it will send.
+    They are copied to the folder of the run at once, since they may change later, and an offline
+    run is sent from there.
 
     Args:
-        logger: of the run.
         kind: type of the artifact, and the first part of its name.
         files: name within the artifact -> path of a file or folder.
-        metadata: of the version.
         aliases: names of the version besides "latest".
-        limit: bytes; of a larger file, path and checksum are logged and no copy.
+        limit: bytes; for a larger file only path and checksum are logged.
     """
     import wandb  # takes seconds, and few runs need it
 
@@ -117,7 +112,6 @@ def link_checkpoint(logger: WandbLogger, checkpoint: str) -> None:
     Does nothing offline. The artifacts name the checkpoint in their metadata in any case.
 
     Args:
-        logger: of the run.
         checkpoint: fingerprint, such as `best.ckpt sha256:0123456789ab`.
     """
     run: Any = logger.experiment
@@ -135,8 +129,7 @@ def finish_run(run: Any, exit_code: int = 0) -> None:
     """Finish a run; wait for uploads as long as its settings say, and never fail.
 
     Args:
-        run: as `wandb.init` returns it.
-        exit_code: 0 shows the run as finished, anything else as failed.
+        exit_code: 0 shows the run as finished, any other number as failed.
     """
     import wandb  # takes seconds, and few runs need it
 
@@ -144,7 +137,7 @@ def finish_run(run: Any, exit_code: int = 0) -> None:
         try:
             run.finish(exit_code)
         except TimeoutError:
-            folder = Path(run.settings.sync_dir)
+            folder = run.settings.sync_dir
             log.warning("Weights & Biases: not all was sent in time; later: wandb sync %s", folder)
         return
     # Its service has died; the next run of this process needs another one.

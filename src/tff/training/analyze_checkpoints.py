@@ -44,7 +44,7 @@ class AnalyzeCheckpoints(Checkpoint):
             nothing.
 
     Raises:
-        ValueError: an option has an impossible value.
+        ValueError: an option has an impossible value, or a callback saves weights only.
     """
 
     def __init__(
@@ -67,11 +67,6 @@ class AnalyzeCheckpoints(Checkpoint):
         self._spent = 0.0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse checkpoints of weights only: Lightning calls no callback when it saves them.
-
-        Raises:
-            ValueError: a callback saves such checkpoints.
-        """
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.save_weights_only:
                 raise ValueError(
@@ -81,28 +76,23 @@ class AnalyzeCheckpoints(Checkpoint):
                 )
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock of `analysis/share`."""
         self._began, self._spent = time.monotonic(), 0.0
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Note that there is something to analyze; may be called twice for one step."""
-        self._saves += trainer.global_step != self._saved
+        self._saves += trainer.global_step != self._saved  # may be called twice for one step
         self._saved = trainer.global_step
         # Not by `state_dict`, which is called before this save is counted.
         state = {"saves": self._saves, "step": self._saved}
         checkpoint.setdefault("callbacks", {})[self.state_key] = state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue to count from there."""
         self._saves, self._saved = state_dict["saves"], state_dict["step"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Run the analysis of the checkpoint from which the training resumes, if it is missing.
-
-        Not for a checkpoint of another folder, which may have been analyzed there.
-        """
+        # The analysis of the checkpoint from which the training resumes may be missing. One of
+        # another folder may have been analyzed there.
         here = self.dirpath.resolve() == Path(trainer.ckpt_path or "/").resolve().parent
         missing = here and not (self._folder(self._saved) / "summary.json").is_file()
         if trainer.strategy.broadcast(missing):
@@ -112,19 +102,11 @@ class AnalyzeCheckpoints(Checkpoint):
 
     # Lightning saves before one of these hooks; the first one after a save analyzes.
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
-        """Analyze what was saved after a step."""
         self._analyze_if_due(trainer, pl_module)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Analyze what was saved after a validation."""
-        self._analyze_if_due(trainer, pl_module)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Analyze what was saved after an epoch."""
-        self._analyze_if_due(trainer, pl_module)
+    on_validation_end = on_train_epoch_end = on_train_batch_end
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Analyze the last checkpoint, whatever its number."""
         self._analyze_if_due(trainer, pl_module, last=True)
 
     def _analyze_if_due(
@@ -138,11 +120,7 @@ class AnalyzeCheckpoints(Checkpoint):
         began = time.monotonic()
         gpus = [pl_module.device] if pl_module.device.type == "cuda" else []
         # Validation runs in inference mode, whose tensors cannot be used with gradients later.
-        with (
-            torch.inference_mode(False),
-            torch.no_grad(),
-            torch.random.fork_rng(gpus),
-        ):
+        with torch.inference_mode(False), torch.no_grad(), torch.random.fork_rng(gpus):
             self._analyze(trainer, pl_module, step, began)
 
     def _analyze(
@@ -163,13 +141,8 @@ class AnalyzeCheckpoints(Checkpoint):
         try:
             with guard_collectives():
                 if trainer.is_global_zero:
-                    context = {
-                        "step": step,
-                        "protocol": protocol,
-                        "versions": collect_versions(),
-                        **cost,
-                    }
-                    write(results, self._folder(step), context)
+                    context = {"step": step, "protocol": protocol, "versions": collect_versions()}
+                    write(results, self._folder(step), {**context, **cost})
                 for logger in trainer.loggers:
                     loggers.log_results(results, logger, step)
                     logger.log_metrics(cost, step)
@@ -186,7 +159,7 @@ class AnalyzeCheckpoints(Checkpoint):
         return {"analysis/seconds": now - began, "analysis/share": share}
 
     def _failed(self, name: str, error: Exception) -> Result:
-        """Log an error; the result that replaces the missing one in the report."""
+        """Log an error, and return a result that reports it."""
         text = f"{name}: {error}"
         if isinstance(error, TooFewImagesError):
             log.warning("skipped: %s", text)

@@ -18,20 +18,15 @@ from tff.training.resume import fingerprint_images, require_same_images
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes checkpoints atomically, and reads nothing but tensors and plain containers.
+    """Writes checkpoints atomically, and reads tensors and plain containers only, on the CPU.
 
     Lightning writes to the folder of temporary files and moves the file; between file systems that
-    is a copy, which may be cut short.
+    is a copy, which may be cut short. Where the disk is full, the former checkpoint is unchanged.
     """
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
-        """Write a checkpoint, and wait until it is on the disk.
-
-        Raises:
-            OSError: such as a full disk; the former checkpoint is unchanged.
-        """
         # Opened here, since errors of torch's own writer do not say what went wrong.
         with write_atomically(Path(path), lasting=True) as part, part.open("wb") as file:
             torch.save(checkpoint, file)
@@ -39,11 +34,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read a checkpoint, tensors on the CPU; the other arguments are ignored.
-
-        Raises:
-            FileNotFoundError, ValueError: as `tff.detectors.safe_load.read`.
-        """
         return read(path)
 
 
@@ -87,8 +77,7 @@ class Last(Checkpoint):
         """Write the checkpoint; all ranks must call it.
 
         Args:
-            trainer: of the training.
-            validation_follows: whether a validation is due, which a resumed training then runs.
+            validation_follows: a validation is due, and a resumed training runs it first.
         """
         self._validation_follows = validation_follows
         trainer.save_checkpoint(self.path, weights_only=False)
@@ -96,21 +85,16 @@ class Last(Checkpoint):
         self.written += 1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock, and restore the position of the loader.
-
-        Lightning forgets to do so where a schedule has asked for the number of steps.
-        """
         self._when = time.monotonic()
+        # Lightning forgets the position of the loader where a schedule uses the number of steps.
         trainer.fit_loop._load_combined_loader_states()
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
-        """Note the step, to know whether this batch completes one."""
         self._before = trainer.global_step
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Write if it is due, and no gradients are accumulated."""
         step = trainer.global_step
-        if step != self._before and self._due(trainer, step):
+        if step != self._before and self._due(trainer, step):  # the batch has completed a step
             self.save(trainer, is_validation_due(trainer))
 
     def _due(self, trainer: Trainer, step: int) -> bool:
@@ -122,13 +106,11 @@ class Last(Checkpoint):
         return trainer.strategy.reduce_boolean_decision(late, all=False)  # clocks differ
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write, after the validation and the best checkpoint."""
         self.save(trainer)
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add metrics and the fingerprint of the images."""
         if self._images is None:
             self._images = fingerprint_images(trainer)
         checkpoint[PROGRESS] = {
@@ -141,15 +123,13 @@ class Last(Checkpoint):
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Read metrics and compare the images."""
         progress = checkpoint.get(PROGRESS, {})
         self._metrics = progress.get("metrics", {})
         require_same_images(progress.get("images"), trainer)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Restore the metrics of the last validation."""
         known = {name: torch.tensor(value) for name, value in self._metrics.items()}
-        trainer.callback_metrics.update(known)
+        trainer.callback_metrics.update(known)  # those of the last validation
 
 
 def is_validation_due(trainer: Trainer) -> bool:

@@ -8,8 +8,9 @@ import sys
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Self
 
-from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ProgressBar, RichProgressBar, TQDMProgressBar
 from rich.console import Console
 from rich.table import Table
@@ -19,17 +20,28 @@ from tff.data.datamodule import Data
 from tff.training.signals import SIGNALS, Interrupt, StoppedBySignal
 
 
-def silence_lightning() -> None:
-    """Drop advertisements and warnings of Lightning's that no user of a training can act on."""
-    noise = re.compile(r"💡|TPU available: False|Loading `train_dataloader` to estimate")
-    logger = logging.getLogger("pytorch_lightning.utilities.rank_zero")
-    logger.addFilter(lambda record: not noise.match(record.getMessage()))
-    for message in (
-        r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own use of torch
-        r"You have overridden `on_after_batch_transfer` in `LightningModule`",  # as intended
-        r"Checkpoint directory .* exists and is not empty",  # of a run that is resumed
-    ):
-        warnings.filterwarnings("ignore", message=message)
+class SilenceLightning(Callback):
+    """Drops advertisements and warnings of Lightning's that no user of a training can act on.
+
+    In this process, and in those that Lightning spawns, from the moment at which they unpickle it.
+    """
+
+    def __init__(self) -> None:
+        logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_useful)
+        for message in (
+            r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own use of torch
+            r"You have overridden `on_after_batch_transfer` in `LightningModule`",  # as intended
+            r"Checkpoint directory .* exists and is not empty",  # of a run that is resumed
+        ):
+            warnings.filterwarnings("ignore", message=message)
+
+    def __reduce__(self) -> tuple[type[Self], tuple[()]]:
+        return type(self), ()
+
+
+def _is_useful(record: logging.LogRecord) -> bool:
+    noise = r"💡|TPU available: False|Loading `train_dataloader` to estimate"
+    return not re.match(noise, record.getMessage())
 
 
 def make_progress_bar() -> ProgressBar:
@@ -48,9 +60,7 @@ def fit(
 
     Args:
         trainer: with all callbacks.
-        module: to be trained.
-        data: images.
-        ckpt: checkpoint to resume from; None starts anew.
+        ckpt: checkpoint to resume from; None: a new training.
         interrupt: the one among the callbacks, if any.
 
     Raises:

@@ -55,16 +55,14 @@ class UniversalDetector(LightningModule):
         return logits
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Convert uint8 images to float32 in [0, 1], on the device."""
         image = batch.image.to(memory_format=torch.channels_last).float() / 255
         return batch._replace(image=image)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Loss of a batch; metrics are updated."""
         return self._step(batch, "train")
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Update metrics, in float32: rounded to bfloat16, the logits of many images are equal."""
+        # In float32: rounded to bfloat16, the logits of many images are equal.
         with torch.autocast(self.device.type, enabled=False):
             self._step(batch, "val")
 
@@ -80,7 +78,6 @@ class UniversalDetector(LightningModule):
         return loss
 
     def configure_optimizers(self) -> Any:
-        """Make the optimizer, and the schedule if one is given."""
         optimizer = self.make_optimizer(self.detector.parameters())
         if self.make_scheduler is None:
             return optimizer
@@ -89,7 +86,6 @@ class UniversalDetector(LightningModule):
         return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the origin of the detector."""
         checkpoint[ORIGIN] = self.origin
 
 

@@ -38,7 +38,6 @@ class SeedEachStep(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Seed."""
         entropy = [self.seed, trainer.current_epoch, batch_idx, trainer.global_rank]
         torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1))
 
@@ -60,7 +59,7 @@ def require_same_images(then: Mapping[str, Any] | None, trainer: Trainer) -> Non
     """Refuse training images that differ from those of a checkpoint.
 
     Args:
-        then: fingerprint in the checkpoint; None: not known.
+        then: fingerprint in the checkpoint; None: unknown.
         trainer: with the data of the resumed training.
 
     Raises:
@@ -90,9 +89,9 @@ def find_newest(folder: Path) -> Path | None:
     Checkpoints that cannot be used are logged as warnings.
     """
     last = folder / "last.ckpt"
-    others = sorted(path for path in folder.glob("*.ckpt") if path != last)
     if last.exists() and _step(last) is not None:
         return last
+    others = sorted(path for path in folder.glob("*.ckpt") if path != last)
     steps = {path: step for path in others if (step := _step(path)) is not None}
     if not steps:
         return None
@@ -112,11 +111,7 @@ def _step(path: Path) -> int | None:
 
 
 def require_complete(content: Mapping[str, Any], path: Path) -> None:
-    """Refuse a checkpoint that holds weights, but not the state of a training.
-
-    Raises:
-        ValueError: names the missing entries.
-    """
+    """Raise a ValueError for a checkpoint that holds weights, but not the state of a training."""
     if missing := [name for name in REQUIRED if name not in content]:
         raise ValueError(
             f"checkpoint {path}: holds no {', '.join(missing)}, so no training can be resumed from "
@@ -128,12 +123,11 @@ def require_resumable(path: Path, module: torch.nn.Module, origin: Mapping[str, 
     """Refuse a checkpoint of another version, another detector or other options.
 
     Args:
-        path: of the checkpoint.
         module: to be trained further.
         origin: options of detector and data now, as they go into checkpoints.
 
     Raises:
-        FileNotFoundError, ValueError: with what was found and what was expected.
+        FileNotFoundError, ValueError: says what was found and what was expected.
     """
     content = read(path)
     require_complete(content, path)
@@ -144,7 +138,7 @@ def require_resumable(path: Path, module: torch.nn.Module, origin: Mapping[str, 
             f"checkpoint {path}: was written by pytorch-lightning {theirs}, and {ours} "
             "is installed; install the newer one to resume"
         )
-    then, now = _flat(origin_of(content, path)), _flat(origin)
+    then, now = dict(_leaves(origin_of(content, path))), dict(_leaves(origin))
     differ = [k for k in now if k in then and then[k] != now[k] and k not in MAY_DIFFER]
     if differ:
         changes = "; ".join(f"{key}={then[key]} then, {now[key]} now" for key in differ[:5])
@@ -168,11 +162,7 @@ def _require_same_shapes(weights: Mapping[str, Any], module: torch.nn.Module, pa
         )
 
 
-def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(_leaves(settings, ""))
-
-
-def _leaves(settings: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+def _leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in settings.items():
         if isinstance(value, Mapping):
             yield from _leaves(value, f"{prefix}{key}.")

@@ -37,12 +37,10 @@ class Plateau(Callback):
         self.ended = False
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop at once if this schedule has ended the training before."""
-        if self.ended:
+        if self.ended:  # before the training was resumed
             trainer.should_stop = True
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compare the metric with the best one, once per validation."""
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         value = trainer.callback_metrics.get(self.monitor)
@@ -57,27 +55,18 @@ class Plateau(Callback):
             self._drop(trainer)
 
     def _drop(self, trainer: Trainer) -> None:
-        rates = []
-        for optimizer in trainer.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] /= 10
-                rates.append(group["lr"])
+        groups = [group for one in trainer.optimizers for group in one.param_groups]
+        for group in groups:
+            group["lr"] /= 10
         self.best, self.waited, self.drops = None, 0, self.drops + 1
         # 1e-4 / 10 / 10 is not exactly 1e-6.
-        if min(rates) < self.smallest * (1 - 1e-9):
+        if min(group["lr"] for group in groups) < self.smallest * (1 - 1e-9):
             self.ended = trainer.should_stop = True
 
     def state_dict(self) -> dict[str, Any]:
-        """State for the checkpoint."""
-        return {
-            "best": self.best,
-            "waited": self.waited,
-            "drops": self.drops,
-            "ended": self.ended,
-        }
+        return {name: getattr(self, name) for name in ("best", "waited", "drops", "ended")}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the state from a checkpoint."""
         self.best, self.waited = state_dict["best"], state_dict["waited"]
         self.drops = state_dict["drops"]
         self.ended = state_dict.get("ended", False)  # older checkpoints lack it

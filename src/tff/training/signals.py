@@ -30,8 +30,7 @@ class StoppedBySignal(SystemExit):
 
     Args:
         number: of the signal.
-        quiet: exit with 0. Whoever starts processes kills all of them when another one than the
-            first exits otherwise.
+        quiet: exit with 0: launchers kill all processes when one exits with another code.
     """
 
     def __init__(self, number: int, quiet: bool = False) -> None:
@@ -47,9 +46,8 @@ class Interrupt(Callback):
     processes agree on the point. A second Ctrl-C exits at once. A handler that was there before,
     such as that of submitit, is called after saving, and may let the training continue.
 
-    It is also a context, around all that may take long: outside of the training, where there is
-    nothing to save, a signal ends the run directly. In processes that are spawned, signals are
-    handled from the moment at which it is unpickled.
+    It is also a context for the whole run: outside of the training, where there is nothing to save,
+    a signal ends the run directly. Spawned processes handle signals as soon as they unpickle it.
 
     Args:
         last: writes the checkpoint from which a training is resumed; None: nothing is saved.
@@ -65,7 +63,7 @@ class Interrupt(Callback):
         self._launcher: Any = None
         self._trains = self._several = False
         self._step = 0
-        #: How many checkpoints were written when this batch began; None: nothing is to be saved.
+        #: Number of checkpoints written when this batch began; None: there is nothing to save.
         self._written: int | None = None
 
     # The context: handlers of this process.
@@ -92,11 +90,7 @@ class Interrupt(Callback):
             self._listen()
 
     def forward_to(self, launcher: Any) -> None:
-        """Forward signals to the processes that a launcher of Lightning has spawned to train.
-
-        Args:
-            launcher: of the strategy. One that starts scripts trains in this process as well.
-        """
+        """Forward signals to the processes that the launcher of a strategy spawns to train."""
         self._launcher = launcher
 
     def _listen(self) -> None:
@@ -124,10 +118,14 @@ class Interrupt(Callback):
         if self._trains and (self._several or not self._is_saved()):
             again = b"; press Ctrl-C again to exit at once" if number == signal.SIGINT else b""
             os.write(2, b"\nStopping after this step" + again + b".\n")
-        elif _trains_in_children(self._launcher):
+        elif _has_children(self._launcher):  # they train, and this process only waits
             self._launcher.kill(number)  # they save, and `fit` sees their end
         elif not self._hand_over(number, frame):
-            _kill_children()
+            # Python would wait for spawned processes, and they for each other. Files are written
+            # atomically, and workers of a loader end with their process.
+            for process in multiprocessing.active_children():
+                if not process.daemon:
+                    process.kill()
             if int(os.environ.get("SLURM_PROCID", 0)) == 0:
                 requeue(number)
             raise StoppedBySignal(number)
@@ -144,42 +142,35 @@ class Interrupt(Callback):
     # The callback: points at which the training may stop.
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Keep Lightning from handling signals.
-
-        On SIGTERM it would end without a checkpoint; and its handler communicates with the other
-        processes, so it would wait for those that have not got the signal.
-        """
+        # On SIGTERM Lightning would end without a checkpoint; and its handler communicates with the
+        # other processes, so it would wait for those that have not got the signal.
         trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """From here on processes wait for each other; there is nothing to save yet."""
+        # From here on processes wait for each other; there is nothing to save yet.
         self._trains, self._several, self._written = True, trainer.world_size > 1, None
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
-        """Stop before the batch if all is saved, such as after the last epoch's checkpoint."""
-        if self._is_saved():
+        if self._is_saved():  # such as after the last epoch's checkpoint
             self._check(trainer)
         self._step = trainer.global_step
         self._written = self.last.written if self.last else 0
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Stop after an optimizer step, not while gradients are accumulated."""
-        if trainer.global_step != self._step:
+        if trainer.global_step != self._step:  # gradients are not being accumulated
             self._check(trainer)
 
     def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Stop in a validation; several processes do not, since their batches differ in number."""
+        # Not with several processes: their batches differ in number.
         if self._trains and not self._several and not trainer.sanity_checking:
             self._check(trainer, in_validation=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop after the training, too: all is saved, but an analysis may follow."""
-        self._written = None
+        self._written = None  # all is saved, but an analysis may follow
         self._check(trainer)
         self._trains = False
 
     def on_exception(self, *_: Any) -> None:
-        """Save nothing after an error."""
         self._trains = False
 
     def check_between(self, trainer: Trainer) -> None:
@@ -189,9 +180,8 @@ class Interrupt(Callback):
 
     def _is_saved(self) -> bool:
         """Whether a checkpoint holds all that was trained."""
-        return self._written is None or (
-            self.last is not None and self.last.written > self._written
-        )
+        written = self.last.written if self.last else 0
+        return self._written is None or written > self._written
 
     def _check(self, trainer: Trainer, in_validation: bool = False) -> None:
         """If a signal has arrived in any process: save what is not saved, and stop in all."""
@@ -246,22 +236,7 @@ def requeue(number: int, environ: Mapping[str, str] = os.environ) -> bool:
     return problem is None
 
 
-def was_requeued(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether SLURM has started this job before."""
-    return int(environ.get("SLURM_RESTART_COUNT") or 0) > 0
-
-
-def _trains_in_children(launcher: Any) -> bool:
-    """Whether processes that Lightning has spawned do the training, and this one only waits."""
+def _has_children(launcher: Any) -> bool:
+    """Whether spawned processes are alive; launchers of scripts hold other objects."""
     processes = getattr(launcher, "procs", None) or ()
     return any(isinstance(p, BaseProcess) and p.is_alive() for p in processes)
-
-
-def _kill_children() -> None:
-    """Kill spawned processes: Python would wait for them, and they for each other.
-
-    Nothing is lost: files are written atomically. Workers of a loader end with their process.
-    """
-    for process in multiprocessing.active_children():
-        if not process.daemon:
-            process.kill()

@@ -39,13 +39,12 @@ class WeightsAndBiases(WandbLogger):
     the training that wrote its checkpoint. An analysis of several checkpoints, or of one whose
     training was not logged, gets a run of its own, of job type "analysis".
 
-    The run starts with the first value that is logged, on rank zero alone: before, and on other
-    ranks, there is no file, no network and no import of `wandb`. Without an account, or where the
-    server does not answer, the run is offline. An error of the service ends the logging, not the
-    training.
+    The run starts with the first logged value, on rank zero only: before, and on other ranks, there
+    is no file, no network and no import of `wandb`. Without an account, or where the server does
+    not answer, the run is offline. An error of the service ends the logging, not the training.
 
     Args:
-        project: of a new run; a run that is continued stays in its own.
+        project: of a new run; a continued run stays in its own.
         save_dir: output folder of the job; files go to SAVE_DIR/wandb.
         tags: of a training or a new run.
         group: name that runs share; None: that of the sweep, if there is one; "": none.
@@ -56,7 +55,7 @@ class WeightsAndBiases(WandbLogger):
         join: False starts a new run in any case.
         config: configuration of the job, logged with its secrets hidden.
         checkpoint: log the best checkpoint at the end of a training.
-        upload_limit: bytes; of a larger checkpoint only path and checksum are logged.
+        upload_limit: bytes; for a larger checkpoint only path and checksum are logged.
         init_timeout: seconds to wait for the server at the start.
         finish_timeout: seconds to wait for uploads at the end; the rest stays in the folder.
 
@@ -140,7 +139,7 @@ class WeightsAndBiases(WandbLogger):
         if self._config:
             run.config.update({self._job: self._config}, allow_val_change=True)
         if self._training:
-            # The entity is not known offline; one that an earlier start has learned is kept.
+            # Offline, the entity is that of an earlier start.
             record = {key: options.get(key) for key in ("id", "project", "entity", "group")}
             record["entity"] = run.entity or record["entity"]
             if record != read_record(self._folder):
@@ -148,12 +147,10 @@ class WeightsAndBiases(WandbLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log values; without a step, at that of the analyzed checkpoint."""
         self._attempt(super().log_metrics, metrics, self._step if step is None else step)
 
     @rank_zero_only
     def log_hyperparams(self, params: Any) -> None:
-        """Log options of the module, as Lightning's logger does."""
         self._attempt(super().log_hyperparams, params)
 
     def _attempt(self, call: Callable[..., None], *arguments: object) -> None:
@@ -166,7 +163,6 @@ class WeightsAndBiases(WandbLogger):
 
     @rank_zero_only
     def after_save_checkpoint(self, checkpoint_callback: ModelCheckpoint) -> None:
-        """Remember the best checkpoint and its score."""
         monitor, score = checkpoint_callback.monitor, checkpoint_callback.best_model_score
         if monitor and checkpoint_callback.best_model_path:
             self._best = Path(checkpoint_callback.best_model_path)
@@ -174,8 +170,7 @@ class WeightsAndBiases(WandbLogger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Remember how the training ended; the run goes on until `finish`."""
-        self._exit_code = int(status != "success")
+        self._exit_code = int(status != "success")  # the run continues until `finish`
 
     @rank_zero_only
     def finish(self) -> None:

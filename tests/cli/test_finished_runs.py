@@ -1,4 +1,4 @@
-"""A folder that was used before answers for its own options only."""
+"""A finished run is reused only with the options that it was trained with."""
 
 from pathlib import Path
 
@@ -108,7 +108,7 @@ def test_the_guard_sees_who_is_there(tmp_path, composed, capsys):
 
 
 @pytest.mark.parametrize("options", [(), ('analyze_options=["images=4"]',)])
-def test_an_analysis_that_is_asked_for_since_is_still_to_be_done(done, composed, options):
+def test_an_analysis_requested_later_is_still_run(done, composed, options):
     asked_for = ("seed=1", "resume=auto", "analyze=true", *options)
     out = done("seed=1")
     assert finished_result(
@@ -123,7 +123,7 @@ def test_an_analysis_that_is_asked_for_since_is_still_to_be_done(done, composed,
     assert finished_result(composed(*asked_for))
 
 
-def test_what_cannot_be_analysed_is_finished_or_told(done, composed):
+def test_a_run_that_cannot_be_analyzed_is_finished_or_refused(done, composed):
     options = ("resume=auto", "analyze=true")
     assert finished_result(composed(*options)) is None
     done(files=())
@@ -133,7 +133,7 @@ def test_what_cannot_be_analysed_is_finished_or_told(done, composed):
         finished_result(composed(*options))
 
 
-def test_an_odd_wish_is_told(composed):
+def test_an_unknown_value_of_analyze_is_refused(composed):
     with pytest.raises(ValueError, match="analyze=often: expected"):
         run_folder.is_analysis_wanted(composed("analyze=often").analyze)
 
@@ -180,13 +180,13 @@ def test_options_of_the_analysis_come_last(tmp_path, composed):
 
 
 @pytest.mark.parametrize("option", ["subject.kk=3", "ablation=nothing", "images"])
-def test_a_mistyped_option_of_the_analysis_is_told_before_the_training(composed, option):
+def test_a_mistyped_option_of_the_analysis_is_reported_before_the_training(composed, option):
     cfg = composed("analyze=true", f'analyze_options=["{option}"]')
     with pytest.raises(ValueError, match=r"^analyze_options=\['"):
         prepare_analysis(cfg)
 
 
-def test_no_analysis_is_wanted(composed, monkeypatch):
+def test_no_analysis_is_requested(composed, monkeypatch):
     assert prepare_analysis(composed()) == {}
     assert prepare_analysis(composed("analyze=false", mode="MULTIRUN")) == {}
     assert prepare_analysis(composed(mode="MULTIRUN"))
