@@ -7,7 +7,6 @@ channels, on random images. A pass runs the network forward over all test images
 forward passes.
 """
 
-import argparse
 import tempfile
 import time
 from collections import Counter
@@ -16,8 +15,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from networks import network
-from PIL import Image
+from common import network, option_parser, write_images
 
 from tff.ablations.color import Grayscale
 from tff.analyses.ablation import Ablation
@@ -32,17 +30,6 @@ from tff.data.folder import Folder
 from tff.detectors.detector import Detector
 
 LIMIT = 30
-
-
-def photographs(root, number, size):
-    """Write smooth noise images, half of them real and half generated."""
-    random = np.random.default_rng(0)
-    for i in range(number):
-        folder = root / "generator" / ("0_real", "1_fake")[i % 2]
-        folder.mkdir(parents=True, exist_ok=True)
-        coarse = Image.fromarray(random.integers(0, 256, (16, 16, 3), dtype=np.uint8))
-        coarse.resize((size, size), Image.Resampling.BICUBIC).save(folder / f"{i}.png")
-    return root
 
 
 class Counted(Passes):
@@ -64,18 +51,13 @@ class Counted(Passes):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=40)
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--network", default="resnet50")
-    parser.add_argument("--sample", type=int, default=250)
-    parser.add_argument("--batch", type=int, default=4)
-    args = parser.parse_args()
+    args = option_parser(
+        __doc__, images=40, size=224, network="resnet50", sample=250, batch=4
+    ).parse_args()
     torch.set_num_threads(2)
     with tempfile.TemporaryDirectory() as folder:
-        images = Folder(
-            root=str(photographs(Path(folder), args.images, args.size)), cache=folder
-        ).test()
+        write_images(Path(folder) / "generator", args.images, args.size, 16)
+        images = Folder(root=folder, cache=None).test()
         detector = Detector(network(args.network, args.size))
         subject = Subject.of(
             detector, Splits(images, images), device="cpu", confidence=0.0,
@@ -99,14 +81,14 @@ def main():
         }
         start = time.perf_counter()
         run(analyses, subject)
-        whole = time.perf_counter() - start
+        total = time.perf_counter() - start
         one = (before + plain()) / 2
     channels = len(subject.channels)
     print(f"{args.network}, {args.images} images of {args.size} px, {channels:,} channels")
     for what, passes in Counted.found.items():
         print(f"{passes:3} x {what}")
-    print(f"a plain pass {one:.1f} s; all analyses {whole:.1f} s")
-    print(f"ratio {whole / one:.1f}, limit {LIMIT}")
+    print(f"a plain pass {one:.1f} s; all analyses {total:.1f} s")
+    print(f"ratio {total / one:.1f}, limit {LIMIT}")
 
 
 if __name__ == "__main__":

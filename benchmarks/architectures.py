@@ -7,10 +7,8 @@ compute the logit), the error of the logit of the traced network, the share of t
 logit that reaches the pixels, and where the rest is lost. Weights are random.
 """
 
-import argparse
-
 import torch
-from networks import network
+from common import network, option_parser
 from torch import nn
 
 from tff.relevance.lrp import LRP
@@ -32,9 +30,8 @@ TIMM = [
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = option_parser(__doc__, size=96)
     parser.add_argument("names", nargs="*", default=TORCHVISION + [f"timm.{n}" for n in TIMM])
-    parser.add_argument("--size", type=int, default=96)
     args = parser.parse_args()
     header = ("network", "maps", "logit", "arrives", "to biases", "at zero", "negative")
     print("{:28} {:>9} {:>8} {:>9} {:>9} {:>9} {:>9}".format(*header))

@@ -6,19 +6,19 @@ The original follows its description: a PIL image, SciPy's filter channel by cha
 or Pillow, then torchvision's crop, flip, ToTensor and Normalize. Ours returns bytes, which the
 device normalises. Decoding is not included. One thread. All are timed in turn in each round, on the
 same images; figures are medians over rounds, ratios are medians of the ratios per round. Images are
-crops of photographs bundled with scikit-image and scikit-learn.
+crops of photographs bundled with scikit-image and scikit-learn; `--files` is the height and width
+of those that are resized.
 """
 
-import argparse
 import io
 import random
-import time
 from statistics import median
 
 import albumentations as A
 import cv2
 import numpy as np
 import torch
+from common import median_ratio, option_parser, time_in_turn
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 from skimage import data
@@ -111,26 +111,21 @@ class Ours:
         return torch.from_numpy(np.ascontiguousarray(found.transpose(2, 0, 1)))
 
 
-def seconds(run, images):
-    start = time.perf_counter()
-    for image in images:
-        run(*image)
-    return time.perf_counter() - start
+def seconds_per_image(original, ours, exact, images, rounds):
+    """Seconds per image of the three candidates, one number per round."""
 
+    def over_images(run):
+        def loop(images):
+            for image in images:
+                run(*image)
 
-def time_in_turn(candidates, images, rounds):
-    """Seconds per image of each candidate, one number per round."""
-    for run in candidates.values():
-        seconds(run, images[:4])
-    found = {name: [] for name in candidates}
-    for _ in range(rounds):
-        for name, run in candidates.items():
-            found[name].append(seconds(run, images) / len(images))
-    return found
+        return loop
 
-
-def speedup(found, name):
-    return median(a / b for a, b in zip(found["original"], found[name], strict=True))
+    candidates = {"original": original, "ours": ours, "exact": exact}
+    runs = {name: over_images(run) for name, run in candidates.items()}
+    time_in_turn(runs, [images[:4]], 1)
+    seconds = time_in_turn(runs, [images], rounds)
+    return {name: np.array(times) / len(images) for name, times in seconds.items()}
 
 
 def pipelines(images, crop, rounds):
@@ -139,17 +134,11 @@ def pipelines(images, crop, rounds):
     )
     print("|---|---|---|---|---|---|")
     for p in (0, 0.1, 0.5, 1):
-        found = time_in_turn(
-            {
-                "original": Original(p, crop),
-                "ours": Ours(p, crop, False),
-                "exact": Ours(p, crop, True),
-            },
-            images,
-            rounds,
-        )
-        rates = " | ".join(f"{1 / median(times):,.0f}" for times in found.values())
-        print(f"| {p} | {rates} | {speedup(found, 'ours'):.2f} | {speedup(found, 'exact'):.2f} |")
+        candidates = Original(p, crop), Ours(p, crop, False), Ours(p, crop, True)
+        found = seconds_per_image(*candidates, images, rounds)
+        columns = [f"{1 / median(times):,.0f}" for times in found.values()]
+        columns += [f"{median_ratio(found['original'], found[n]):.2f}" for n in ("ours", "exact")]
+        print(f"| {p} | {' | '.join(columns)} |")
 
 
 def single_transforms(images, large, rounds):
@@ -177,27 +166,13 @@ def single_transforms(images, large, rounds):
     ]  # fmt: skip
     print("\n| milliseconds per image | original | ours | ours, exact |\n|---|---|---|---|")
     for name, some, original, transform in rows:
-        found = time_in_turn(
-            {
-                "original": original,
-                "ours": ours(transform(False)),
-                "exact": ours(transform(True)),
-            },
-            some,
-            rounds,
-        )
+        candidates = original, ours(transform(False)), ours(transform(True))
+        found = seconds_per_image(*candidates, some, rounds)
         print(f"| {name} | " + " | ".join(f"{median(t) * 1e3:.2f}" for t in found.values()) + " |")
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", type=int, default=256, help="side of the images")
-    parser.add_argument("--crop", type=int, default=224)
-    parser.add_argument("--images", type=int, default=100)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument(
-        "--files", type=int, nargs=2, default=(480, 640), help="size to resize: H W"
-    )
+    parser = option_parser(__doc__, size=256, crop=224, images=100, rounds=9, files=[480, 640])
     args = parser.parse_args()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)

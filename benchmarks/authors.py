@@ -10,17 +10,15 @@ A BatchNorm fused into its convolution stays in their network (and in zennit's) 
 divides by sqrt(1 + eps) once more; ours is fused exactly. "exact" is theirs without this factor.
 """
 
-import argparse
 import contextlib
 import copy
 import io
 import sys
 from pathlib import Path
-from statistics import median
 
 import torch
-from networks import network
-from relevance import timed, zennit_shares
+from common import median_ratio, network, noise, option_parser, time_in_turn
+from relevance import zennit_shares
 
 from tff.relevance.lrp import LRP
 
@@ -93,16 +91,12 @@ def ours_of(net):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = option_parser(__doc__, size=224, batch=4, repeats=5)
     parser.add_argument("checkout")
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
     torch.set_num_threads(2)
     single = network("resnet50", args.size)
-    images = torch.randn(args.batch, 3, args.size, args.size)
-    images = images.to(memory_format=torch.channels_last)
+    images = noise(args.batch, args.size)
 
     omega = {}
     for dtype in (torch.float64, torch.float32):
@@ -131,10 +125,10 @@ def main():
         single(batch)
 
     runs = {"plain forward": forward, **{n: e for n, e in engines.items() if e is not None}}
-    rounds = [{n: timed(run, images) for n, run in runs.items()} for _ in range(args.repeats)]
+    seconds = time_in_turn(runs, [images], args.repeats)
     print(f"resnet50, {args.size} px, float32, batch {args.batch}, 2 threads")
-    for name in runs:
-        ratio = median(r[name] / r["plain forward"] for r in rounds)
+    for name, times in seconds.items():
+        ratio = median_ratio(times, seconds["plain forward"])
         print(f"{name:15} {ratio:6.2f} x plain forward")
 
 

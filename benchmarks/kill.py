@@ -8,7 +8,6 @@ A small network with dropout is trained on tiny images twice: once undisturbed, 
 incomplete file may be left. Exits with 1 otherwise.
 """
 
-import argparse
 import json
 import os
 import random
@@ -21,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from common import option_parser
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
@@ -76,25 +76,21 @@ def differing(one, other, where=""):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--times", type=int, default=20)
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=0)
-    parser.add_argument("--seed", type=int, default=0)
+    parser = option_parser(__doc__, times=20, epochs=3, workers=0, seed=0)
     parser.add_argument("options", nargs="*", help="more options of train.py")
     args = parser.parse_args()
     rng = random.Random(args.seed)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        images, whole, out = tree(folder / "images"), folder / "whole", folder / "killed"
+        images, reference, out = tree(folder / "images"), folder / "reference", folder / "killed"
         with (folder / "log.txt").open("w") as log:
             began = time.monotonic()
-            if start(images, whole, args, log).wait():
+            if start(images, reference, args, log).wait():
                 sys.exit((folder / "log.txt").read_text()[-3000:])
             life = time.monotonic() - began
-            print(f"undisturbed: {life:.1f} s, {last_step(whole)} steps", flush=True)
+            print(f"undisturbed: {life:.1f} s, {last_step(reference)} steps", flush=True)
             print("kill   after (s)   last.ckpt (step)   finished", flush=True)
-            killed, lives, anew = 0, 1, True
+            killed, lives, new_training = 0, 1, True
             while killed < args.times:
                 began, wait = time.monotonic(), rng.uniform(0, life)
                 process = start(images, out, args, log)
@@ -104,38 +100,38 @@ def main():
                     os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
                 done = (out / "finished.json").is_file()
-                if process.returncode == 0 and anew:  # the machine may be less busy now
+                if process.returncode == 0 and new_training:  # the machine may be less busy now
                     life = min(life, time.monotonic() - began)
                 killed += process.returncode == -signal.SIGKILL
                 if process.returncode not in (0, -signal.SIGKILL):
                     sys.exit((folder / "log.txt").read_text()[-3000:])
                 print(f"{killed:4}   {wait:9.1f}   {last_step(out)!s:>16}   {done}", flush=True)
-                anew = done
+                new_training = done
                 if done:  # finished: start another training
-                    if differs := compare(whole, out):
+                    if differs := compare(reference, out):
                         sys.exit(f"different: {differs[:5]}")
                     lives += 1
                     out = folder / f"killed-{lives}"
             if start(images, out, args, log).wait():
                 sys.exit((folder / "log.txt").read_text()[-3000:])
-        differs = compare(whole, out)
+        differs = compare(reference, out)
         left = [str(p) for p in folder.rglob("*.part")]
         print(f"{killed} kills in {lives} trainings; differing: {differs[:5] or 'nothing'}")
         print(f"incomplete files: {left or 'nothing'}")
         sys.exit(1 if differs or left else 0)
 
 
-def compare(whole, out):
+def compare(reference, out):
     """Differences between two finished runs, in both checkpoints and the last metrics."""
     found = []
     for name in ("last", "best"):
         one, other = (
             torch.load(run / "checkpoints" / f"{name}.ckpt", map_location="cpu", weights_only=True)
-            for run in (whole, out)
+            for run in (reference, out)
         )
         for part in ("state_dict", "optimizer_states", "global_step", "epoch"):
             found += differing(one[part], other[part], f"{name}.{part}")
-    one, other = (json.loads((run / "finished.json").read_text()) for run in (whole, out))
+    one, other = (json.loads((run / "finished.json").read_text()) for run in (reference, out))
     names = [n for n in one["metrics"] if n.startswith("val/")]
     return found + [n for n in names if one["metrics"][n] != other["metrics"].get(n)]
 

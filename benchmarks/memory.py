@@ -5,12 +5,11 @@ python benchmarks/memory.py [--network resnet50] [--size 224] [--batch 8] [--ima
 Each figure is the peak memory of a separate process, minus its memory before the first batch.
 """
 
-import argparse
 import multiprocessing
 import resource
 
 import torch
-from networks import network
+from common import network, option_parser
 
 from tff.relevance.lrp import LRP
 from tff.statistics.ffrs import FFRS
@@ -56,11 +55,7 @@ def measure(*arguments):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--network", default="resnet50")
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--images", type=int, nargs=2, default=(50, 1000))
+    parser = option_parser(__doc__, network="resnet50", size=224, batch=8, images=[50, 1000])
     args = parser.parse_args()
     few, many = args.images
     at_few, at_many = (

@@ -5,11 +5,11 @@ python benchmarks/planted.py [--cues none chroma checkerboard highfreq] [--out o
 A detector is trained if OUT/planted-CUE holds none (some minutes), and analysed: the report and the
 cached passes are in OUT/planted-CUE/truth, so that a second call only computes tables. Figures are
 for test images with the cue of the training, and for `none`, where nothing may be found. The false
-alarm rate is estimated with permuted labels of the control, and with random channels in place of
-the top k. The claims of docs/planted.md are checked against these figures.
+alarm rate is estimated with permuted labels of the control (`--permutations`), and with random
+channels in place of the top k (`--sets` per cue). The claims of docs/planted.md are checked against
+these figures.
 """
 
-import argparse
 import subprocess
 import sys
 from functools import partial
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from common import option_parser
 from scipy.stats import binomtest
 
 from tff.ablations.color import Grayscale
@@ -33,13 +34,9 @@ from tff.training.from_checkpoint import Checkpoint
 ROOT = Path(__file__).resolve().parent.parent
 ANALYSES = "analysis=[detection,ranking,sensitivity,ablation,median_test]"
 TABLES = (
-    "detection",
-    "ablation",
-    "conditional_share",
-    "median_test",
-    "sensitivity",
+    "detection", "ablation", "conditional_share", "median_test", "sensitivity",
     "sensitivity_against_matched",
-)
+)  # fmt: skip
 # Components of a cue by construction (docs/planted.md). Blur and JPEG change both color and
 # luminance, so there is no claim about them.
 COLOR, LUMINANCE, CONTROL = ("chroma",), ("checkerboard", "highfreq"), "none"
@@ -188,7 +185,7 @@ def random_tops(ckpt, cue, passes, draws, sets):
 
 
 def verdicts(rows):
-    """(claim, [(subject, whether it holds)]); the list is empty if nothing was measured."""
+    """Claims with [(subject, whether it holds)]; the list is empty if nothing was measured."""
     own = {cue: row for (cue, generator), row in rows.items() if cue == generator}
     cues = {cue: row for cue, row in own.items() if cue != CONTROL}
     colors, grays = ([c for c in own if c in some] for some in (COLOR, LUMINANCE))
@@ -212,10 +209,10 @@ def verdicts(rows):
     )
     yield "control: AP near 0.5", [(c, chance(row["ap"])) for c, row in nothing.items()]
     # A color detector responds to color in `none` too, but nothing can be separated there.
-    for test, looked_at in (("median", control), ("separating", nothing)):
+    for test, tested in (("median", control), ("separating", nothing)):
         yield (
             f"control: no share above the stated rate by {TESTS[test]}",
-            [(c, max(row[test]) <= row["alpha"]) for c, row in looked_at.items()],
+            [(c, max(row[test]) <= row["alpha"]) for c, row in tested.items()],
         )
     yield (
         "top k cost more AP than matched random k",
@@ -231,19 +228,11 @@ def print_claim(claim, found):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = option_parser(__doc__, out="outputs", draws=1000, permutations=200, sets=20)
     parser.add_argument("--cues", nargs="+", choices=CUES, default=[CONTROL, *COLOR, *LUMINANCE])
-    parser.add_argument("--out", type=Path, default=Path("outputs"))
-    parser.add_argument("--draws", type=int, default=1000, help="bootstrap resamples per interval")
-    parser.add_argument(
-        "--permutations", type=int, default=200, help="of the labels of the control"
-    )
-    parser.add_argument("--sets", type=int, default=20, help="sets of random channels per cue")
-    parser.add_argument(
-        "--train", nargs="*", default=[], help="options of train.py, such as seed=1"
-    )
+    parser.add_argument("--train", nargs="*", default=[], help="options of train.py")
     args = parser.parse_args()
-    out, rows = args.out.expanduser().resolve(), {}
+    out, rows = Path(args.out).expanduser().resolve(), {}
     for cue in args.cues:
         tables = analyze(cue, out, args.train, args.draws)
         rows |= {(cue, g): figures(tables, g) for g in dict.fromkeys((cue, CONTROL))}

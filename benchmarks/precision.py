@@ -4,14 +4,13 @@ python benchmarks/precision.py [--ckpt FILE] [--network resnet50] [--images DIR]
 
 Omega in bf16 against fp32: relative L2 distance, Spearman's rank correlation, and overlap of the
 top channels. The detector comes from a checkpoint or has random weights; images come from a folder
-(as for `data=folder`) or are noise. tf32 needs a GPU.
+(as for `data=folder`) or are noise of 224 px (`--size`). tf32 needs a GPU.
 """
 
-import argparse
 from pathlib import Path
 
 import torch
-from networks import network
+from common import network, option_parser
 from scipy.stats import spearmanr
 
 from tff.data.dataset import load_pixels
@@ -24,7 +23,7 @@ from tff.statistics.ffrs import FFRS
 
 def pictures(folder, count, size):
     """Batches of images in [0, 1]."""
-    if folder is None:
+    if not folder:
         return torch.rand(count, 3, size, size).split(8)
     paths = list_images(Path(folder)).table["path"].tolist()
     chosen = paths[:: max(1, len(paths) // count)][:count]
@@ -40,13 +39,9 @@ def omega(detector, batches, **options):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--ckpt")
-    parser.add_argument("--network", default="resnet50")
-    parser.add_argument("--images")
-    parser.add_argument("--count", type=int, default=64)
-    parser.add_argument("--size", type=int, default=224, help="side of noise images")
-    args = parser.parse_args()
+    args = option_parser(
+        __doc__, ckpt="", network="resnet50", images="", count=64, size=224
+    ).parse_args()
     torch.set_num_threads(2)
     detector = load(args.ckpt) if args.ckpt else Detector(network(args.network, args.size)).eval()
     if torch.cuda.is_available():

@@ -3,15 +3,14 @@
 python benchmarks/relevance.py [--network resnet50] [--size 224] [--batch 4] [--compile] [--bf16]
 
 Ratios are medians over rounds in which all engines are timed in turn, so that noise on the machine
-affects all of them alike. `--network timm.tf_efficientnet_b0` is the paper's EfficientNet.
+affects all of them alike. `--compile` and `--bf16` add these engines; compiling takes minutes.
+`--network timm.tf_efficientnet_b0` is the paper's EfficientNet.
 """
 
-import argparse
-import time
 from statistics import median
 
 import torch
-from networks import network
+from common import median_ratio, network, noise, option_parser, time_in_turn
 
 from tff.relevance.lrp import LRP
 
@@ -58,26 +57,13 @@ def zennit_shares(net):
     return shares
 
 
-def timed(run, *arguments):
-    start = time.perf_counter()
-    run(*arguments)
-    return time.perf_counter() - start
-
-
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--network", default="resnet50")
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--compile", action="store_true", help="also compiled (takes minutes)")
-    parser.add_argument("--bf16", action="store_true", help="also in bf16")
-    args = parser.parse_args()
+    defaults = {"network": "resnet50", "size": 224, "batch": 4, "repeats": 9}
+    args = option_parser(__doc__, **defaults, compile=False, bf16=False).parse_args()
     torch.set_num_threads(2)
 
     net = network(args.network, args.size)
-    images = torch.randn(args.batch, 3, args.size, args.size)
-    images = images.to(memory_format=torch.channels_last)
+    images = noise(args.batch, args.size)
     lrp = LRP(net)
     zennit = zennit_shares(net) if args.network.startswith("resnet") else None
 
@@ -99,14 +85,14 @@ def main():
     for run in runs.values():
         run(images)
         run(images)  # the first call may compile
-    rounds = [{name: timed(run, images) for name, run in runs.items()} for _ in range(args.repeats)]
+    seconds = time_in_turn(runs, [images], args.repeats)
     print(f"{args.network}, {args.size} px, fp32, batch {args.batch}, 2 threads")
-    for name in runs:
-        ratio = median(r[name] / r["plain forward"] for r in rounds)
-        per_image = 1000 * median(r[name] for r in rounds) / args.batch
+    for name, times in seconds.items():
+        ratio = median_ratio(times, seconds["plain forward"])
+        per_image = 1000 * median(times) / args.batch
         print(f"{name:18} {ratio:5.2f} x plain forward  {per_image:7.1f} ms per image")
     if zennit:
-        print(f"zennit / tff       {median(r['zennit'] / r['tff'] for r in rounds):5.2f}")
+        print(f"zennit / tff       {median_ratio(seconds['zennit'], seconds['tff']):5.2f}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ efficiency of 1 means twice as fast. Passes read JPEG files. Bytes are counted a
 collectives. The last lines extrapolate the costs to larger data sets.
 """
 
-import argparse
 import resource
 import tempfile
 import time
@@ -15,8 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from networks import network
-from PIL import Image
+from common import network, option_parser, write_images
 from torch import distributed
 
 from tff.ablations.color import Grayscale
@@ -31,17 +29,6 @@ from tff.distributed import get_world_size
 SETS = {"ForenSynths": 90_329, "1 million": 10**6, "100 million": 10**8}
 #: Passes of a report: FF-RS, original images, without the cue, 12 sets of dropped channels.
 REPORT = ("read", "relevance", "responses", "without color", "12 choices dropped")
-
-
-def photographs(root, number, size):
-    """Write JPEG files as detailed as photographs, half of them real and half generated."""
-    random = np.random.default_rng(0)
-    for i in range(number):
-        folder = root / "generator" / ("0_real", "1_fake")[i % 2]
-        folder.mkdir(parents=True, exist_ok=True)
-        coarse = Image.fromarray(random.integers(0, 256, (64, 64, 3), dtype=np.uint8))
-        coarse.resize((size, size), Image.Resampling.BICUBIC).save(folder / f"{i}.jpg", quality=95)
-    return root
 
 
 class Wire:
@@ -109,15 +96,11 @@ def read_rates(images, size, numbers):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=48)
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--network", default="resnet50")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--workers", type=int, nargs="*", default=[0, 1, 2])
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        images = photographs(Path(folder), options.images, options.size + 32)
+    defaults = {"images": 48, "size": 224, "network": "resnet50", "repeats": 3}
+    options = option_parser(__doc__, **defaults, workers=[0, 1, 2]).parse_args()
+    with tempfile.TemporaryDirectory() as images:
+        # As detailed as photographs.
+        write_images(Path(images) / "g", options.images, options.size + 32, 64, quality=95)
         given = (options.network, images, options.size, options.repeats)
         settings = {"accelerator": "cpu", "strategy": "ddp_spawn"}
         one, memory = launch({**settings, "devices": 1}, measure, *given)

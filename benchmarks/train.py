@@ -9,7 +9,6 @@ JPEG files of 256 px. Prints images per second of the step alone and with loadin
 time spent waiting for the loader.
 """
 
-import argparse
 import io
 import os
 import random
@@ -23,6 +22,7 @@ import cv2
 import numpy as np
 import torch
 import torchvision
+from common import option_parser, write_images
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 from torch.nn import functional as F
@@ -59,16 +59,14 @@ def original(image):
 
 def plain(root, args, device):
     """The original recipe: a loader and a function for one step."""
-    pipeline = transforms.Compose(
-        [
-            transforms.Resize(256),
-            transforms.Lambda(original),
-            transforms.RandomCrop(224),
-            transforms.RandomHorizontalFlip(),
-            transforms.ToTensor(),
-            transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD),
-        ]
-    )
+    pipeline = transforms.Compose([
+        transforms.Resize(256),
+        transforms.Lambda(original),
+        transforms.RandomCrop(224),
+        transforms.RandomHorizontalFlip(),
+        transforms.ToTensor(),
+        transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+    ])  # fmt: skip
     folder = torchvision.datasets.ImageFolder(str(root / "train" / "g"), pipeline)
     loader = DataLoader(folder, args.batch, shuffle=True, num_workers=args.workers, drop_last=True)
     net = torchvision.models.get_model(args.network, num_classes=1).to(device).train()
@@ -126,9 +124,9 @@ def measure(loader, step, steps, device):
         step(batch)
     waited, start = 0.0, now()
     for _ in range(steps):
-        asked = time.perf_counter()
+        before = time.perf_counter()
         batch = next(batches)
-        waited += time.perf_counter() - asked
+        waited += time.perf_counter() - before
         step(batch)
     both = now() - start
     start = now()
@@ -138,23 +136,14 @@ def measure(loader, step, steps, device):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--network", default="resnet50")
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--images", type=int, default=512)
-    parser.add_argument("--workers", type=int, default=os.cpu_count())
-    parser.add_argument("--compile", action="store_true")
+    defaults = {"network": "resnet50", "batch": 64, "steps": 20, "images": 512}
+    parser = option_parser(__doc__, **defaults, workers=os.cpu_count(), compile=False)
     args = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    rng, speeds = np.random.default_rng(0), {}
+    speeds = {}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        for number in range(args.images):
-            kind = root / "train" / "g" / ("0_real", "1_fake")[number % 2]
-            kind.mkdir(parents=True, exist_ok=True)
-            small = Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8))
-            small.resize((256, 256), Image.Resampling.BICUBIC).save(kind / f"{number}.jpg")
+        write_images(root / "train" / "g", args.images, 256, 64)
         for name, make in (("plain loop", plain), ("tff", ours)):
             waited, both, alone = measure(*make(root, args, device), args.steps, device)
             speeds[name] = args.batch / both, args.batch / alone

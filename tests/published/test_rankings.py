@@ -1,8 +1,24 @@
+"""Rankings: the published ones, files in two formats, and the architectures that have one."""
+
+import hashlib
+
 import numpy as np
 import pandas as pd
 import pytest
+import timm
+from torch import nn
 
-from tff.published.rankings import published_omega, read_omega, to_published_format
+from tff.detectors.detector import Detector
+from tff.detectors.timm_models import efficientnet_b0, timm_model
+from tff.detectors.torchvision_models import torchvision_model
+from tff.published.rankings import (
+    load_ranking,
+    published_omega,
+    read_omega,
+    recognize_architecture,
+    to_published_format,
+    translate_layers,
+)
 from tff.published.tables import FOLDER
 from tff.types import Channels
 
@@ -26,14 +42,12 @@ def test_both_formats_in_any_order(tmp_path):
         np.testing.assert_array_equal(read_omega(written(tmp_path, mixed), CHANNELS), OMEGA)
 
 
-def test_more_columns_do_no_harm(tmp_path):
+def test_further_columns_are_ignored(tmp_path):
     table = ours().assign(rank=1, weights="=x, y", images=3)
     np.testing.assert_array_equal(read_omega(written(tmp_path, table), CHANNELS), OMEGA)
 
 
-def test_authors_file_in_their_names(tmp_path):
-    from tff.detectors.timm_models import efficientnet_b0
-
+def test_the_authors_file_with_their_layer_names(tmp_path):
     channels = efficientnet_b0(False).channels
     theirs = pd.read_parquet(FOLDER / "omega_efficientnet_b0.parquet")
     widths = theirs["layer"].map(theirs["layer"].value_counts())
@@ -64,14 +78,14 @@ def test_authors_file_in_their_names(tmp_path):
         (lambda t: t.replace("conv1", "conv9"), "line 2: unknown layer 'conv9'; the network has"),
     ],
 )
-def test_odd_files_are_refused(tmp_path, change, message):
+def test_wrong_rows_are_refused(tmp_path, change, message):
     path = written(tmp_path, change(ours()))
     with pytest.raises(ValueError, match=message) as error:
         read_omega(path, CHANNELS)
     assert str(path) in str(error.value)
 
 
-def test_odd_keys_are_refused(tmp_path):
+def test_malformed_keys_are_refused(tmp_path):
     table = to_published_format(OMEGA, CHANNELS)
     table.loc[4, "key"] = "conv1#2"
     with pytest.raises(ValueError, match=r"line 6: key 'conv1#2': expected LAYER.#CHANNEL"):
@@ -85,7 +99,7 @@ def test_a_key_of_another_width_is_refused(tmp_path):
         read_omega(written(tmp_path, table), CHANNELS)
 
 
-def test_what_is_no_table(tmp_path):
+def test_files_that_are_no_tables_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere.csv: no such file; expected"):
         read_omega(tmp_path / "nowhere.csv", CHANNELS)
     for content in (b"", b"\xff\xfe\x00\x01", b"a,b\n1,2\n1,2,3\n"):
@@ -95,3 +109,84 @@ def test_what_is_no_table(tmp_path):
     (tmp_path / "short.csv").write_text("layer,channel,omega\nconv1,0,0.1\nconv1\n")
     with pytest.raises(ValueError, match="line 3: channel"):
         read_omega(tmp_path / "short.csv", CHANNELS)
+
+
+# Of the authors' files, in which a line is KEY,OMEGA with every digit.
+SHA256 = {
+    "resnet50": "9fe5ac745e6656e7181b1d3f1fe88d761469757f4e553bfa00dd73ca396d7ce1",
+    "efficientnet_b0": "2ca3e2eba175c46145daf2aa5b8e16d69e275ded949c54e3e18a843c278d4594",
+}
+
+
+def convolutions(network):
+    """Output channels of the convolutions that are feature maps, in module order."""
+    gates = ("conv_reduce", "conv_expand")
+    return {
+        name: module.out_channels
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Conv2d) and not name.endswith(gates)
+    }
+
+
+@pytest.mark.parametrize("name", SHA256)
+def test_rankings_are_the_authors_files_to_the_last_digit(name):
+    table = pd.read_parquet(FOLDER / f"omega_{name}.parquet")
+    widths = table["layer"].value_counts()
+    lines = ["key,mean_relevance"] + [
+        f"{layer}.#{channel}(T={widths[layer]}),{omega!r}"
+        for layer, channel, omega in zip(
+            table["layer"], table["channel"].tolist(), table["omega"].tolist(), strict=True
+        )
+    ]
+    text = "\n".join(lines) + "\n"
+    assert hashlib.sha256(text.encode()).hexdigest() == SHA256[name]
+
+
+def test_rankings_are_small_files():
+    assert sum(path.stat().st_size for path in FOLDER.glob("*.parquet")) < 500_000
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda: torchvision_model("resnet50", False), "resnet50"),
+        (lambda: timm_model("resnet50", False), "resnet50"),
+        (lambda: efficientnet_b0(False), "efficientnet_b0"),
+        (lambda: torchvision_model("resnet18", False), None),
+        (lambda: torchvision_model("resnext50_32x4d", False), None),
+        (lambda: timm_model("seresnet50", False), None),  # the same feature maps, and gates
+        (lambda: timm_model("efficientnet_b0", False), None),  # the same, with other padding
+        (lambda: torchvision_model("efficientnet_b0", False), None),
+    ],
+)
+def test_architectures_are_recognized(make, expected):
+    assert recognize_architecture(make()) == expected
+
+
+def test_a_network_with_a_thousand_classes_is_not_recognized():
+    assert recognize_architecture(Detector(timm.create_model("resnet50"))) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [("resnet50", lambda: torchvision_model("resnet50", False)),
+     ("efficientnet_b0", lambda: efficientnet_b0(False))],
+)  # fmt: skip
+def test_rankings_name_the_layers_of_our_networks(name, make):
+    network = make().network
+    found = load_ranking(name)["layer"].value_counts().to_dict()
+    assert found == convolutions(network)
+
+
+def test_translated_layers_are_in_network_order():
+    theirs = pd.read_parquet(FOLDER / "omega_efficientnet_b0.parquet")["layer"].astype(str)
+    pairs = set(
+        zip(theirs, translate_layers(theirs, theirs.map(theirs.value_counts())), strict=True)
+    )
+    order = ["_conv_stem"]
+    for i in range(16):  # their sixteen blocks; the first one does not expand
+        inside = ("_expand_conv", "_depthwise_conv", "_project_conv")
+        order += [f"_blocks.{i}.{name}" for name in inside[i == 0 :]]
+    order += ["_conv_head"]
+    network = efficientnet_b0(False).network
+    assert pairs == set(zip(order, convolutions(network), strict=True))

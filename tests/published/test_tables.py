@@ -1,22 +1,33 @@
-"""The bundled numbers are those that were published."""
+"""The bundled numbers are those that were published, and ours are compared with them."""
 
 from collections import Counter
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from tff.published.tables import RECIPES, load_cells, load_sources
+from tff.published.tables import (
+    COLUMNS,
+    RECIPES,
+    Cell,
+    Measurement,
+    compare,
+    load_cells,
+    load_sources,
+    normalize_name,
+)
 
 GANS = {"progan", "stylegan2", "stylegan", "biggan", "cyclegan", "stargan", "gaugan"}
 
 
-def value(**wanted):
-    found = [c for c in load_cells() if all(getattr(c, k) == v for k, v in wanted.items())]
+def value(**attributes):
+    found = [c for c in load_cells() if all(getattr(c, k) == v for k, v in attributes.items())]
     assert len({c.value for c in found}) == 1, found
     return found[0].value
 
 
 @pytest.mark.parametrize(
-    ("expected", "wanted"),
+    ("expected", "attributes"),
     [
         (0.698, {"architecture": "resnet50", "what": "top_k", "generator": "progan",
                  "metric": "ap"}),
@@ -32,8 +43,8 @@ def value(**wanted):
                  "crop": "center224"}),
     ],
 )  # fmt: skip
-def test_numbers_as_printed(expected, wanted):
-    assert value(**wanted) == expected
+def test_numbers_as_printed(expected, attributes):
+    assert value(**attributes) == expected
 
 
 def test_every_printed_number_is_there_once():
@@ -45,13 +56,8 @@ def test_every_printed_number_is_there_once():
     assert len(set(load_cells())) == sum(printed.values())
     assert all(0 <= cell.value <= 1 for cell in load_cells())
     assert {cell.recipe for cell in load_cells()} == set(RECIPES)
-    assert {cell.what for cell in load_cells()} == {
-        "baseline",
-        "top_k",
-        "random_k",
-        "low_k",
-        "gray",
-    }
+    interventions = {"baseline", "top_k", "random_k", "low_k", "gray"}
+    assert {cell.what for cell in load_cells()} == interventions
 
 
 def test_two_papers_print_the_same_baseline():
@@ -62,7 +68,7 @@ def test_two_papers_print_the_same_baseline():
                              generator=generator, metric="ap", crop="none")  # fmt: skip
 
 
-def test_suspect_is_the_column_that_repeats_another_and_contradicts_another_table():
+def test_the_suspect_column_repeats_another_and_contradicts_another_table():
     suspect = [cell for cell in load_cells() if cell.suspect]
     assert len(suspect) == 4
     for cell in suspect:
@@ -76,7 +82,7 @@ def test_suspect_is_the_column_that_repeats_another_and_contradicts_another_tabl
     assert (baseline.value, other) == (0.99, 0.959)
 
 
-def test_what_was_dropped_and_by_which_threshold():
+def test_dropped_channels_and_thresholds_of_cells():
     for cell in load_cells():
         assert (cell.k > 0) == (cell.what in ("top_k", "random_k", "low_k"))
         if cell.k:
@@ -90,3 +96,84 @@ def test_every_file_has_its_source():
     for about in load_sources().values():
         assert about["page"].startswith("https://github.com/")
         assert about["source"]
+
+
+PROTOCOL = {"crop": "none", "resize": "none", "relevance": "rule=zplus precision=float32"}
+CELL = Cell("paper", "resnet50", "blur_jpeg", "top_k", "stylegan2", "ap", 0.553, k=114)
+OURS = Measurement(0.57, 0.55, 0.59, k=114)
+
+
+def row(cell=CELL, ours=OURS, **protocol):
+    return compare(cell, "StyleGAN2", [ours], PROTOCOL | protocol)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("StyleGAN2", "stylegan2"), ("StyleGAN-2", "stylegan2"), ("big_gan", "biggan"),
+     ("Which Face Is Real", "whichfaceisreal"), ("seeingdark", "sitd"), ("SITD", "sitd")],
+)  # fmt: skip
+def test_names_of_generators(name, expected):
+    assert normalize_name(name) == expected
+
+
+def test_a_row_of_the_comparison():
+    found = row()
+    assert tuple(found) == COLUMNS
+    assert found["difference"] == pytest.approx(0.017)
+    assert (found["generator"], found["published"], found["suspect"]) == ("StyleGAN2", 0.553, "")
+    assert found["inside_interval"] is True
+    assert found["protocol_matches"] is True
+    assert found["protocol_differs"] == ""
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "inside"),
+    [
+        (0.5534, 0.6, True),  # printed as 55.3, so up to 55.35
+        (0.5536, 0.6, False),
+        (0.5, 0.5526, True),
+        (0.5, 0.5524, False),
+        (np.nan, np.nan, None),
+    ],
+)
+def test_inside_interval_allows_for_rounding(low, high, inside):
+    assert row(ours=replace(OURS, low=low, high=high))["inside_interval"] is inside
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"crop": "center224"}, "crop none, here center224"),
+        ({"resize": 256}, "resize none, here 256"),
+        ({"match_format": "JPEG 75"}, "format as it is, here JPEG 75"),
+        ({"relevance": "rule=epsilon"}, "relevance rule zplus, here epsilon"),
+        ({"ours": replace(OURS, k=50)}, "k 114, here 50"),
+        ({"cell": replace(CELL, metric="fake_accuracy", threshold="oracle"),
+          "ours": replace(OURS, threshold="half")}, "threshold oracle, here half"),
+        ({"crop": "center224", "resize": 256}, "crop none, here center224; resize none, here 256"),
+    ],
+)  # fmt: skip
+def test_differences_of_the_protocol_are_named(change, expected):
+    found = row(**change)
+    assert found["protocol_matches"] is False
+    assert found["protocol_differs"] == expected
+
+
+def test_the_relevance_rule_matters_only_if_channels_were_dropped():
+    assert row(replace(CELL, k=0), replace(OURS, k=0), relevance="rule=epsilon")["protocol_matches"]
+
+
+def test_two_spellings_of_centre():
+    assert row(replace(CELL, crop="center224"), crop="centre224")["protocol_matches"]
+
+
+def test_the_measurement_with_the_most_similar_protocol_is_compared():
+    cell = replace(CELL, threshold="oracle")
+    several = [
+        Measurement(0.1, threshold="half", k=114),
+        Measurement(0.2, threshold="oracle", k=50),
+        Measurement(0.3, threshold="oracle", k=114),
+        Measurement(0.4, threshold="half", k=50),
+    ]
+    assert compare(cell, "x", several, PROTOCOL)["ours"] == 0.3
+    assert compare(cell, "x", several[:2], PROTOCOL)["ours"] == 0.2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -44,15 +43,16 @@ def recognize_architecture(detector: Detector) -> str | None:
     eps = {m.eps for m in detector.network.modules() if isinstance(m, nn.BatchNorm2d)}
     for known in _ARCHITECTURES:
         if parameters == known.parameters and eps == {known.eps}:
-            return known.name if dict(detector.channels.widths) == _widths(known.name) else None
+            widths = load_ranking(known.name)["layer"].value_counts().to_dict()
+            return known.name if dict(detector.channels.widths) == widths else None
     return None
 
 
 @cache
 def load_ranking(name: str) -> pd.DataFrame:
-    """The authors' ranking of generated images: `layer`, `channel`, `omega` (float64).
+    """The authors' ranking on generated images: `layer` (our name), `channel`, `omega` (float64).
 
-    One row per channel in the order of their file, best first; layers have our names.
+    One row per channel in the order of their file, best first.
     """
     table = pd.read_parquet(FOLDER / f"omega_{name}.parquet")
     layers = table["layer"].astype(str)
@@ -71,19 +71,11 @@ def translate_layers(layers: pd.Series[str], widths: pd.Series[int]) -> pd.Serie
         layers: name of the layer, per row, in any order.
         widths: number of channels of that layer.
     """
+    theirs = dict(zip(layers, widths, strict=True))
     # As checkpoints are translated.
-    weights = {
-        f"{layer}.weight": torch.zeros(int(width))
-        for layer, width in dict(zip(layers, widths, strict=True)).items()
-    }
-    ours = [name.removesuffix(".weight") for name in extract_state_dict(weights, "ranking")]
-    theirs = [name.removesuffix(".weight") for name in weights]
+    weights = {f"{layer}.weight": torch.zeros(int(width)) for layer, width in theirs.items()}
+    ours = (name.removesuffix(".weight") for name in extract_state_dict(weights, "ranking"))
     return layers.map(dict(zip(theirs, ours, strict=True)))
-
-
-def _widths(name: str) -> dict[str, int]:
-    layers: Iterable[tuple[object, int]] = load_ranking(name)["layer"].value_counts().items()
-    return {str(layer): int(width) for layer, width in layers}
 
 
 _KEY = r"^(?P<layer>.+)\.#(?P<channel>\d+)\(T=(?P<width>\d+)\)$"
@@ -96,23 +88,15 @@ _EXPECTED = (
 def published_omega(name: str, channels: Channels) -> Floats:
     """The authors' omega on generated images, (n_channels,) in the order of our channels.
 
-    Args:
-        name: architecture, see `recognize_architecture`.
-        channels: numbering of the channels of a detector of that architecture.
+    `name` is an architecture, see `recognize_architecture`; the channels are of a detector of it.
     """
     return _in_order(load_ranking(name), channels, Path(f"published ranking of {name}"))
 
 
 def to_published_format(omega: Floats, channels: Channels) -> pd.DataFrame:
-    """A ranking in the authors' format, largest omega first.
+    """Omega (n_channels,) in the authors' format, largest first, ties in network order.
 
-    Args:
-        omega: (n_channels,).
-        channels: their numbering.
-
-    Returns:
-        Columns `key`, such as `layer1.0.conv1.#63(T=64)`, and `mean_relevance`; equal omegas stand
-        in the order of the network.
+    Columns are `key`, such as `layer1.0.conv1.#63(T=64)`, and `mean_relevance`.
     """
     table = channels.table()
     width = table["layer"].map(channels.widths)
@@ -143,12 +127,14 @@ def read_omega(path: Path | str, channels: Channels) -> Floats:
     if {"layer", "channel", "omega"} <= set(table):
         ours = table[["layer", "channel", "omega"]]
     elif {"key", "mean_relevance"} <= set(table):
-        ours = _from_keys(table, path)
+        ours = table["key"].str.extract(_KEY).assign(omega=table["mean_relevance"])
+        odd = ours["layer"].isna()
+        _refuse(odd, path, table["key"], "key {}: expected LAYER.#CHANNEL(T=WIDTH)")
     else:
         found = ", ".join(map(str, table)) or "nothing"
         raise ValueError(f"ranking {path}: has the columns {found}; {_EXPECTED}")
-    whole = ours["channel"].str.fullmatch(r"\d{1,9}")
-    _refuse(~whole, path, ours["channel"], "channel {}: expected a whole number from 0")
+    wrong = ~ours["channel"].str.fullmatch(r"\d{1,9}")
+    _refuse(wrong, path, ours["channel"], "channel {}: expected a whole number from 0")
     omega = pd.to_numeric(ours["omega"], errors="coerce").astype(np.float64)
     wrong = ~omega.between(0, np.finfo(np.float64).max)  # neither NaN nor infinite
     _refuse(wrong, path, ours["omega"], "omega {}: expected a finite number, 0 or more")
@@ -158,13 +144,6 @@ def read_omega(path: Path | str, channels: Channels) -> Floats:
         widths = table["width"].astype(np.int64) if "width" in table else count
         table["layer"] = translate_layers(table["layer"], widths)
     return _in_order(table, channels, path)
-
-
-def _from_keys(table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    parts = table["key"].str.extract(_KEY)
-    odd = parts.isna().any(axis=1)
-    _refuse(odd, path, table["key"], "key {}: expected LAYER.#CHANNEL(T=WIDTH)")
-    return parts.assign(omega=table["mean_relevance"])
 
 
 def _in_order(table: pd.DataFrame, channels: Channels, path: Path) -> Floats:
@@ -192,7 +171,7 @@ def _in_order(table: pd.DataFrame, channels: Channels, path: Path) -> Floats:
 
 
 def _refuse(wrong: pd.Series[bool], path: Path, values: pd.Series[str], message: str) -> None:
-    """Raise for the first row that is wrong; line 1 is the header."""
+    """Raise an error for the first wrong row; line 1 is the header."""
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
         problem = message.format(repr(str(values.iloc[row])))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +11,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from omegaconf import OmegaConf
 
 FOLDER = Path(__file__).parent
@@ -72,30 +72,22 @@ def _sensitivity() -> Iterator[Cell]:
         rule = "half" if row["generator"] == "progan" else about["threshold"]
         for metric in ("ap", "real_accuracy", "fake_accuracy"):
             yield Cell(
-                about["source"],
-                row["architecture"],
-                "blur_jpeg",
-                row["dropout"],
-                row["generator"],
-                metric,
-                _fraction(row[metric]),
+                about["source"], row["architecture"], "blur_jpeg", row["dropout"],
+                row["generator"], metric, _fraction(row[metric]),
                 threshold="" if metric == "ap" else rule,
                 k=0 if row["dropout"] == "baseline" else int(row["k"]),
-            )
+            )  # fmt: skip
 
 
 def _color_robust() -> Iterator[Cell]:
+    source = load_sources()["tff2022_color_robust"]["source"]
     for row in _rows("tff2022_color_robust"):
+        recipe = "blur_jpeg" if row["detector"] == "baseline" else "color_robust"
+        what = "baseline" if row["input"] == "rgb" else "gray"
         yield Cell(
-            load_sources()["tff2022_color_robust"]["source"],
-            row["architecture"],
-            "blur_jpeg" if row["detector"] == "baseline" else "color_robust",
-            "baseline" if row["input"] == "rgb" else "gray",
-            row["generator"],
-            "ap",
-            _fraction(row["ap"]),
-            suspect=row["note"].removeprefix("suspect: "),
-        )
+            source, row["architecture"], recipe, what, row["generator"], "ap",
+            _fraction(row["ap"]), suspect=row["note"].removeprefix("suspect: "),
+        )  # fmt: skip
 
 
 def _cnndetection() -> Iterator[Cell]:
@@ -105,21 +97,15 @@ def _cnndetection() -> Iterator[Cell]:
         for ending, crop in (("crop224", "center224"), ("nocrop", "none")):
             for metric in ("ap", "accuracy"):
                 yield Cell(
-                    about["source"],
-                    "resnet50",
-                    recipes[row["blur_jpeg_probability"]],
-                    "baseline",
-                    row["generator"],
-                    metric,
-                    _fraction(row[f"{metric}_{ending}"]),
-                    crop=crop,
-                    threshold="" if metric == "ap" else about["threshold"],
-                )
+                    about["source"], "resnet50", recipes[row["blur_jpeg_probability"]],
+                    "baseline", row["generator"], metric, _fraction(row[f"{metric}_{ending}"]),
+                    crop=crop, threshold="" if metric == "ap" else about["threshold"],
+                )  # fmt: skip
 
 
 def _rows(name: str) -> list[dict[str, str]]:
-    table = pd.read_csv(FOLDER / f"{name}.csv", dtype=str, keep_default_na=False)
-    return [{str(k): str(v) for k, v in row.items()} for row in table.to_dict("records")]
+    with (FOLDER / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def _fraction(percent: str) -> float:
@@ -129,7 +115,7 @@ def _fraction(percent: str) -> float:
 
 #: Folder of the released set -> name in its authors' table.
 _ALIASES = {"seeingdark": "sitd"}
-#: Of a row made by `compare`.
+#: Keys of a row made by `compare`.
 COLUMNS = (
     "source", "what", "generator", "metric", "ours", "ours_low", "ours_high", "published",
     "difference", "inside_interval", "suspect", "protocol_matches", "protocol_differs",
@@ -168,11 +154,11 @@ def compare(
     Args:
         cell: the published number.
         generator: in our spelling.
-        several: ours for this cell; the one with the protocol most like the cell's is taken.
+        several: ours for this cell; the one whose protocol is most like the cell's is compared.
         protocol: of our tables: `crop`, `resize`, `relevance` and, optionally, `match_format`.
     """
     ours = min(several, key=lambda o: (o.threshold != cell.threshold, o.k != cell.k))
-    differs = protocol_differences(cell, ours, protocol)
+    differs = _protocol_differences(cell, ours, protocol)
     inside = ours.low - ROUNDING <= cell.value <= ours.high + ROUNDING
     known = math.isfinite(ours.low) and math.isfinite(ours.high)
     return {
@@ -192,7 +178,7 @@ def compare(
     }
 
 
-def protocol_differences(
+def _protocol_differences(
     cell: Cell, ours: Measurement, protocol: Mapping[str, object]
 ) -> list[str]:
     """How the protocols of a published number and of ours differ, such as `k 114, here 50`."""
