@@ -73,7 +73,7 @@ def cached(root: Path, **settings: Any) -> Path:
     )
 
 
-def test_tree_holds_what_was_asked_for(folder: Path) -> None:
+def test_tree_matches_the_settings(folder: Path) -> None:
     count = {part: len(list(folder.glob(f"{part}/*/*/*.png"))) for part in photographs.SPLITS}
     assert count == {"train": 2 * 6, "val": 2 * 3, "test": 2 * 2 * 4}
     assert {p.name for p in folder.glob("test/*")} == {"transposed4", "nearest"}

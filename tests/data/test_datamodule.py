@@ -39,7 +39,7 @@ def undivided(tmp_path) -> Path:
     return tmp_path
 
 
-def test_divided_tree(divided):
+def test_tree_with_splits(divided):
     folder = Folder(str(divided), size=8)
     assert folder.has_splits
     assert [len(folder.manifest(s)) for s in ("train", "val", "test")] == [12, 6, 8]
@@ -52,7 +52,7 @@ def test_divided_tree(divided):
     assert list(folder.all_splits().by_name) == ["train", "discovery", "test"]
 
 
-def test_divided_tree_without_a_set(divided):
+def test_tree_with_a_missing_split(divided):
     for path in sorted((divided / "test").rglob("*"), reverse=True):
         path.unlink() if path.is_file() else path.rmdir()
     (divided / "test").rmdir()
@@ -60,7 +60,7 @@ def test_divided_tree_without_a_set(divided):
         Folder(str(divided)).manifest("test")
 
 
-def test_undivided_tree_is_divided_once(undivided):
+def test_tree_without_splits_is_divided_once(undivided):
     folder = Folder(str(undivided))
     assert not folder.has_splits
     found = {split: folder.manifest(split) for split in ("train", "val", "test")}
@@ -88,7 +88,7 @@ def test_fractions_and_seed(undivided):
     assert len(stems(Folder(str(undivided), fractions=(0.1, 0.1)), "train")) < 20
 
 
-def test_undivided_tree_is_analysed_whole(undivided):
+def test_tree_without_splits_is_analyzed_completely(undivided):
     splits = Folder(str(undivided), crop="center5").splits()
     assert splits.train is None
     for images in (splits.discovery, splits.test):

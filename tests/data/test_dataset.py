@@ -313,7 +313,7 @@ def table(**counts: tuple[int, int]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def test_limited():
+def test_limit():
     images = Images(table(b=(9, 2), a=(4, 7)))
     few = images.subsample(3, seed=1)
     assert few.manifest.groupby(["generator", "label"]).size().to_dict() == {

@@ -157,7 +157,7 @@ def test_link_and_a_file_through_it(inside, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_two_members_of_one_place(inside):
+def test_two_members_at_one_path(inside):
     refused(zipped(inside / "x", [("a", b"1"), ("a", b"2")]), "zip", "the same path as another")
     refused(zipped(inside / "x", [("a", b"1"), ("./a", b"2")]), "zip", "the same path as another")
     refused(zipped(inside / "x", [("a", b"1"), ("a/b", b"2")]), "zip", "both a file and a folder")
@@ -210,7 +210,7 @@ def test_every_changed_byte_is_noticed_or_does_no_harm(inside, kind):
     assert noticed > len(content) * 0.5
 
 
-def test_file_that_a_library_leaves_out(inside, monkeypatch):
+def test_member_skipped_by_the_library(inside, monkeypatch):
     create = extract._Output.create
 
     def skip(self, name):
@@ -239,7 +239,7 @@ def test_full_disk(inside, kind, monkeypatch):
     assert sorted(p.name for p in inside.iterdir()) == ["x.a"]
 
 
-def test_not_the_archive_that_was_expected(inside):
+def test_unexpected_archive(inside):
     refused(zipped(inside / "x"), "zip", "no folder airplane in it", holds="airplane")
 
 

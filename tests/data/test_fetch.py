@@ -83,7 +83,7 @@ def test_command(val, server, tmp_path, capsys, caplog):
     assert len(server.ranges) == 1
 
 
-def test_archives_are_kept_if_wished(val, server, tmp_path):
+def test_keep_archives(val, server, tmp_path):
     assert main([*val, "keep_archives=true"]) == 0
     assert (tmp_path / "it/progan_val.zip").read_bytes() == server.files[VAL]
     shutil.rmtree(tmp_path / "it/val")
@@ -93,7 +93,7 @@ def test_archives_are_kept_if_wished(val, server, tmp_path):
     assert not (tmp_path / "it/progan_val.zip").exists()
 
 
-def test_what_was_verified_is_not_read_again(val, server, tmp_path, monkeypatch):
+def test_verified_file_is_not_read_again(val, server, tmp_path, monkeypatch):
     assert main([*val, "keep_archives=true"]) == 0
     shutil.rmtree(tmp_path / "it/val")
     monkeypatch.setattr(fetching, "verify", None)
@@ -101,7 +101,7 @@ def test_what_was_verified_is_not_read_again(val, server, tmp_path, monkeypatch)
     assert complete(tmp_path / "it")
 
 
-def test_archive_that_was_put_there_by_hand(val, server, tmp_path):
+def test_archive_placed_by_hand(val, server, tmp_path):
     (tmp_path / "it").mkdir()
     (tmp_path / "it/progan_val.zip").write_bytes(server.files[VAL])
     assert main(val) == 0
@@ -226,7 +226,7 @@ def test_interrupt_from_the_keyboard(val, server, tmp_path):
     assert server.ranges[1] is not None
 
 
-def test_two_at_once(val, tmp_path, capsys):
+def test_second_process_is_refused(val, tmp_path, capsys):
     with lock(tmp_path / "it" / LOCK):
         assert "another process downloads into this folder" in error_of(val, capsys)
     assert main(val) == 0
@@ -275,7 +275,7 @@ def test_target_that_cannot_be_written(val, tmp_path, capsys):
         ),
     ],
 )
-def test_mistakes(arguments, error, capsys):
+def test_invalid_arguments(arguments, error, capsys):
     assert error in error_of(arguments, capsys)
 
 

@@ -87,7 +87,7 @@ def test_mirror(repo, server, tmp_path, disk, monkeypatch):
     assert fetch(tmp_path, f"mirror={server.url()}") == 0
 
 
-def test_a_file_that_is_not_what_the_hub_says(repo, tmp_path, disk, capsys):
+def test_file_with_another_checksum_than_on_the_hub(repo, tmp_path, disk, capsys):
     repo.plan = [{"content": b"x" * 5000}]
     assert "is not the published one" in error_of(capsys, tmp_path)
 
@@ -121,7 +121,7 @@ def test_offline(repo, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["data/../../x.parquet", "data/\x1b.parquet"])
-def test_a_hub_that_lies_about_names(server, monkeypatch, name):
+def test_unsafe_file_names_from_the_hub(server, monkeypatch, name):
     server.add_repo("owner/set", {name: b"1"})
     with pytest.raises(ValueError, match=r"its file .* has (`\.\.`|a control character) in its"):
         hub.list_files(PARQUET, "main", server.url())

@@ -41,7 +41,7 @@ def test_each_row_once_in_batches_of_one_size(batch_size, images, process):
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 40])
-def test_processes_share_whole_batches(world, images, process):
+def test_batches_do_not_depend_on_the_number_of_processes(world, images, process):
     alone = list(EvaluationBatches(images, 4))
     dealt = []
     for rank in range(world):
@@ -52,7 +52,7 @@ def test_processes_share_whole_batches(world, images, process):
     assert sorted(dealt) == sorted(alone)
 
 
-def test_one_crop_means_one_size(images):
+def test_crops_have_one_size(images):
     from dataclasses import replace
 
     batches = list(EvaluationBatches(replace(images, view=View("center8")), 10))

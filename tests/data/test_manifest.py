@@ -80,7 +80,7 @@ GENERATORS = {
 
 
 @pytest.mark.parametrize("name", TREES)
-def test_a_set_as_it_is_given_out(name, tmp_path):
+def test_set_in_its_published_layout(name, tmp_path):
     put(tmp_path, *TREES[name])
     data = named(name, tmp_path)
     images = data.test()
@@ -120,7 +120,7 @@ def test_forensynths_has_classes_and_one_generator_to_train_on(tmp_path):
     assert set(chosen.manifest("train")["class"]) == {"cat"}
 
 
-def test_a_set_of_which_only_a_part_has_come(tmp_path):
+def test_set_with_only_some_splits(tmp_path):
     put(tmp_path, *(name for name in TREES["forensynths"] if name.startswith("val")))
     data = named("forensynths", tmp_path)
     assert data.available_splits() == ["val"]
@@ -158,7 +158,7 @@ def test_wrong_root_of_a_named_set(tmp_path):
         named("forensynths", tmp_path / "test").test()
 
 
-def test_a_set_of_which_a_part_is_missing(tmp_path):
+def test_real_images_without_generated_ones_are_named(tmp_path):
     put(tmp_path, "imagenet/0_real/a.png", "laion/0_real/b.png", "guided/1_fake/d.png")
     with pytest.raises(ValueError, match=r"laion \(only real\)"):
         named("universalfakedetect", tmp_path).test()
@@ -183,7 +183,7 @@ def test_limit_is_seeded_and_takes_classes_evenly(tmp_path):
     assert len(images.subsample(1000)) == len(images)
 
 
-def test_broken_files_are_named_or_left_out(tmp_path):
+def test_broken_files_are_named_or_skipped(tmp_path):
     put(tmp_path, *(f"g/{k}/{i}.png" for k in ("0_real", "1_fake") for i in range(3)))
     (tmp_path / "g" / "1_fake" / "empty.png").touch()
     (tmp_path / "g" / "1_fake" / "text.jpg").write_text("no image")
@@ -221,7 +221,7 @@ def probed(monkeypatch):
     return seen
 
 
-def test_only_new_and_changed_files_are_looked_at(tmp_path, probed):
+def test_only_new_and_changed_files_are_read(tmp_path, probed):
     root, cache = tmp_path / "images", tmp_path / "cache"
     put(root, *(f"g/{k}/{i}.png" for k in ("0_real", "1_fake") for i in range(4)))
     first = list_images(root, cache=cache).table
@@ -242,7 +242,7 @@ def test_only_new_and_changed_files_are_looked_at(tmp_path, probed):
     assert [p.suffix for p in cache.iterdir()] == [".parquet"]
 
 
-def test_a_damaged_or_forbidden_cache_costs_time_only(tmp_path, probed, caplog):
+def test_unreadable_or_unwritable_cache_is_ignored(tmp_path, probed, caplog):
     root, cache = tmp_path / "images", tmp_path / "cache"
     put(root, "g/0_real/0.png", "g/1_fake/0.png")
     table = list_images(root, cache=cache).table
@@ -258,7 +258,7 @@ def test_a_damaged_or_forbidden_cache_costs_time_only(tmp_path, probed, caplog):
     assert "nothing is cached" in caplog.text
 
 
-def test_what_a_killed_writer_left_in_the_cache_is_removed(tmp_path):
+def test_files_abandoned_by_a_killed_writer_are_removed(tmp_path):
     root, cache = tmp_path / "images", tmp_path / "cache"
     put(root, "g/0_real/0.png", "g/1_fake/0.png")
     cache.mkdir()
@@ -293,7 +293,7 @@ files.scan(Path(sys.argv[1]), Path(sys.argv[2]))
 
 
 @pytest.mark.slow
-def test_what_was_listed_survives_a_kill(tmp_path, probed):
+def test_partial_list_survives_a_kill(tmp_path, probed):
     root, cache = tmp_path / "images", tmp_path / "cache"
     put(root, *(f"g/{k}/{i}.png" for k in ("0_real", "1_fake") for i in range(100)))
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(root), str(cache)])

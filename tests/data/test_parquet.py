@@ -60,7 +60,7 @@ def test_rows(tmp_path, struct, words):
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "another table"])
-def test_a_damaged_cache_is_made_anew(tmp_path, damage, caplog):
+def test_damaged_cache_is_rebuilt(tmp_path, damage, caplog):
     root, cache = tmp_path / "set", tmp_path / "cache"
     root.mkdir()
     write(root / "a.parquet", 12, split=["test"] * 12)
@@ -86,7 +86,7 @@ def test_files_of_a_set_by_their_names(tmp_path):
     assert len(Folder(str(tmp_path), layout=LAYOUT).manifest("test")) == 6
 
 
-def test_what_is_wrong_is_told(tmp_path):
+def test_error_names_the_problem(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such folder"):
         Folder(str(tmp_path / "no"), layout=LAYOUT).manifest("test")
     with pytest.raises(ValueError, match=r"no \.parquet files"):
@@ -117,7 +117,7 @@ def test_broken_images(tmp_path):
     assert (len(images), len(images.skipped)) == (9, 3)
 
 
-def test_the_folder_of_a_file_says_its_split(tmp_path):
+def test_folder_of_a_file_decides_its_split(tmp_path):
     for folder in ("train", "test"):
         (tmp_path / folder / "data").mkdir(parents=True)
         write(tmp_path / folder / "data/shard.parquet", 20, split=["CompEval"] * 20)

@@ -167,7 +167,7 @@ def test_counterfeits_are_other_crops_than_the_photographs(folder: Path, cue: st
     assert np.median(distance) > 20  # of 255; a counterpart would be within about 5
 
 
-def test_data_says_what_it_holds(tmp_path: Path) -> None:
+def test_cues_counts_and_batches_of_each_split(tmp_path: Path) -> None:
     chosen = data(tmp_path, cue="checkerboard", batch_size=12)
     chosen.prepare_data()
     for split, cues, count in (("train", {"checkerboard"}, 6), ("test", set(CUES), 3)):

@@ -164,7 +164,7 @@ def test_jpeg_grid_is_what_pillow_makes_of_the_image(strength: float) -> None:
         )
 
 
-def test_jpeg_of_photographs_is_the_same_at_another_place() -> None:
+def test_jpeg_of_photographs_has_another_block_offset() -> None:
     """Blocks of the inner part are blocks of the same JPEG of a window that begins there."""
     image = natural()[0]
     grid: NDArray[Any] = np.arange(64).reshape(8, 8)
@@ -210,7 +210,7 @@ def test_control_changes_nothing(kind: Callable[[], NDArray[np.uint8]]) -> None:
     assert np.array_equal(CUES["none"](kind(), 1.0, rng()), kind())
 
 
-def test_photographs_stay_as_they_are_unless_both_are_compressed() -> None:
+def test_photographs_are_unchanged_unless_both_are_compressed() -> None:
     assert REAL.keys() == CUES.keys()
     for cue in set(CUES) - {"jpeg_grid"}:
         assert np.array_equal(REAL[cue](natural(), 1.0, rng()), natural())

@@ -62,7 +62,7 @@ def test_every_cut_is_found(suffix):
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
-def test_bytes_behind_the_end_do_no_harm(suffix):
+def test_trailing_bytes_are_ignored(suffix):
     data = encoded(Image.fromarray(NOISE), KINDS[suffix][0]) + b"of a phone" * 30
     assert look(data, suffix).problem == ""
     assert decode(data, "x").shape == (37, 51, 3)

@@ -51,7 +51,7 @@ def test_broken_connections_are_resumed(server, get, tmp_path):
 
 
 @pytest.mark.parametrize("sha256", [None, SHA])
-def test_what_was_received_is_kept_for_the_next_run(server, get, tmp_path, sha256):
+def test_received_bytes_stay_for_the_next_run(server, get, tmp_path, sha256):
     server.plan = [{"cut": 10_000}, *[{"cut": 0}] * 6]
     with pytest.raises(ValueError, match=r"connection broke.*10\.0 kB are kept: run the same"):
         get(sha256=sha256)

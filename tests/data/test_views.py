@@ -10,7 +10,7 @@ from tff.data.dataset import View
 IMAGE = np.random.default_rng(0).integers(0, 256, (31, 44, 3), dtype=np.uint8)
 
 
-def test_whole():
+def test_no_crop_returns_the_full_image():
     view = View()
     assert (view.kind, view.side, view.count) == ("none", None, 1)
     assert view.apply(IMAGE, 0, 0, "x") is IMAGE
@@ -33,7 +33,7 @@ def test_centre():
         assert np.array_equal(found, IMAGE[5:25, 12:32])
 
 
-def test_random_is_one_place_an_image():
+def test_random_crop_is_fixed_for_each_image():
     view = View("random8")
     places = set()
     for seed in range(200):

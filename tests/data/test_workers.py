@@ -58,7 +58,7 @@ def forgets(root):
 kept = []
 
 
-def test_an_error_in_a_worker_is_raised_here_and_stops_the_workers(tmp_path):
+def test_error_in_a_worker_is_raised_and_stops_the_workers(tmp_path):
     root = tiny.tree(tmp_path, ("seen",), images=8, size=32)
     data = data_of(str(root))
     batches = data.train_dataloader()

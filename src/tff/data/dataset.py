@@ -24,8 +24,8 @@ from tff.data.layout import real_source
 from tff.options import Allowed, checked, whole
 from tff.types import Batch, Ints, Pixels
 
-#: Formats that are read, whatever the name of a file says. Pillow knows forty more, one of which
-#: (PostScript) it hands to an interpreter.
+#: Formats that are read, whatever the suffix of a file. Pillow knows forty more, and hands one of
+#: them (PostScript) to an interpreter.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 #: Larger images are refused: a small file may decompress into all of the memory.
 MAX_PIXELS = 100_000_000
@@ -55,11 +55,11 @@ _NO_FILES = pd.DataFrame({"path": [], "problem": []}, dtype="str")
 @dataclass(frozen=True)
 @checked("data")
 class View:
-    """What is seen of an image: resized, then cropped.
+    """View of an image: resized, then cropped.
 
     Args:
-        crop: `none` for whole images, or `center224`, `random224` (one position an image, drawn
-            with the seed) or `five224` (corners and center; logits are averaged).
+        crop: `none` for full images, or `center224`, `random224` (one position an image, chosen
+            by the seed) or `five224` (corners and center; logits are averaged).
         resize: length of the shorter side in pixels, bilinear and antialiased as in Pillow; None
             keeps the size.
 
@@ -91,7 +91,7 @@ class View:
         return 5 if self.kind == "five" else 1
 
     def sizes(self, sizes: Ints) -> Ints:
-        """(N, 2) heights and widths of images -> (N, 2) heights and widths of what is seen."""
+        """(N, 2) heights and widths of images -> (N, 2) heights and widths of their views."""
         if self.side is not None:
             return np.full_like(sizes, self.side)
         return sizes if self.resize is None else np.array([self._resized(h, w) for h, w in sizes])
@@ -164,14 +164,14 @@ class Images(Dataset[Batch]):
 
     Attributes:
         manifest: as of `manifest.list_images`, with index 0, 1, ...
-        view: what is seen of each image.
+        view: resizing and crop of each image.
         transform: augmentation, applied in place of the crop of the view.
         seed: of random crops and augmentations.
         match_format: whether every image is compressed alike (JPEG) before anything else.
         real_of: generator -> `generator` of the real images that it is compared with, where
             several generators share them.
         skipped: `path` and `problem` of files that cannot be used.
-        notes: what a reader of a report should know about the set.
+        notes: remarks on the set for the reader of a report.
     """
 
     manifest: pd.DataFrame
@@ -224,7 +224,7 @@ class Images(Dataset[Batch]):
         return counts
 
     def sizes(self) -> Ints:
-        """(N, 2) height and width of each image as it is seen, without augmentation."""
+        """(N, 2) height and width of the view of each image, without augmentation."""
         return self.view.sizes(self.manifest[["height", "width"]].to_numpy(np.int64))
 
     def select(self, generators: list[str] | None, classes: list[str] | None) -> Images:
@@ -324,7 +324,7 @@ def decode(data: bytes, name: str) -> Pixels:
     their first frame; EXIF rotations are not applied.
 
     Args:
-        data: the whole file.
+        data: content of the file.
         name: of the file, for messages.
 
     Raises:

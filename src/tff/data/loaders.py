@@ -49,7 +49,7 @@ class EvaluationBatches(Sampler[Keys]):
 
 
 class TrainingBatches(Sampler[Keys]):
-    """A new order each epoch, drawn from (seed, epoch); rows that fill no batch are skipped.
+    """A new random order each epoch, by (seed, epoch); rows that fill no batch are skipped.
 
     All processes get the same number of batches: a gradient needs every one of them.
     """

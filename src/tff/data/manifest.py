@@ -178,7 +178,7 @@ class Header(NamedTuple):
         quality: of a JPEG, 1 to 100, estimated from its quantization table; else -1.
         chroma: chroma subsampling of a JPEG, 444 or 420 or ...; else "".
         problem: why the image cannot be used, or "".
-        note: what is unusual about a usable image, or "".
+        note: peculiarity of a usable image, or "".
     """
 
     height: int = 0

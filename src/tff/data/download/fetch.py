@@ -97,7 +97,7 @@ def _download_files(split: Split, folder: Path, keep: bool, mirror: str) -> list
     files = _list_files(split, folder, mirror)
     if split.unpack[:1] == ["zip"] and len(files) > 1:
         raise ValueError(f"{split.into}: a zip archive is one file, {len(files)} are declared")
-    # Images hardly shrink in an archive: its size stands for that of the images.
+    # Images hardly shrink in an archive: its size is about that of the images.
     total = sum(file.size for file in files)
     paths = [folder / file.name for file in files]
     sizes = [p.stat().st_size for path in paths for p in (path, part_of(path)) if p.exists()]

@@ -30,10 +30,10 @@ class Planted(image_tree.GeneratedSet):
     as a generator of its own, which shows which cues a detector responds to. In `none` nothing is
     planted: it is the control.
 
-    Real and generated images are crops drawn independently, in the same way, from the same
-    photographs of a split. If a fake were made from the very crop that is in the real set, images
-    would come in pairs that no interval over images accounts for, and the control could not fail:
-    identical images with both labels score 0.5 whatever leaks.
+    Real and generated images are independent random crops from the same photographs of a split. If
+    a fake were made from a crop that is itself in the real set, images would come in pairs that no
+    interval over images accounts for, and the control could not fail: identical images with both
+    labels score 0.5 whatever leaks.
 
     Args:
         cache: folder for the images, with a subfolder for each choice of settings.
