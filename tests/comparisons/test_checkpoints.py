@@ -50,12 +50,12 @@ def compared(runs):
     return combine(runs)
 
 
-def test_of_one_checkpoint_the_results_are_as_they_are(runs):
+def test_results_of_one_checkpoint_are_unchanged(runs):
     one = runs["runs/a/best.ckpt"]
     assert combine({"runs/a/best.ckpt": one}) is one.results
 
 
-def test_tables_hold_all_checkpoints_the_first_column_says_which(runs, compared):
+def test_tables_hold_all_checkpoints_named_in_the_first_column(runs, compared):
     assert list(compared) == ["comparison", *ANALYSES]
     for analysis in ANALYSES:
         for key, table in compared[analysis].tables.items():
@@ -68,7 +68,7 @@ def test_tables_hold_all_checkpoints_the_first_column_says_which(runs, compared)
                 )  # fmt: skip
 
 
-def test_findings_scalars_and_figures_say_of_which_detector_they_are(runs, compared):
+def test_findings_scalars_and_figures_name_their_detector(runs, compared):
     found, one = compared["ablation"], runs["runs/b/best.ckpt"].results["ablation"]
     mine = [text for text in found.findings if text.startswith("b: ")]
     assert mine == [f"b: {text}" for text in one.findings]
@@ -114,7 +114,7 @@ def test_equal_detectors_differ_by_nothing(compared):
     assert (other["ap_more_low"] > 0).all()  # b hardly needs color
 
 
-def test_the_comparison_is_told_and_drawn(compared):
+def test_findings_and_figures_of_the_comparison(compared):
     result = compared["comparison"]
     table = result.tables["comparison"]
     means = table[table["input"] == "as they are"].groupby("checkpoint")["ap"].mean()
@@ -127,7 +127,7 @@ def test_the_comparison_is_told_and_drawn(compared):
     assert [text.get_text() for text in legend] == ["a", "b", "c"]
 
 
-def test_other_images_of_the_same_names_are_no_pairs(runs, tmp_path):
+def test_different_images_with_the_same_names_are_not_paired(runs, tmp_path):
     other = tiny.tree(tmp_path, NAMES, images=20, size=16, seed=1)
     both = {"a.ckpt": runs["runs/a/best.ckpt"], "b.ckpt": run_of(other)}
     result = combine(both)["comparison"]
@@ -135,7 +135,7 @@ def test_other_images_of_the_same_names_are_no_pairs(runs, tmp_path):
     assert len(result.tables["comparison"]) == 2 * 2 * 2
 
 
-def test_tables_that_only_some_have_are_kept():
+def test_tables_of_only_some_checkpoints_are_joined():
     parts = {
         "a": Result("t", tables={"x": pd.DataFrame({"v": [1]})}, warnings=["w"], alarms=["!"]),
         "b": Result("t", tables={"y": pd.DataFrame({"v": [2]})}),
@@ -166,7 +166,7 @@ def test_tables_that_only_some_have_are_kept():
         (["r/ab/c", "r/abc/c"], ["ab", "abc"]),
     ],
 )
-def test_names_are_what_tells_paths_apart(paths, expected):
+def test_names_are_the_parts_in_which_paths_differ(paths, expected):
     assert shorten_paths(paths) == expected
     assert len(set(expected)) == len(paths)
     assert shorten_paths(paths[::-1]) == expected[::-1]

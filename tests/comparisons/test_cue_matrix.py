@@ -116,7 +116,7 @@ def test_captions_begin_with_their_own_letters(sweep):
     assert result.captions == {"cue_matrix_ap_drop": "AP lost without the cue. w"}
 
 
-def test_of_one_cue_or_none_there_is_no_matrix(sweep):
+def test_fewer_than_two_cues_have_no_matrix(sweep):
     assert compare_cues([]) is None
     assert compare_cues(sweep(ranking=pd.DataFrame({"omega": [1.0]}))) is None
     assert compare_cues(sweep(ablation=ablation("color", (0.1, 0.2)))) is None
@@ -172,7 +172,7 @@ def test_each_detector_has_its_own_matrix(sweep):
     assert result.scalars["ap_drop_color_a"] == pytest.approx(0.3)
 
 
-def test_odd_names_come_through_as_they_are(sweep, tmp_path, hostile):
+def test_odd_names_are_unchanged(sweep, tmp_path, hostile):
     names = (hostile, "=1+1", "001", "NA", "None")
     for cue in ("=cue", "$x_1$"):
         reports = sweep(
@@ -190,7 +190,7 @@ def test_odd_names_come_through_as_they_are(sweep, tmp_path, hostile):
     assert "'=1+1" in (tmp_path / "report" / "tables" / "cue_matrix.csv").read_text()
 
 
-def test_a_damaged_report_is_named_and_hides_no_other(sweep):
+def test_a_damaged_report_is_named_and_the_others_are_used(sweep):
     for cue in ("blur", "color", "hue"):
         reports = sweep(ablation=ablation(cue, (0.1, 0.2)))
     (reports[1] / "results.json").write_text("{")

@@ -134,11 +134,11 @@ def test_shares_over_time(template, result):
             assert part[column].tolist() == want[column].tolist()
     first, last = written[5][1], written[2000][1]
     before, after = (100 * table["share"].mean() for table in (first, last))
-    told = (
+    sentence = (
         f"Color-conditional (median test, as in the paper): {before:.0f} % of the top channels at "
         f"step 5, {after:.0f} % at step 2,000 (mean over 3 generators)."
     )
-    assert told in result.findings
+    assert sentence in result.findings
     assert result.scalars["share_separating_final"] == pytest.approx(
         last["share_separating"].mean()
     )
@@ -169,7 +169,7 @@ def of_ranks(order):
         ((0, 4, 1), np.nan, "Half of the final top 4 came after step 30, the last checkpoint but"),
     ],
 )
-def test_when_half_of_the_final_top_was_there(tmp_path, kept, step, words):
+def test_the_step_from_which_half_of_the_final_top_stays(tmp_path, kept, step, words):
     for place, count in enumerate((*kept, 4)):
         others = [c for c in range(4, 20)]
         top = [*range(count), *others[: 4 - count]]
@@ -281,10 +281,10 @@ def test_a_damaged_step_is_skipped_and_named(history, damage):
         (report / "results.json").write_text(text)
     result = answer(folder)
     assert set(result.tables["emergence"]["step"]) == set(written) - {100}
-    (told,) = [w for w in result.warnings if "skipped" in w]
-    assert told.startswith("The checkpoint of step 100 is skipped: ")
-    assert words in told
-    assert "step000100" in told
+    (sentence,) = [w for w in result.warnings if "skipped" in w]
+    assert sentence.startswith("The checkpoint of step 100 is skipped: ")
+    assert words in sentence
+    assert "step000100" in sentence
 
 
 def test_no_step_that_can_be_read(history):

@@ -167,7 +167,7 @@ def flat(made):
     return pd.DataFrame(rows)
 
 
-def test_a_row_a_job(template, result):
+def test_one_row_per_job(template, result):
     folder, made = template
     table = result.tables["sweep"]
     want = flat(made)
@@ -355,7 +355,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_job_hides_no_other(pair, damage):
+def test_a_damaged_job_is_named_and_the_others_are_used(pair, damage):
     place, text, words = DAMAGES[damage]
     if isinstance(text, dict):
         text = json.dumps({"scalars": {}, "tables": text})
@@ -485,7 +485,7 @@ def test_a_perfect_order_has_no_interval(tmp_path, rng):
     assert any("-1.00 (a perfect order, which has no" in f for f in result.findings)
 
 
-def test_the_page_can_be_written_and_odd_names_come_back(pair, tmp_path):
+def test_the_page_shows_odd_names_escaped(pair, tmp_path):
     failed(pair / "3", "=1+1 <script>alert(1)</script>", "ValueError")
     (pair / "3" / "finished.json").unlink()
     page = write({"sweep": answer(pair)}, tmp_path / "report", {}).read_text()

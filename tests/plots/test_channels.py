@@ -124,7 +124,7 @@ def test_lines_are_the_columns() -> None:
 
 
 @pytest.mark.parametrize("names", [["conv1", "conv2", "fc"], DEEP])
-def test_a_bar_a_layer_in_order(names: list[str]) -> None:
+def test_one_bar_per_layer_in_order(names: list[str]) -> None:
     values = np.linspace(-0.5, 0.9, len(names))
     values[1] = np.nan
     ax = layer_correlations(correlations(names).assign(spearman=values)).axes[0]

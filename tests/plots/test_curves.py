@@ -99,7 +99,7 @@ def test_every_share_has_a_short_tick_and_zero_has_a_place():
     assert (np.diff(at) > 10).all()  # apart, and rising
 
 
-def test_kinds_without_words_bear_their_own_names():
+def test_kinds_without_labels_have_their_own_names():
     ax = dropout(points(kinds=("b", "a")), None).axes[0]
     assert [line.get_label() for line in ax.lines] == ["b", "a"]
 

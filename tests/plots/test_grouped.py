@@ -128,7 +128,7 @@ def test_ours_and_theirs_stand_in_one_row() -> None:
     assert legend(figure) == ["nothing dropped", "top k dropped", "published"]
 
 
-def test_what_was_measured_otherwise_and_what_is_suspect_are_marked() -> None:
+def test_other_protocols_and_suspect_numbers_are_marked() -> None:
     rows = published(["a", "b"])
     rows["published"] = [0.5, 0.6, 0.7, 0.8]
     rows["protocol_matches"] = [True, False, False, True]

@@ -57,7 +57,7 @@ def test_without_data_says_so(case, is_empty):
     assert is_empty(EMPTY[case]())
 
 
-def test_a_look_for_each_group_and_bars_of_its_bounds():
+def test_each_group_has_its_look_and_bars():
     table = points(["a", "b", "c"])
     table.loc[1, "ap"] = np.nan
     ax = drawn(table).axes[0]
@@ -92,7 +92,7 @@ def test_equal_numbers_do_not_make_an_axis_of_rounding_errors():
     assert np.ptp(ax.get_ylim()) > 0.05
 
 
-def test_a_row_a_group_with_its_mean_and_deviation():
+def test_one_row_per_group_with_mean_and_deviation():
     table = points(["b", "a"], times=4)
     alone = pd.DataFrame({"group": ["one", "none"], "ap": [0.5, np.nan]})
     ax = repeated_trainings(pd.concat([table, alone]), "group", "ap", "AP").axes[0]
@@ -131,7 +131,7 @@ def test_colors_go_from_one_hue_through_white_to_the_other():
     assert SCALE(0.5)[:3] == pytest.approx((1, 1, 1), abs=0.01)
 
 
-def test_numbers_that_are_not_sure_are_small_and_gray():
+def test_numbers_that_are_not_significant_are_small_and_gray():
     sure = pd.DataFrame([[True, False, True], [False, True, True]], VALUES.index, VALUES.columns)
     look = {
         tuple(map(round, text.get_position())): (text.get_fontsize(), text.get_color())
