@@ -1,4 +1,4 @@
-"""A tiny detector of red, on three generators, that several analyses are asked about."""
+"""A tiny detector of red, on three generators, for several analyses."""
 
 import pytest
 from tests.helpers import tiny

@@ -54,7 +54,7 @@ def ap_draws(red_subject, at, logits, seed):
                      for rows in draw_resamples(labels, red_subject.draws, seed)])  # fmt: skip
 
 
-def test_a_drop_of_ap_is_taken_image_by_image(noisy):
+def test_drops_of_ap_are_paired_by_image(noisy):
     result = Ablation(Grayscale())(noisy)
     table, drops = result.tables["ablation"].set_index("generator"), {}
     plain, ablated = noisy.evaluate().logits, noisy.evaluate(Grayscale()).logits

@@ -34,7 +34,7 @@ def test_passes_are_shared(red_root, monkeypatch):
     assert list(results) == list(analyses)
 
 
-def test_alone_or_together_gives_the_same_numbers(red_root):
+def test_single_and_joint_runs_give_the_same_numbers(red_root):
     analyses = {
         "ablation": Ablation(Grayscale()),
         "ranking": Ranking(),

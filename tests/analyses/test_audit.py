@@ -77,7 +77,7 @@ def test_every_report_on_a_biased_set_gives_alarm(tmp_path):
     assert result["examples"].alarms == []
 
 
-def test_a_detector_that_detects_nothing_gives_alarm(tmp_path):
+def test_detector_at_chance_level_raises_an_alarm(tmp_path):
     tiny.tree(tmp_path / "red", generators=("seen",), images=30, size=16)  # tiny.detector sees red
     put(tmp_path / "noise" / "g", "png", "png", count=30)
     for name, expected in (("red", False), ("noise", True)):

@@ -1,4 +1,4 @@
-"""Class activation maps against literal replicas; nothing stays on the detector."""
+"""Class activation maps against literal replicas; the detector stays unchanged."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_grad_cam_equals_its_definition(resnet, layer):
 
 @pytest.mark.parametrize("shift", [-50.0, 50.0])
 @pytest.mark.parametrize("real_sign", [1.0, -1.0])
-def test_what_is_shown_of_a_real_image(resnet, shift, real_sign):
+def test_map_of_a_real_image(resnet, shift, real_sign):
     bias = resnet.network.fc.bias
     before = bias.data.clone()
     try:
@@ -95,7 +95,7 @@ def test_guided_grad_cam_is_the_product_of_both(resnet):
 
 
 @pytest.mark.parametrize("inference", [False, True])
-def test_nothing_stays_on_the_detector(root, inference):
+def test_the_detector_is_unchanged(root, inference):
     with torch.inference_mode(inference):
         subject = tiny.subject(root)
         before = {key: value.clone() for key, value in subject.detector.state_dict().items()}

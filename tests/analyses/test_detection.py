@@ -113,13 +113,13 @@ def test_the_figure_shows_the_generators_and_no_means(subject, table):
     assert table.loc["third", ["ap_low", "ap_high"]].tolist() in whiskers
 
 
-def test_of_the_seen_generator_alone_there_is_no_mean(tmp_path):
+def test_single_seen_generator_has_no_mean(tmp_path):
     root = tiny.tree(tmp_path, ("seen",), images=6, size=16)
     table = Detection()(fake_subject.subject(root)).tables["detection"]
     assert list(table["generator"]) == ["seen", "the seen generator"]
 
 
-def test_means_and_worst_are_told_once(tmp_path, monkeypatch):
+def test_means_and_worst_are_not_repeated(tmp_path, monkeypatch):
     subject = fake_subject.subject(tiny.tree(tmp_path, ("one", "seen"), images=6, size=16))
     for seen, rows in (
         ({"one", "seen"}, ["the seen generator", "the worst of all"]),
@@ -130,7 +130,7 @@ def test_means_and_worst_are_told_once(tmp_path, monkeypatch):
         assert list(table["generator"])[2:] == rows
 
 
-def test_probabilities_saturate_and_a_threshold_of_the_test_images_is_told(root):
+def test_saturated_probabilities_and_oracle_threshold_give_a_warning(root):
     protocol = Protocol(threshold="oracle", scores="probabilities")
     subject = fake_subject.subject(root, {"scoring": protocol}, signal={"": 400.0})
     result = Detection()(subject)

@@ -63,7 +63,7 @@ def test_probabilities_are_the_detectors(root):
     assert f"P = {table['p'].iloc[2]:.2f}, generated" in said
 
 
-def test_without_mistakes_there_is_nothing_to_show(root):
+def test_without_mistakes_the_figure_is_empty(root):
     result = Heatmaps()(tiny.subject(root))
     assert result.captions["heatmaps_mistakes"].endswith("There are none.")
     assert (result.tables["heatmaps"]["chosen"] == "surest").all()

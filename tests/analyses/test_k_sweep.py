@@ -173,7 +173,7 @@ def raw(detector, images):
 
 
 @pytest.mark.parametrize("instead", ["mean", "resample"])
-def test_other_things_in_place_of_a_channel_equal_a_loop(subject, instead):
+def test_replacements_equal_a_loop(subject, instead):
     discovery = tiny.pixels(subject.images.discovery)
     if instead == "mean":
         means = {n: y.mean((0, 2, 3)) for n, y in raw(subject.detector, discovery).items()}
@@ -194,7 +194,7 @@ def test_other_things_in_place_of_a_channel_equal_a_loop(subject, instead):
     assert not np.allclose(table["ap"], zeros["ap"])
 
 
-def test_several_things_in_place_stand_beside_each_other(subject):
+def test_several_replacements_in_one_table(subject):
     result = KSweep(("omega", "weight"), (25,), ("zero", "mean"))(subject)
     areas = result.tables["k_sweep_area"]
     expected = set(itertools.product(("seen", "unseen"), ("omega", "weight"), ("zero", "mean")))
@@ -243,12 +243,12 @@ def test_findings_name_the_ranking_with_the_least_area(result):
         ({"random_orders": 0}, "random_orders=0: expected a whole number"),
     ],
 )
-def test_options_that_mean_nothing_are_refused(options, message):
+def test_invalid_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         KSweep(**options)
 
 
-def test_maps_of_images_of_other_sizes_cannot_be_lent(tmp_path):
+def test_resampling_needs_images_of_equal_size(tmp_path):
     root = tiny.tree(tmp_path, ("seen",), images=6, size=32)
     tiny.tree(root, ("other",), images=6, size=40)
     with pytest.raises(ValueError, match=r"different sizes.*data\.crop=center224"):

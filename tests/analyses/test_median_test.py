@@ -99,7 +99,7 @@ def test_shares_count_channels():
     assert all(np.isnan(share) for share in conditional_shares(tests.head(0), 0.05).values())
 
 
-def test_no_number_tells_nothing_and_breaks_nothing():
+def test_nan_and_infinite_responses():
     labels, plain, ablated = responses()
     plain[3, 2], ablated[7, 2], plain[1, 3] = np.nan, np.inf, -np.inf
     table = compare_responses(labels, plain.astype(np.float32), ablated.astype(np.float32))
@@ -107,7 +107,7 @@ def test_no_number_tells_nothing_and_breaks_nothing():
 
 
 @pytest.mark.parametrize("label", [0, 1])
-def test_of_one_kind_alone_nothing_is_said_of_separation(label):
+def test_images_of_one_kind_have_no_separation(label):
     values = RANDOM.normal(size=(9, 4))
     table = compare_responses(np.full(9, label), values, values + 1)
     assert table[["area", "separation_p", "separation_q"]].isna().all(axis=None)
@@ -124,7 +124,7 @@ def simulated(random, informative, n=100, channels=40):
     return labels, own + random.normal(3, 0.5, own.shape) + told, own
 
 
-def test_control_channels_that_respond_but_know_nothing_are_no_discoveries():
+def test_responding_but_uninformative_channels_are_no_discoveries():
     random = np.random.default_rng(1)
     counted = [
         conditional_shares(compare_responses(*simulated(random, 0)), 0.05) for _ in range(200)

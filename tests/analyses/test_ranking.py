@@ -42,7 +42,7 @@ def test_means_over_the_images_behind_omega(root):
     assert {"relevance", "weights", "seed"} <= set(table)
 
 
-def test_a_leak_is_told(root):
+def test_a_leak_gives_a_warning(root):
     result = Ranking()(tiny.subject(root))
     lost = float(leak(result.tables["ledger"].query("images == 'generated'")).sum())
     assert result.scalars["relevance_leak"] == pytest.approx(lost)

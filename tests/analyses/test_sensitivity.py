@@ -82,7 +82,7 @@ def test_ap_its_interval_and_its_drop_equal_a_loop(subject, result):
             np.testing.assert_allclose(told_of.astype(float), literal)
 
 
-def test_differences_from_controls_are_paired_and_hold_the_chance_of_the_draws(subject, result):
+def test_differences_from_controls_are_paired_and_include_variation_of_draws(subject, result):
     # Against the mean AP of single draws: the mean of their probabilities does better than any.
     table, (scores, single) = result.tables["sensitivity_against_matched"], scores_of(subject)
     by_generator = dict(subject.generators())
@@ -216,7 +216,7 @@ def test_matched_channels_lie_in_the_layers_of_the_top(subject):
         assert not set(matched) & set(subject.top.tolist())
 
 
-def test_a_layer_without_enough_others_is_told(root):
+def test_a_layer_with_too_few_other_channels_gives_a_warning(root):
     subject = fake_subject.subject(root, {"k": 6})
     table = subject.channels.table()["layer"].to_numpy()[subject.top.numpy()]
     most = max((table == layer).sum() for layer in set(table))
@@ -227,7 +227,7 @@ def test_a_layer_without_enough_others_is_told(root):
     assert missing  # the case is met
 
 
-def test_a_threshold_from_the_test_images_is_told(root):
+def test_oracle_threshold_gives_a_warning(root):
     subject = fake_subject.subject(root, {"scoring": Protocol(threshold="oracle")})
     result = Sensitivity()(subject)
     assert any("optimistic" in warning for warning in result.warnings)
@@ -313,14 +313,14 @@ def test_where_a_layer_has_too_few_others_the_rest_comes_from_anywhere():
     assert len(seen) > 20
 
 
-def test_a_whole_layer_in_the_top():
+def test_all_channels_of_a_layer_in_the_top():
     made = controls(4, ranking=torch.arange(33))
     assert made.shortage == 4
     for channels in made.matched(3):
         assert len(set(channels.tolist()) - set(range(4))) == 4
 
 
-def test_every_other_channel_is_drawn_about_equally_often():
+def test_other_channels_are_drawn_uniformly():
     made = controls(3)
     drawn = Counter(int(c) for channels in made.random(2000) for c in channels)
     expected = 2000 * 3 / 30
@@ -328,7 +328,7 @@ def test_every_other_channel_is_drawn_about_equally_often():
     assert max(abs(n - expected) for n in drawn.values()) < 5 * np.sqrt(expected)
 
 
-def test_the_seed_alone_decides():
+def test_controls_depend_only_on_the_seed():
     ranking = torch.arange(32, -1, -1)
     for kind in ("random", "matched"):
         one, same, other = (getattr(controls(5, s, ranking), kind)(4) for s in (3, 3, 4))

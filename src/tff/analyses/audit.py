@@ -1,4 +1,4 @@
-"""Audit: can real and generated images be told apart by their files alone?"""
+"""Audit: do the files give away which images are generated?"""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ alarm.
 
 @dataclass(frozen=True)
 class Audit(Analysis):
-    """Formats, sizes, duplicates and oddities of all files; needs no detector."""
+    """Formats, sizes, duplicates and problems of all files; needs no detector."""
 
     sanity_checks: ClassVar = "none"
 
@@ -90,13 +90,13 @@ class Audit(Analysis):
 
 
 def _collect(sets: dict[str, Images], describe: Callable[[Images], pd.DataFrame]) -> pd.DataFrame:
-    """The tables of all sets in one; the first column, `set`, names the set."""
+    """Tables of all sets in one; the first column, `set`, names the set."""
     parts = [describe(images).assign(set=name) for name, images in sets.items()]
     table = pd.concat(parts, ignore_index=True)
     return table[["set", *(column for column in table if column != "set")]]
 
 
 def _notes(images: Images) -> pd.DataFrame:
-    """Files that were read with a remark."""
+    """Files that were read with a note."""
     table = images.manifest
     return table[table["note"] != ""][["path", "note"]].rename(columns={"note": "problem"})

@@ -106,8 +106,8 @@ class ActivationMaps:
         detector: in eval mode; unchanged.
         layer: name of a module of its network whose output is a feature map; None takes the last
             map with several positions, found with the first image.
-        real_sign: for images with a negative logit, 1 shows what speaks for real, -1 what speaks
-            for generated; as `LRP.real_sign`.
+        real_sign: maps of images with a negative logit show evidence for real (1) or generated
+            (-1), as `LRP.real_sign`.
 
     Raises:
         ValueError: the package is not installed, or there is no such layer.
@@ -139,9 +139,9 @@ class ActivationMaps:
             name: of the image, for messages.
 
         Raises:
-            ValueError: the layer's output is no feature map with several places.
+            ValueError: the layer's output is not a feature map with several positions.
         """
-        # Gradients are needed, whatever the caller has switched off.
+        # The caller may have switched off gradients.
         with torch.inference_mode(False), torch.enable_grad():
             image = image.clone()
             with torch.no_grad():
@@ -150,15 +150,11 @@ class ActivationMaps:
                 self.layer = last_feature_map(self.detector, image)
             # A gradient, unlike relevance, is not relative to the logit: -1 speaks for real.
             sign = -self.real_sign if logit < 0 else 1.0
-            grad_cam: dict[str, Floats] = {}
-            for method in methods:
-                kind = "gradcam" if method == "guided_gradcam" else method
-                if kind not in grad_cam:
-                    grad_cam[kind] = self._map(METHODS[kind], image, sign, name)
-            found = {method: grad_cam.get(method, np.empty(0)) for method in methods}
+            needed = {"gradcam" if method == "guided_gradcam" else method for method in methods}
+            maps = {kind: self._map(METHODS[kind], image, sign, name) for kind in sorted(needed)}
             if "guided_gradcam" in methods:
-                found["guided_gradcam"] = grad_cam["gradcam"] * self._guided(image, sign)
-        return logit, found
+                maps["guided_gradcam"] = maps["gradcam"] * self._guided(image, sign)
+        return logit, {method: maps[method] for method in methods}
 
     def _map(self, method: str, image: Tensor, sign: float, name: str) -> Floats:
         model = _Signed(self.detector, sign)
@@ -169,7 +165,7 @@ class ActivationMaps:
             stack.callback(cam.activations_and_grads.release)
 
             def keep(_module: nn.Module, _inputs: object, out: object) -> object:
-                # Later layers get a copy, lest they overwrite what the package has recorded.
+                # Later layers get a copy: in place, they would overwrite the recorded output.
                 shapes.append(tuple(out.shape) if isinstance(out, Tensor) else ())
                 return out.clone() if isinstance(out, Tensor) else out
 
@@ -180,10 +176,10 @@ class ActivationMaps:
                 given = ", ".join(str(list(shape)) for shape in shapes) or "nothing"
                 raise ValueError(
                     f"analysis.cams.layer={self.layer}: gives {given} for {name}, but a single map "
-                    "of several places is needed, [1, channels, rows, columns]"
+                    "with several positions is needed, [1, channels, rows, columns]"
                 )
             # The image carries the gradient: the detector's weights are frozen.
-            stack.enter_context(redirect_stderr(io.StringIO()))  # a bar of its own for each image
+            stack.enter_context(redirect_stderr(io.StringIO()))  # hides a progress bar per image
             values = cam(input_tensor=image.clone().requires_grad_(True), targets=[_logit])[0]
         return np.asarray(np.nan_to_num(values), np.float64)
 

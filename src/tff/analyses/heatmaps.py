@@ -1,4 +1,4 @@
-"""Relevance maps of single images: of a few of each generator, or of chosen ones."""
+"""Relevance maps of single images: of given files, mistakes, or examples of each generator."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def explain_pixels(subject: Subject, image: Tensor) -> tuple[float, Floats]:
     found = subject.lrp.explain(pixels, pixels=True)
     assert found.pixels is not None
     logit = float(found.logit)
-    # Relevance is linear in what is laid on the logit, so the sign may come afterwards.
+    # Relevance is linear in its value at the logit, so the sign can be applied afterwards.
     sign = subject.lrp.real_sign if logit < 0 else 1.0
     relevance = sign * found.pixels[0].sum(0).double()
     return logit, np.asarray(torch.nan_to_num(relevance).cpu().numpy())

@@ -1,9 +1,9 @@
-"""Median test: which channels respond differently without a cue."""
+"""Median test: channels that respond differently without a cue."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -153,13 +153,13 @@ class MedianTest(Analysis):
 
 
 def _table(
-    first: dict[str, object], channels: pd.DataFrame, tests: pd.DataFrame, labels: Ints
+    first: dict[str, Any], channels: pd.DataFrame, tests: pd.DataFrame, labels: Ints
 ) -> pd.DataFrame:
     """Tests with the names of their channels, one row per channel."""
-    counts = {"images": int((labels == 1).sum()), "images_real": int((labels == 0).sum())}
-    constant = pd.DataFrame({**first, **counts}, index=tests.index)
-    parts = [constant[list(first)], channels.reset_index(drop=True), tests, constant[list(counts)]]
-    return pd.concat(parts, axis=1)
+    table = pd.concat([channels, tests], axis=1)
+    for position, (name, value) in enumerate(first.items()):
+        table.insert(position, name, value)
+    return table.assign(images=int((labels == 1).sum()), images_real=int((labels == 0).sum()))
 
 
 def _add_findings(result: Result, share: pd.DataFrame, k: int, cue: str) -> None:
@@ -184,13 +184,13 @@ def _add_findings(result: Result, share: pd.DataFrame, k: int, cue: str) -> None
 def compare_responses(labels: Ints, plain: Responses, ablated: Responses) -> pd.DataFrame:
     """Tests of each channel's responses with and without a cue, one row per channel.
 
-    Columns on generated images alone: `p_value` and `q_value` of Mood's median test (the paper's,
+    Columns on generated images: `p_value` and `q_value` of Mood's median test (the paper's,
     which assumes independent samples), `wilcoxon_p` and `wilcoxon_q` of the signed-rank test on the
     same images, `cliffs_delta` (how far the responses move, -1 to 1), `median`, `median_ablated`.
 
-    Columns on both kinds: `area` and `area_ablated`, how well the channel alone separates generated
-    from real images (area under the ROC curve; 0.5: not at all); `separation_p` and `separation_q`
-    of DeLong's test that both areas are equal; `area_lost`, by how much the area moves towards 0.5;
+    Columns on both kinds: `area` and `area_ablated`, how well the channel separates generated from
+    real images (area under the ROC curve; 0.5: not at all); `separation_p` and `separation_q` of
+    DeLong's test that both areas are equal; `area_lost`, by how much the area moves towards 0.5;
     and `loses`, whether it does.
 
     All `q` are adjusted for the number of channels (Benjamini and Hochberg, 1995).
@@ -225,17 +225,11 @@ def compare_responses(labels: Ints, plain: Responses, ablated: Responses) -> pd.
 
 
 def conditional_shares(tests: pd.DataFrame, alpha: float) -> dict[str, float]:
-    """Share of channels that are cue-conditional, by each test in `SHARE_LABELS`.
+    """Share of cue-conditional channels by each test in `SHARE_LABELS`, from `compare_responses`.
 
     `share_separating` counts channels that separate generated from real images worse without the
     cue. NaN without channels.
-
-    Args:
-        tests: made by `compare_responses`.
-        alpha: significance level.
     """
-    if tests.empty:
-        return dict.fromkeys(SHARE_LABELS, np.nan)
     return {
         "share": float((tests["p_value"] <= alpha).mean()),
         "share_corrected": float((tests["q_value"] <= alpha).mean()),

@@ -48,8 +48,7 @@ class Patches(Analysis):
         channels: how many of the top channels; at most the subject's k.
         images: number of images per channel.
         label: of the images: `generated`, `real` or `all`.
-        box: `inclusive`, or `paper` for the box of the released code, which omits its last row and
-            column.
+        box: `inclusive`, or `paper`: without the last row and column, as in the released code.
     """
 
     needs_responses: ClassVar[bool] = True
@@ -104,7 +103,7 @@ def _table(subject: Subject, found: list[Peak], responses: Floats) -> pd.DataFra
     """One row per patch; box and peak are missing where there is no patch."""
     pairs = [peak.pair for peak in found]
     images = subject.images.test.manifest.loc[[pair.row for pair in pairs]].reset_index(drop=True)
-    flat = [subject.channels.flat_index(pair.layer, pair.channel) for pair in pairs]
+    flat = subject.top.numpy()[[pair.rank - 1 for pair in pairs]]
     columns = ["peak_row", "peak_column", *Patch._fields]
     by, none = subject.options.ranking.by, (None,) * len(columns)
     boxes = [none if peak.box is None else (*peak.position, *peak.box) for peak in found]
@@ -130,11 +129,10 @@ def _rows(table: pd.DataFrame, found: list[Peak], by: str) -> list[tuple[str, li
         for peak, generator in zip(found, table["generator"], strict=True)
     ]
     rows = []
-    for _, same in groupby(range(len(table)), table["rank"].__getitem__):
-        at = list(same)
-        first = table.loc[at[0]]
-        title = f"{first['rank']}. {first['layer']} #{first['channel']}, {by} {first[by]:.2g}"
-        rows.append((title, [pieces[i] for i in at]))
+    for rank, same in table.groupby("rank"):
+        first = same.iloc[0]
+        title = f"{rank}. {first['layer']} #{first['channel']}, {by} {first[by]:.2g}"
+        rows.append((title, [pieces[i] for i in same.index]))
     return rows
 
 
@@ -160,8 +158,8 @@ class Peak(NamedTuple):
     """Where the channel of a pair is most active.
 
     Attributes:
-        image: (H, W, 3), as the detector sees it.
-        maximum: the largest positive output after BatchNorm, 0 if there is none.
+        image: (H, W, 3), as seen by the detector.
+        maximum: largest positive output after BatchNorm, or 0.
         position: its row and column in the feature map.
         box: the patch, None if no pixel has positive relevance.
     """

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
-import numpy as np
 import pandas as pd
 
 from tff.ablations.color import Grayscale
@@ -27,8 +26,8 @@ from tff.published.tables import (
     load_cells,
     normalize_name,
 )
-from tff.statistics.bootstrap import Estimate, Resamples, draw_resamples, evaluate_resamples
-from tff.types import Floats, Result
+from tff.statistics.bootstrap import Estimate, draw_resamples
+from tff.types import Result
 
 ABOUT = """
 Published table cells, measured here: average precision and accuracies with nothing dropped, with
@@ -161,50 +160,42 @@ def _add_unmatched(result: Result, generators: Sequence[str], cells: Sequence[Ce
 
 #: (what, generator, metric) -> our numbers: several if measured in several ways.
 Numbers = dict[tuple[str, str, str], list[Measurement]]
-#: Table of `Sensitivity` -> metrics taken from it. Accuracies come by every threshold rule,
-#: whatever the subject's is.
+#: Metric -> table of `Sensitivity` with it. Accuracies come by every threshold rule.
 _SENSITIVITY = {
-    "sensitivity": ("ap",),
-    "sensitivity_thresholds": ("real_accuracy", "fake_accuracy"),
+    "ap": "sensitivity",
+    "real_accuracy": "sensitivity_thresholds",
+    "fake_accuracy": "sensitivity_thresholds",
 }
 
 
 def measure_numbers(subject: Subject) -> Numbers:
     """Our numbers, from the analyses whose tables were published.
 
-    AP and thresholds are of float32 probabilities, as in all published tables, whatever the
-    protocol of the subject. Accuracies over all images, as Wang et al. print them, are at P > 0.5.
+    AP and thresholds use float32 probabilities, as in all published tables, even if the protocol of
+    the subject does not. Accuracies over all images, as Wang et al. print them, are at P > 0.5.
     """
     numbers: Numbers = {}
     subject = copy.copy(subject)  # shares its passes and what was computed so far
     scoring = replace(subject.options.scoring, scores="probabilities")
     subject.options = replace(subject.options, scoring=scoring)
     sensitivity = Sensitivity()(subject).tables
-    for name, metrics in _SENSITIVITY.items():
+    for metric, name in _SENSITIVITY.items():
         for row in sensitivity[name].to_dict("records"):
             what = "baseline" if row["dropout"] == "none" else str(row["dropout"])
-            k = 0 if what == "baseline" else int(row["k"])
-            for metric in metrics:
-                rule = "" if metric == "ap" else str(row["threshold_rule"])
-                key = (what, str(row["generator"]), metric)
-                numbers.setdefault(key, []).append(_measurement(row, metric, rule, k))
-    cue = Grayscale()
-    table = Ablation(cue)(subject).tables["ablation"]
-    for row in table[table["cue"] == cue.cue].to_dict("records"):
-        key = ("gray", str(row["generator"]), "ap")
-        numbers.setdefault(key, []).append(_measurement(row, "ap_ablated"))
+            rule = "" if metric == "ap" else str(row["threshold_rule"])
+            key = (what, str(row["generator"]), metric)
+            numbers.setdefault(key, []).append(_measurement(row, metric, rule, int(row["k"])))
+    for row in Ablation(Grayscale())(subject).tables["ablation"].to_dict("records"):
+        numbers["gray", str(row["generator"]), "ap"] = [_measurement(row, "ap_ablated")]
     logits = subject.evaluate().logits
     for generator, rows in subject.generators():
         labels = subject.labels[rows]
         right = (logits[rows] > 0) == (labels == 1)
 
-        def accuracy(resamples: Resamples, right: np.ndarray = right) -> Floats:
-            return np.asarray(right[resamples].mean(-1))
-
         resamples = draw_resamples(labels, subject.draws, subject.seed)
-        estimate = Estimate(float(right.mean()), evaluate_resamples(accuracy, resamples))
+        estimate = Estimate(float(right.mean()), right[resamples].mean(-1))
         numbers["baseline", generator, "accuracy"] = [
-            Measurement(estimate.value, estimate.low, estimate.high, threshold="half")
+            Measurement(estimate.value, *estimate.interval, threshold="half")
         ]
     return numbers
 
@@ -212,5 +203,5 @@ def measure_numbers(subject: Subject) -> Numbers:
 def _measurement(
     row: Mapping[Any, Any], column: str, threshold: str = "", k: int = 0
 ) -> Measurement:
-    low, high = (float(row.get(f"{column}_{end}", np.nan)) for end in ("low", "high"))
-    return Measurement(float(row[column]), low, high, threshold, k)
+    value, low, high = (float(row[column + end]) for end in ("", "_low", "_high"))
+    return Measurement(value, low, high, threshold, k)

@@ -72,45 +72,40 @@ class Sensitivity(Analysis):
         """Tables `sensitivity`, `sensitivity_thresholds`, `sensitivity_against_matched`."""
         logits = {"none": subject.evaluate().logits}
         logits |= subject.evaluate_without_channels(self.choices(subject))
-        drawn = {
-            f"{kind}_k": [logits[f"{kind}_{i}"] for i in range(self.random_draws)]
+        draws = {
+            f"{kind}_k": [f"{kind}_{i}" for i in range(self.random_draws)]
             for kind in ("random", "matched")
         }
-        logits |= {name: mean_logit(draws) for name, draws in drawn.items()}
-        scores = {name: Scores.of(subject, logits[name]) for name in DROPOUT_LABELS}
-        draws = {name: [Scores.of(subject, z) for z in several] for name, several in drawn.items()}
+        logits |= {name: mean_logit([logits[d] for d in names]) for name, names in draws.items()}
+        scores = {name: Scores.of(subject, values) for name, values in logits.items()}
         rows: list[dict[str, object]] = []
         accuracies: list[dict[str, object]] = []
-        aps: dict[str, ApByGenerator] = {name: {} for name in DROPOUT_LABELS}
-        draw_aps: dict[str, list[ApByGenerator]] = {
-            name: [{} for _ in several] for name, several in draws.items()
-        }
+        aps: dict[str, ApByGenerator] = {name: {} for name in scores}
         for evaluator in evaluators(subject):
-            plain = evaluator.measure(scores["none"])
-            for name in DROPOUT_LABELS:
-                measures = evaluator.measure(scores[name])
+            measured = {name: evaluator.measure(found) for name, found in scores.items()}
+            for name, measures in measured.items():
                 aps[name][evaluator.generator] = measures["ap"]
-                single = [evaluator.measure(draw)["ap"] for draw in draws.get(name, [])]
-                for by_generator, ap in zip(draw_aps.get(name, []), single, strict=True):
-                    by_generator[evaluator.generator] = ap
+            for name in DROPOUT_LABELS:
                 first = {
                     "generator": evaluator.generator, "seen": evaluator.seen, "dropout": name,
                     "k": 0 if name == "none" else subject.k,
                 }  # fmt: skip
-                columns = estimate_columns(measures, MAIN_MEASURES)
+                columns = estimate_columns(measured[name], MAIN_MEASURES)
                 if name != "none":
-                    lost = {m: plain[m] - measures[m] for m in MAIN_MEASURES}
+                    lost = {m: measured["none"][m] - measured[name][m] for m in MAIN_MEASURES}
                     columns |= estimate_columns(lost, MAIN_MEASURES, "_drop")
-                spread = pd.Series([ap.value for ap in single], dtype=float)
+                single = pd.Series(
+                    [measured[d]["ap"].value for d in draws.get(name, [])], dtype=float
+                )
                 columns |= {
-                    "ap_draws_mean": spread.mean(), "ap_draws_sd": spread.std(),
-                    "ap_draws_min": spread.min(), "ap_draws_max": spread.max(),
+                    "ap_draws_mean": single.mean(), "ap_draws_sd": single.std(),
+                    "ap_draws_min": single.min(), "ap_draws_max": single.max(),
                 }  # fmt: skip
                 rows.append(first | columns | evaluator.columns() | {"cue": "none"})
                 by_rule = accuracies_by_threshold(evaluator, scores[name])
                 accuracies += [first | row for row in by_rule]
         table = pd.DataFrame(rows)
-        controls = compare_with_controls(subject, aps, draw_aps)
+        controls = compare_with_controls(subject, aps, draws)
         result = Result("Channel dropout: the detector without its top channels", ABOUT)
         result.tables = {
             "sensitivity": table,
@@ -179,24 +174,25 @@ def accuracies_by_threshold(evaluator: Evaluator, scores: Scores) -> list[dict[s
 
 
 def compare_with_controls(
-    subject: Subject, ap: Mapping[str, ApByGenerator], draws: Mapping[str, Sequence[ApByGenerator]]
+    subject: Subject, aps: Mapping[str, ApByGenerator], draws: Mapping[str, Sequence[str]]
 ) -> pd.DataFrame:
     """How much lower AP is without the top k channels than without other channels.
 
     Args:
-        ap: AP with each choice of channels dropped.
-        draws: for each kind of random channels, AP with each draw of them dropped.
+        aps: AP with each choice of channels dropped.
+        draws: names of the random choices that each control consists of.
 
     Returns:
         A row per generator or group and control, with 95 % intervals.
     """
 
-    def with_means(aps: ApByGenerator) -> ApByGenerator:
-        parts = summarize_generators(subject, aps)
-        return aps | {GROUPS[part]: ap for part, ap in parts.items() if part != "unseen_worst"}
+    def with_means(name: str) -> ApByGenerator:
+        parts = summarize_generators(subject, aps[name])
+        means = {GROUPS[part]: ap for part, ap in parts.items() if part != "unseen_worst"}
+        return aps[name] | means
 
-    top, low = with_means(ap["top_k"]), with_means(ap["low_k"])
-    controls = {control: [with_means(draw) for draw in of] for control, of in draws.items()}
+    top, low = with_means("top_k"), with_means("low_k")
+    controls = {control: [with_means(name) for name in names] for control, names in draws.items()}
     differences = {
         control: {g: shortfall(ap, [draw[g] for draw in of]) for g, ap in top.items()}
         for control, of in controls.items()
@@ -214,7 +210,7 @@ def _add_findings(
 ) -> None:
     """Findings and scalars, for seen and unseen generators."""
     matched = controls[controls["against"] == "matched_k"].set_index("generator")
-    overall = {name: summarize_generators(subject, found) for name, found in aps.items()}
+    overall = {name: summarize_generators(subject, aps[name]) for name in DROPOUT_LABELS}
     for where in [where for where in overall["none"] if where != "unseen_worst"]:
         ap = {name: found[where].value for name, found in overall.items()}
         columns = ["ap_lower_by", "ap_lower_by_low", "ap_lower_by_high"]

@@ -202,7 +202,7 @@ def test_everything_that_numbers_depend_on_tells_passes_apart(kind, subject, ima
 
 
 @pytest.mark.parametrize("kind", ["in memory", "on disk"])
-def test_a_pass_that_holds_more_is_used_for_less(kind, plain, subject, folder, calls):
+def test_a_larger_pass_serves_a_smaller_request(kind, plain, subject, folder, calls):
     home = folder if kind == "on disk" else None
     full = subject(home)
     full.evaluate(responses=True)
@@ -328,7 +328,7 @@ def test_the_file_says_what_it_holds(subject, images, folder):
 
 
 @pytest.mark.parametrize("when", ["at once", "in the middle"])
-def test_a_write_that_fails_leaves_nothing(when, subject, folder, monkeypatch):
+def test_a_failed_write_leaves_no_file(when, subject, folder, monkeypatch):
     original = pq.write_table
 
     def fail(table, where, **options):
@@ -347,7 +347,7 @@ def test_a_write_that_fails_leaves_nothing(when, subject, folder, monkeypatch):
     assert only(folder).suffix == ".parquet"
 
 
-def test_a_pass_that_fails_leaves_nothing(subject, folder, monkeypatch):
+def test_a_failed_pass_leaves_no_file(subject, folder, monkeypatch):
     def fail(*_args):
         raise KeyboardInterrupt
 

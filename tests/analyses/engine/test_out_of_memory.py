@@ -1,4 +1,4 @@
-"""Where memory runs out, batches shrink, and nothing is counted twice or lost."""
+"""Batches shrink when memory runs out; no image is counted twice or lost."""
 
 import logging
 

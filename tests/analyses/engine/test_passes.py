@@ -88,7 +88,7 @@ def test_evaluate_equals_layers_run_by_hand(batch_size, limit, view, root):
     assert not any(module._forward_hooks for module in made.detector.modules())
 
 
-def test_nothing_but_logits(images):
+def test_only_logits(images):
     found = evaluate(passes(), images, None, NOTHING, NO_ROWS)
     assert found.logits.shape == (28,)
     assert found.logits.dtype == np.float64

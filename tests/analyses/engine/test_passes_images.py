@@ -17,7 +17,7 @@ kinds = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 1)), min_size=
 
 
 @given(kinds, st.integers(1, 60))
-def test_evenly_takes_at_most_so_many_of_each_kind(rows, limit):
+def test_even_sample_is_limited_per_generator_and_label(rows, limit):
     some = images(*map(list, zip(*rows, strict=True)))
     found = sample_evenly(some, limit)
     assert found.dtype == np.int64
@@ -46,7 +46,7 @@ def test_labels_of():
     assert labels_of(images(["a", "b", "a"], [1, 0, 1])).tolist() == [1, 0, 1]
 
 
-def test_drawn_with_replacement_by_the_seed():
+def test_draws_with_replacement_follow_the_seed():
     some = images(["a"] * 9, [1, 0, 1] * 3, view=View("center8"), seed=4, match_format=True)
     one, same, other = (draw_images(some, 300, seed) for seed in (1, 1, 2))
     assert one.manifest.equals(same.manifest)

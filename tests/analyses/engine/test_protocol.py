@@ -20,7 +20,7 @@ def test_scores():
     assert len(set(found[-3:])) == 1  # saturated: a tie that logits do not have
 
 
-def test_a_threshold_of_published_evaluations_cuts_float32():
+def test_published_thresholds_apply_to_float32():
     logits = np.array([-3.0, 0.5, 17.0, 20.0, 40.0])
     exact = 1 / (1 + np.exp(-logits))
     np.testing.assert_allclose(Protocol().probability(logits), exact, rtol=1e-14)
@@ -51,7 +51,7 @@ def test_any_view_without_a_wish(view):
     Protocol().check(view)
 
 
-def test_the_wanted_view_passes():
+def test_the_required_view_passes():
     Protocol(**TFF2022).check(View())
     Protocol(crop="center224", resize="none").check(View("center224"))
     Protocol(crop="center224", resize=256).check(View("center224", 256))

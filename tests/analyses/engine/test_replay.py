@@ -1,4 +1,4 @@
-"""The same tables again from cached passes, without images, without network."""
+"""Tables from cached passes, without images and network."""
 
 import json
 import shutil
@@ -38,9 +38,20 @@ def make(**options):
     return partial(Subject.of, **{"draws": 50, "device": "cpu", **options})
 
 
-@pytest.fixture
-def root(tmp_path):
-    return tiny.tree(tmp_path / "images", ("seen", "other"), images=7)
+def tree(folder):
+    return tiny.tree(folder, ("seen", "other"), images=7)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tree(tmp_path_factory.mktemp("images") / "images")
+
+
+@pytest.fixture(scope="module")
+def finished(root, tmp_path_factory):
+    """Folder with the passes of all analyses, and their results."""
+    folder = tmp_path_factory.mktemp("cache") / "passes"
+    return folder, run(ANALYSES, cached(root, folder))
 
 
 def cached(root, folder, **options):
@@ -73,10 +84,9 @@ def nothing_is_read(monkeypatch):
     return forbid
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"k": "25%"}, {"k": "auto"}, {"confidence": 0.8, "seed": 3}]
-)
-def test_the_same_tables_without_images_and_network(options, root, tmp_path, nothing_is_read):
+@pytest.mark.parametrize("options", [{"k": "auto"}, {"k": "50%", "confidence": 0.8, "seed": 3}])
+def test_the_same_tables_without_images_and_network(options, tmp_path, nothing_is_read):
+    root = tree(tmp_path / "images")
     plain = run(ANALYSES, make(weights="best.ckpt sha256:0123", **options)(
         tiny.detector(), tiny.splits(root)
     ))  # fmt: skip
@@ -89,71 +99,67 @@ def test_the_same_tables_without_images_and_network(options, root, tmp_path, not
     subject = replay(tmp_path / "passes", make(**options))
     equal(first, run(ANALYSES, subject))
     assert subject.protocol["weights"] == "best.ckpt sha256:0123"
-    told = subject.describe()
-    assert {**told, "k": 0} == {**described, "k": 0}
+    assert {**subject.describe(), "k": 0} == {**described, "k": 0}
 
 
-def test_by_the_name_of_the_subject(root, tmp_path):
-    first = run(ANALYSES, cached(root, tmp_path / "passes"))
-    (path,) = (tmp_path / "passes").rglob("subject-*.json")
+def test_subject_file(finished, nothing_is_read):
+    folder, first = finished
+    (path,) = folder.rglob("subject-*.json")
+    nothing_is_read()
     equal(first, run(ANALYSES, replay(path, make())))
 
 
-def test_another_protocol_from_the_same_passes(root, tmp_path, nothing_is_read):
+def test_another_protocol_from_the_same_passes(root, finished, nothing_is_read):
     analyses = {"detection": Detection(), "ablation": Ablation(Grayscale())}
-    run(analyses, cached(root, tmp_path / "passes"))
+    folder, _ = finished
     expected = run(analyses, make(weights="best.ckpt sha256:0123", scoring=TFF2022)(
         tiny.detector(), tiny.splits(root)
     ))  # fmt: skip
     nothing_is_read()
-    found = run(analyses, replay(tmp_path / "passes", make(scoring=TFF2022)))
+    found = run(analyses, replay(folder, make(scoring=TFF2022)))
     equal(expected, found)
     table = found["detection"].tables["detection"]
     assert set(table["protocol"]) == {"tff2022"}
     assert set(table["threshold_rule"].dropna()) == {"oracle"}
     with pytest.raises(ValueError, match=r"report/protocol=wang.*data\.crop=center224, not none"):
-        replay(tmp_path / "passes", make(scoring=Protocol("wang", crop="center224")))
+        replay(folder, make(scoring=Protocol("wang", crop="center224")))
 
 
-def test_another_look_needs_other_passes(root, tmp_path):
-    run(ANALYSES, cached(root, tmp_path / "passes"))
-    subject = replay(tmp_path / "passes", make(k=2))
-    run({"ranking": Ranking(), "detection": Detection()}, subject)  # these are there
+def test_other_options_need_other_passes(finished):
+    folder, _ = finished
+    subject = replay(folder, make(k=2))
+    run({"ranking": Ranking(), "detection": Detection()}, subject)  # these passes are cached
     with pytest.raises(ValueError, match=r"no such pass \(dropped channels\); run .* ckpt="):
         Sensitivity(random_draws=2)(subject)
     with pytest.raises(ValueError, match=r"no such pass \(activity\)"):
-        _ = replay(tmp_path / "passes", make(ranking=RankingRule("effect"))).top
+        _ = replay(folder, make(ranking=RankingRule("effect"))).top
     with pytest.raises(ValueError, match=r"subject\.k=13: must lie between 1 and .* 12"):
-        replay(tmp_path / "passes", make(k=13))
+        replay(folder, make(k=13))
 
 
-def test_the_view_and_all_that_is_told_of_images_come_back(root, tmp_path):
+def test_view_and_description_of_images_are_restored(root, tmp_path):
     images = tiny.splits(root, crop="five24", resize=28, match_format=True, seed=5)
     subject = cache_passes(make()(tiny.detector(), images), tmp_path / "passes")
     logits = subject.evaluate().logits
     found = replay(tmp_path / "passes", make())
     for one, other in zip(subject.images[:2], found.images[:2], strict=True):
         pd.testing.assert_frame_equal(one.manifest, other.manifest, check_dtype=False)
-        assert (one.view, one.seed, one.match_format) == (
-            other.view,
-            other.seed,
-            other.match_format,
-        )
-        assert (dict(one.real_of), one.notes) == (other.real_of, other.notes)
+        for name in ("view", "seed", "match_format", "real_of", "notes"):
+            assert getattr(one, name) == getattr(other, name)
     assert found.images.test.match_format
     assert found.images.test.view.crop == "five24"
     np.testing.assert_array_equal(found.evaluate().logits, logits)
 
 
-def test_notes_and_real_images_of_a_later_run_are_not_those_of_an_earlier(root, tmp_path):
+def test_each_run_keeps_its_own_notes(root, tmp_path):
     images = tiny.splits(root)
     test = images.test.__class__(images.test.manifest, notes=("3 images are missing",),
                                  real_of={"other": "seen"})  # fmt: skip
     cache_passes(make()(tiny.detector(), images), tmp_path / "passes")
     cache_passes(make()(tiny.detector(), images._replace(test=test)), tmp_path / "passes")
     paths = sorted((tmp_path / "passes").rglob("subject-*.json"))
-    told = {replay(path, make()).images.test.notes for path in paths}
-    assert told == {(), ("3 images are missing",)}
+    notes = {replay(path, make()).images.test.notes for path in paths}
+    assert notes == {(), ("3 images are missing",)}
 
 
 def test_another_network_has_a_folder_of_its_own(root, tmp_path):
@@ -177,7 +183,7 @@ def test_several_subjects(root, tmp_path):
         assert replay(path, make()).cache.folder == path.parent
 
 
-def test_a_subject_kept_twice_is_one(root, tmp_path):
+def test_a_subject_cached_twice_is_one(root, tmp_path):
     for seed in (0, 1):
         cached(root, tmp_path / "passes", seed=seed)
     assert replay(tmp_path / "passes", make(seed=1)).protocol["seed"] == 1

@@ -142,8 +142,6 @@ class Subject:
         workers: int = 0,
         device: str = "auto",
         weights: str = "",
-        scoring: Protocol | None = None,
-        ranking: RankingRule | None = None,
         **options: Any,
     ) -> Subject:
         """Make a subject with private copies, so that no analysis can change the given detector.
@@ -155,12 +153,12 @@ class Subject:
             workers: processes that load images.
             device: such as `cuda:1`; `auto`: a GPU if there is one.
             weights: name of the detector's weights in the tables.
-            scoring: see `Options`, as `ranking` and all others.
+            options: see `Options`.
 
         Raises:
             ValueError: an option has an impossible value.
         """
-        chosen = Options(scoring=scoring or Protocol(), ranking=ranking or RankingRule(), **options)
+        chosen = Options(**options)
         if detector is None:
             return cls(images, chosen, describe_view(images) | {"seed": chosen.seed})
         gpu = device == "auto" and torch.cuda.is_available()
