@@ -1,4 +1,4 @@
-"""Run train.py and analyze.py within the process of the tests, which saves importing torch anew."""
+"""Run train.py and analyze.py within the process of the tests, which saves importing torch again."""
 
 import contextlib
 import io
@@ -38,6 +38,8 @@ def run(name: str, *arguments: str, check: bool = True) -> Run:
     with (
         mock.patch.dict(os.environ, {"COLUMNS": "200"}),
         mock.patch.object(sys, "argv", [str(ROOT / name), *arguments]),
+        # Hydra takes the tracer that measures coverage for a debugger, and raises errors then.
+        mock.patch("hydra._internal.utils.is_under_debugger", lambda: False),
         contextlib.chdir(ROOT), torch.random.fork_rng(devices=[]),
         contextlib.redirect_stdout(out), contextlib.redirect_stderr(err),
     ):  # fmt: skip
