@@ -1,4 +1,4 @@
-"""Run train.py and analyze.py within the process of the tests, which saves importing torch again."""
+"""Run train.py and analyze.py in the process of the tests, which saves importing torch again."""
 
 import contextlib
 import io
