@@ -1,4 +1,4 @@
-"""Spatial frequencies removed: low, high, a band, all fine detail, or that of the luma alone.
+"""Spatial frequencies removed: low, high, a band, all fine detail, or that of the luma only.
 
 The Fourier transform treats an image as periodic, so that opposite borders meet in an artificial
 edge. An image that is mirrored at its borders to twice its height and width has no such edge, and
@@ -159,7 +159,7 @@ class Blur:
 @dataclass(frozen=True)
 @checked("ablation")
 class LuminanceBlur:
-    """Gaussian blur of the luma alone; Cb and Cr of every pixel stay.
+    """Gaussian blur of the luma only; Cb and Cr of every pixel stay.
 
     Where the chroma does not fit the new luma, it is scaled down (see `color.merge_luma_chroma`).
 

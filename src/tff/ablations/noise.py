@@ -3,7 +3,7 @@
 The noise is a function of the seed and of the image itself. An image gets the same noise in every
 batch, process and analysis, and different images get independent noise: chance averages out over
 images, and intervals over images cover it. One pattern for all images would be a single draw for
-the whole study.
+the entire study.
 """
 
 from __future__ import annotations

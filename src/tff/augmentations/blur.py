@@ -1,9 +1,9 @@
 """Gaussian blur as published, bit for bit or fast.
 
 SciPy filters one axis after the other in float64 and rounds down after each. Filtering in float32
-rounds down to the same number unless the value lies next to a whole one. The exact mode therefore
-filters in float32, bounds the error, and recomputes only the doubtful pixels as SciPy does. In flat
-areas all pixels are doubtful, but there a table of 256 values has the answer.
+rounds down to the same integer unless the value lies next to one. The exact mode therefore filters
+in float32, bounds the error, and recomputes only the uncertain pixels as SciPy does. In flat areas
+all pixels are uncertain, but a table of 256 values gives the results there.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from tff.options import interval, number
 from tff.types import Floats, Ints, Pixels
 
 _ONE = np.ones(1)
-#: Shares of doubtful pixels from which it pays to look for flat areas, and to leave the whole axis
-#: to SciPy.
+#: Shares of uncertain pixels above which it pays to look for flat areas, or to let SciPy filter the
+#: entire axis.
 _LOOK_FOR_FLAT, _LEAVE_TO_SCIPY = 1 / 32, 1 / 16
 
 
@@ -96,7 +96,7 @@ def blur_exactly(image: Pixels, sigma: float) -> Pixels:
     radius = kernel_radius(sigma)
     if radius == 0 or image.size == 0:
         return image.copy()
-    if radius == 1:  # three weights, two of them small: too many pixels are doubtful
+    if radius == 1:  # three weights, two of them small: too many pixels are uncertain
         return np.asarray(gaussian_filter(image, (sigma, sigma, 0)), np.uint8)
     # The impulse response is the weights, to the last bit, however SciPy computes them.
     impulse = np.zeros(2 * radius + 1)
@@ -114,16 +114,16 @@ def _blur_axis(image: Pixels, weights: Floats, axis: int) -> Pixels:
     above = above.reshape(image.shape)
     result: Pixels = above.astype(np.uint8)
     below = np.subtract(above, np.float32(2 * error), out=above)
-    doubtful = below.astype(np.uint8) != result
-    if np.count_nonzero(doubtful) > _LOOK_FOR_FLAT * doubtful.size:
+    uncertain = below.astype(np.uint8) != result
+    if np.count_nonzero(uncertain) > _LOOK_FOR_FLAT * uncertain.size:
         flat = _is_flat(image, radius, axis)
         known = cv2.LUT(image, _flat_table(weights)).reshape(image.shape)
         result = np.asarray(cv2.copyTo(known, flat.view(np.uint8), result), np.uint8)
         result = result.reshape(image.shape)
-        doubtful &= ~flat
-        if np.count_nonzero(doubtful) > _LEAVE_TO_SCIPY * doubtful.size:
+        uncertain &= ~flat
+        if np.count_nonzero(uncertain) > _LEAVE_TO_SCIPY * uncertain.size:
             return np.asarray(correlate1d(image, weights, axis), np.uint8)
-    positions = np.flatnonzero(doubtful)
+    positions = np.flatnonzero(uncertain)
     if positions.size:
         result.reshape(-1)[positions] = _blur_pixels(positions, image, weights, axis)
     return result

@@ -18,7 +18,6 @@ class Pipeline(A.Compose):  # type: ignore[misc]  # albumentations has no types
     """
 
     def set_random_seed(self, seed: int | None) -> None:
-        """Restart the draws of all transforms."""
         generator = np.random.default_rng(seed)
         self.set_random_state(generator, random.Random(seed))
         # The generator of the pipeline itself, which it draws from before the transforms do.

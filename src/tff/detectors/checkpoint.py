@@ -65,7 +65,7 @@ def load(
     detector: Mapping[str, Any] | None = None,
     content: Mapping[str, Any] | None = None,
 ) -> Detector:
-    """Rebuild a detector from a checkpoint alone, in eval mode.
+    """Rebuild a detector from nothing but a checkpoint, in eval mode.
 
     Reads our own checkpoints, CNNDetection's (`{"model": state_dict, ...}`), and bare state dicts
     (also as safetensors) of torchvision's ResNets and of EfficientNet-B0, the latter with the names

@@ -89,16 +89,16 @@ def flow(traced: Trace) -> Flow:
 
 def sources(traced: Trace, node: fx.Node) -> list[fx.Node]:
     """Nodes that an operation reads, without constants; part of a split reads the split tensor."""
-    whole = split_source(traced, node)
-    inputs = (node if whole is None else whole).all_input_nodes
+    split = split_source(traced, node)
+    inputs = (node if split is None else split).all_input_nodes
     return [n for n in inputs if n not in traced.constants]
 
 
 def split_source(traced: Trace, node: fx.Node) -> fx.Node | None:
     """The split that this node picks one output of, or None."""
-    whole = node.args[0] if node.args else None
-    if traced.operation(node) is operator.getitem and isinstance(whole, fx.Node):
-        return whole if traced.operation(whole) in SPLITS else None
+    split = node.args[0] if node.args else None
+    if traced.operation(node) is operator.getitem and isinstance(split, fx.Node):
+        return split if traced.operation(split) in SPLITS else None
     return None
 
 

@@ -223,7 +223,7 @@ def trace(network: nn.Module) -> Trace:
             ):
                 raise NotImplementedError(
                     f"{node.name!r} ({found.location(node)}) overwrites a tensor that is read "
-                    "later, whole or in part, under another name; use the out-of-place operation"
+                    "later, fully or in part, under another name; use the out-of-place operation"
                 )
             if operation in VIEWS:
                 views.add(node)

@@ -115,7 +115,7 @@ def canonize(network: nn.Module, convolution: MakeRule) -> list[Step]:
 
 def _run(traced: Trace, node: fx.Node) -> Callable[..., Any]:
     """The node as a function of its inputs."""
-    inputs, whole = sources(traced, node), split_source(traced, node)
+    inputs, split = sources(traced, node), split_source(traced, node)
     module = traced.modules.get(node)
     if module is not None and hasattr(module, "inplace"):
         # In place only on the output of a convolution or sum without another reader: no rule needs
@@ -128,8 +128,8 @@ def _run(traced: Trace, node: fx.Node) -> Callable[..., Any]:
 
     def run(*values: Any) -> Any:
         known = dict(zip(inputs, values, strict=True))
-        if whole is not None:
-            return traced.run(whole, known)[node.args[1]]
+        if split is not None:
+            return traced.run(split, known)[node.args[1]]
         return traced.run(node, known)
 
     return run
@@ -142,13 +142,13 @@ def _rule(traced: Trace, node: fx.Node, signs: list[bool], convolution: MakeRule
         return convolution(operation, module, signs)
     if isinstance(module, nn.Linear):
         return Linear(Epsilon(operation, module, signs), convolution(operation, module, signs))
-    whole = split_source(traced, node)
-    if whole is not None:
-        operation = traced.operation(whole)
+    split = split_source(traced, node)
+    if split is not None:
+        operation = traced.operation(split)
     if operation is torch.add and node.kwargs:
         operation = torch.sub  # the sum may have a factor `alpha`
     kind = RULES.get(BATCH_NORM if isinstance(module, BATCH_NORM) else operation)
-    if kind is None or (operation in SPLITS and whole is None):
+    if kind is None or (operation in SPLITS and split is None):
         raise NotImplementedError(_missing_rule(traced, node))
     return kind(operation, module, signs)
 

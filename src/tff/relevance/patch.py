@@ -46,7 +46,7 @@ def locate_patch(heat: Floats, end: str = "inclusive") -> Patch:
             column (and may be empty).
 
     Returns:
-        The box; the whole image if nothing is positive.
+        The box; the full image if nothing is positive.
 
     Raises:
         ValueError: an unknown `end`.
