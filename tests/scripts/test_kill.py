@@ -20,4 +20,4 @@ def test_two_kills_change_nothing(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 kills" in done.stdout
     assert "differing: nothing" in done.stdout
-    assert "left over: nothing" in done.stdout
+    assert "incomplete files: nothing" in done.stdout
