@@ -190,7 +190,7 @@ FILE = "is a file where a folder is needed"
 @pytest.mark.parametrize(
     ("script", "folder", "reason"),
     [
-        ("train.py", "/proc/nowhere/run", "/proc: not permitted"),
+        ("train.py", "/proc/nowhere/run", "/proc: permission denied"),
         ("analyze.py", "FILE/run", FILE),
         ("train.py", "FILE", FILE),
     ],
