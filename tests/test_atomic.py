@@ -36,8 +36,10 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, error):
 
 
 def test_what_json_cannot_hold_leaves_nothing(tmp_path):
-    with pytest.raises(TypeError):
-        write_json(tmp_path / "a.json", {"a": object()})
+    endless = []
+    endless.append(endless)
+    with pytest.raises(RecursionError):
+        write_json(tmp_path / "a.json", endless)
     assert not list(tmp_path.iterdir())
 
 

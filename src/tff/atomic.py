@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import logging
 import os
 import re
@@ -16,6 +15,8 @@ from io import BufferedIOBase
 from pathlib import Path
 from uuid import uuid4
 from weakref import ref
+
+from tff.strict_json import dumps
 
 log = logging.getLogger(__name__)
 _PART = re.compile(r"^\..+-[0-9a-f]{32}\.part$")
@@ -79,9 +80,9 @@ def _to_disk(path: Path) -> None:
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write a JSON file atomically."""
+    """Write a JSON file atomically; numbers that are not finite become null."""
     with write_atomically(path) as part:
-        part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        part.write_text(dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def remove_abandoned(folder: Path, seconds: float = 3600) -> None:

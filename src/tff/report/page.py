@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import json
 import platform
 import re
 import shutil
@@ -23,8 +22,9 @@ from matplotlib.figure import Figure
 
 from tff.atomic import remove_abandoned, temporary_path
 from tff.plots.style import DARK, STYLE
-from tff.report.results import to_json, write_results
+from tff.report.results import write_results
 from tff.safe_text import escape_formulas, make_printable
+from tff.strict_json import dumps, to_json
 from tff.types import Result
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "numpy", "scipy", "scikit-learn", "tff")
@@ -87,7 +87,7 @@ def _fill(folder: Path, results: Mapping[str, Result], context: Mapping[str, obj
     tables = {shown["file"]: shown["table"] for one in sections for shown in one["tables"]}
     scalars = {f"{a}/{s}": v for a, r in results.items() for s, v in r.scalars.items()}
     write_results(folder, tables, scalars, context)
-    summary = json.dumps(to_json({**context, "scalars": scalars}), indent=2, allow_nan=False)
+    summary = dumps({**context, "scalars": scalars}, indent=2)
     (folder / "summary.json").write_text(summary + "\n", encoding="utf-8")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,

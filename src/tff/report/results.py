@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from tff.safe_text import read_table
+from tff.strict_json import dumps, to_json
 
 FILE = "results.json"
 _DAMAGED = (ValueError, AttributeError, OSError, RecursionError)  # no JSON, or no objects in it
@@ -71,7 +72,7 @@ def write_results(
         "scalars": {name: _encode_number(value) for name, value in scalars.items()},
         "tables": {n: {str(c): _encode(table[c]) for c in table} for n, table in tables.items()},
     }
-    (folder / FILE).write_text(json.dumps(content, allow_nan=False) + "\n", encoding="utf-8")
+    (folder / FILE).write_text(dumps(content) + "\n", encoding="utf-8")
 
 
 def read_results(report: Path) -> Results:
@@ -90,19 +91,6 @@ def read_results(report: Path) -> Results:
     except (*_DAMAGED, TypeError, KeyError, OverflowError) as error:
         raise ValueError(f"{path}: cannot be read as results of a report ({error!r})") from None
     return Results(path, tables, scalars)
-
-
-def to_json(value: Any) -> Any:
-    """Plain containers for strict JSON; numbers that are not finite become None."""
-    if isinstance(value, Mapping):
-        return {str(key): to_json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [to_json(item) for item in value]
-    if hasattr(value, "tolist"):  # NumPy and torch
-        return to_json(value.tolist())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, bool | int | str) else str(value)
 
 
 def _encode(column: pd.Series[Any]) -> dict[str, object]:

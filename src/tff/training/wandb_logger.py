@@ -23,8 +23,8 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from tff.atomic import write_json
 from tff.options import one_of
-from tff.report.results import to_json
 from tff.report.wandb import finish_run, is_reachable, log_artifact, tolerate_errors
+from tff.strict_json import to_json
 
 log = logging.getLogger(__name__)
 #: File in the folder of a training: `id`, `project`, `entity` and `group` of its run.

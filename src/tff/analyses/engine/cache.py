@@ -28,6 +28,7 @@ from tff.analyses.engine.passes import CueRemoval, Table
 from tff.atomic import remove_abandoned, write_atomically
 from tff.data.dataset import Images
 from tff.distributed import broadcast, fail_together, get_rank
+from tff.strict_json import dumps
 
 # RecursionError: of JSON that is nested thousands of times.
 _BROKEN = (pa.ArrowException, OSError, KeyError, TypeError, ValueError, RecursionError)
@@ -122,7 +123,7 @@ def write(path: Path, rows: pd.DataFrame, facts: Mapping[str, object]) -> None:
     """Write a table and facts about it to a Parquet file, completely or not at all."""
     arrow = pa.Table.from_pandas(rows, preserve_index=False)
     arrow = arrow.replace_schema_metadata(
-        {**(arrow.schema.metadata or {}), b"tff": json.dumps(facts).encode()}
+        {**(arrow.schema.metadata or {}), b"tff": dumps(facts).encode()}
     )
     remove_abandoned(path.parent)
     with write_atomically(path) as part:

@@ -28,6 +28,7 @@ from tff.data.synthetic.photographs import (
     load_folder,
 )
 from tff.options import Allowed, checked, whole
+from tff.strict_json import dumps
 from tff.types import Pixels
 
 DESCRIPTION = "manifest.json"  # the last file to be written
@@ -153,7 +154,7 @@ def write_description(
         "versions": {"python": platform.python_version()}
         | {name: version(name) for name in ("tff", "torch", "numpy", "pillow")},
     }
-    (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
+    (folder / DESCRIPTION).write_text(dumps(description, indent=2) + "\n")
 
 
 def random_stream(seed: int, *purpose: str) -> np.random.Generator:
