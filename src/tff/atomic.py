@@ -11,11 +11,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from io import BufferedIOBase
 from pathlib import Path
+from typing import IO
 from uuid import uuid4
 from weakref import ref
 
+from tff.foreign_files import open_regular
 from tff.strict_json import dumps
 
 log = logging.getLogger(__name__)
@@ -110,9 +111,12 @@ def lock(path: Path) -> Iterator[bool]:
 
     The lock ends with the block, and with this process however it exits. On a file system without
     locks it always succeeds.
+
+    Raises:
+        ValueError: there is a pipe, a device or a folder in place of the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "ab") as file:
+    with open_regular(path, "ab") as file:
         locked = _lock(file, fcntl.LOCK_EX)
         if locked:
             # A forked process, such as a worker of a loader, may outlive this one and would keep
@@ -124,13 +128,13 @@ def lock(path: Path) -> Iterator[bool]:
 def is_locked(path: Path) -> bool:
     """Whether a process holds the lock of a file."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             return not _lock(file, fcntl.LOCK_SH)
-    except OSError:  # missing
+    except (OSError, ValueError):  # missing, or no file
         return False
 
 
-def _lock(file: BufferedIOBase, how: int) -> bool:
+def _lock(file: IO[bytes], how: int) -> bool:
     try:
         fcntl.flock(file.fileno(), how | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -140,6 +144,6 @@ def _lock(file: BufferedIOBase, how: int) -> bool:
     return True
 
 
-def _close(file: ref[BufferedIOBase]) -> None:
+def _close(file: ref[IO[bytes]]) -> None:
     if (still := file()) is not None:
         still.close()

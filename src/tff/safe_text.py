@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from io import BytesIO
 from pathlib import Path
 
 import pandas as pd
+
+from tff.foreign_files import read_file
 
 # A formula starts with one of these, at the start of a cell or after a separator of another locale.
 # The wide signs are those of East Asian keyboards.
@@ -19,6 +22,9 @@ _GUARDED = re.compile(rf"{_START}'(?='*[{_SIGNS}])")
 _UNSEEN = re.compile(
     "[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
+
+_TABLE_LIMIT = 1 << 27  # bytes
+_COLUMNS_LIMIT = 10_000  # each takes kilobytes, however short it is
 
 
 def make_printable(text: str, lines: bool = False) -> str:
@@ -60,14 +66,15 @@ def read_table(path: Path, names: Iterable[str]) -> pd.DataFrame:
         ValueError: the file is not a table of a report.
     """
     try:
-        # Uncompressed, whatever the name: pandas would decompress `.zip` and `.gz`.
-        header = pd.read_csv(path, nrows=0, compression=None)
+        # Bytes, since pandas would decompress files named `.zip` and `.gz`.
+        content = read_file(path, _TABLE_LIMIT)
+        if content.partition(b"\n")[0].count(b",") >= _COLUMNS_LIMIT:
+            raise ValueError(f"{_COLUMNS_LIMIT} columns or more")
+        header = pd.read_csv(BytesIO(content), nrows=0)
         text = [name for name in names if name in header]
         numbers = {str(c): [""] for c in header if c not in text}
         types = dict.fromkeys(text, str)
-        table = pd.read_csv(
-            path, dtype=types, keep_default_na=False, na_values=numbers, compression=None
-        )
+        table = pd.read_csv(BytesIO(content), dtype=types, keep_default_na=False, na_values=numbers)
     except (ValueError, OSError) as error:  # pandas' own errors are ValueErrors
         raise ValueError(f"{path}: cannot be read as a table of a report ({error})") from None
     plain = {c: table[c].map(lambda cell: _GUARDED.sub(r"\1", cell)) for c in text}

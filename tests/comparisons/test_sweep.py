@@ -341,16 +341,53 @@ def test_unfinished_and_not_analysed_jobs_are_named(sweep):
 
 RESULTS = "report/results.json"
 DETECTION = {"generator": {"type": "text", "values": ["x"]}}
+AP = {"generator": ("text", ["x"]), "seen": ("bool", [True]), "images": ("int64", [9])}
+AP |= dict.fromkeys(("ap", "ap_low", "ap_high"), ("float64", [0.5]))
+# Each line names the one before nine times: all of it would be 9^9 words.
+LAUGHS = "a0: &a0 ha\n" + "".join(
+    f"a{i + 1}: &a{i + 1} [{', '.join([f'*a{i}'] * 9)}]\n" for i in range(9)
+)
 NO_ROWS = {c: {"type": "text", "values": []} for c in ("generator", "seen", "k", "share")}
 DAMAGES = {
     "finished.json": ("finished.json", "not json", "cannot be read"),
+    "deep JSON": ("finished.json", "[" * 100_000, "cannot be read as JSON"),
+    "a huge integer": ("finished.json", '{"seconds": %s}' % ("9" * 5000), "is too large"),
     "a list": ("finished.json", "[1]", "expected an object"),
     "settings": (".hydra/config.yaml", "a: [\n", "cannot be read as settings"),
-    "a reference": (".hydra/config.yaml", "a: ${b\n", "cannot be read as settings"),
+    "deep settings": (".hydra/config.yaml", "- " * 100_000 + "\n", "nested more than 64 deep"),
+    "aliases": (".hydra/hydra.yaml", LAUGHS, "it refers to parts of itself"),
+    "code": (".hydra/config.yaml", "a: !!python/name:os.system\n", "cannot be read as settings"),
+    "a value of no type": (
+        ".hydra/config.yaml",
+        "a: !!timestamp x\n",
+        "cannot be read as settings",
+    ),
+    "large settings": (
+        ".hydra/config.yaml",
+        f"a: {'b' * (1 << 20)}\n",
+        "more than 1,048,576 bytes",
+    ),
+    "no list": (".hydra/overrides.yaml", "a: 1\n", "is no list of options"),
     "cut settings": (".hydra/config.yaml", "a: 1\nb: 2", "its last line has no end"),
     "cut off": (RESULTS, '{"context": {}, "scalars": {}, "tab', "cannot be read as results"),
     "no column": (RESULTS, {"detection": DETECTION}, "table detection has no column seen, images"),
     "no rows": (RESULTS, {"conditional_share": NO_ROWS}, "conditional_share has no rows"),
+    "text for truth": (
+        RESULTS,
+        {"detection": AP | {"seen": ("text", ["x"])}},
+        "seen holds not only",
+    ),
+    "text for numbers": (RESULTS, {"detection": AP | {"ap": ("text", ["1"])}}, "ap holds not only"),
+    "infinite": (
+        RESULTS,
+        {"detection": AP | {"ap": ("float64", ["inf"])}},
+        "ap holds not only finite",
+    ),
+    "no name": (
+        RESULTS,
+        {"detection": AP | {"generator": ("text", [None])}},
+        "holds not only text",
+    ),
 }
 
 
@@ -358,7 +395,15 @@ DAMAGES = {
 def test_a_damaged_job_is_named_and_the_others_are_used(pair, damage):
     place, text, words = DAMAGES[damage]
     if isinstance(text, dict):
-        text = json.dumps({"scalars": {}, "tables": text})
+        columns = ("type", "values")
+        tables = {
+            name: {
+                column: made if isinstance(made, dict) else dict(zip(columns, made, strict=True))
+                for column, made in table.items()
+            }
+            for name, table in text.items()
+        }
+        text = json.dumps({"scalars": {}, "tables": tables})
     (pair / "3" / place).write_text(text)
     result = answer(pair)
     table = result.tables["sweep"].set_index("run")

@@ -88,7 +88,7 @@ def test_a_report_holds_all_tables_under_the_names_of_their_csv_files(tmp_path):
 def test_no_report_holds_nothing(tmp_path):
     found = read_results(tmp_path / "nowhere")
     assert (found.tables, found.scalars) == ({}, {})
-    assert found.table("ranking", ["omega"]) is None
+    assert found.table("ranking", {"omega": float}) is None
 
 
 GOOD = {"type": "int64", "values": [1]}
@@ -129,11 +129,11 @@ def test_missing_columns_and_rows_are_named(tmp_path):
     table = pd.DataFrame({"x": [1]})
     write_results(tmp_path, {"t": table, "none": table.iloc[:0]}, {}, {})
     found = read_results(tmp_path)
-    pd.testing.assert_frame_equal(found.table("t", ["x"]), table)
+    pd.testing.assert_frame_equal(found.table("t", {"x": int}), table)
     with pytest.raises(ValueError, match=r"results\.json: table t has no column y, z"):
-        found.table("t", ["x", "y", "z"])
+        found.table("t", dict.fromkeys("xyz", int))
     with pytest.raises(ValueError, match=r"results\.json: table none has no rows"):
-        found.table("none", ["x"])
+        found.table("none", {"x": int})
 
 
 def test_a_report_of_version_0_1_is_read_from_its_csv(tmp_path):

@@ -10,6 +10,8 @@ import pytest
 from tests.helpers.forged_images import EPS, encoded, jpeg, png
 from tests.helpers.tiny import tree
 
+from tff.comparisons.runs import find_runs
+from tff.comparisons.sweep import Sweep
 from tff.data.dataset import read_bytes
 from tff.data.folder import Folder, list_parquet_images
 from tff.data.synthetic.photographs import load_folder
@@ -80,3 +82,52 @@ def test_malicious_parquet_rows_are_refused(images, problem, tmp_path, little_me
     parquet(tmp_path / "train.parquet", images)
     with pytest.raises(ValueError, match=rf"train\.parquet.*{problem}"):
         list_parquet_images(tmp_path, "train", None, "error")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "finished.json", "failed.json", "logs/train/metrics.csv", "report/results.json",
+        ".hydra/hydra.yaml", ".hydra/config.yaml", ".hydra/overrides.yaml",
+        "report/tables/detection.csv", "report/summary.json",
+    ],
+)  # fmt: skip
+def test_a_pipe_in_a_run_is_the_reason_why_that_run_does_not_count(name, tmp_path):
+    for run in ("0", "1"):
+        (tmp_path / run / ".hydra").mkdir(parents=True)
+        (tmp_path / run / ".hydra/config.yaml").write_text("seed: 1\n")
+    path = tmp_path / "1" / name
+    path.unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(path)
+    if name.startswith("report"):
+        (tmp_path / "1/finished.json").write_text("{}")
+    table = Sweep(str(tmp_path))().tables["sweep"].set_index("run")
+    assert table["state"].tolist() == ["unfinished", "damaged"]
+    assert f"{path}: is a pipe, not a file" in table.loc["1", "error"]
+
+
+def test_links_that_lead_back_are_followed_once(tmp_path):
+    """A hundred of them, three deep, would be a million folders."""
+    (tmp_path / "sweeps/b/0/.hydra").mkdir(parents=True)
+    for number in range(100):
+        (tmp_path / f"sweeps/a{number}").symlink_to(tmp_path)
+    (tmp_path / "sweeps/self").symlink_to("self")
+    assert [run.name for run in find_runs(str(tmp_path))] == ["0"]
+
+
+def test_a_folder_that_cannot_be_read_is_a_damaged_job(tmp_path, monkeypatch):
+    for run in ("0", "1"):
+        (tmp_path / run / ".hydra").mkdir(parents=True)
+    listdir, stat = os.listdir, os.stat
+
+    def refuse(path):
+        if str(path).startswith(f"{tmp_path}/1/"):
+            raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "listdir", lambda path: refuse(f"{path}/") or listdir(path))
+    monkeypatch.setattr(os, "stat", lambda path, **how: refuse(path) or stat(path, **how))
+    table = Sweep(str(tmp_path))().tables["sweep"].set_index("run")
+    assert table["state"].tolist() == ["unfinished", "damaged"]
+    assert "/1/" in table.loc["1", "error"]
+    assert "permission denied" in table.loc["1", "error"]

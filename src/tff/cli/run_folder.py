@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 import re
 import sys
@@ -18,7 +17,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -27,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from tff.atomic import is_locked, lock, write_json
 from tff.comparisons.runs import FAILED, FINISHED, defines_training
 from tff.errors import explain, is_lost_connection, quote_paths, readable_errors, root_cause
+from tff.foreign_files import read_json, read_yaml
 from tff.options import one_of
 
 
@@ -179,8 +178,8 @@ def _has_options(found: object, arguments: Iterable[str]) -> bool:
 def _read(path: Path, *keys: str) -> object:
     """A value in a YAML file of Hydra's; None if it is missing."""
     try:
-        found = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        found = read_yaml(path)
+    except (OSError, ValueError):
         return None
     for key in keys:
         found = found.get(key) if isinstance(found, dict) else None
@@ -339,7 +338,7 @@ def read_result(folder: Path | str) -> dict[str, Any] | None:
     A damaged file counts as missing: the run is completed again and rewrites it.
     """
     try:
-        found = json.loads((Path(folder) / FINISHED).read_text())
+        found = read_json(Path(folder) / FINISHED)
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     return found if isinstance(found, dict) and "objective" in found else None
@@ -356,7 +355,7 @@ def write_failure(folder: Path | str, error: BaseException) -> None:
     with suppress(OSError):
         if (is_lost_connection(cause) or _EXITED.match(str(cause))) and path.is_file():
             with suppress(ValueError, KeyError, TypeError):
-                reason = json.loads(path.read_text(encoding="utf-8"))
+                reason = read_json(path)
                 error.add_note(f"{reason['type']}: {reason['error']}")
             return
         write_json(path, {"type": type(cause).__name__, "error": str(cause)})

@@ -28,6 +28,10 @@ No cue is ever removed alone: blurring removes high frequencies too, and an imag
 differs in other ways as well. Compare rows with each other rather than reading one by itself.
 """
 KEYS = ["weights", "cue", "ablation", "generator"]
+_SHARES = {"share": float, "share_separating": float}
+_DROPS = dict.fromkeys(KEYS, str) | {
+    "seen": bool, "ap_drop": float, "ap_drop_low": float, "ap_drop_high": float
+}  # fmt: skip
 
 
 class CueMatrix(Callback):
@@ -56,8 +60,8 @@ def compare_cues(reports: Iterable[Path]) -> Result | None:
     for report in reports:
         try:
             results = read_results(report)
-            drop = results.table("ablation", [*KEYS, "seen", "ap_drop"])
-            share = results.table("conditional_share", KEYS)
+            drop = results.table("ablation", _DROPS)
+            share = results.table("conditional_share", dict.fromkeys(KEYS, str), _SHARES)
         except ValueError as error:
             problems.append(f"A job is skipped: {error}.")
             continue

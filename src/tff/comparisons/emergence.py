@@ -44,8 +44,11 @@ STABILITY = (
 )  # fmt: skip
 NAMED = 5  # channels that the figure tells apart
 FEW_IMAGES = 30
-_RANKING = ("rank", "layer", "channel", "omega", "omega_low", "omega_high", "images")
-_SHARES = ("generator", "cue", "share", "images")
+_RANKING = {
+    "rank": int, "layer": str, "channel": int, "omega": float, "omega_low": float,
+    "omega_high": float, "images": float,
+}  # fmt: skip
+_SHARES = {"generator": str, "cue": str, "share": float, "images": float}
 _HINT = (
     "train with the callback `analyze` (conf/callbacks/default.yaml) and `ranking` among its "
     "analyses"
@@ -133,11 +136,15 @@ class Step:
         ranking = results.table("ranking", _RANKING)
         if ranking is None:
             raise ValueError(f"{report}: has no table `ranking`; the analysis failed or was killed")
+        ranking = ranking.sort_values("rank", ignore_index=True)
+        ordered = (ranking["rank"] == ranking.index + 1).all()
+        if not ordered or ranking.duplicated(["layer", "channel"]).any():
+            raise ValueError(f"{report}: the table `ranking` does not rank each channel once")
         k = results.scalars.get("ranking/k")
         return cls(
             number,
-            ranking.sort_values("rank", ignore_index=True),
-            results.table("conditional_share", _SHARES),
+            ranking,
+            results.table("conditional_share", _SHARES, {"share_separating": float}),
             k if isinstance(k, int) and k > 0 else None,
         )
 
@@ -158,7 +165,7 @@ def read_steps(run: str | Path) -> tuple[list[Step], list[str]]:
     reports = {
         int(found[1]): report
         for report in (folder / "checkpoints").glob("step*")
-        if report.is_dir() and (found := re.fullmatch(r"step(\d+)", report.name))
+        if report.is_dir() and (found := re.fullmatch("step([0-9]{1,15})", report.name))
     }
     if not reports:
         raise ValueError(f"run={run}: none of its checkpoints was analysed; {_HINT}")

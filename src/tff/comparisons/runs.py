@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,9 +13,9 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError  # type: ignore[import-untyped]
+
+from tff.errors import explain
+from tff.foreign_files import read_yaml
 
 #: What a training leaves in its folder when it starts, when it ends, and when it fails.
 STARTED, FINISHED, FAILED = ".hydra", "finished.json", "failed.json"
@@ -57,7 +58,9 @@ def _find_runs(entry: str) -> list[Path]:
             raise FileNotFoundError(f"runs={entry}: no folder matches this pattern")
     else:
         raise FileNotFoundError(f"runs={entry}: there is no such folder")
-    jobs = sorted((job for one in folders for job in _find_jobs(one, _DEPTH)), key=_natural_order)
+    seen: set[tuple[int, int]] = set()
+    found = (job for one in folders for job in _find_jobs(one, _DEPTH, seen))
+    jobs = sorted(found, key=_natural_order)
     if not jobs:
         raise ValueError(
             f"runs={entry}: holds no training; a training is recognized by {STARTED}/ in its folder"
@@ -65,14 +68,31 @@ def _find_runs(entry: str) -> list[Path]:
     return jobs
 
 
-def _find_jobs(folder: Path, depth: int) -> Iterator[Path]:
-    """The folder itself if it is a run folder, else those below it; runs are not nested."""
-    if (folder / STARTED).is_dir() or any((folder / n).is_file() for n in (FINISHED, FAILED)):
+def _find_jobs(folder: Path, depth: int, seen: set[tuple[int, int]]) -> Iterator[Path]:
+    """The folder itself if it is a run folder, else those below it; runs are not nested.
+
+    A folder that cannot be read counts as a run folder: who reads it says why.
+
+    Args:
+        folder: where to search.
+        depth: folders below it to search in.
+        seen: folders that were searched, since links may lead back.
+    """
+    try:
+        state = folder.stat()
+        # Sorted: of two links to a folder, the same one is taken everywhere.
+        entries = {name: os.path.isdir(folder / name) for name in sorted(os.listdir(folder))}
+    except OSError:
+        yield folder
+        return
+    if (state.st_dev, state.st_ino) in seen:
+        return
+    seen.add((state.st_dev, state.st_ino))
+    if entries.get(STARTED) or any(entries.get(name) is False for name in (FINISHED, FAILED)):
         yield folder
     elif depth:
-        for below in folder.iterdir():
-            if below.is_dir():
-                yield from _find_jobs(below, depth - 1)
+        for name in (name for name, is_folder in entries.items() if is_folder):
+            yield from _find_jobs(folder / name, depth - 1, seen)
 
 
 def _natural_order(path: Path) -> list[tuple[int, int, str]]:
@@ -114,8 +134,10 @@ class RunConfig:
         """
         folder = run / STARTED
         choices = _entry(_load_yaml(folder / "hydra.yaml"), "hydra", "runtime", "choices")
-        overrides = _load_yaml(folder / "overrides.yaml") or []
-        pairs = [str(option).lstrip("+~").partition("=") for option in overrides]
+        typed = _load_yaml(folder / "overrides.yaml") or []
+        if not isinstance(typed, list):
+            raise ValueError(f"{folder / 'overrides.yaml'}: is no list of options")
+        pairs = [str(option).lstrip("+~").partition("=") for option in typed]
         config = _entry(_load_yaml(folder / "config.yaml"))
         return cls(config, choices, {key: value for key, _, value in pairs})
 
@@ -170,7 +192,8 @@ def count_requested_jobs(sweep: Path) -> int | None:
     if not str(sweeper.get("_target_")).endswith(".BasicSweeper"):  # Optuna decides on its way
         return None
     options = [f"{key}={value}" for key, value in _entry(sweeper, "params").items()]
-    options += _entry(hydra, "overrides").get("task") or []
+    typed = _entry(hydra, "overrides").get("task")
+    options += map(str, typed) if isinstance(typed, list) else []
     try:
         values = {
             one.get_key_element(): len(list(one.sweep_string_iterator()))
@@ -183,15 +206,12 @@ def count_requested_jobs(sweep: Path) -> int | None:
 
 
 def _load_yaml(path: Path) -> Any:
-    if not path.is_file():
-        return None
     try:
-        if not path.read_bytes().endswith(b"\n"):
-            raise ValueError("its last line has no end, so it is cut off")
-        return OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    # UnicodeDecodeError is a ValueError; a reference that is cut off raises OmegaConf's own error.
-    except (YAMLError, OmegaConfBaseException, OSError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read as settings ({error})") from None
+        return read_yaml(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise ValueError(explain(error)) from None
 
 
 def _entry(found: Any, *keys: str) -> Mapping[str, Any]:

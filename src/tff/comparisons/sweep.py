@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import csv
+import io
 import math
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +26,8 @@ from tff.comparisons.runs import (
     find_runs,
     find_swept_options,
 )
+from tff.errors import explain
+from tff.foreign_files import read_file, read_json
 from tff.options import checked, whole
 from tff.plots.scatter import repeated_trainings, scatter_plot
 from tff.report.results import read_results
@@ -71,6 +76,7 @@ _NUMBERS = (
 )  # fmt: skip
 _LAST = ("seconds", "weights", "checkpoint", *PROTOCOL)
 _LISTED = 10  # failed jobs that the page names
+_LOG_LIMIT = 1 << 27  # bytes of a log of metrics
 _INCOMPLETE = {
     UNFINISHED: "neither finished nor failed: killed, or still running. They do not count in means "
     "and correlations.",
@@ -166,16 +172,16 @@ def _name_groups(table: pd.DataFrame, options: Sequence[str]) -> pd.Series[str]:
 def read_job(run: Path) -> dict[str, object]:
     """Columns of one training: state, error, objective, validation metrics, seconds, measures.
 
-    A file that cannot be read makes the state `damaged` and the reason its error: one broken job
-    must not hide the others.
+    A file that cannot be read makes the state `damaged`, with the reason: one broken job must not
+    hide the others.
     """
     best = run / "checkpoints" / "best.ckpt"
-    row: dict[str, object] = {"checkpoint": str(best) if best.is_file() else ""}
+    row: dict[str, object] = {"checkpoint": str(best) if os.path.isfile(best) else ""}
     try:
         row |= _read_ending(run)
         measures = read_measures(run / "report")
-    except (ValueError, TypeError, OSError) as error:
-        return row | {"state": DAMAGED, "error": _first_line(error)}
+    except (ValueError, OSError) as error:
+        return row | {"state": DAMAGED, "error": _first_line(explain(error) or error)}
     if row["state"] == DONE and not {"seen_ap", "unseen_ap"} & set(measures):
         row["state"] = NOT_ANALYSED
     return row | measures
@@ -183,15 +189,12 @@ def read_job(run: Path) -> dict[str, object]:
 
 def _read_ending(run: Path) -> dict[str, object]:
     """State of a training and what it recorded at its end."""
-    endings = [path for path in (run / FAILED, run / FINISHED) if path.is_file()]
+    endings = [path for path in (run / FAILED, run / FINISHED) if path.exists()]
     if not endings:
         return {"state": UNFINISHED, "error": "", **_read_last_metrics(run)}
     # Both, if it was started again in the same folder: the newer one counts.
     path = max(endings, key=lambda path: path.stat().st_mtime)
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read ({error})") from None
+    found = read_json(path)
     if not isinstance(found, dict):
         raise ValueError(f"{path}: expected an object with names, found {type(found).__name__}")
     seconds = _to_number(found.get("seconds"))
@@ -210,11 +213,18 @@ def _read_ending(run: Path) -> dict[str, object]:
 def _read_last_metrics(run: Path) -> dict[str, object]:
     """Last validation metrics in the log of a training; empty without a log."""
     try:
-        table = pd.read_csv(run / "logs" / "train" / "metrics.csv")
-    except (OSError, ValueError):  # it may be half written
+        log = read_file(run / "logs" / "train" / "metrics.csv", _LOG_LIMIT)
+    except (FileNotFoundError, NotADirectoryError):
         return {}
-    known = {str(c): table[c].dropna() for c in table if str(c).startswith("val/")}
-    return {name: _to_number(values.iloc[-1]) for name, values in known.items() if len(values)}
+    found: dict[str, object] = {}
+    with suppress(csv.Error):  # it may be half written
+        for row in csv.DictReader(io.StringIO(log.decode(errors="replace"))):
+            for name, value in row.items():
+                if str(name).startswith("val/"):
+                    with suppress(TypeError, ValueError):  # empty, or no number
+                        number = float(value)
+                        found |= {} if math.isnan(number) else {name: _to_number(number)}
+    return found
 
 
 def _to_number(value: object) -> float:
@@ -228,12 +238,20 @@ def _first_line(error: object) -> str:
 
 
 #: Tables of a report that are read, and the columns that they need.
-_TABLES = {
-    "ablation": ("generator", "seen", "images", "ap", "ap_low", "ap_high", "ap_ablated"),
-    "detection": ("generator", "seen", "images", "ap", "ap_low", "ap_high"),
-    "ablation_summary": ("where", "ap_drop", "ap_drop_low", "ap_drop_high"),
-    "conditional_share": ("generator", "seen", "k", "share"),
+_AP = {
+    "generator": str,
+    "seen": bool,
+    **dict.fromkeys(("images", "ap", "ap_low", "ap_high"), float),
 }
+_TABLES: dict[str, dict[str, type]] = {
+    "ablation": _AP | {"ap_ablated": float},
+    "detection": _AP,
+    "ablation_summary": {
+        "where": str, "ap_drop": float, "ap_drop_low": float, "ap_drop_high": float
+    },
+    "conditional_share": {"generator": str, "seen": bool, "k": int, "share": float},
+}  # fmt: skip
+_OPTIONAL = {"share_separating": float}
 
 
 def read_measures(report: Path) -> dict[str, object]:
@@ -252,7 +270,7 @@ def read_measures(report: Path) -> dict[str, object]:
     tables: dict[str, pd.DataFrame] = {}
     found: dict[str, object] = {}
     for name, columns in _TABLES.items():
-        if (table := results.table(name, columns)) is None:
+        if (table := results.table(name, columns, _OPTIONAL)) is None:
             continue
         tables[name] = table
         if "checkpoint" in table and table["checkpoint"].nunique() > 1:

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from tff.foreign_files import read_json
 from tff.safe_text import read_table
 from tff.strict_json import dumps, to_json
 
 FILE = "results.json"
-_DAMAGED = (ValueError, AttributeError, OSError, RecursionError)  # no JSON, or no objects in it
+#: Errors of JSON that holds other values than a report.
+_DAMAGED = (ValueError, AttributeError, TypeError, KeyError, OSError)
+#: Kind of a column -> what it is called, and whether a column is of it.
+_KINDS: dict[type, tuple[str, Callable[[pd.Series[Any]], bool]]] = {
+    str: ("text", lambda column: all(isinstance(cell, str) for cell in column)),
+    bool: ("true and false", pd.api.types.is_bool_dtype),
+    int: ("integers", pd.api.types.is_integer_dtype),
+    float: ("finite numbers", lambda column: _is_numeric(column) and not np.isinf(column).any()),
+}
+
+
+def _is_numeric(column: pd.Series[Any]) -> bool:
+    return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
 
 
 @dataclass(frozen=True)
@@ -33,11 +46,18 @@ class Results:
     tables: dict[str, pd.DataFrame]
     scalars: dict[str, float]
 
-    def table(self, name: str, columns: Iterable[str]) -> pd.DataFrame | None:
+    def table(
+        self, name: str, columns: Mapping[str, type], optional: Mapping[str, type] | None = None
+    ) -> pd.DataFrame | None:
         """One table; None if the report has none of this name.
 
+        Args:
+            name: of the table.
+            columns: those that it must have -> `str`, `bool`, `int` or `float` (NaN allowed).
+            optional: the same for columns that it may have.
+
         Raises:
-            ValueError: one of the columns is missing, or there are no rows.
+            ValueError: one of the columns is missing or of another type, or there are no rows.
         """
         table = self.tables.get(name)
         if table is None:
@@ -46,6 +66,12 @@ class Results:
             raise ValueError(f"{self.path}: table {name} has no column {', '.join(missing)}")
         if table.empty:
             raise ValueError(f"{self.path}: table {name} has no rows")
+        for column, kind in {**columns, **(optional or {})}.items():
+            words, fits = _KINDS[kind]
+            if column in table and not fits(table[column]):
+                raise ValueError(
+                    f"{self.path}: table {name}: column {column} holds not only {words}"
+                )
         return table
 
 
@@ -82,13 +108,13 @@ def read_results(report: Path) -> Results:
         ValueError: the report is damaged; the message names the file.
     """
     path = report / FILE
-    if not path.is_file():
-        return _read_version_0_1(report)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         tables = {name: _decode_table(table) for name, table in content["tables"].items()}
         scalars = {name: _decode_number(v) for name, v in content["scalars"].items()}
-    except (*_DAMAGED, TypeError, KeyError, OverflowError) as error:
+    except (FileNotFoundError, NotADirectoryError):
+        return _read_version_0_1(report)
+    except _DAMAGED as error:
         raise ValueError(f"{path}: cannot be read as results of a report ({error!r})") from None
     return Results(path, tables, scalars)
 
@@ -158,10 +184,10 @@ _TEXT = (
 def _read_version_0_1(report: Path) -> Results:
     """Reports of version 0.1 have no `results.json`, but the same numbers in CSV."""
     paths = {name: report / "tables" / f"{name}.csv" for name in _COMPARED}
-    tables = {name: read_table(path, _TEXT) for name, path in paths.items() if path.is_file()}
+    tables = {name: read_table(path, _TEXT) for name, path in paths.items() if path.exists()}
     summary = report / "summary.json"
     try:
-        found = json.loads(summary.read_text(encoding="utf-8")) if summary.is_file() else {}
+        found = read_json(summary) if summary.exists() else {}
         scalars = {name: _decode_number(v) for name, v in found.get("scalars", {}).items()}
     except _DAMAGED as error:
         raise ValueError(f"{summary}: cannot be read as a summary ({error})") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -22,6 +21,7 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from tff.atomic import write_json
+from tff.foreign_files import read_json
 from tff.options import one_of
 from tff.report.wandb import finish_run, is_reachable, log_artifact, tolerate_errors
 from tff.strict_json import to_json
@@ -237,10 +237,10 @@ def read_record(folder: Path) -> dict[str, str | None]:
         ValueError: the file is damaged.
     """
     path = folder / RECORD
-    if not path.is_file():
+    if not path.exists():
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
         record = {key: found.get(key) for key in ("id", "project", "entity", "group")}
         valid = all(isinstance(text, str) for text in record.values() if text is not None)
         if valid and record["id"] and record["project"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from tff.atomic import write_json
 from tff.data.datamodule import Splits
 from tff.data.dataset import Images, View
 from tff.distributed import fail_together, get_rank
+from tff.foreign_files import read_json
 from tff.types import Channels
 
 
@@ -93,7 +93,7 @@ def replay(passes: Path, make: Callable[..., Subject]) -> Subject:
         )
     (path,) = found
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = read_json(path)
         info = DetectorInfo(
             Channels(facts["widths"]),
             torch.tensor(facts["twins"]),
