@@ -56,7 +56,7 @@ def test_tree_with_a_missing_split(divided):
     for path in sorted((divided / "test").rglob("*"), reverse=True):
         path.unlink() if path.is_file() else path.rmdir()
     (divided / "test").rmdir()
-    with pytest.raises(FileNotFoundError, match="test: no such folder"):
+    with pytest.raises(ValueError, match="no test images, only train and val; add a folder test"):
         Folder(str(divided)).manifest("test")
 
 

@@ -65,13 +65,13 @@ def test_all_names_are_tried():
     assert len(LABELS) == 8
 
 
-def test_nearest_folder_decides(tmp_path):
+def test_labels_at_any_depth(tmp_path):
     put(
         tmp_path,
         "ai/nature/x.png",  # in the order of the alphabet "ai" would be 0
         "ai/ai/x.png",
-        "g/fake/deep/real/y.png",
-        "g/real/fake/deep/er/y.png",
+        "g/deep/real/y.png",
+        "g/fake/deep/er/y.png",
     )
     labels = {
         Path(p).relative_to(tmp_path).as_posix(): v
@@ -80,8 +80,8 @@ def test_nearest_folder_decides(tmp_path):
     assert labels == {
         "ai/nature/x.png": 0,
         "ai/ai/x.png": 1,
-        "g/fake/deep/real/y.png": 0,
-        "g/real/fake/deep/er/y.png": 1,
+        "g/deep/real/y.png": 0,
+        "g/fake/deep/er/y.png": 1,
     }
 
 

@@ -14,9 +14,10 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from tff.data.dataset import Images, Transform, View
-from tff.data.layout import Layout
+from tff.data.layout import Places
 from tff.data.loaders import EvaluationBatches, TrainingBatches, loader
 from tff.data.manifest import ANY_LAYOUT, Manifest, list_images
+from tff.data.tree import Tree
 from tff.distributed import get_world_size
 from tff.options import one_of, whole
 from tff.types import Batch
@@ -196,8 +197,11 @@ class Data(LightningDataModule, ABC):
                 f"with aug.resize={self.size}"
             ) from error
 
-    def _list_folder(self, root: Path, layout: Layout = ANY_LAYOUT) -> Manifest:
+    def _list_folder(
+        self, root: Path | Tree, layout: Places = ANY_LAYOUT, split: str = ""
+    ) -> Manifest:
         """List the images below a folder with the options of this set."""
         return list_images(
-            root, layout, cache=self.files, pixels=self.pixels, on_corrupt=self.on_corrupt
-        )
+            root, layout, split=split, cache=self.files, pixels=self.pixels,
+            on_corrupt=self.on_corrupt,
+        )  # fmt: skip

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
+import logging
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from tff.data.datamodule import SPLITS, Data, Splits
 from tff.data.dataset import IMAGE_COLUMN, ROW_SEPARATOR, Images, extract_bytes
-from tff.data.layout import Layout
+from tff.data.layout import AnyTree, FolderFacts, Layout, find_named_folder, name_root
 from tff.data.manifest import (
     Header,
     Manifest,
@@ -27,23 +27,35 @@ from tff.data.manifest import (
     load_cache,
     probe,
     save_cache,
+    walk_images,
 )
-from tff.options import each, number
+from tff.data.tree import Tree
+from tff.options import Allowed, each, number, one_of
 from tff.progress import track
+
+log = logging.getLogger(__name__)
 
 #: The `generator` of all real images in Parquet files.
 REAL = "real"
 _LABELS = {"0": 0, "1": 1, "real": 0, "fake": 1, "false": 0, "true": 1, "generated": 1}
 _COLUMNS = [*Header._fields, "path", "label", "generator", "bytes", "split", "class"]
+_NAME = Allowed(
+    lambda name: name is None or (isinstance(name, str) and name.strip() != ""), "a name, or null"
+)
+_NAMES = each(_NAME)
+_TEST_ONLY = Allowed(
+    lambda names: names in (None, "all") or _NAMES.holds(names),
+    "a list of generators, all, or null",
+)
 
 
 class Folder(Data):
     """A tree of images.
 
     Without a layout: any tree with folders `0_real` and `1_fake` (or real/fake, nature/ai,
-    REAL/FAKE) in it. Folders `train`, `val` and `test` below the root are the splits. A tree
-    without them is split by a hash of the file names, which keeps files of the same name together;
-    analyses use all of it.
+    REAL/FAKE) in it, see `layout.AnyTree`. Folders `train`, `val` and `test` at any depth are the
+    splits. A tree without them is split by a hash of the file names, which keeps files of the same
+    name together; analyses use all of it.
 
     With a layout: where each split has its labels and generators. If it has `train` but not `val`,
     a share `fractions[1]` of `train`, drawn by the hash of the names, is the validation set.
@@ -53,6 +65,10 @@ class Folder(Data):
         layout: split -> arguments of `layout.Layout`, or `parquet: true`.
         expected: split -> generator -> published number of images; differences are reported.
         fractions: shares of the training and the validation set in a tree without splits.
+        generator: name of the generator in a tree whose folders name none; None: name of the tree.
+        test_only: generators of which all images are test images, or `all`.
+        split_folders: whether folders train, val and test are splits or names; see
+            `layout.AnyTree`.
         options: see `Data`.
     """
 
@@ -62,6 +78,9 @@ class Folder(Data):
         layout: Mapping[str, Mapping[str, Any]] | None = None,
         expected: Mapping[str, Mapping[str, int]] | None = None,
         fractions: tuple[float, float] = (0.6, 0.2),
+        generator: str | None = None,
+        test_only: Sequence[str] | str | None = None,
+        split_folders: bool | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -80,6 +99,16 @@ class Folder(Data):
                 f"data.fractions={list(fractions)}: expected the shares of the training and the "
                 "validation set, which leave some images for the test"
             )
+        _NAME.require("data.generator", generator)
+        _TEST_ONLY.require("data.test_only", test_only)
+        one_of((True, False, None)).require("data.split_folders", split_folders)
+        #: Meaning of the folders of a tree without a layout.
+        self.places = AnyTree(generator or "", test_only or (), split_folders)
+        if layout is not None and self.places != AnyTree():
+            raise ValueError(
+                "data.generator, data.test_only and data.split_folders are for data=folder; the "
+                "folders of this set have a fixed meaning"
+            )
 
     def prepare_data(self) -> None:
         # Lists the files once, before several processes would.
@@ -87,9 +116,28 @@ class Folder(Data):
             self.images(split)
 
     @cached_property
+    def _tree(self) -> Tree:
+        return walk_images(self.root)
+
+    @cached_property
+    def _facts(self) -> dict[str, FolderFacts]:
+        facts = self.places.read(self._tree)
+        named = sorted({fact.generator or name_root(self.root) for fact in facts.values()})
+        if named and (own := self.places.generator) and own not in named:
+            raise ValueError(
+                f"data.generator={own}: the folders of {self.root} name the generators already: "
+                f"{', '.join(named)}; rename the folder instead"
+            )
+        if self.places.test_only != "all":
+            unknown = sorted(set(self.places.test_only) - set(named))
+            if unknown and named:
+                raise ValueError(f"data.test_only={unknown}: unknown; known are {', '.join(named)}")
+        return facts
+
+    @cached_property
     def has_splits(self) -> bool:
         """Whether layout or folders divide the tree into splits."""
-        return self.layout is not None or any((self.root / split).is_dir() for split in SPLITS)
+        return self.layout is not None or any(fact.split for fact in self._facts.values())
 
     def available_splits(self) -> list[str]:
         if self.layout is not None:
@@ -99,24 +147,42 @@ class Folder(Data):
             # If nothing exists, listing a declared split fails with the folders it expects.
             return [split for split in SPLITS if split in (found or self.layout)]
         if self.has_splits:
-            return [split for split in SPLITS if (self.root / split).is_dir()]
+            return [s for s in SPLITS if any(fact.split == s for fact in self._facts.values())]
         return list(SPLITS)
 
     def _matches(self, layout: Layout | None) -> bool:
         """Whether any folder below the root matches a layout; some may not be downloaded."""
-        if layout is None:
-            return True
-        folders = (Path(folder) for folder, _, _ in os.walk(self.root))
-        return any(layout.parse(folder.relative_to(self.root).as_posix()) for folder in folders)
+        return layout is None or any(map(layout.is_labelled, self._tree.folders))
 
     def list_images(self, split: str) -> Manifest:
         if self.layout is not None:
             return self._list_by_layout(self.layout, split)
         if self.has_splits:
-            return self._list_folder(self.root / split)
+            self._require_split(split)
+            return self._list_folder(self._tree, self.places, split)
         train, val = self.fractions
         bounds = {"train": (0.0, train), "val": (train, train + val), "test": (train + val, 1.0)}
-        return self._take_share(self._whole_tree, *bounds[split], split)
+        table, skipped = self._whole_tree
+        whole = table["generator"].isin(self.places.test_only)
+        share = self._take_share(Manifest(table[~whole], skipped), *bounds[split], split)
+        if split != "test" or not whole.any():
+            return share
+        both = pd.concat([share.table, table[whole]]).sort_values("path", ignore_index=True)
+        return Manifest(both, skipped)
+
+    def _require_split(self, split: str) -> None:
+        if split in (there := self.available_splits()):
+            return
+        if self.places.test_only == "all":
+            hint = "because of data.test_only=all"
+        else:
+            hint = (
+                f"add a folder {split}, or if these folders are names of generators or classes, "
+                "pass data.split_folders=false: then a hash of the file names assigns the split"
+            )
+        raise ValueError(
+            f"image folder {self.root}: no {split} images, only {' and '.join(there)}; {hint}"
+        )
 
     def _list_by_layout(self, layouts: Mapping[str, Layout | None], split: str) -> Manifest:
         source = "train" if split == "val" and "val" not in layouts else split
@@ -129,7 +195,7 @@ class Folder(Data):
         if layout is None:
             manifest = list_parquet_images(self.root, source, self.files, self.on_corrupt)
         else:
-            manifest = self._list_folder(self.root, layout)
+            manifest = self._list_folder(self._tree, layout)
         if split == "test" or "val" in layouts or "train" not in layouts:
             return manifest
         bound = 1 - self.fractions[1]
@@ -138,7 +204,7 @@ class Folder(Data):
 
     @cached_property
     def _whole_tree(self) -> Manifest:
-        return self._list_folder(self.root)
+        return self._list_folder(self._tree, self.places)
 
     def _take_share(self, manifest: Manifest, low: float, high: float, split: str) -> Manifest:
         """Images whose names hash to a fraction in (low, high], or in [0, high]."""
@@ -152,6 +218,13 @@ class Folder(Data):
                 "generated ones"
             )
         return Manifest(table.reset_index(drop=True), manifest.skipped)
+
+    @property
+    def named_folder(self) -> Path | None:
+        """The folder around the tree after which a generator in it is called, if any is."""
+        if self.layout is None and any(not fact.generator for fact in self._facts.values()):
+            return find_named_folder(self.root)
+        return None
 
     def real_of(self, split: str) -> Mapping[str, str]:
         if self.layout is None:
@@ -182,6 +255,23 @@ class Folder(Data):
     def _all_images(self) -> Images:
         self._manifests["all"] = self._whole_tree
         return self.images("all")
+
+
+def require_one_root(ranked: Data, tested: Data) -> None:
+    """Refuse two sets whose generator is called after their folders, which are only namesakes.
+
+    Raises:
+        ValueError: the folders differ, but not their names.
+    """
+    first, second = (
+        data.named_folder if isinstance(data, Folder) else None for data in (ranked, tested)
+    )
+    if first and second and first != second and first.name == second.name:
+        raise ValueError(
+            f"{first} and {second}: folders of the same name, after which the generator of both is "
+            f"called; if they hold different generators, pass data.generator=NAME, if not, "
+            f"data.generator={first.name}"
+        )
 
 
 def list_parquet_images(root: Path, split: str, cache: Path | None, on_corrupt: str) -> Manifest:

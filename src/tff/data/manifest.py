@@ -6,10 +6,9 @@ import hashlib
 import io
 import logging
 import os
-import re
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -21,14 +20,14 @@ from PIL import Image, UnidentifiedImageError
 
 from tff.atomic import remove_abandoned, write_atomically
 from tff.data.dataset import FORMATS, MAX_PIXELS, Images, describe_damage, read_bytes
-from tff.data.layout import LABELS, Layout
+from tff.data.layout import LABELS, AnyTree, FolderFacts, Places, name_root, split_of
+from tff.data.tree import Tree, folders_above, shorten, walk
 from tff.progress import track
 from tff.types import Ints
 
 log = logging.getLogger(__name__)
 
-#: Any tree: the nearest folder above an image names its label, the first one its generator.
-ANY_LAYOUT = Layout(["{generator}/{class*}/{label}", "{label}"])
+ANY_LAYOUT = AnyTree()
 #: Suffixes of image files -> format; the content of a file decides what it really is.
 SUFFIXES = {
     ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP",
@@ -52,9 +51,10 @@ class Manifest(NamedTuple):
 
 
 def list_images(
-    root: Path,
-    layout: Layout = ANY_LAYOUT,
+    root: Path | Tree,
+    layout: Places = ANY_LAYOUT,
     *,
+    split: str = "",
     cache: Path | None = None,
     pixels: bool = False,
     on_corrupt: str = "error",
@@ -62,8 +62,9 @@ def list_images(
     """List the images below a folder.
 
     Args:
-        root: folder at which the patterns of the layout begin.
+        root: folder at which the patterns of the layout begin, or what stands in it.
         layout: meaning of the folders.
+        split: list only the images that the folders assign to this split.
         cache: folder for the list of files; see `scan`.
         pixels: whether to decode each file; see `probe`.
         on_corrupt: `error` or `skip` for files that cannot be used.
@@ -73,56 +74,98 @@ def list_images(
         ValueError: no images, no labels, files that cannot be used, or a generator without real or
             without generated images; the message names them.
     """
-    root = Path(root).expanduser()
-    if not root.is_dir():
-        raise FileNotFoundError(f"image folder {root}: no such folder")
-    files = scan(root, cache, pixels)
-    if files.empty:
+    tree = root if isinstance(root, Tree) else walk_images(root)
+    root, folders = tree.root, tree.holding
+    if not folders:
         raise ValueError(f"image folder {root}: no images (of {', '.join(SUFFIXES)}) in it")
-    good, skipped = drop_unusable(_add_labels(files, root, layout), root, on_corrupt)
+    facts = layout.read(tree)
+    if not facts or isinstance(layout, AnyTree):
+        _require_labels(tree, facts, layout)
+    used = {folder: fact for folder, fact in facts.items() if split in ("", fact.split)}
+    files = scan(root, cache, pixels, files=tree.files(used), part=split)
+    good, skipped = drop_unusable(_add_facts(files, root, used), root, on_corrupt)
     columns = ["path", "label", "generator", "class", *_HEADER_COLUMNS]
     table = good[columns].reset_index(drop=True)
-    _require_both_labels(table, root, layout)
+    _require_both_labels(table, root, layout, split)
     return Manifest(table, skipped)
 
 
-def _add_labels(files: pd.DataFrame, root: Path, layout: Layout) -> pd.DataFrame:
-    """Files whose folders name a label, with columns `path`, `label`, `generator`, `class`."""
-    folders = files["file"].str.rpartition("/")[0]
-    facts = {folder: layout.parse(folder) for folder in folders.unique()}
-    known = folders.map(lambda folder: facts[folder] is not None).astype(bool)
-    if not known.all() and (layout is ANY_LAYOUT or not known.any()):
-        hint = f" where this set has it: {' or '.join(layout.folders)}. Is data.root right?"
-        if layout is ANY_LAYOUT:
-            hint = f"; known: {', '.join(LABELS)}"
+def walk_images(root: Path) -> Tree:
+    """The image files in a tree of folders.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: see `tree.walk`.
+    """
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        raise FileNotFoundError(f"image folder {root}: no such folder")
+    return walk(root, SUFFIXES)
+
+
+def _require_labels(tree: Tree, facts: Mapping[str, FolderFacts], layout: Places) -> None:
+    """Fail if images have no label; beside the splits of a divided tree they need none."""
+    splits = {
+        above
+        for folder, fact in facts.items()
+        for above in folders_above(folder)
+        if split_of(above.rpartition("/")[2]) == fact.split != ""
+    }
+    unknown = [
+        folder
+        for folder in tree.holding
+        if folder not in facts and (not splits or splits & {folder, *folders_above(folder)})
+    ]
+    if not unknown:
+        return
+    hint = f"; known: {', '.join(LABELS)}"
+    if not isinstance(layout, AnyTree):
+        hint = f" where this set has it: {layout.expected}. Is data.root right?"
+    files = join_names(pd.Series(tree.files(unknown)))
+    raise ValueError(f"image folder {tree.root}: no folder above {files} says real or fake{hint}")
+
+
+def describe_unread(tree: Tree, layouts: Sequence[Places]) -> list[str]:
+    """Sentences on what stands in a tree and is not read by any of the layouts."""
+
+    def is_labelled(folder: str) -> bool:
+        return any(layout.is_labelled(folder) for layout in layouts)
+
+    lines = tree.describe_unread(is_labelled)
+    if outside := [folder for folder in tree.holding if not is_labelled(folder)]:
+        number = sum(len(tree.folders[folder]) for folder in outside)
+        lines.append(f"{number:,} images in folders without a label ({shorten(outside)})")
+    return lines
+
+
+def _add_facts(files: pd.DataFrame, root: Path, facts: Mapping[str, FolderFacts]) -> pd.DataFrame:
+    """Files with columns `path`, `label`, `generator`, `class`."""
+    found = [facts[folder] for folder in files["file"].str.rpartition("/")[0]]
+    named = {fact.generator for fact in facts.values()}
+    if "" in named and (own := name_root(root)) in named:
         raise ValueError(
-            f"image folder {root}: no folder above {join_names(files['file'][~known])} says real "
-            f"or fake{hint}"
+            f"image folder {root}: some images are in a folder {own}, others belong to the tree, "
+            "which has the same name; pass data.generator=NAME for those"
         )
-    found = [fact for fact in map(facts.get, folders) if fact is not None]
-    own_name = root.resolve().name  # the generator of a tree without a level of generators
-    generators = [fact.generator or own_name for fact in found]
-    if layout is ANY_LAYOUT:
-        generators = [own_name if name in LABELS else name for name in generators]
-    files = files[known].assign(label=[fact.label for fact in found], generator=generators)
-    files["path"] = [str(root / file) for file in files["file"]]
-    files["class"] = [fact.class_name for fact in found]
-    return files
+    return files.assign(
+        path=[str(root / file) for file in files["file"]],
+        label=[fact.label for fact in found],
+        generator=[fact.generator or own for fact in found],
+        **{"class": [fact.class_name for fact in found]},
+    )
 
 
-def _require_both_labels(table: pd.DataFrame, root: Path, layout: Layout) -> None:
+def _require_both_labels(table: pd.DataFrame, root: Path, layout: Places, split: str) -> None:
     real = set(table["generator"][table["label"] == 0])
     fake = set(table["generator"][table["label"] == 1])
     lonely = [f"{g} (only generated)" for g in sorted(fake) if layout.real_source(g) not in real]
     used = {layout.real_source(g) for g in fake}
     lonely += [f"{g} (only real)" for g in sorted(real - used)]
     if lonely:
-        expected = " or ".join(layout.folders)
-        if layout is ANY_LAYOUT:
-            expected = "GENERATOR/.../0_real and 1_fake"
+        where = f" for {split}" if split else ""
         raise ValueError(
-            f"image folder {root}: each generator needs real and generated images, but one kind is "
-            f"missing for {', '.join(lonely)}; expected {expected}"
+            f"image folder {root}: each generator needs real and generated images{where}, but one "
+            f"kind is missing for {', '.join(lonely)}; expected {layout.expected}"
         )
 
 
@@ -198,34 +241,41 @@ _SAVE_INTERVAL = 20.0  # seconds
 _THREADS = min(16, 4 * (os.cpu_count() or 1))  # most of the time they wait for the disk
 
 
-def scan(root: Path, cache: Path | None, pixels: bool = False) -> pd.DataFrame:
-    """List the image files below a folder, and read their headers.
+def scan(
+    root: Path,
+    cache: Path | None,
+    pixels: bool = False,
+    *,
+    files: Sequence[str] | None = None,
+    part: str = "",
+) -> pd.DataFrame:
+    """List image files below a folder, and read their headers.
 
     The list is cached as a Parquet file, which is also saved while the scan runs, so that little is
     lost if it is killed. The next scan reads only new and changed files.
 
     Args:
-        root: the folder; links to folders are followed.
+        root: the folder.
         cache: folder for the cached list; None caches nothing.
         pixels: whether to decode each file; see `probe`.
+        files: relative to the root; None: all, see `tree.walk`.
+        part: name of this part of the files, which has a cached list of its own.
 
     Returns:
         Columns `file` (relative to the root, with `/`), `bytes`, `modified` (ns), `checked`
         (`header` or `pixels`) and those of `Header`; sorted by file.
-
-    Raises:
-        ValueError: a name is not UTF-8, so neither the list nor a report could hold it.
     """
-    files = pd.DataFrame(sorted(_walk(root)), columns=_STAMP)
-    digest = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]
+    names = walk_images(root).files() if files is None else files
+    found = pd.DataFrame([(name, *_read_state(root / name)) for name in names], columns=_STAMP)
+    digest = hashlib.sha256(str(root.resolve() / part).encode()).hexdigest()[:12]
     path = cache and cache / f"{root.resolve().name}-{digest}.parquet"
     cached = load_cache(path, [*_STAMP, "checked", *Header._fields])
     if cached is None:
-        cached = files.iloc[:0].assign(checked="", **Header()._asdict())
-    known = files.merge(cached, how="left", on=_STAMP)
+        cached = found.iloc[:0].assign(checked="", **Header()._asdict())
+    known = found.merge(cached, how="left", on=_STAMP)
     known = known[known["checked"].isin(["pixels"] if pixels else ["header", "pixels"])]
     known = known.astype(dict.fromkeys(_INTEGERS, "int64"))
-    new = files[~files["file"].isin(known["file"])]
+    new = found[~found["file"].isin(known["file"])]
     parts = [known]
     starts, saved = range(0, len(new), _CHUNK), time.monotonic()
     for start in track(starts, f"files of {root.name}") if len(starts) > 1 else starts:
@@ -236,24 +286,9 @@ def scan(root: Path, cache: Path | None, pixels: bool = False) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True).sort_values("file", ignore_index=True)
 
 
-def _walk(root: Path) -> Iterator[tuple[str, int, int]]:
-    seen = set()
-    for folder, folders, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:  # a link that leads back
-            folders.clear()
-            continue
-        seen.add(real)
-        for name in names:
-            path = Path(folder) / name
-            if path.suffix.lower() in SUFFIXES and not name.startswith("._"):  # macOS leaves these
-                if re.search("[\ud800-\udfff]", str(path)):  # stand for bytes that are not UTF-8
-                    raise ValueError(
-                        f"image file {str(path)!a}: its name or that of a folder is not UTF-8; "
-                        "rename it"
-                    )
-                state = path.stat() if path.exists() else path.lstat()
-                yield path.relative_to(root).as_posix(), state.st_size, state.st_mtime_ns
+def _read_state(path: Path) -> tuple[int, int]:
+    state = path.stat() if path.exists() else path.lstat()
+    return state.st_size, state.st_mtime_ns
 
 
 def _probe_files(files: pd.DataFrame, root: Path, pixels: bool) -> pd.DataFrame:

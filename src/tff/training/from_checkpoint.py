@@ -13,6 +13,7 @@ from weakref import WeakValueDictionary
 from tff.analyses.engine.replay import cache_passes, find_subjects, replay
 from tff.analyses.engine.subject import Subject
 from tff.data.datamodule import Data, Splits
+from tff.data.folder import require_one_root
 from tff.detectors.checkpoint import build, load, origin_of
 from tff.detectors.detector import Detector
 from tff.detectors.safe_load import read_with_sha256
@@ -148,6 +149,7 @@ def load_subject(
     checkpoint = Checkpoint.read(ckpt)
     rebuilt = checkpoint.rebuild(detector)
     ranked, tested = discovery() or checkpoint.data, data() or checkpoint.data
+    require_one_root(ranked, tested)
     splits = Splits(ranked.discovery(), tested.test()).subsample(images)
     subject = make(rebuilt, splits, weights=checkpoint.fingerprint)
     return cache_passes(subject, Path(passes))

@@ -1,0 +1,210 @@
+"""A tree of folders: the files of a set in it, and everything that is left out."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+
+from tff.safe_text import make_printable
+
+#: Folders that file servers, archives and interpreters leave in any folder, in lower case. Folders
+#: whose name begins with a dot (copies of editors, deleted files, caches of downloads) are alike.
+_LEFT_BEHIND = {
+    "__macosx", "__pycache__", "lost+found", "system volume information", "$recycle.bin",
+    "@eadir", "@tmp", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "~snapshot",
+}  # fmt: skip
+#: Most ways by links to one folder: with a few links in each, their number doubles at each level.
+_MAX_WAYS = 1000
+_MAX_KINDS = 8  # of files, and names of folders, in a message
+_SUFFIX = re.compile(r"\.\w{1,10}")
+_SPECIAL = {stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
+_NOUNS = {"pipe", "socket", "device", "broken link"}
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Content of a tree of folders. Folders are named relative to the root, with `/`.
+
+    Attributes:
+        root: the folder at the top, "" in names.
+        folders: each folder that was looked into -> names of the files of the set in it, sorted.
+        others: folder -> kind -> number of its other files.
+        hidden: name of a hidden folder -> number of files that would be of the set.
+        loops: links to a folder above them.
+    """
+
+    root: Path
+    folders: dict[str, list[str]] = field(default_factory=dict)
+    others: dict[str, Counter[str]] = field(default_factory=dict)
+    hidden: Counter[str] = field(default_factory=Counter)
+    loops: list[str] = field(default_factory=list)
+
+    @property
+    def holding(self) -> list[str]:
+        """Folders with files of the set directly in them."""
+        return [folder for folder, names in self.folders.items() if names]
+
+    def files(self, folders: Iterable[str] | None = None) -> list[str]:
+        """Files of the set, sorted: all, or those directly in some folders."""
+        chosen = self.holding if folders is None else folders
+        return sorted(join(folder, name) for folder in chosen for name in self.folders[folder])
+
+    def describe_unread(self, belongs: Callable[[str], bool]) -> list[str]:
+        """What is not read, and folders without a file to read.
+
+        Args:
+            belongs: whether a folder is one of the set, so that everything in it matters.
+        """
+        ours = [folder for folder in self.folders if belongs(folder)]
+        kinds: Counter[str] = Counter()
+        for folder in ours:
+            kinds.update(self.others.get(folder, {}))
+        parts = []
+        if hidden := self.hidden.total():
+            names = shorten(sorted(name for name, number in self.hidden.items() if number))
+            parts.append(f"{hidden:,} in hidden folders ({names})")
+        common = kinds.most_common()
+        parts += [_count(number, kind) for kind, number in sorted(common[:_MAX_KINDS], key=_order)]
+        if rest := sum(number for _, number in common[_MAX_KINDS:]):
+            parts.append(f"{rest:,} of other kinds")
+        if self.loops:
+            parts.append(f"what links to a folder above them lead to ({shorten(self.loops)})")
+        lines = [f"not read: {', '.join(parts)}"] if parts else []
+        used = {above for folder in self.holding for above in folders_above(folder)}
+        used.update(self.holding)
+        empty = [folder for folder in ours if folder not in used]
+        inner = {folder for folder in empty if {*folders_above(folder)} & set(empty)}
+        if tops := [folder for folder in empty if folder not in inner]:
+            lines.append(f"nothing to read in {shorten(tops)}")
+        return lines
+
+
+def walk(root: Path, suffixes: Collection[str]) -> Tree:
+    """List the files of a set in a tree of folders, in an order that no file system decides.
+
+    Links to folders are followed, each time they are reached; only a link to a folder above itself
+    is not. Hidden files and folders, and those that other programs leave, are not read.
+
+    Args:
+        root: the folder at the top.
+        suffixes: of the files of the set, in lower case.
+
+    Raises:
+        ValueError: a folder cannot be read, the name of a file of the set is not UTF-8, so that no
+            report could hold it, or links multiply one folder.
+    """
+    tree = Tree(root)
+    ways: Counter[str] = Counter()
+    open_folders: list[tuple[str, tuple[str, ...]]] = [("", (os.path.realpath(root),))]
+    while open_folders:
+        folder, above = open_folders.pop()
+        names: list[str] = []
+        inner: list[tuple[str, bool]] = []
+        others: Counter[str] = Counter()
+        for entry in _list(root / folder):
+            if _is_folder(entry):
+                inner.append((entry.name, entry.is_symlink()))
+            elif entry.name.startswith("."):
+                others["hidden"] += 1
+            elif PurePath(entry.name).suffix.lower() in suffixes:
+                names.append(_require_utf8(root / folder / entry.name))
+            else:
+                others[_kind(entry, suffixes)] += 1
+        tree.folders[folder] = sorted(names)
+        if others:
+            tree.others[folder] = others
+        for name, is_link in sorted(inner):
+            path = join(folder, name)
+            if name.startswith(".") or name.lower() in _LEFT_BEHIND:
+                tree.hidden[name] += _count_files(root / path, suffixes)
+                continue
+            real = os.path.realpath(root / path) if is_link else os.path.join(above[-1], name)
+            if any(f"{one}/".startswith(f"{real.rstrip('/')}/") for one in above):
+                tree.loops.append(path)
+                continue
+            ways[real] += 1
+            if ways[real] > _MAX_WAYS:
+                raise ValueError(
+                    f"folder {root}: links lead to {real} in more than {_MAX_WAYS} ways; remove "
+                    "links to folders that hold links themselves"
+                )
+            open_folders.append((path, (*above, real)))
+    return Tree(root, dict(sorted(tree.folders.items())), tree.others, tree.hidden, tree.loops)
+
+
+def join(folder: str, name: str) -> str:
+    """Path of a file or folder in a folder of a tree."""
+    return f"{folder}/{name}" if folder else name
+
+
+def folders_above(folder: str) -> list[str]:
+    """Folders above one of a tree, from the root."""
+    parts = folder.split("/") if folder else []
+    return ["/".join(parts[:end]) for end in range(len(parts))]
+
+
+def shorten(names: Collection[str]) -> str:
+    """The first names in printable form, and how many more there are."""
+    shown = ", ".join(make_printable(name) or "the root" for name in list(names)[:_MAX_KINDS])
+    return shown + (f" and {len(names) - _MAX_KINDS} more" if len(names) > _MAX_KINDS else "")
+
+
+def _list(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        raise ValueError(
+            f"folder {folder}: cannot be read ({error.strerror}); make it readable, or move it out "
+            "of the set"
+        ) from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself, or where nothing may be read
+        return False
+
+
+def _kind(entry: os.DirEntry[str], suffixes: Collection[str]) -> str:
+    """Kind of a file that is not read."""
+    try:
+        mode = entry.stat().st_mode
+    except OSError:
+        return "broken link"
+    if not stat.S_ISREG(mode):
+        return _SPECIAL.get(stat.S_IFMT(mode), "device")
+    found = [suffix.lower() for suffix in PurePath(entry.name).suffixes[-2:]]
+    if not found:
+        return "without suffix"
+    if not _SUFFIX.fullmatch(found[-1]):
+        return "with an unusual suffix"
+    partial = len(found) == 2 and found[0] in suffixes  # .jpg.part: of an interrupted download
+    return "".join(found) if partial else found[-1]
+
+
+def _require_utf8(path: Path) -> str:
+    if re.search("[\ud800-\udfff]", str(path)):  # stand for bytes that are not UTF-8
+        raise ValueError(
+            f"image file {str(path)!a}: its name or that of a folder is not UTF-8; rename it"
+        )
+    return path.name
+
+
+def _count_files(folder: Path, suffixes: Collection[str]) -> int:
+    found = (name for _, _, names in os.walk(folder) for name in names)
+    return sum(PurePath(name).suffix.lower() in suffixes for name in found)
+
+
+def _count(number: int, kind: str) -> str:
+    return f"{number:,} {kind}" + ("s" if number > 1 and kind in _NOUNS else "")
+
+
+def _order(kind: tuple[str, int]) -> tuple[int, str]:
+    return -kind[1], kind[0]
