@@ -96,5 +96,5 @@ def test_tensor_beyond_its_storage_is_refused(tmp_path):
                 assert data.count(b"K\xc8") == 2  # 200: of the storage, of the tensor
                 data = data.replace(b"K\xc8", b"J\xff\xff\xff\x7f")
             file.writestr(member.filename, data)
-    with pytest.raises(ValueError, match=r"evil\.pth: not a readable checkpoint"):
+    with pytest.raises(ValueError, match=r"evil\.pth: .* has less data than it needs"):
         read(evil)
