@@ -68,11 +68,11 @@ def test_all_sets_duplicates_and_odd_files(tmp_path):
 
 def test_every_report_on_a_biased_set_gives_alarm(tmp_path):
     put(tmp_path / "biased", "jpg", "png")
-    images = Folder(str(tmp_path)).splits()
+    images = Folder(str(tmp_path)).all_splits()
     result = run({"examples": Examples(1)}, Subject.of(tiny.detector(), images, device="cpu"))
     assert "biased (AUC 1.00)" in result["examples"].alarms[0]
     put(tmp_path / "fair" / "g", "png", "png")
-    fair = Folder(str(tmp_path / "fair")).splits()
+    fair = Folder(str(tmp_path / "fair")).all_splits()
     result = run({"examples": Examples(1)}, Subject.of(tiny.detector(), fair, device="cpu"))
     assert result["examples"].alarms == []
 
@@ -81,7 +81,7 @@ def test_detector_at_chance_level_raises_an_alarm(tmp_path):
     tiny.tree(tmp_path / "red", generators=("seen",), images=30, size=16)  # tiny.detector sees red
     put(tmp_path / "noise" / "g", "png", "png", count=30)
     for name, expected in (("red", False), ("noise", True)):
-        images = Folder(str(tmp_path / name)).splits()
+        images = Folder(str(tmp_path / name)).all_splits()
         subject = Subject.of(tiny.detector(), images, device="cpu", draws=20, confidence=0.0)
         alarms = run({"ranking": Ranking()}, subject)["ranking"].alarms
         assert any("no better than chance: g (AUC" in line for line in alarms) == expected
@@ -90,7 +90,7 @@ def test_detector_at_chance_level_raises_an_alarm(tmp_path):
 
 def test_other_analyses_ask_for_a_detector(tmp_path):
     put(tmp_path / "g", "png", "png", count=2)
-    subject = Subject.of(None, Folder(str(tmp_path)).splits())
+    subject = Subject.of(None, Folder(str(tmp_path)).all_splits())
     with pytest.raises(ValueError, match="needs a detector: pass ckpt="):
         Examples()(subject)
 
@@ -101,7 +101,7 @@ def test_passes_see_the_views(tmp_path, crop):
     import torch
 
     put(tmp_path / "g", "png", "png", count=5, size=(14, 15))
-    images = Folder(str(tmp_path), crop=crop, seed=4).test()
+    images = Folder(str(tmp_path), crop=crop, seed=4).images("all")
     subject = Subject.of(tiny.detector(), Splits(images, images), device="cpu", batch_size=3)
     found = subject.evaluate(responses=False).logits
     assert len(found) == 10
@@ -114,7 +114,7 @@ def test_passes_see_the_views(tmp_path, crop):
 
 def test_match_format_is_one_jpeg(tmp_path):
     put(tmp_path / "g", "png", "png", count=1)
-    images = Folder(str(tmp_path), match_format=True).test()
+    images = Folder(str(tmp_path), match_format=True).images("all")
     with io.BytesIO() as file:
         Image.open(images.manifest["path"][0]).save(file, "JPEG", quality=75)
         expected = np.asarray(Image.open(file).convert("RGB")).astype(int)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from itertools import product
 from pathlib import Path
 
@@ -18,7 +19,8 @@ def fill(
     for generator, label, i in product(generators, ("0_real", "1_fake"), range(count)):
         folder = root / generator / label
         folder.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (side, side + 1), (i, 0, 0)).save(folder / f"{start + i}.png")
+        color = (start + i, len(generator) + ord(generator[0]), 200 * (label == "1_fake"))
+        Image.new("RGB", (side, side + 1), color).save(folder / f"{start + i}.png")
 
 
 def stems(folder: Folder, split: str) -> set[str]:
@@ -88,13 +90,50 @@ def test_fractions_and_seed(undivided):
     assert len(stems(Folder(str(undivided), fractions=(0.1, 0.1)), "train")) < 20
 
 
-def test_tree_without_splits_is_analyzed_completely(undivided):
-    splits = Folder(str(undivided), crop="center5").splits()
-    assert splits.train is None
-    for images in (splits.discovery, splits.test):
-        assert len(images) == 240
+def test_no_image_of_an_undivided_tree_serves_two_purposes(undivided):
+    folder = Folder(str(undivided), crop="center5")
+    splits = folder.splits()
+    train = set(folder.manifest("train")["path"])
+    discovery, test = (set(images.manifest["path"]) for images in (splits.discovery, splits.test))
+    assert not (train & discovery or train & test or discovery & test)
+    assert len(train | discovery | test) == 240
+    for images in splits[:2]:
         assert images.view.crop == "center5"
-        assert images[0, 239].image.shape == (3, 5, 5)
+        assert images[0, 0].image.shape == (3, 5, 5)
+
+
+def test_audit_of_an_undivided_tree_sees_each_image_once(undivided):
+    (images,) = Folder(str(undivided)).all_splits().by_name.values()
+    assert len(images) == 240
+
+
+def test_images_of_the_training_are_left_out_whatever_their_name(divided):
+    train, test = divided / "train/progan", divided / "test/stargan"
+    shutil.copy(next((train / "0_real").iterdir()), test / "0_real/renamed.png")
+    shutil.copy(next((divided / "val/progan/1_fake").iterdir()), test / "1_fake/renamed.png")
+    splits = Folder(str(divided)).splits()
+    assert len(splits.test) == 8
+    assert splits.test.notes == (
+        "1 of 10 images are among those that the detector was trained on; they are left out.",
+        "1 of 9 images are among those that chose the checkpoint in training (validation images); "
+        "they are left out.",
+    )
+    assert not splits.discovery.notes
+
+
+def test_a_generator_whose_photographs_were_all_trained_on(divided):
+    shutil.rmtree(divided / "test/stargan/0_real")
+    shutil.copytree(divided / "train/progan/0_real", divided / "test/stargan/0_real")
+    with pytest.raises(ValueError, match=r"all the real images of stargan are .* trained on.*such"):
+        Folder(str(divided)).splits()
+    shutil.rmtree(divided / "test/stargan/1_fake")
+    shutil.copytree(divided / "train/progan/1_fake", divided / "test/stargan/1_fake")
+    test = Folder(str(divided)).splits().test
+    assert test.generators == ["progan"]
+    assert test.notes == (
+        "12 of 16 images are among those that the detector was trained on; they are left out, "
+        "all of stargan.",
+    )
 
 
 def test_too_few_images_to_divide(tmp_path):

@@ -109,13 +109,15 @@ def test_forensynths_has_classes_and_one_generator_to_train_on(tmp_path):
     assert set(data.manifest("train")["class"]) == {"car", "cat"}
     test = data.test().manifest
     assert set(test["class"][test["generator"] == "san"]) == {""}
-    wrong, missing = data.test().notes[:-1], data.test().notes[-1]
-    assert wrong == (
-        "progan has 4 images, 8,000 are published", "san has 2 images, 438 are published"
-    )  # fmt: skip
-    assert missing.startswith("missing are stylegan (11,982), stylegan2 (15,976), ")
+    (note,) = data.test().notes
+    assert note.startswith(
+        "The set differs from the published one: progan has 4 images, 8,000 are published; san has "
+        "2 images, 438 are published; missing are stylegan (11,982), stylegan2 (15,976), "
+    )
     only = named("forensynths", tmp_path, "data.generators=[san]").test()
-    assert only.notes == ("san has 2 images, 438 are published",)
+    assert only.notes == (
+        "The set differs from the published one: san has 2 images, 438 are published.",
+    )
     chosen = named("forensynths", tmp_path, "data.classes=[cat]")
     assert set(chosen.manifest("train")["class"]) == {"cat"}
 

@@ -30,7 +30,7 @@ def tree(root: Path, generators=("seen", "unseen"), images=6, size=32, seed=0) -
 
 def splits(root: Path, **options) -> Splits:
     data = Folder(root=str(root), **options)
-    images = data.splits().test
+    images = data.images("all")
     seen = images.manifest[images.manifest["generator"] == "seen"].reset_index(drop=True)
     return Splits(discovery=type(images)(seen), test=images)
 

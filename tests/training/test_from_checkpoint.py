@@ -11,11 +11,20 @@ from torchvision.models import resnet18
 
 from tff.analyses.audit import Audit
 from tff.analyses.detection import Detection
+from tff.analyses.engine.analysis import run
 from tff.analyses.engine.subject import Subject
 from tff.data.folder import Folder
 from tff.detectors.safe_load import read_with_sha256
+from tff.report.results import find_trained_images
 from tff.training import from_checkpoint
-from tff.training.from_checkpoint import load_data, load_subject
+from tff.training.from_checkpoint import (
+    USED_IMAGES,
+    Checkpoint,
+    load_data,
+    load_subject,
+    record_images,
+    select_images,
+)
 
 MAKE = partial(Subject.of, draws=20, device="cpu")
 RESNET18 = {"_target_": "tff.detectors.torchvision_models.torchvision_model", "name": "resnet18"}
@@ -23,7 +32,7 @@ RESNET18 = {"_target_": "tff.detectors.torchvision_models.torchvision_model", "n
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    return tiny.tree(tmp_path_factory.mktemp("images"), ("seen", "other"), images=5)
+    return tiny.tree(tmp_path_factory.mktemp("images"), ("seen", "other"), images=20)
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +80,122 @@ def test_a_limit_on_images(root, ckpt, tmp_path):
     counts = subject.images.test.manifest.groupby(["generator", "label"]).size()
     assert counts.tolist() == [2, 2, 2, 2]
     assert subject.evaluate().logits.shape == (8,)
+
+
+@pytest.fixture(scope="module")
+def trained(root, tmp_path_factory):
+    """A checkpoint that was trained on the generator `seen` of the tree, and the data it names."""
+    settings = {"_target_": "tff.data.folder.Folder", "root": str(root), "generators": ["seen"]}
+    own = Folder(root=str(root), generators=["seen"])
+    path = tmp_path_factory.mktemp("trained") / "best.ckpt"
+    content = {"state_dict": resnet18(num_classes=1).state_dict(), "tff": {"data": settings}}
+    torch.save({**content, USED_IMAGES: record_images(own, None)}, path)
+    torch.save(content, path.with_name("of_version_0_1.ckpt"))
+    return str(path), own
+
+
+def stems(images):
+    return {
+        (row.generator, row.label, row.path.split("/")[-1]) for row in images.manifest.itertuples()
+    }
+
+
+def select(ckpt, ranked, tested, include=False):
+    checkpoint = Checkpoint.read(ckpt)
+    return select_images(checkpoint, ranked or checkpoint.data, tested or checkpoint.data, include)
+
+
+def test_images_of_the_training_are_not_analyzed(root, trained):
+    ckpt, own = trained
+    used = {split: stems(own.images(split)) for split in ("train", "val", "test")}
+    splits = select(ckpt, None, None)
+    assert stems(splits.discovery) == used["val"]
+    assert stems(splits.test) == used["test"]
+    # Of a generator that was not trained on, all images are tested.
+    splits = select(ckpt, None, Folder(root=str(root)))
+    assert stems(splits.discovery) == used["val"]
+    seen = {row for row in stems(splits.test) if row[0] == "seen"}
+    assert seen == used["test"]
+    assert len(splits.test) == len(seen) + 40
+    assert not splits.test.alarms
+    assert (
+        "are among those that the detector was trained on; they are left out"
+        in splits.test.notes[0]
+    )
+
+
+def test_the_same_images_under_other_names_are_not_analyzed(root, trained, tmp_path):
+    ckpt, own = trained
+    for number, path in enumerate(sorted(root.rglob("*.png"))):
+        copied = tmp_path / path.relative_to(root).with_name(f"renamed {number}.png")
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        copied.write_bytes(path.read_bytes())
+    splits = select(ckpt, None, Folder(root=str(tmp_path)))
+    used = np.concatenate([own.images(split).digests for split in ("train", "val")])
+    assert not np.isin(splits.test.digests, used).any()
+    assert len(splits.test) == 80 - len(used)
+
+
+def test_a_tree_that_ranks_and_tests_is_divided(root, ckpt):
+    """A checkpoint of unknown training: no image serves both purposes, and none is lost."""
+    tree = Folder(root=str(root))
+    splits = select(ckpt, Folder(root=str(root)), tree)
+    assert stems(splits.discovery) == stems(tree.images("val"))
+    assert len(splits.discovery) + len(splits.test) == 80
+    assert not stems(splits.discovery) & stems(splits.test)
+    unknown = "The checkpoint does not name its training images; they may be among these."
+    assert unknown in splits.discovery.notes and unknown in splits.test.notes
+
+
+def test_trees_of_their_own_are_used_whole(root, ckpt, tmp_path):
+    other = tiny.tree(tmp_path, ("new",), images=3, seed=9)
+    splits = select(ckpt, Folder(root=str(root)), Folder(root=str(other)))
+    assert (len(splits.discovery), len(splits.test)) == (80, 6)
+
+
+def test_images_of_the_training_are_included_with_an_alarm(root, trained, tmp_path):
+    ckpt, _ = trained
+    subject = load_subject(
+        ckpt, MAKE, data(root), data(root), passes=str(tmp_path), trained_images="include"
+    )
+    assert len(subject.images.test) == 80
+    replayed = load_subject(None, MAKE, no_data, unused, passes=str(tmp_path))
+    for one in (subject, replayed):
+        result = run({"detection": Detection()}, one)["detection"]
+        assert any("that the detector was trained on: the" in alarm for alarm in result.alarms)
+        table = result.tables["detection"]
+        assert (table["trained_images"] == "included").all()
+        assert find_trained_images({"detection": table})
+    with pytest.raises(ValueError, match="trained_images=yes: expected one of exclude, include"):
+        load_subject(ckpt, MAKE, data(root), data(root), passes="x", trained_images="yes")
+
+
+def test_training_images_of_an_older_checkpoint_are_those_of_its_data(root, trained, monkeypatch):
+    ckpt, _ = trained
+    older = ckpt.replace("best", "of_version_0_1")
+    tree = Folder(root=str(root))
+    assert stems(select(older, None, tree).test) == stems(select(ckpt, None, tree).test)
+
+
+def test_images_of_an_earlier_training_count_too(root, trained, tmp_path):
+    ckpt, _ = trained
+    fresh = Folder(root=str(tiny.tree(tmp_path, ("new",), images=30, seed=9)))
+    used = record_images(fresh, ckpt)
+    earlier = Checkpoint.read(ckpt).used_images()
+    assert set(used["train"].tolist()) == {
+        *fresh.images("train").digests, *earlier["train"], *earlier["val"]
+    }  # fmt: skip
+    assert set(used["val"].tolist()) == {*fresh.images("val").digests}
+
+
+@pytest.mark.parametrize("forged", [[1], {"train": [1]}, {"test": torch.ones(1, dtype=int)},
+                                    {"train": torch.ones(2)}])  # fmt: skip
+def test_forged_digests(forged, root, tmp_path):
+    path = tmp_path / "forged.ckpt"
+    state = resnet18(num_classes=1).state_dict()
+    torch.save({"state_dict": state, "tff": {}, USED_IMAGES: forged}, path)
+    with pytest.raises(ValueError, match=r"forged\.ckpt: holds no digests in 'tff_images'"):
+        select(str(path), Folder(root=str(root)), Folder(root=str(root)))
 
 
 def test_of_files_without_a_detector(root, tmp_path):

@@ -104,6 +104,7 @@ def _run(
         passes=cfg.passes,
         detector=cfg.get("detector"),
         images=cfg.get("images"),
+        trained_images=cfg.trained_images,
     )
     return Analyzed(subject, analyses, run(analyses, subject, on_error))
 

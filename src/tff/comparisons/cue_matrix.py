@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tff.plots.scatter import matrix_plot
 from tff.report.page import collect_versions, write
-from tff.report.results import read_results
+from tff.report.results import find_trained_images, read_results
 from tff.report.terminal import show
 from tff.types import Result
 
@@ -81,6 +81,7 @@ def compare_cues(reports: Iterable[Path]) -> Result | None:
     shown = [c for c in table if str(c).startswith(("ap_drop", "share", "median_drop"))]
     rest = [c for c in table if c not in [*KEYS, *shown]]
     result.tables = {"cue_matrix": table[[*KEYS, *shown, *rest]]}
+    result.alarms = find_trained_images(result.tables)
     for weights, part in table.groupby("weights", sort=False):
         _report_detector(result, str(weights), part, table["weights"].nunique() > 1)
     return result

@@ -30,7 +30,7 @@ from tff.errors import explain
 from tff.foreign_files import read_file, read_json
 from tff.options import checked, whole
 from tff.plots.scatter import repeated_trainings, scatter_plot
-from tff.report.results import read_results
+from tff.report.results import TRAINED_IMAGES, find_trained_images, read_results
 from tff.statistics.bootstrap import Estimate, Resamples, draw_resamples, evaluate_resamples
 from tff.statistics.rank_agreement import spearman
 from tff.types import Floats, Result
@@ -66,7 +66,10 @@ SHARES = {
     "conditional_share": "share of top channels whose responses change (median test)",
 }
 #: Columns that say how a report was made; they should not differ between reports.
-PROTOCOL = ("protocol", "crop", "resize", "relevance", "analysis_seed", "cue", "generators")
+PROTOCOL = (
+    "protocol", "crop", "resize", "relevance", "analysis_seed", "cue", "generators",
+    TRAINED_IMAGES,
+)  # fmt: skip
 MIN_CORRELATED = 4  # trainings; below, a rank correlation says nothing
 _FIRST = ("run", "state", "error", "group", "detector", "aug", "seed")
 _NUMBERS = (
@@ -117,6 +120,7 @@ class Sweep(Comparison):
             result.warnings.append(
                 "No job has finished and was analysed, so there is nothing to compare yet."
             )
+        result.alarms = find_trained_images(tables)
         _report_incomplete(result, jobs)
         result.warnings += find_missing(runs)
         _report_groups(result, jobs, groups)

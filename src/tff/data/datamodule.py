@@ -9,30 +9,38 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from tff.data.dataset import Images, Transform, View
+from tff.data.dataset import Images, Transform, Used, View
 from tff.data.layout import Places
 from tff.data.loaders import EvaluationBatches, TrainingBatches, loader
 from tff.data.manifest import ANY_LAYOUT, Manifest, list_images
 from tff.data.tree import Tree
 from tff.distributed import get_world_size
 from tff.options import one_of, whole
-from tff.types import Batch
+from tff.types import Batch, Ints
 
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
+#: Split -> what a training uses it for, as it follows "are among those" in a sentence.
+PURPOSES = {
+    "train": "that the detector was trained on",
+    "val": "that chose the checkpoint in training (validation images)",
+}
 
 
 class Splits(NamedTuple):
     """The images of an analysis.
 
     Attributes:
-        discovery: validation images of the seen generator, on which channels are ranked.
-        test: images of every generator, on which the ranked channels are tested.
+        discovery: validation images of the seen generator, on which channels are ranked; none of
+            them was trained on.
+        test: images of every generator, on which the ranked channels are tested; none of them was
+            trained on, chose the checkpoint or ranks channels.
         train: training images, for analyses of the data itself.
     """
 
@@ -131,29 +139,54 @@ class Data(LightningDataModule, ABC):
         """Rows of a split, numbered from 0."""
         return self.images(split).manifest
 
-    def images(self, split: str) -> Images:
-        """Images of `train`, `val` or `test`, without augmentation."""
+    @property
+    def undivided(self) -> bool:
+        """Whether nothing but a hash of the names divides the images into splits."""
+        return False
+
+    def images(self, split: str, *used: Used) -> Images:
+        """Images of `train`, `val` or `test`, without augmentation.
+
+        Args:
+            split: or `all`, where the set is undivided.
+            used: images that are left out; see `Images.leave_out`.
+        """
         if split not in self._manifests:
             self._manifests[split] = self.list_images(split)
-            if notes := self.notes(split):
-                log.warning("%s set differs from the published one: %s", split, "; ".join(notes))
+            for note in self.notes(split):
+                log.warning("%s: %s", split, note)
         table, skipped = self._manifests[split]
         images = Images(
             table, self.view, seed=self.seed, match_format=self.match_format,
             real_of=self.real_of(split), skipped=skipped, notes=tuple(self.notes(split)),
         )  # fmt: skip
-        return images.select(self.generators, self.classes).subsample(self.limit, self.seed)
+        images = images.select(self.generators, self.classes)
+        for one in used:
+            images = images.leave_out(one)
+        return images.subsample(self.limit, self.seed)
+
+    def used_in_training(self) -> dict[str, Ints]:
+        """Digests of the images that a detector sees in training, by split."""
+        splits = [split for split in PURPOSES if split in self.available_splits()]
+        return {split: np.unique(self.images(split).digests) for split in splits}
 
     def discovery(self) -> Images:
-        """Images on which channels are ranked."""
-        return self.images("val")
+        """Images on which the channels of a detector trained on this set are ranked."""
+        return self.images("val", *self._used("train"))
 
     def test(self) -> Images:
-        """Images on which the ranked channels are tested."""
-        return self.images("test")
+        """Images on which a detector trained on this set is tested."""
+        return self.images("test", *self._used("train", "val"))
+
+    def _used(self, *splits: str) -> list[Used]:
+        try:
+            digests = self.used_in_training()
+        except (ValueError, OSError):  # what cannot be read, cannot have been trained on
+            return []
+        return [Used(digests[split], PURPOSES[split]) for split in splits if split in digests]
 
     def splits(self) -> Splits:
-        """Images of an analysis of a detector."""
+        """Images of an analysis of a detector that was trained on this set."""
         return Splits(self.discovery(), self.test())
 
     def all_splits(self) -> Splits:

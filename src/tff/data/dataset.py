@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, BinaryIO, Protocol
 
 import cv2
 import numpy as np
@@ -157,6 +158,21 @@ class Transform(Protocol):
 
 
 @dataclass(frozen=True)
+class Used:
+    """Images that served another purpose, so that nothing can be tested on them.
+
+    Attributes:
+        digests: (N,) of their content; see `digest_content`.
+        purpose: as it follows "are among those" in a sentence.
+        include: use them all the same, with an alarm; otherwise they are left out.
+    """
+
+    digests: Ints
+    purpose: str = "that the detector was trained on"
+    include: bool = False
+
+
+@dataclass(frozen=True)
 class Images(Dataset[Batch]):
     """Images of a manifest; a data set with keys (epoch, row) or (epoch, row, number of the crop).
 
@@ -171,7 +187,8 @@ class Images(Dataset[Batch]):
         real_of: generator -> `generator` of the real images that it is compared with, where
             several generators share them.
         skipped: `path` and `problem` of files that cannot be used.
-        notes: remarks on the set for the reader of a report.
+        notes: remarks on the set for the reader of a report, in sentences.
+        alarms: reasons why numbers of these images may be meaningless, in sentences.
     """
 
     manifest: pd.DataFrame
@@ -182,6 +199,7 @@ class Images(Dataset[Batch]):
     real_of: Mapping[str, str] = field(default_factory=dict)
     skipped: pd.DataFrame = field(default_factory=_NO_FILES.copy)
     notes: tuple[str, ...] = ()
+    alarms: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.manifest)
@@ -223,6 +241,14 @@ class Images(Dataset[Batch]):
             counts[generator] = f"{(label == 0).sum()} real, {(label == 1).sum()} generated"
         return counts
 
+    @cached_property
+    def digests(self) -> Ints:
+        """(N,) digest of the content of each file; see `digest_content`."""
+        if "digest" in self.manifest:
+            return self.manifest["digest"].to_numpy(np.int64)
+        files = (io.BytesIO(read_bytes(str(path))) for path in self.manifest["path"])
+        return np.array([digest_content(file) for file in files], np.int64)
+
     def sizes(self) -> Ints:
         """(N, 2) height and width of the view of each image, without augmentation."""
         return self.view.sizes(self.manifest[["height", "width"]].to_numpy(np.int64))
@@ -247,6 +273,37 @@ class Images(Dataset[Batch]):
             keep &= self.manifest["class"].isin(classes).to_numpy()
         return replace(self, manifest=self.manifest[keep].reset_index(drop=True))
 
+    def leave_out(self, used: Used) -> Images:
+        """Images without those of the same content that served another purpose.
+
+        Raises:
+            ValueError: none are left, or only real or only generated ones of a generator.
+        """
+        known = np.isin(self.digests, used.digests)
+        if not (count := int(known.sum())):
+            return self
+        what = f"{count:,} of {len(self):,} images are among those {used.purpose}"
+        if used.include:
+            text = f"{what}: the numbers say little about images that are new to the detector."
+            return replace(self, alarms=(*self.alarms, text))
+        left = replace(self, manifest=self.manifest[~known].reset_index(drop=True))
+        gone = [name for name in self.generators if not len(left.rows_of(name))]
+        lost = {
+            name: "real" if (left.manifest["label"].iloc[rows] == 1).all() else "generated"
+            for name in set(self.generators) - set(gone)
+            if left.manifest["label"].iloc[rows := left.rows_of(name)].nunique() < 2
+        }
+        if lost or not left.generators:
+            kinds = [f"the {kind} images of {name}" for name, kind in sorted(lost.items())]
+            raise ValueError(
+                f"all {', '.join(kinds) or 'images'} are among those {used.purpose}, such as "
+                f"{self.manifest['path'][known].iloc[0]}. Name other images (data.root, "
+                "data.generators); or use these all the same, with a warning on every page: "
+                "trained_images=include"
+            )
+        text = f"{what}; they are left out" + (f", all of {', '.join(gone)}" if gone else "")
+        return replace(left, notes=(*self.notes, f"{text}."))
+
     def subsample(self, limit: int | None, seed: int = 0) -> Images:
         """At most `limit` random images of each generator and label, evenly from all classes."""
         if limit is None:
@@ -257,6 +314,15 @@ class Images(Dataset[Batch]):
             table = table.assign(_turn=turn).sort_values("_turn", kind="stable")
         rows = table.groupby(["generator", "label"]).head(limit).index.sort_values()
         return replace(self, manifest=self.manifest.loc[rows].reset_index(drop=True))
+
+
+def digest_content(stream: BinaryIO) -> int:
+    """Digest of a file's content, 64 bits: files with equal bytes have the same."""
+    stream.seek(0)
+    digest = hashlib.blake2b(digest_size=8)
+    while piece := stream.read(1 << 20):
+        digest.update(piece)
+    return int.from_bytes(digest.digest(), "big", signed=True)
 
 
 def compress(image: Pixels, quality: int) -> Pixels:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tff.data.datamodule import SPLITS, Data, Splits
-from tff.data.dataset import IMAGE_COLUMN, ROW_SEPARATOR, Images, extract_bytes
+from tff.data.dataset import IMAGE_COLUMN, ROW_SEPARATOR, digest_content, extract_bytes
 from tff.data.layout import AnyTree, FolderFacts, Layout, find_named_folder, name_root
 from tff.data.manifest import (
     Header,
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 #: The `generator` of all real images in Parquet files.
 REAL = "real"
 _LABELS = {"0": 0, "1": 1, "real": 0, "fake": 1, "false": 0, "true": 1, "generated": 1}
-_COLUMNS = [*Header._fields, "path", "label", "generator", "bytes", "split", "class"]
+_COLUMNS = [*Header._fields, "path", "label", "generator", "bytes", "digest", "split", "class"]
 _NAME = Allowed(
     lambda name: name is None or (isinstance(name, str) and name.strip() != ""), "a name, or null"
 )
@@ -54,8 +54,8 @@ class Folder(Data):
 
     Without a layout: any tree with folders `0_real` and `1_fake` (or real/fake, nature/ai,
     REAL/FAKE) in it, see `layout.AnyTree`. Folders `train`, `val` and `test` at any depth are the
-    splits. A tree without them is split by a hash of the file names, which keeps files of the same
-    name together; analyses use all of it.
+    splits. A tree without them is divided into three by a hash of the file names, which keeps files
+    of the same name together.
 
     With a layout: where each split has its labels and generators. If it has `train` but not `val`,
     a share `fractions[1]` of `train`, drawn by the hash of the names, is the validation set.
@@ -115,6 +115,10 @@ class Folder(Data):
         for split in ("train", "val"):
             self.images(split)
 
+    @property
+    def undivided(self) -> bool:
+        return not self.has_splits
+
     @cached_property
     def _tree(self) -> Tree:
         return walk_images(self.root)
@@ -160,6 +164,8 @@ class Folder(Data):
         if self.has_splits:
             self._require_split(split)
             return self._list_folder(self._tree, self.places, split)
+        if split == "all":
+            return self._whole_tree
         train, val = self.fractions
         bounds = {"train": (0.0, train), "val": (train, train + val), "test": (train + val, 1.0)}
         table, skipped = self._whole_tree
@@ -226,6 +232,12 @@ class Folder(Data):
             return find_named_folder(self.root)
         return None
 
+    def all_splits(self) -> Splits:
+        """All splits; all images as both discovery and test where only a hash divides them."""
+        if not self.undivided:
+            return super().all_splits()
+        return Splits(self.images("all"), self.images("all"))
+
     def real_of(self, split: str) -> Mapping[str, str]:
         if self.layout is None:
             return {}
@@ -233,28 +245,13 @@ class Folder(Data):
         return {"*": REAL} if layout is None else layout.real_of
 
     def notes(self, split: str) -> list[str]:
-        """Differences between the numbers of images and the published ones."""
+        """A sentence on numbers of images that are not the published ones."""
         if split not in self.expected or split not in self._manifests:
             return []
         names = self.generators or self.expected[split]
         expected = {name: n for name, n in self.expected[split].items() if name in names}
-        return compare_counts(self._manifests[split].table, expected)
-
-    def test(self) -> Images:
-        """The test split; all images of a tree without splits."""
-        return super().test() if self.has_splits else self._all_images()
-
-    def discovery(self) -> Images:
-        """The validation split; all images of a tree without splits."""
-        return super().discovery() if self.has_splits else self._all_images()
-
-    def all_splits(self) -> Splits:
-        """All splits; for a tree without splits, all images as both discovery and test."""
-        return super().all_splits() if self.has_splits else self.splits()
-
-    def _all_images(self) -> Images:
-        self._manifests["all"] = self._whole_tree
-        return self.images("all")
+        found = compare_counts(self._manifests[split].table, expected)
+        return [f"The set differs from the published one: {'; '.join(found)}."] if found else []
 
 
 def require_one_root(ranked: Data, tested: Data) -> None:
@@ -315,7 +312,7 @@ def list_parquet_images(root: Path, split: str, cache: Path | None, on_corrupt: 
 
 def _list_file(path: Path, cache: Path | None) -> pd.DataFrame:
     state = path.stat()
-    key = f"{path.resolve()} {state.st_size} {state.st_mtime_ns}"
+    key = f"{path.resolve()} {state.st_size} {state.st_mtime_ns} {state.st_ctime_ns}"
     store = cache and cache / f"rows-{hashlib.sha256(key.encode()).hexdigest()[:16]}.parquet"
     if (table := load_cache(store, _COLUMNS)) is None:
         table = _read_file(path)
@@ -355,6 +352,7 @@ def _read_group(
         label=label.to_numpy(),
         generator=rows["model_name"].astype(str).where(label == 1, REAL).to_numpy(),
         bytes=[len(image) for image in data],
+        digest=[digest_content(io.BytesIO(image)) for image in data],
         split=rows["split"].astype(str) if "split" in rows else by_name,
     )
     table["class"] = ""

@@ -19,7 +19,7 @@ import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
 from tff.atomic import remove_abandoned, write_atomically
-from tff.data.dataset import FORMATS, MAX_PIXELS, Images, describe_damage, read_bytes
+from tff.data.dataset import FORMATS, MAX_PIXELS, Images, describe_damage, digest_content
 from tff.data.layout import LABELS, AnyTree, FolderFacts, Places, name_root, split_of
 from tff.data.tree import Tree, folders_above, shorten, walk
 from tff.progress import track
@@ -33,7 +33,10 @@ SUFFIXES = {
     ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP",
     ".tif": "TIFF", ".tiff": "TIFF", ".gif": "GIF",
 }  # fmt: skip
-_HEADER_COLUMNS = ["height", "width", "format", "mode", "quality", "chroma", "bytes", "note"]
+_COLUMNS = [
+    "path", "label", "generator", "class", "height", "width", "format", "mode", "quality", "chroma",
+    "bytes", "digest", "note",
+]  # fmt: skip
 _MAX_NAMES = 20  # in a message
 
 
@@ -42,7 +45,8 @@ class Manifest(NamedTuple):
 
     Attributes:
         table: one row an image, indexed from 0 and sorted by path: `path`, `label` (0 real, 1
-            generated), `generator`, `class`, `bytes` and the columns of `Header`.
+            generated), `generator`, `class`, `bytes`, `digest` (see `dataset.digest_content`) and
+            the columns of `Header`.
         skipped: `path` and `problem` of the files that cannot be used.
     """
 
@@ -84,8 +88,7 @@ def list_images(
     used = {folder: fact for folder, fact in facts.items() if split in ("", fact.split)}
     files = scan(root, cache, pixels, files=tree.files(used), part=split)
     good, skipped = drop_unusable(_add_facts(files, root, used), root, on_corrupt)
-    columns = ["path", "label", "generator", "class", *_HEADER_COLUMNS]
-    table = good[columns].reset_index(drop=True)
+    table = good[_COLUMNS].reset_index(drop=True)
     _require_both_labels(table, root, layout, split)
     return Manifest(table, skipped)
 
@@ -234,8 +237,12 @@ class Header(NamedTuple):
     note: str = ""
 
 
-_STAMP = ["file", "bytes", "modified"]  # a file with the same stamp counts as unchanged
-_INTEGERS = ["bytes", "modified", *(n for n, v in Header()._asdict().items() if isinstance(v, int))]
+#: A file with the same stamp counts as unchanged. `changed` is the time at which the system last
+#: changed its entry: other content of the same size cannot pass for the old one by its `modified`.
+_STAMP = ["file", "bytes", "modified", "changed"]
+_INTEGERS = [
+    *_STAMP[1:], "digest", *(n for n, value in Header()._asdict().items() if isinstance(value, int))
+]  # fmt: skip
 _CHUNK = 500  # files between two steps of the progress bar
 _SAVE_INTERVAL = 20.0  # seconds
 _THREADS = min(16, 4 * (os.cpu_count() or 1))  # most of the time they wait for the disk
@@ -249,7 +256,7 @@ def scan(
     files: Sequence[str] | None = None,
     part: str = "",
 ) -> pd.DataFrame:
-    """List image files below a folder, and read their headers.
+    """List image files below a folder, and read their headers and digests.
 
     The list is cached as a Parquet file, which is also saved while the scan runs, so that little is
     lost if it is killed. The next scan reads only new and changed files.
@@ -262,17 +269,17 @@ def scan(
         part: name of this part of the files, which has a cached list of its own.
 
     Returns:
-        Columns `file` (relative to the root, with `/`), `bytes`, `modified` (ns), `checked`
-        (`header` or `pixels`) and those of `Header`; sorted by file.
+        Columns `file` (relative to the root, with `/`), `bytes`, `modified` and `changed` (ns),
+        `checked` (`header` or `pixels`), `digest` and those of `Header`; sorted by file.
     """
     names = walk_images(root).files() if files is None else files
     found = pd.DataFrame([(name, *_read_state(root / name)) for name in names], columns=_STAMP)
     digest = hashlib.sha256(str(root.resolve() / part).encode()).hexdigest()[:12]
     path = cache and cache / f"{root.resolve().name}-{digest}.parquet"
-    cached = load_cache(path, [*_STAMP, "checked", *Header._fields])
+    cached = load_cache(path, [*_STAMP, "checked", "digest", *Header._fields])
     if cached is None:
-        cached = found.iloc[:0].assign(checked="", **Header()._asdict())
-    known = found.merge(cached, how="left", on=_STAMP)
+        cached = found.iloc[:0].assign(checked="", digest=0, **Header()._asdict())
+    known = found.merge(cached, on=_STAMP)
     known = known[known["checked"].isin(["pixels"] if pixels else ["header", "pixels"])]
     known = known.astype(dict.fromkeys(_INTEGERS, "int64"))
     new = found[~found["file"].isin(known["file"])]
@@ -286,26 +293,27 @@ def scan(
     return pd.concat(parts, ignore_index=True).sort_values("file", ignore_index=True)
 
 
-def _read_state(path: Path) -> tuple[int, int]:
+def _read_state(path: Path) -> tuple[int, int, int]:
     state = path.stat() if path.exists() else path.lstat()
-    return state.st_size, state.st_mtime_ns
+    return state.st_size, state.st_mtime_ns, state.st_ctime_ns
 
 
 def _probe_files(files: pd.DataFrame, root: Path, pixels: bool) -> pd.DataFrame:
-    def probe_file(file: str) -> Header:
+    def probe_file(file: str) -> tuple[Header, int]:
         try:
             # Checked before the file is opened: a pipe would block forever.
             if (root / file).exists() and not stat.S_ISREG((root / file).stat().st_mode):
-                return Header(problem="not a regular file")
+                return Header(problem="not a regular file"), 0
             with (root / file).open("rb") as stream:
-                return probe(stream, Path(file).suffix, pixels)
+                return probe(stream, Path(file).suffix, pixels), digest_content(stream)
         except OSError as error:
-            return Header(problem=f"cannot be opened ({error.strerror})")
+            return Header(problem=f"cannot be opened ({error.strerror})"), 0
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        headers = list(pool.map(probe_file, files["file"]))
+        headers, digests = zip(*pool.map(probe_file, files["file"]), strict=True)
     table = pd.DataFrame(headers, columns=list(Header._fields), index=files.index)
-    return pd.concat([files.assign(checked="pixels" if pixels else "header"), table], axis=1)
+    checked = "pixels" if pixels else "header"
+    return pd.concat([files.assign(checked=checked, digest=digests), table], axis=1)
 
 
 def load_cache(path: Path | None, columns: list[str]) -> pd.DataFrame | None:
@@ -425,8 +433,6 @@ def _is_complete(stream: BinaryIO, size: int, kind: str) -> bool:
 def duplicates(sets: Mapping[str, Images]) -> pd.DataFrame:
     """Identical files in several sets, or among both the real and the generated images.
 
-    Only files of equal length are read.
-
     Args:
         sets: name -> images.
 
@@ -435,14 +441,14 @@ def duplicates(sets: Mapping[str, Images]) -> pd.DataFrame:
         kind, and that first one.
     """
     every = pd.concat(
-        [images.manifest[["path", "label", "bytes"]].assign(set=s) for s, images in sets.items()]
+        [
+            images.manifest[["path", "label"]].assign(set=name, digest=images.digests)
+            for name, images in sets.items()
+        ]
     )
     every = every.drop_duplicates(["set", "path"])
-    alike = every[every.duplicated("bytes", keep=False)].copy()
-    rows = track(alike["path"].tolist(), "duplicates")
-    alike["sha256"] = [hashlib.sha256(read_bytes(path)).hexdigest() for path in rows]
-    first = alike.drop_duplicates("sha256")[["sha256", "set", "path", "label"]]
-    pairs = alike.merge(first, on="sha256", suffixes=("", "_first"))
+    first = every.drop_duplicates("digest")
+    pairs = every.merge(first, on="digest", suffixes=("", "_first"))
     leaks = (pairs["set"] != pairs["set_first"]) | (pairs["label"] != pairs["label_first"])
     found = pairs[leaks & (pairs["path"] != pairs["path_first"])]
     names = {"set_first": "same_as_set", "path_first": "same_as"}

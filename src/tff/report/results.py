@@ -16,6 +16,8 @@ from tff.safe_text import read_table
 from tff.strict_json import dumps, to_json
 
 FILE = "results.json"
+#: Column of tables from an analysis that used images of the training.
+TRAINED_IMAGES = "trained_images"
 #: Errors of JSON that holds other values than a report.
 _DAMAGED = (ValueError, AttributeError, TypeError, KeyError, OSError)
 #: Kind of a column -> what it is called, and whether a column is of it.
@@ -117,6 +119,17 @@ def read_results(report: Path) -> Results:
     except _DAMAGED as error:
         raise ValueError(f"{path}: cannot be read as results of a report ({error!r})") from None
     return Results(path, tables, scalars)
+
+
+def find_trained_images(tables: Mapping[str, pd.DataFrame]) -> list[str]:
+    """An alarm if numbers of a table come from images of the training (`TRAINED_IMAGES`)."""
+    columns = [table[TRAINED_IMAGES] for table in tables.values() if TRAINED_IMAGES in table]
+    if not any((column == "included").any() for column in columns):
+        return []
+    return [
+        "Some of the numbers come from images that the detector was trained or selected on "
+        "(trained_images=include): they say little about images that are new to it."
+    ]
 
 
 def _encode(column: pd.Series[Any]) -> dict[str, object]:

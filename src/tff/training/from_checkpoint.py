@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from tff.analyses.engine.replay import cache_passes, find_subjects, replay
 from tff.analyses.engine.subject import Subject
-from tff.data.datamodule import Data, Splits
-from tff.data.folder import require_one_root
+from tff.data.datamodule import PURPOSES, Data, Splits
+from tff.data.dataset import Used
+from tff.data.folder import Folder, require_one_root
 from tff.detectors.checkpoint import build, load, origin_of
 from tff.detectors.detector import Detector
 from tff.detectors.safe_load import read_with_sha256
+from tff.options import one_of
+from tff.types import Ints
+
+#: Entry of a checkpoint: split -> digests of the images that the training used of it.
+USED_IMAGES = "tff_images"
 
 
 @dataclass(frozen=True)
@@ -74,6 +84,42 @@ class Checkpoint:
         kind: type[Data] = Data  # type: ignore[type-abstract]
         return build(settings, self.path, "tff.data", kind, augmentation=None, workers=0)
 
+    def used_images(self) -> dict[str, Ints] | None:
+        """Digests of the images that its training used, by split; None if that is not known.
+
+        Raises:
+            ValueError: the checkpoint holds something else in their place.
+        """
+        if (found := self.content.get(USED_IMAGES)) is not None:
+            if not _are_digests(found):
+                raise ValueError(f"checkpoint {self.path}: holds no digests in {USED_IMAGES!r}")
+            return {split: digests.numpy() for split, digests in found.items()}
+        try:  # before version 0.2
+            return self.data.used_in_training()
+        except (ValueError, OSError):
+            return None
+
+
+def _are_digests(value: object) -> bool:
+    return isinstance(value, Mapping) and all(
+        split in PURPOSES and isinstance(d, Tensor) and d.dtype == torch.int64 and d.ndim == 1
+        for split, d in value.items()
+    )
+
+
+def record_images(data: Data, pretrained: object) -> dict[str, Tensor]:
+    """Content of `USED_IMAGES` for a training on this data.
+
+    Args:
+        data: of the training.
+        pretrained: option of the detector; images of the training of a checkpoint count too.
+    """
+    found = data.used_in_training()
+    if isinstance(pretrained, str) and Path(pretrained).expanduser().is_file():
+        earlier = Checkpoint.read(pretrained).used_images() or {}
+        found["train"] = np.unique(np.concatenate([found["train"], *earlier.values()]))
+    return {split: torch.from_numpy(digests) for split, digests in found.items()}
+
 
 #: Checkpoints in use by path: a subject needs the same one for its detector and its data.
 _IN_USE: WeakValueDictionary[str, Checkpoint] = WeakValueDictionary()
@@ -119,6 +165,7 @@ def load_subject(
     passes: str,
     detector: Mapping[str, Any] | None = None,
     images: int | None = None,
+    trained_images: str = "exclude",
 ) -> Subject:
     """The subject of a checkpoint, of cached passes, or of files without a detector.
 
@@ -131,6 +178,7 @@ def load_subject(
         passes: folder of the cached passes.
         detector: `_target_` and arguments of the detector, for a checkpoint that does not name it.
         images: maximum number of images per generator and label.
+        trained_images: `exclude` or `include` images that the training of the detector has used.
 
     Raises:
         ValueError: there is neither checkpoint nor data nor a cached pass; or as `make`, `replay`
@@ -146,10 +194,46 @@ def load_subject(
         raise ValueError(
             "ckpt is needed: pass ckpt=..., or data=... to analyze the files alone (analysis=audit)"
         )
+    one_of(("exclude", "include")).require("trained_images", trained_images)
     checkpoint = Checkpoint.read(ckpt)
     rebuilt = checkpoint.rebuild(detector)
     ranked, tested = discovery() or checkpoint.data, data() or checkpoint.data
     require_one_root(ranked, tested)
-    splits = Splits(ranked.discovery(), tested.test()).subsample(images)
-    subject = make(rebuilt, splits, weights=checkpoint.fingerprint)
+    splits = select_images(checkpoint, ranked, tested, trained_images == "include")
+    subject = make(rebuilt, splits.subsample(images), weights=checkpoint.fingerprint)
     return cache_passes(subject, Path(passes))
+
+
+def select_images(checkpoint: Checkpoint, ranked: Data, tested: Data, include: bool) -> Splits:
+    """Images of an analysis, none of which served another purpose before.
+
+    The data of the checkpoint keep the division of its training. Of another undivided tree all
+    images are used; or if it both ranks and tests, its validation part ranks.
+
+    Args:
+        ranked: data on which channels are ranked.
+        tested: data on which they are tested.
+        include: use images of the training all the same, with an alarm on each page.
+
+    Raises:
+        ValueError: no images are left, or images cannot be used.
+    """
+    digests = checkpoint.used_images()
+    used = {s: Used(found, PURPOSES[s], include) for s, found in (digests or {}).items()}
+    own = checkpoint.__dict__.get("data")  # None: not needed, since other data are named
+    divided = ranked is own or not ranked.undivided or _is_same_tree(ranked, tested)
+    discovery = ranked.images("val" if divided else "all", *(used[s] for s in used if s != "val"))
+    new = np.setdiff1d(discovery.digests, used["val"].digests if "val" in used else [])
+    taken = Used(new, "on which channels are ranked", include)
+    whole = tested.undivided and tested is not own
+    test = tested.images("all" if whole else "test", *used.values(), taken)
+    if digests is None:
+        note = "The checkpoint does not name its training images; they may be among these."
+        discovery, test = (replace(s, notes=(*s.notes, note)) for s in (discovery, test))
+    return Splits(discovery, test)
+
+
+def _is_same_tree(one: Data, other: Data) -> bool:
+    if not (isinstance(one, Folder) and isinstance(other, Folder)):
+        return False
+    return one.root.resolve() == other.root.resolve()

@@ -12,9 +12,11 @@ from torch.nn import functional as F
 from torchmetrics import MetricCollection
 from torchmetrics.classification import BinaryAccuracy, BinaryRecall, BinarySpecificity
 
+from tff.data.datamodule import Data
 from tff.detectors.checkpoint import ORIGIN
 from tff.detectors.detector import Detector
 from tff.statistics.detection import AveragePrecision
+from tff.training.from_checkpoint import USED_IMAGES, record_images
 from tff.types import Batch
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -45,6 +47,7 @@ class UniversalDetector(LightningModule):
         self.detector = detector.to(memory_format=torch.channels_last)
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.origin = dict(origin or {})
+        self._images: dict[str, Tensor] | None = None
         if compile:  # in place: names of weights stay, and a copy of the detector is not compiled
             self.detector.compile()
         self.train_metrics, self.val_metrics = _metrics("train/"), _metrics("val/")
@@ -87,6 +90,12 @@ class UniversalDetector(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[ORIGIN] = self.origin
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if isinstance(data, Data):
+            if self._images is None:
+                pretrained = self.origin.get("detector", {}).get("pretrained")
+                self._images = record_images(data, pretrained)
+            checkpoint[USED_IMAGES] = self._images
 
 
 def _metrics(prefix: str) -> MetricCollection:

@@ -80,6 +80,11 @@ def run(
             before()
         done[name] = attempt(name, analyses[name], subject)
     results = {name: result for name in analyses if (result := done[name])}
+    first = next(iter(results.values()), None)
+    if first:
+        discovery, test = subject.images.discovery, subject.images.test
+        first.alarms += [f"Discovery images: {alarm}" for alarm in discovery.alarms]
+        first.alarms += [f"Test images: {alarm}" for alarm in test.alarms]
     checks = {analysis.sanity_checks for analysis in analyses.values()}
     if checks and "none" not in checks:
         arguments = next(iter(results.values())), subject, "files and detector" in checks

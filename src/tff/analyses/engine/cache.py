@@ -177,10 +177,13 @@ def _read_pass(path: Path, key: Mapping[str, Any], columns: Sequence[str] | None
 
 
 def identify(images: Images) -> dict[str, object]:
-    """Key of a set of images: files, order, crop, resize and compression."""
-    columns = [c for c in ("path", "label", "generator", "bytes") if c in images.manifest]
+    """Key of a set of images: names, labels and content of files, order, crop, resize, compression.
+
+    The content counts, not the size: an image that was replaced by another of its size is another.
+    """
+    columns = [c for c in ("path", "label", "generator") if c in images.manifest]
     # As text, since a type may change on its way through a file.
-    text = images.manifest[columns].astype(str).astype(object)
+    text = images.manifest[columns].assign(digest=images.digests).astype(str).astype(object)
     content = pd.util.hash_pandas_object(text, index=False).to_numpy()
     return {
         "images": hashlib.sha256(content.tobytes()).hexdigest(),

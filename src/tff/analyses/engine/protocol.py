@@ -8,6 +8,7 @@ from typing import Literal
 from tff.data.datamodule import Splits
 from tff.data.dataset import MATCHED_QUALITY, View
 from tff.options import checked
+from tff.report.results import TRAINED_IMAGES
 from tff.statistics.detection import ThresholdRule, sigmoid
 from tff.types import Floats
 
@@ -63,7 +64,11 @@ class Protocol:
 
 
 def describe_view(images: Splits) -> dict[str, object]:
-    """Crop, resize and compression of the test images, as columns of tables."""
+    """Crop, resize and compression of the test images, as columns of tables.
+
+    One more column says so if images are included that served another purpose.
+    """
     test = images.test
     matched = {"match_format": f"JPEG {MATCHED_QUALITY}"} if test.match_format else {}
-    return {"crop": test.view.crop, "resize": test.view.resize or "none", **matched}
+    used = {TRAINED_IMAGES: "included"} if images.discovery.alarms or test.alarms else {}
+    return {"crop": test.view.crop, "resize": test.view.resize or "none", **matched, **used}

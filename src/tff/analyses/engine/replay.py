@@ -118,10 +118,12 @@ def _describe(images: Images) -> dict[str, object]:
         "match_format": images.match_format,
         "real_of": dict(images.real_of),
         "notes": list(images.notes),
+        "alarms": list(images.alarms),
     }
 
 
 def _read_images(path: Path) -> Images:
     manifest, facts = read(path)
     view = View(facts.pop("crop"), facts.pop("resize"))
-    return Images(manifest, view, **facts | {"notes": tuple(facts["notes"])})
+    texts = {name: tuple(facts.get(name, ())) for name in ("notes", "alarms")}
+    return Images(manifest, view, **facts | texts)

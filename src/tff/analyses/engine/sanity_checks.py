@@ -81,9 +81,7 @@ def file_warnings(images: Images) -> list[str]:
         lines.append(
             f"{len(images.skipped)} files could not be read and were skipped: {names}{more}."
         )
-    if images.notes:
-        lines.append(f"The set differs from the published one: {'; '.join(images.notes)}.")
-    return lines
+    return lines + [f"Test images: {note}" for note in images.notes]
 
 
 def _shares(values: pd.Series[str]) -> str:
@@ -107,12 +105,13 @@ FEW = 30
 
 def add_sanity_checks(result: Result, subject: Subject, detector: bool) -> None:
     """Add alarms and warnings about the files, and if requested the detector, to a result."""
-    images = subject.images.test
+    discovery, images = subject.images.discovery, subject.images.test
     result.alarms += format_bias_alarms(format_bias(images, subject.seed))
     if detector:
         result.alarms += chance_level_alarm(subject)
         result.warnings[:0] = few_images_warning(subject)
     result.warnings[:0] = file_warnings(images)
+    result.warnings[:0] = [f"Discovery images: {note}" for note in discovery.notes]
 
 
 def few_images_warning(subject: Subject) -> list[str]:
