@@ -85,9 +85,17 @@ def read_json(path: Path | str) -> Any:
     """
     content = read_file(path, JSON_LIMIT)
     try:
-        return json.loads(content.decode(), parse_int=_parse_integer)
-    except (ValueError, RecursionError) as error:
+        return parse_json(content)
+    except ValueError as error:
         raise _refuse(path, "JSON", error) from None
+
+
+def parse_json(content: bytes) -> Any:
+    """Values in JSON; a ValueError as `read_json`, without the name of a file."""
+    try:
+        return json.loads(content.decode(), parse_int=_parse_integer)
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
 
 
 def _parse_integer(text: str) -> int:

@@ -14,7 +14,6 @@ from tff.ablations.color import Grayscale
 from tff.analyses.ablation import Ablation
 from tff.analyses.detection import Detection
 from tff.analyses.engine.analysis import run
-from tff.analyses.engine.cache import read
 from tff.analyses.engine.passes import Passes
 from tff.analyses.engine.protocol import Protocol
 from tff.analyses.engine.replay import cache_passes, replay
@@ -23,6 +22,7 @@ from tff.analyses.engine.top_channels import RankingRule
 from tff.analyses.median_test import MedianTest
 from tff.analyses.ranking import Ranking
 from tff.analyses.sensitivity import Sensitivity
+from tff.parquet import read
 
 TFF2022 = Protocol("tff2022", "oracle", "probabilities", "none", "none")
 ANALYSES = {
@@ -220,10 +220,12 @@ def test_lost_or_broken_images_are_named(root, tmp_path):
     (path,) = (tmp_path / "passes").rglob("subject-*.json")
     images = path.parent / json.loads(path.read_text())["images"]["test"]
     assert read(images)[1]["crop"] == "none"
-    for damage in (lambda: images.write_bytes(images.read_bytes()[:50]), images.unlink):
-        damage()
-        with pytest.raises(ValueError, match=rf"{images.name}: .*; delete it and run again"):
-            replay(tmp_path / "passes", make())
+    images.write_bytes(images.read_bytes()[:50])
+    with pytest.raises(ValueError, match=rf"{images.name}: .*; delete it and run again"):
+        replay(tmp_path / "passes", make())
+    images.unlink()
+    with pytest.raises(ValueError, match=rf"{images.name}: no such file or folder; run analyze.py"):
+        replay(tmp_path / "passes", make())
 
 
 def test_only_a_detector_s_own_passes_are_cached(root, tmp_path):

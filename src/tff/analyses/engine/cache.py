@@ -11,29 +11,40 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import nn
 
 from tff.analyses.engine.passes import CueRemoval, Table
-from tff.atomic import remove_abandoned, write_atomically
 from tff.data.dataset import Images
 from tff.distributed import broadcast, fail_together, get_rank
-from tff.strict_json import dumps
+from tff.parquet import read, read_facts, write
 
-# RecursionError: of JSON that is nested thousands of times.
-_BROKEN = (pa.ArrowException, OSError, KeyError, TypeError, ValueError, RecursionError)
-#: Column of the responses of all channels.
+#: Column of the responses of all channels: the bytes of float32.
 _SAMPLE = "all channels"
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a file of a pass must hold, since numbers are computed from it.
+
+    Args:
+        rows: number of images or channels.
+        columns: names; all hold float64.
+        channels: number of those of the detector.
+        fits: whether the facts can be used.
+    """
+
+    rows: int
+    columns: Sequence[str]
+    channels: int = 0
+    fits: Callable[[Mapping[str, Any]], bool] = lambda facts: True
 
 
 @dataclass(eq=False)
@@ -54,7 +65,7 @@ class Cache:
         name: str,
         key: Mapping[str, Any],
         compute: Callable[[], Table],
-        columns: Sequence[str] | None = None,
+        expected: Expected,
     ) -> Table:
         """Result of a pass, computed only if neither memory nor folder hold it.
 
@@ -64,7 +75,7 @@ class Cache:
             name: kind of the pass, with which its file's name begins.
             key: everything besides the detector that the numbers depend on.
             compute: runs the pass.
-            columns: those to read from a file; None: all.
+            expected: what its file must hold; other columns are not read.
 
         Raises:
             ValueError: a file is damaged, or holds another pass than its name says.
@@ -85,7 +96,7 @@ class Cache:
             table = Table(pd.DataFrame()) if exists else compute()
             with fail_together():
                 if exists:
-                    table = _read_pass(path, full, columns)
+                    table = _read_pass(path, full, expected)
                 elif get_rank() == 0:
                     _write_pass(path, full, table)
         tables.append((key, table))
@@ -98,7 +109,7 @@ def find(folder: Path, name: str, key: Mapping[str, Any]) -> Path:
     if path.exists():
         return path
     others = sorted(folder.glob(f"{name}-*.parquet"))
-    return next((other for other in others if covers(_read_facts(other).get("key"), key)), path)
+    return next((other for other in others if covers(read_facts(other).get("key"), key)), path)
 
 
 def covers(held: Any, key: Mapping[str, Any]) -> bool:
@@ -112,68 +123,46 @@ def covers(held: Any, key: Mapping[str, Any]) -> bool:
         if type(has) is not type(needs):
             return False
         if isinstance(needs, list):
-            return set(needs) <= set(has)
+            # As text: a forged list may hold anything.
+            return set(map(repr, needs)) <= set(map(repr, has))
         return bool(needs.items() <= has.items() if isinstance(needs, dict) else has == needs)
 
     same = isinstance(held, Mapping) and held.keys() == key.keys()
     return same and all(fits(held[name], value) for name, value in key.items())
 
 
-def write(path: Path, rows: pd.DataFrame, facts: Mapping[str, object]) -> None:
-    """Write a table and facts about it to a Parquet file, completely or not at all."""
-    arrow = pa.Table.from_pandas(rows, preserve_index=False)
-    arrow = arrow.replace_schema_metadata(
-        {**(arrow.schema.metadata or {}), b"tff": dumps(facts).encode()}
-    )
-    remove_abandoned(path.parent)
-    with write_atomically(path) as part:
-        pq.write_table(arrow, part, compression="zstd")
-
-
-def read(path: Path, columns: Sequence[str] | None = None) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """A table that `write` wrote and the facts about it; all columns unless some are given.
-
-    Raises:
-        ValueError: the file is damaged or was not written by `write`.
-    """
-    facts = _read_facts(path)
-    with _name_damaged(path):
-        return pq.read_table(path, columns=columns and list(columns)).to_pandas(), facts
-
-
-def _read_facts(path: Path) -> dict[str, Any]:
-    with _name_damaged(path):
-        return dict(json.loads(pq.read_schema(path).metadata[b"tff"]))
-
-
-@contextmanager
-def _name_damaged(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except _BROKEN as error:
-        raise ValueError(f"{path}: not a file of tff ({error}); delete it and run again") from None
-
-
 def _write_pass(path: Path, key: Mapping[str, Any], table: Table) -> None:
     rows = table.rows
     if table.sample is not None:
         column = pd.Series([None] * len(rows), dtype=object)
-        column[table.sampled] = pd.Series(list(table.sample), index=table.sampled)
+        column[table.sampled] = [responses.tobytes() for responses in table.sample]
         rows = rows.assign(**{_SAMPLE: column})
     write(path, rows, {"key": key, "facts": table.facts})
 
 
-def _read_pass(path: Path, key: Mapping[str, Any], columns: Sequence[str] | None) -> Table:
-    if columns is not None and key.get("sample"):
-        columns = [*columns, _SAMPLE]
-    rows, written = read(path, columns)
-    if not covers(written.get("key"), key):
+def _read_pass(path: Path, key: Mapping[str, Any], expected: Expected) -> Table:
+    columns: dict[str, type] = dict.fromkeys(expected.columns, float)
+    if key.get("sample"):
+        columns[_SAMPLE] = bytes
+    rows, written = read(path, columns, expected.rows)
+    held: Any = written.get("key")
+    facts = written.get("facts")
+    if not covers(held, key):
         raise ValueError(f"{path}: holds another pass than its name says; delete it and run again")
+    if not isinstance(facts, dict) or not expected.fits(facts):
+        raise ValueError(f"{path}: its facts cannot be used; delete it and run again")
     if _SAMPLE not in rows:
-        return Table(rows, written["facts"])
+        return Table(rows, facts)
     column = rows.pop(_SAMPLE)
     sampled = np.flatnonzero(column.notna())
-    return Table(rows, written["facts"], sampled, np.stack(list(column.iloc[sampled])))
+    values = list(column.iloc[sampled])
+    if sampled.tolist() != held["sample"] or {len(v) for v in values} != {4 * expected.channels}:
+        raise ValueError(
+            f"{path}: holds responses of other images or channels than it says; delete it and run "
+            "again"
+        )
+    sample = np.frombuffer(bytearray().join(values), np.float32).reshape(len(values), -1)
+    return Table(rows, facts, sampled, sample)
 
 
 def identify(images: Images) -> dict[str, object]:

@@ -86,6 +86,28 @@ class Relevance:
             np.asarray(table.facts[kind]["ledger"], np.float64).reshape(-1, len(COLUMNS)),
         )
 
+    @staticmethod
+    def can_use(facts: Mapping[str, Any], operations: int) -> bool:
+        """Whether facts from a file are those of a table for `from_table`.
+
+        Args:
+            operations: number of leaky operations of the detector.
+        """
+        for kind in ("fake", "real"):
+            found = facts.get(kind)
+            found = found if isinstance(found, dict) else {}
+            images, ledger = found.get("images"), found.get("ledger")
+            if type(images) is not int or images < 0 or not isinstance(ledger, list):
+                return False
+            lines = [line for line in ledger if isinstance(line, list)]
+            if not operations == len(lines) == len(ledger):
+                return False
+            for line in lines:
+                numbers = [value for value in line if isinstance(value, float | None)]
+                if not len(COLUMNS) == len(numbers) == len(line):
+                    return False
+        return True
+
 
 @dataclass(frozen=True)
 class Outputs:

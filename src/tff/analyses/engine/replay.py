@@ -7,16 +7,35 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
-from tff.analyses.engine.cache import Cache, digest, digest_network, identify, read, write
+from tff.analyses.engine.cache import Cache, digest, digest_network, identify
 from tff.analyses.engine.subject import DetectorInfo, Subject
 from tff.atomic import write_json
 from tff.data.datamodule import Splits
 from tff.data.dataset import Images, View
 from tff.distributed import fail_together, get_rank
+from tff.errors import explain
 from tff.foreign_files import read_json
+from tff.parquet import read, write
 from tff.types import Channels
+
+_MAX_CHANNELS = 10_000_000
+
+
+def _is_text(column: pd.Series[Any]) -> bool:
+    return all(isinstance(cell, str) for cell in column)
+
+
+_NEEDED = ("path", "label", "generator", "digest")
+#: Columns of a set of images -> whether their values can be used.
+_COLUMNS: dict[str, Callable[[pd.Series[Any]], bool]] = {
+    **dict.fromkeys(("path", "generator", "class", "format", "mode", "chroma", "note"), _is_text),
+    **dict.fromkeys(
+        ("label", "bytes", "digest", "height", "width", "quality"), pd.api.types.is_integer_dtype
+    ),
+}
 
 
 def cache_passes(subject: Subject, folder: Path) -> Subject:
@@ -55,7 +74,8 @@ def cache_passes(subject: Subject, folder: Path) -> Subject:
         if get_rank() == 0:
             for name, images in sets.items():
                 if not (home / files[name]).exists():
-                    write(home / files[name], images.manifest, _describe(images))
+                    rows = images.manifest.assign(digest=images.digests)
+                    write(home / files[name], rows, _describe(images))
             write_json(home / f"subject-{digest(files)[:12]}.json", facts)
     return replace(subject, cache=Cache(home, weights))
 
@@ -94,16 +114,10 @@ def replay(passes: Path, make: Callable[..., Subject]) -> Subject:
     (path,) = found
     try:
         facts = read_json(path)
-        info = DetectorInfo(
-            Channels(facts["widths"]),
-            torch.tensor(facts["twins"]),
-            facts["tff_fraction"],
-            [(name, rule) for name, rule in facts["accounts"]],
-            facts["max_leak"],
-        )
-        cache, protocol = Cache(path.parent, facts["detector"]), facts["protocol"]
-        sets = [path.parent / facts["images"][name] for name in ("discovery", "test")]
-    except (KeyError, TypeError, ValueError) as error:
+        info, protocol = _read_detector(facts), dict(facts["protocol"])
+        cache = Cache(path.parent, _require(facts["detector"], str))
+        sets = [path.parent / _read_name(facts["images"][name]) for name in ("discovery", "test")]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path}: damaged ({error!r}); delete it and run again") from None
     subject = make(None, Splits(*map(_read_images, sets)))
     protocol = protocol | subject.protocol | {"protocol": subject.options.scoring.name}
@@ -122,8 +136,58 @@ def _describe(images: Images) -> dict[str, object]:
     }
 
 
+def _read_detector(facts: Any) -> DetectorInfo:
+    """Facts about the detector in a file of a subject; raises nearly anything if they are wrong."""
+    widths = {_require(layer, str): _require(n, int) for layer, n in facts["widths"].items()}
+    channels = Channels(widths)
+    if not widths or min(widths.values()) < 1 or len(channels) > _MAX_CHANNELS:
+        raise ValueError(f"{len(channels)} channels")
+    twins = [_require(twin, int) for twin in facts["twins"]]
+    if len(twins) != len(channels) or not all(-1 <= twin < i for i, twin in enumerate(twins)):
+        raise ValueError("twins of other channels")
+    accounts = [(_require(name, str), _require(rule, str)) for name, rule in facts["accounts"]]
+    fraction, leak = (_require(facts[name], int | float) for name in ("tff_fraction", "max_leak"))
+    if not 0 < fraction <= 1:
+        raise ValueError(f"tff_fraction={fraction}")
+    return DetectorInfo(channels, torch.tensor(twins), fraction, accounts, leak)
+
+
+def _require(value: Any, kind: Any) -> Any:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise TypeError(f"{value!r} is not of type {getattr(kind, '__name__', kind)}")
+    return value
+
+
+def _read_name(name: str) -> str:
+    """Name of a file beside that of the subject."""
+    if Path(name).name != name:
+        raise ValueError(f"{name!r} is no name of a file")
+    return name
+
+
 def _read_images(path: Path) -> Images:
-    manifest, facts = read(path)
-    view = View(facts.pop("crop"), facts.pop("resize"))
-    texts = {name: tuple(facts.get(name, ())) for name in ("notes", "alarms")}
-    return Images(manifest, view, **facts | texts)
+    try:
+        manifest, facts = read(path)
+    except OSError as error:
+        remedy = "run analyze.py with ckpt=... and the same passes=... to write it again"
+        raise ValueError(f"{explain(error)}; {remedy}") from None
+    try:
+        missing = [
+            name for name in ("path", "label", "generator", "digest") if name not in manifest
+        ]
+        wrong = [c for c, fits in _COLUMNS.items() if c in manifest and not fits(manifest[c])]
+        if missing or wrong:
+            raise ValueError(f"the column {(missing + wrong)[0]} is missing or of another type")
+        if not manifest["label"].isin([0, 1]).all():
+            raise ValueError("labels are 0 and 1")
+        return Images(
+            manifest,
+            View(facts["crop"], facts["resize"]),
+            seed=_require(facts["seed"], int),
+            match_format=facts["match_format"] is True,
+            real_of={str(name): str(real) for name, real in facts["real_of"].items()},
+            notes=tuple(map(str, facts["notes"])),
+            alarms=tuple(map(str, facts["alarms"])),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path}: damaged ({error}); delete it and run again") from None

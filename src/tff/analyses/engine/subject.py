@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Annotated, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tff.analyses.engine.cache import Cache, digest, identify
+from tff.analyses.engine.cache import Cache, Expected, digest, identify
 from tff.analyses.engine.passes import (
     Activity,
     CueRemoval,
@@ -274,6 +274,11 @@ class Subject:
             "relevance",
             {"pass": "relevance", **self._identities["discovery"], "confidence": confidence},
             lambda: self._require_passes("relevance").compute_relevance(images, confidence),
+            Expected(
+                len(self.channels),
+                [f"{name}_{kind}" for name in ("omega", "error") for kind in ("fake", "real")],
+                fits=partial(Relevance.can_use, operations=len(self.info.leaky_operations)),
+            ),
         )
         relevance = {kind: Relevance.from_table(table, kind) for kind in ("fake", "real")}
         if not relevance["fake"].images:
@@ -290,6 +295,7 @@ class Subject:
             "activity",
             {"pass": "activity", **self._identities["discovery"]},
             lambda: self._require_passes("activity").compute_activity(self.images.discovery),
+            Expected(len(self.channels), [*Activity.__dataclass_fields__]),
         )
         return Activity.from_table(table)
 
@@ -325,7 +331,7 @@ class Subject:
             lambda: self._require_passes(f"images {how}").compute_outputs(
                 images, ablation, channels, sample
             ),
-            ["logit", *response_columns(channels)],
+            Expected(len(images), ["logit", *response_columns(channels)], len(self.channels)),
         )
         outputs = Outputs.from_table(table, channels, sample)
         refuse_nan(outputs.logits, images, how)
@@ -364,7 +370,7 @@ class Subject:
             lambda: self._require_passes("dropped channels").compute_outputs_without_channels(
                 images, choices, instead
             ),
-            list(choices),
+            Expected(len(images), list(choices)),
         )
         logits: dict[str, Floats] = {name: table.column(name) for name in choices}
         for name, column in logits.items():
