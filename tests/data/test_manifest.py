@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from PIL import Image
 
+from tff.analyses.engine.cache import identify
 from tff.atomic import temporary_path
 from tff.data import manifest as listing
 from tff.data.dataset import Images
@@ -242,6 +244,41 @@ def test_only_new_and_changed_files_are_read(tmp_path, probed):
     list_images(root, cache=cache)
     assert len(probed) == 26
     assert [p.suffix for p in cache.iterdir()] == [".parquet"]
+
+
+@pytest.mark.parametrize("exchange", ["by name", "by content"])
+def test_two_files_of_one_size_and_time_that_change_places(tmp_path, exchange):
+    root, cache = tmp_path / "images", tmp_path / "cache"
+    paths = [root / "g/0_real/0.bmp", root / "g/1_fake/0.bmp"]
+    for value, path in enumerate(paths):
+        path.parent.mkdir(parents=True)
+        Image.new("RGB", (8, 8), (value, 0, 0)).save(path)
+        os.utime(path, ns=(1, 1))
+    before = list_images(root, cache=cache).table
+    content = [path.read_bytes() for path in paths]
+    if exchange == "by name":
+        spare = tmp_path / "spare"
+        paths[0].rename(spare)
+        paths[1].rename(paths[0])
+        spare.rename(paths[1])
+    else:
+        for path, other in zip(paths, reversed(content), strict=True):
+            path.write_bytes(other)
+            os.utime(path, ns=(1, 1))
+    after = list_images(root, cache=cache).table
+    assert after["digest"].tolist() == before["digest"].tolist()[::-1]
+    assert identify(Images(before)) != identify(Images(after))
+    # Only the labels change places.
+    pd.testing.assert_frame_equal(after.drop(columns="digest"), before.drop(columns="digest"))
+
+
+def test_digests_of_a_table_without_them(tmp_path):
+    put(tmp_path, "g/0_real/0.png", "g/1_fake/0.png")
+    table = list_images(tmp_path).table
+    own = Images(table.drop(columns="digest"))
+    np.testing.assert_array_equal(own.digests, table["digest"])
+    first = hashlib.sha256(Path(table["path"][0]).read_bytes()).digest()[:8]
+    assert own.digests[0] == int.from_bytes(first, "big", signed=True)
 
 
 def test_unreadable_or_unwritable_cache_is_ignored(tmp_path, probed, caplog):
