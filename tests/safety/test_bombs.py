@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from tests.helpers.forged_images import PIXELS, bmp, chunk, gif, jpeg, png, tiff
 
-from tff.data.dataset import View, decode
+from tff.data.dataset import View
+from tff.data.image_file import decode
 from tff.data.manifest import probe
 from tff.data.synthetic.photographs import load_folder
 

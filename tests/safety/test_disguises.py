@@ -11,8 +11,8 @@ from PIL import EpsImagePlugin, Image
 from tests.helpers.forged_images import EPS, PIXELS, encoded
 from tests.helpers.tiny import tree
 
-from tff.data.dataset import FORMATS, decode
 from tff.data.folder import Folder
+from tff.data.image_file import FORMATS, decode
 from tff.data.manifest import SUFFIXES, probe
 from tff.data.synthetic.photographs import load_folder
 

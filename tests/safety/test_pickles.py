@@ -17,8 +17,8 @@ from torch import nn
 
 from tff import parquet
 from tff.analyses.engine.replay import replay
-from tff.data.dataset import decode
 from tff.data.dataset import read_bytes as read_image
+from tff.data.image_file import decode
 from tff.detectors.checkpoint import load
 from tff.detectors.safe_load import read
 from tff.detectors.timm_models import efficientnet_b0, timm_model

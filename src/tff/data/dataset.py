@@ -18,18 +18,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch.utils.data import Dataset
 
+from tff.data.image_file import MAX_PIXELS, decode
 from tff.data.layout import real_source
 from tff.options import Allowed, checked, whole
 from tff.types import Batch, Ints, Pixels
 
-#: Formats that are read, whatever the suffix of a file. Pillow knows forty more, and hands one of
-#: them (PostScript) to an interpreter.
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
-#: Larger images are refused: a small file may decompress into all of the memory.
-MAX_PIXELS = 100_000_000
 #: JPEG quality of all images under `match_format`; lower than that of most sets.
 MATCHED_QUALITY = 75
 #: Separates the path of a Parquet file from the position of an image in it (GROUP.ROW).
@@ -44,12 +40,6 @@ _CROPS = Allowed(
 )
 # Only behind the name of a Parquet file: folders may have `::` in their names.
 _ROW = re.compile(rf"(?P<file>.+\.parquet){ROW_SEPARATOR}(?P<group>\d+)\.(?P<row>\d+)", re.DOTALL)
-# Pixels as stored, as Pillow and the published code see them: EXIF rotations are not applied.
-_FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-_OPENCV_MODES = {"RGB", "L"}  # modes that OpenCV, which is faster, decodes to the same pixels
-_16_BIT_MODES = {"I;16", "I;16B", "I;16L", "I"}
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_READABLE_ERRORS = (OSError, SyntaxError, ValueError, TypeError, EOFError, cv2.error)
 _NO_FILES = pd.DataFrame({"path": [], "problem": []}, dtype="str")
 
 
@@ -380,57 +370,3 @@ def extract_bytes(values: Iterable[Any], name: str) -> list[bytes]:
             f"{name}: the column {IMAGE_COLUMN} holds {other[0]}, expected the bytes of images"
         )
     return [value or b"" for value in found]
-
-
-def decode(data: bytes, name: str) -> Pixels:
-    """Decode an image file to (H, W, 3) RGB uint8.
-
-    Gray values are repeated in all three channels; palettes are looked up; transparency is dropped,
-    not blended; 16 bits are cut to the upper 8; CMYK is converted as in Pillow; animations give
-    their first frame; EXIF rotations are not applied.
-
-    Args:
-        data: content of the file.
-        name: of the file, for messages.
-
-    Raises:
-        ValueError: the image is damaged or too large; the message names it.
-    """
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"{image.width}x{image.height} pixels are more than {MAX_PIXELS}")
-            if image.mode in _OPENCV_MODES and image.format in ("PNG", "JPEG"):
-                _require_whole_chunks(data)
-                pixels = cv2.imdecode(np.frombuffer(data, np.uint8), _FLAGS)
-                if pixels is None:
-                    raise ValueError("damaged")
-                return np.asarray(pixels, np.uint8)
-            if image.mode in _16_BIT_MODES:
-                values = np.asarray(image).astype(np.int64) >> 8
-                return np.repeat(values.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
-            return np.array(image.convert("RGB"), np.uint8)
-    except UnidentifiedImageError:
-        raise ValueError(
-            f"{name} ({len(data)} bytes): damaged, or no image at all; repair or remove it"
-        ) from None
-    except Exception as error:
-        text = f"damaged image ({describe_damage(error)}); repair or remove it"
-        raise ValueError(f"{name} ({len(data)} bytes): {text}") from error
-
-
-def _require_whole_chunks(data: bytes) -> None:
-    """Check a PNG: OpenCV allocates as many bytes as a chunk claims to hold, up to 4 GB."""
-    at = len(_PNG_SIGNATURE) if data.startswith(_PNG_SIGNATURE) else len(data)
-    while at + 8 <= len(data):
-        end = at + 8 + int.from_bytes(data[at : at + 4], "big")
-        if end > len(data):
-            raise ValueError("truncated, or a chunk claims to be longer than the file")
-        if data[at + 4 : at + 8] == b"IEND":
-            return
-        at = end + 4  # after the checksum
-
-
-def describe_damage(error: Exception) -> str:
-    """Message of an error of reading an image; forged bytes make readers raise anything."""
-    return str(error) if isinstance(error, _READABLE_ERRORS) else repr(error)

@@ -19,7 +19,8 @@ import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
 from tff.atomic import remove_abandoned, write_atomically
-from tff.data.dataset import FORMATS, MAX_PIXELS, Images, describe_damage, digest_content
+from tff.data.dataset import Images, digest_content
+from tff.data.image_file import FORMATS, MAX_PIXELS, decode_opened, describe_damage, find_end
 from tff.data.layout import LABELS, AnyTree, FolderFacts, Places, name_root, split_of
 from tff.data.tree import Tree, folders_above, shorten, walk
 from tff.progress import track
@@ -340,9 +341,8 @@ def save_cache(table: pd.DataFrame, path: Path | None) -> None:
         log.warning("%s: cannot be written (%s); nothing is cached", path, error)
 
 
-#: Last bytes of a complete file; some programs append a few bytes of their own.
-_ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
-_TAIL = 65_536
+# Formats whose structure says little, so that their pictures are decoded at the first look.
+_DECODED_FORMATS = ("BMP", "TIFF", "GIF")
 
 
 def probe(stream: BinaryIO, suffix: str, pixels: bool = False) -> Header:
@@ -353,26 +353,27 @@ def probe(stream: BinaryIO, suffix: str, pixels: bool = False) -> Header:
         suffix: of its name.
         pixels: decode the whole image too, which finds damage in its middle and takes much longer.
     """
-    size = stream.seek(0, os.SEEK_END)
-    if size == 0:
+    data = stream.read()
+    if not data:
         return Header(problem="empty file")
     header = Header()
     try:
-        stream.seek(0)
-        with Image.open(stream, formats=FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             header = _read_header(image, suffix)
             if header.height * header.width > MAX_PIXELS:
                 return header._replace(problem=f"more than {MAX_PIXELS} pixels")
-            if pixels or header.format not in (*_ENDS, "WEBP"):
-                image.load()
+            rest = len(data) - find_end(data, header.format)
+            if pixels or header.format in _DECODED_FORMATS:
+                decode_opened(image, data)
     except UnidentifiedImageError:
         return Header(problem="not an image")
     except Image.DecompressionBombError:
         return Header(problem=f"more than {MAX_PIXELS} pixels")
     except Exception as error:
         return header._replace(problem=f"damaged ({describe_damage(error)})")
-    if not _is_complete(stream, size, header.format):
-        return header._replace(problem="truncated")
+    if rest > 0 and header.format != "MPO":  # the other pictures of an MPO stand behind the first
+        behind = f"{rest:,} bytes behind the picture"
+        header = header._replace(note="; ".join(filter(None, [header.note, behind])))
     return header
 
 
@@ -417,17 +418,6 @@ def _read_chroma(image: Image.Image) -> str:
         return ""
     names = {(1, 1): "444", (2, 1): "422", (2, 2): "420", (1, 2): "440", (4, 1): "411"}
     return names.get(tuple(layers[0][1:3]), "other")
-
-
-def _is_complete(stream: BinaryIO, size: int, kind: str) -> bool:
-    if kind == "WEBP":
-        stream.seek(4)
-        return size >= 8 + int.from_bytes(stream.read(4), "little")
-    stream.seek(max(0, size - _TAIL))
-    tail = stream.read()
-    if kind == "GIF":
-        return tail.endswith(b";")
-    return kind not in _ENDS or _ENDS[kind] in tail
 
 
 def duplicates(sets: Mapping[str, Images]) -> pd.DataFrame:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from tff.data.datamodule import SPLITS
-from tff.data.dataset import FORMATS, MAX_PIXELS, describe_damage
+from tff.data.image_file import FORMATS, decode_opened, describe_damage
 from tff.data.manifest import SUFFIXES
 from tff.types import Pixels
 
 log = logging.getLogger(__name__)
+
+_ORIENTATION = ExifTags.Base.Orientation
 
 # Together they bound the memory to 600 MB.
 MAX_FILES = 200  # photographs used of a folder
@@ -85,8 +88,8 @@ def load_embedded() -> PhotographSplit:
         spec = find_spec(item.package)  # finds the folder; an import would take seconds
         if spec is None or spec.origin is None:
             raise ModuleNotFoundError(f"{item.package} is not installed; {item.file} is part of it")
-        with (Path(spec.origin).parent / item.file).open("rb") as file:
-            pixels = _pixels(file, item.file)
+        data = (Path(spec.origin).parent / item.file).read_bytes()
+        pixels = _upright_pixels(data, item.file)
         split[item.split].append(Photograph(Path(item.file).stem, pixels, item.credit))
     return split
 
@@ -146,8 +149,7 @@ def compute_sha256(file: Path) -> str:
 
 
 def _read(file: Path, folder: Path) -> Photograph:
-    with file.open("rb") as stream:
-        pixels = _pixels(stream, str(file))
+    pixels = _upright_pixels(file.read_bytes(), str(file))
     height, width, _ = pixels.shape
     top, left = max(0, height - MAX_SIDE) // 2, max(0, width - MAX_SIDE) // 2
     # A copy frees the rest of a large photograph.
@@ -156,12 +158,13 @@ def _read(file: Path, folder: Path) -> Photograph:
     return Photograph(name, central, Credit("unknown", "the user's own folder", name))
 
 
-def _pixels(stream: IO[bytes], name: str) -> Pixels:
+def _upright_pixels(data: bytes, name: str) -> Pixels:
+    """Pixels of a photograph, rotated as its EXIF data say."""
     try:
-        with Image.open(stream, formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"{image.width}x{image.height} pixels are more than {MAX_PIXELS}")
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            upright = Image.fromarray(decode_opened(image, data))
+            upright.getexif()[_ORIENTATION] = image.getexif().get(_ORIENTATION, 1)
+            return np.asarray(ImageOps.exif_transpose(upright))
     except Exception as error:
         raise ValueError(f"{name} cannot be read as an image: {describe_damage(error)}") from error
 
