@@ -92,6 +92,8 @@ def read_facts(path: Path) -> dict[str, Any]:
 
 def _read_facts(file: pq.ParquetFile) -> tuple[dict[str, Any], dict[str, str]]:
     metadata = file.schema_arrow.metadata or {}
+    if not {_FACTS, _FACTS + b".sha256"} <= metadata.keys():
+        raise ValueError("made by another program or version")
     content = metadata[_FACTS]
     if hashlib.sha256(content).digest() != metadata[_FACTS + b".sha256"]:
         raise ValueError("damaged")

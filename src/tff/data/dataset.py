@@ -9,21 +9,21 @@ import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
-from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Protocol
 
 import cv2
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
 from tff.data.image_file import MAX_PIXELS, decode
 from tff.data.layout import real_source
+from tff.foreign_files import open_regular
 from tff.options import Allowed, checked, whole
+from tff.parquet import open_parquet, read_columns
 from tff.types import Batch, Ints, Pixels
 
 #: JPEG quality of all images under `match_format`; lower than that of most sets.
@@ -340,9 +340,8 @@ def read_bytes(path: str) -> bytes:
     try:
         if row is not None:
             return _read_row_group(row["file"], int(row["group"]))[int(row["row"])]
-        if Path(path).exists() and not Path(path).is_file():
-            raise OSError("not a regular file")  # a pipe or a device may have no end
-        return Path(path).read_bytes()
+        with open_regular(path) as stream:
+            return stream.read()
     except (OSError, IndexError, ValueError, pa.ArrowException) as error:
         raise ValueError(f"{path}: cannot be read ({error})") from error
 
@@ -350,7 +349,8 @@ def read_bytes(path: str) -> bytes:
 @lru_cache(maxsize=4)
 def _read_row_group(file: str, group: int) -> list[bytes]:
     """Encoded images of a row group, the smallest piece that can be read at once."""
-    column = pq.ParquetFile(file).read_row_group(group, columns=[IMAGE_COLUMN])[IMAGE_COLUMN]
+    with open_regular(file) as stream:
+        column = read_columns(open_parquet(stream), [IMAGE_COLUMN], group)[IMAGE_COLUMN]
     return extract_bytes(column.to_pylist(), file)
 
 

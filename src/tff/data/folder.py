@@ -8,18 +8,17 @@ import logging
 import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tff.data.datamodule import SPLITS, Data, Splits
 from tff.data.dataset import IMAGE_COLUMN, ROW_SEPARATOR, digest_content, extract_bytes
 from tff.data.layout import AnyTree, FolderFacts, Layout, find_named_folder, name_root
 from tff.data.manifest import (
+    HEADER_TYPES,
     Header,
     Manifest,
     compare_counts,
@@ -30,7 +29,9 @@ from tff.data.manifest import (
     walk_images,
 )
 from tff.data.tree import Tree
+from tff.foreign_files import open_regular
 from tff.options import Allowed, each, number, one_of
+from tff.parquet import open_parquet, read_columns, refuse_damage
 from tff.progress import track
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,10 @@ log = logging.getLogger(__name__)
 #: The `generator` of all real images in Parquet files.
 REAL = "real"
 _LABELS = {"0": 0, "1": 1, "real": 0, "fake": 1, "false": 0, "true": 1, "generated": 1}
-_COLUMNS = [*Header._fields, "path", "label", "generator", "bytes", "digest", "split", "class"]
+_CACHED: dict[str, type] = HEADER_TYPES | {
+    **dict.fromkeys(("path", "generator", "split", "class"), str),
+    **dict.fromkeys(("label", "bytes", "digest"), int),
+}
 _NAME = Allowed(
     lambda name: name is None or (isinstance(name, str) and name.strip() != ""), "a name, or null"
 )
@@ -314,26 +318,29 @@ def _list_file(path: Path, cache: Path | None) -> pd.DataFrame:
     state = path.stat()
     key = f"{path.resolve()} {state.st_size} {state.st_mtime_ns} {state.st_ctime_ns}"
     store = cache and cache / f"rows-{hashlib.sha256(key.encode()).hexdigest()[:16]}.parquet"
-    if (table := load_cache(store, _COLUMNS)) is None:
+    if (table := load_cache(store, _CACHED)) is None:
         table = _read_file(path)
         save_cache(table, store)
     return table
 
 
 def _read_file(path: Path) -> pd.DataFrame:
-    try:
-        file = pq.ParquetFile(path)
-        names = file.schema_arrow.names
+    refuse = partial(refuse_damage, path, "not a readable Parquet file", "repair or remove it")
+    with open_regular(path) as stream:
+        with refuse():
+            file = open_parquet(stream)
+            names = file.schema_arrow.names
         if missing := {IMAGE_COLUMN, "label", "model_name"} - set(names):
             raise ValueError(f"{path}: no column {', '.join(sorted(missing))}")
         columns = [c for c in (IMAGE_COLUMN, "label", "model_name", "split") if c in names]
+        parts = []
         with ThreadPoolExecutor() as pool:
-            parts = [
-                _read_group(path, group, file.read_row_group(group, columns).to_pandas(), pool)
-                for group in range(file.num_row_groups)
-            ]
-    except (OSError, pa.ArrowException) as error:
-        raise ValueError(f"{path}: not a readable Parquet file ({error})") from error
+            for group in range(file.num_row_groups):
+                with refuse():
+                    rows = read_columns(file, columns, group).to_pandas(ignore_metadata=True)
+                parts.append(_read_group(path, group, rows, pool))
+    if not parts:
+        raise ValueError(f"{path}: holds no images")
     return pd.concat(parts, ignore_index=True)
 
 
@@ -344,7 +351,7 @@ def _read_group(
     headers = pool.map(lambda image: probe(io.BytesIO(image), ""), data)
     labels = rows["label"].astype(str).str.lower()
     if unknown := set(labels) - set(_LABELS):
-        raise ValueError(f"{path}: labels {sorted(unknown)}; known: {', '.join(_LABELS)}")
+        raise ValueError(f"{path}: labels {sorted(unknown)[:5]}; known: {', '.join(_LABELS)}")
     label = labels.map(_LABELS)
     by_name = next((split for split in SPLITS if path.name.startswith(split)), "")
     table = pd.DataFrame(headers, columns=list(Header._fields)).assign(

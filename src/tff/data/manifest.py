@@ -18,11 +18,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
-from tff.atomic import remove_abandoned, write_atomically
 from tff.data.dataset import Images, digest_content
 from tff.data.image_file import FORMATS, MAX_PIXELS, decode_opened, describe_damage, find_end
 from tff.data.layout import LABELS, AnyTree, FolderFacts, Places, name_root, split_of
 from tff.data.tree import Tree, folders_above, shorten, walk
+from tff.parquet import read, write
 from tff.progress import track
 from tff.types import Ints
 
@@ -241,9 +241,12 @@ class Header(NamedTuple):
 #: A file with the same stamp counts as unchanged. `changed` is the time at which the system last
 #: changed its entry: other content of the same size cannot pass for the old one by its `modified`.
 _STAMP = ["file", "bytes", "modified", "changed"]
-_INTEGERS = [
-    *_STAMP[1:], "digest", *(n for n, value in Header()._asdict().items() if isinstance(value, int))
-]  # fmt: skip
+#: Columns of a header -> type of their values.
+HEADER_TYPES: dict[str, type] = {name: type(value) for name, value in Header()._asdict().items()}
+_CACHED: dict[str, type] = {
+    "file": str, **dict.fromkeys([*_STAMP[1:], "digest"], int), "checked": str, **HEADER_TYPES
+}  # fmt: skip
+_INTEGERS = [name for name, kind in _CACHED.items() if kind is int]
 _CHUNK = 500  # files between two steps of the progress bar
 _SAVE_INTERVAL = 20.0  # seconds
 _THREADS = min(16, 4 * (os.cpu_count() or 1))  # most of the time they wait for the disk
@@ -277,7 +280,7 @@ def scan(
     found = pd.DataFrame([(name, *_read_state(root / name)) for name in names], columns=_STAMP)
     digest = hashlib.sha256(str(root.resolve() / part).encode()).hexdigest()[:12]
     path = cache and cache / f"{root.resolve().name}-{digest}.parquet"
-    cached = load_cache(path, [*_STAMP, "checked", "digest", *Header._fields])
+    cached = load_cache(path, _CACHED)
     if cached is None:
         cached = found.iloc[:0].assign(checked="", digest=0, **Header()._asdict())
     known = found.merge(cached, on=_STAMP)
@@ -317,15 +320,20 @@ def _probe_files(files: pd.DataFrame, root: Path, pixels: bool) -> pd.DataFrame:
     return pd.concat([files.assign(checked=checked, digest=digests), table], axis=1)
 
 
-def load_cache(path: Path | None, columns: list[str]) -> pd.DataFrame | None:
-    """Table written by `save_cache`; None if there is none, or it is damaged."""
+def load_cache(path: Path | None, columns: Mapping[str, type]) -> pd.DataFrame | None:
+    """Table written by `save_cache`; None if there is none, or it is damaged.
+
+    Args:
+        path: of the file.
+        columns: that it must have -> type of their values.
+    """
     if path is None or not path.is_file():
         return None
     try:
-        return pd.read_parquet(path, page_checksum_verification=True)[columns]
-    # All errors that pandas and pyarrow were seen to raise on damaged bytes.
-    except (OSError, ValueError, LookupError, TypeError, NotImplementedError) as error:
-        log.warning("%s: not readable (%s); the files are read again", path, error)
+        return read(path, columns)[0]
+    except (OSError, ValueError) as error:
+        reason = str(error).removeprefix(f"{path}: ").removesuffix("; delete it and run again")
+        log.warning("%s: not readable (%s); the files are read again", path, reason)
         return None
 
 
@@ -334,9 +342,7 @@ def save_cache(table: pd.DataFrame, path: Path | None) -> None:
     if path is None:
         return
     try:
-        remove_abandoned(path.parent)
-        with write_atomically(path) as part:
-            table.to_parquet(part, index=False, write_page_checksum=True)
+        write(path, table, {})
     except OSError as error:
         log.warning("%s: cannot be written (%s); nothing is cached", path, error)
 
