@@ -190,4 +190,6 @@ def _message(error: Exception) -> str | None:
     if isinstance(cause, MissingMandatoryValue) and cause.full_key:
         return f"{cause.full_key} is needed: pass {cause.full_key}=..."
     mendable = isinstance(error, USER_ERRORS) or isinstance(cause, USER_ERRORS)
+    # Of options of the Trainer; by its name, since importing Lightning takes seconds.
+    mendable = mendable or type(cause).__name__ == "MisconfigurationException"
     return str(cause).strip() if mendable else None

@@ -91,14 +91,13 @@ def test_trainer(name):
 
 @pytest.mark.parametrize("name", options("callbacks"))
 def test_callbacks(name):
-    from pytorch_lightning.callbacks import ModelCheckpoint
-
     from tff.training.analyze_checkpoints import AnalyzeCheckpoints
+    from tff.training.checkpointing import Best
 
     callbacks = instantiate(composed("train", f"callbacks={name}").callbacks, _convert_="all")
     kinds = [type(callback) for callback in callbacks.values()]
     if AnalyzeCheckpoints in kinds:
-        assert kinds.index(ModelCheckpoint) < kinds.index(AnalyzeCheckpoints)
+        assert kinds.index(Best) < kinds.index(AnalyzeCheckpoints)
 
 
 @pytest.mark.parametrize("name", options("logger"))

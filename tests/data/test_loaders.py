@@ -103,3 +103,26 @@ def test_too_few_rows(rows, world, process):
     process(0, world)
     with pytest.raises(ValueError, match=rf"{rows} training images .* {world} processes"):
         TrainingBatches(rows, 5, seed=0)
+
+
+@pytest.mark.parametrize("batch_size", [2, 4])
+def test_mixed_batches_begin_with_both_kinds(images, batch_size):
+    """Lightning limits a validation to its first batches."""
+    table = images.manifest.assign(label=(np.arange(47) >= 30).astype(int))
+    one_size = Images(table.assign(height=8, width=8))
+    first = EvaluationBatches(one_size, batch_size, mixed=True).batches[0]
+    assert set(table["label"].iloc[[row for _, row, _ in first]]) == {0, 1}
+    # A size that only one kind has: the sizes take turns.
+    sizes = Images(table.assign(height=8 + table["label"], width=8))
+    mixed = EvaluationBatches(sizes, batch_size, mixed=True).batches
+    kinds = [set(table["label"].iloc[[row for _, row, _ in batch]]) for batch in mixed]
+    assert kinds[:2] == [{0}, {1}]
+    assert Counter(chain(*mixed)) == Counter(chain(*EvaluationBatches(sizes, batch_size)))
+
+
+def test_repeated_batches_are_those_of_the_first_epoch():
+    batches = TrainingBatches(47, 5, seed=2, repeat=True)
+    first = [[row for _, row in batch] for batch in batches]
+    batches.set_epoch(3)
+    assert [[row for _, row in batch] for batch in batches] == first
+    assert {epoch for batch in batches for epoch, _ in batch} == {3}  # so augmentations change

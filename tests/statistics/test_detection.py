@@ -25,6 +25,7 @@ from torchmetrics.functional.classification import binary_calibration_error
 from tff.statistics.bootstrap import draw_resamples
 from tff.statistics.detection import (
     MEASURES,
+    Accuracy,
     AveragePrecision,
     average_precision,
     best_threshold,
@@ -365,6 +366,27 @@ def test_metric_on_one_class_and_after_reset():
     metric.reset()
     metric.update(torch.randn(1), torch.ones(1, dtype=torch.int64))
     assert metric.compute() == 1
+
+
+def test_metric_that_needs_both_kinds():
+    metric = AveragePrecision(needs_real=True)
+    metric.update(torch.randn(3), torch.ones(3, dtype=torch.int64))
+    assert metric.compute().isnan()
+    metric.update(torch.tensor([-9.0]), torch.zeros(1, dtype=torch.int64))
+    assert metric.compute() == 1
+
+
+def test_accuracies_are_of_logits_and_of_the_images_that_there_are():
+    """Logits that all lie within [0, 1] are logits all the same."""
+    logits, labels = torch.tensor([0.2, 0.9, -0.1]), torch.tensor([1, 0, 0])
+    every, real, fake = Accuracy(), Accuracy(0), Accuracy(1)
+    for metric in (every, real, fake):
+        metric.update(logits[:1], labels[:1])
+    assert (every.compute(), fake.compute()) == (1, 1)
+    assert real.compute().isnan()
+    for metric in (every, real, fake):
+        metric.update(logits[1:], labels[1:])
+    assert [float(m.compute()) for m in (every, real, fake)] == pytest.approx([2 / 3, 1 / 2, 1])
 
 
 def test_metric_without_an_image():

@@ -53,5 +53,10 @@ def test_state_goes_through_a_checkpoint():
 
 
 def test_unknown_metric_is_named():
-    with pytest.raises(ValueError, match=r"monitor=val/f1: not logged; choose one of val/acc"):
-        train([0.5], monitor="val/f1")
+    for monitor in ("val/f1", "val/loss"):  # the larger, the better
+        with pytest.raises(ValueError, match=rf"schedule\.monitor={monitor}: expected one of val/"):
+            Plateau(monitor)
+
+
+def test_an_unknown_accuracy_is_no_rise_and_no_wait():
+    assert train([0.5] + [float("nan")] * 20) == pytest.approx([1e-4] * 21)

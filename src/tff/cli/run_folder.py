@@ -10,6 +10,7 @@ import errno
 import hashlib
 import os
 import re
+import shlex
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -407,7 +408,7 @@ def finished_result(cfg: DictConfig) -> dict[str, Any] | None:
     if not last.is_file():  # best.ckpt would be trained further
         raise ValueError(
             f"{out}: only the analysis is missing, but {last.name} is gone; run "
-            f"python analyze.py ckpt={best} hydra.run.dir={out}"
+            + shlex.join(["python", "analyze.py", f"ckpt={best}", f"hydra.run.dir={out}"])
         )
     return None
 

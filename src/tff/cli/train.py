@@ -8,7 +8,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from tff.distributed import broadcast
 from tff.options import one_of
 from tff.training.checkpointing import AtomicCheckpointIO, Last
 from tff.training.fit import SilenceLightning, fit, print_summary
+from tff.training.module import METRICS
 from tff.training.resume import SeedEachStep, find_newest, require_resumable
 from tff.training.signals import Interrupt, StoppedBySignal
 from tff.training.wandb_logger import finish_loggers
@@ -49,7 +50,10 @@ def train(cfg: DictConfig) -> float | None:
     started, out = time.monotonic(), Path(cfg.out)
     with _record_end(out):
         # Plain containers: OmegaConf would turn objects that are dataclasses into settings.
-        callbacks = [c for c in instantiate(cfg.callbacks, _convert_="all").values() if c]
+        made = {name: c for name, c in instantiate(cfg.callbacks, _convert_="all").items() if c}
+        require_metrics(cfg.optimized_metric, made)
+        require_available(cfg.trainer)
+        callbacks = list(made.values())
         last = next((c for c in callbacks if isinstance(c, Last)), None)
         with Interrupt(last) as interrupt, manage_processes():
             analysis = prepare_analysis(cfg)
@@ -79,6 +83,54 @@ def train(cfg: DictConfig) -> float | None:
                 overrides = list(HydraConfig.get().overrides.task)
                 write_result(out, objective, metrics, time.monotonic() - started, overrides)
     return objective
+
+
+#: Options of Lightning's Trainer that are set by others here: the value that changes nothing, and
+#: what to do instead.
+SET_ELSEWHERE = {
+    "logger": (None, "choose with logger=none or logger=NAME"),
+    "callbacks": (None, "use callbacks.NAME=null, or +callbacks.NAME._target_=CLASS"),
+    "plugins": (None, "use trainer.precision and trainer.strategy"),
+    "barebones": (False, "use logger=none and callbacks.NAME=null"),
+    "enable_checkpointing": (True, "use callbacks.best=null and callbacks.last=null"),
+    "use_distributed_sampler": (False, "leave it out, since images are divided in any case"),
+}
+
+
+def require_available(trainer: Mapping[str, Any]) -> None:
+    """Refuse options of Lightning's Trainer that would be ignored or would contradict ours.
+
+    Raises:
+        ValueError: names the option, and what to use instead.
+    """
+    for option, (harmless, instead) in SET_ELSEWHERE.items():
+        if trainer.get(option) not in (None, harmless):
+            raise ValueError(f"trainer.{option}={trainer[option]}: cannot be set; {instead}")
+
+
+def require_metrics(optimized: str, callbacks: Mapping[str, Any]) -> None:
+    """Refuse metrics that no training has, before the first epoch instead of after it.
+
+    Args:
+        optimized: `optimized_metric`.
+        callbacks: name -> callback. Callbacks of other packages may log metrics too, so beside
+            them a callback may watch any.
+
+    Raises:
+        ValueError: a metric is unknown, or a loss is taken as the better the larger it is.
+    """
+    one_of(METRICS).require("optimized_metric", optimized)
+    packages = {type(callback).__module__.partition(".")[0] for callback in callbacks.values()}
+    losses = ("val/loss", "train/loss")
+    for name, callback in callbacks.items():
+        monitor, mode = (getattr(callback, option, None) for option in ("monitor", "mode"))
+        if monitor and packages <= {"tff", "pytorch_lightning"}:
+            one_of((*METRICS, *losses)).require(f"callbacks.{name}.monitor", monitor)
+        if monitor in losses and mode == "max":
+            raise ValueError(
+                f"callbacks.{name}.monitor={monitor}: a loss is best where it is smallest; add "
+                f"callbacks.{name}.mode=min"
+            )
 
 
 def prepare_folder(out: Path, resume: bool | str | None, ckpt: str | None) -> Path | None:
@@ -129,9 +181,9 @@ def _record_end(out: Path) -> Iterator[None]:
             last = out / "checkpoints" / "last.ckpt"
             saved = f"saved: {last}" if last.is_file() else "nothing was trained yet"
             given = [a for a in sys.argv[1:] if not a.startswith(("resume=", "hydra.run.dir="))]
-            command = shlex.join(["python", *sys.argv[:1], *given, "resume=auto"])
-            folder = "" if {"-m", "--multirun"} & set(given) else f' hydra.run.dir="{out}"'
-            text = f"\nStopped; {saved}\nResume: {command}{folder}"
+            folder = [] if {"-m", "--multirun"} & set(given) else [f"hydra.run.dir={out}"]
+            command = shlex.join(["python", *sys.argv[:1], *given, "resume=auto", *folder])
+            text = f"\nStopped; {saved}\nResume: {command}"
             print(text, file=sys.stderr, flush=True)
         raise
     except Exception as error:

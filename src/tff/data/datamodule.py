@@ -198,13 +198,23 @@ class Data(LightningDataModule, ABC):
     def train_dataloader(self) -> DataLoader[Batch]:
         images = replace(self.images("train"), transform=self.augmentation.get("train"))
         self._require_size(images)
-        batches = TrainingBatches(len(images), self.batch_size, self.seed)
+        if len(kinds := images.manifest["label"].unique()) == 1:
+            raise ValueError(
+                f"all {len(images)} training images are {'generated' if kinds[0] else 'real'}; "
+                "a detector is trained on both kinds (data.root, data.generators, data.classes)"
+            )
+        # Lightning asks for the same batches in each epoch there.
+        repeat = bool(self.trainer and self.trainer.overfit_batches)  # type: ignore[attr-defined]
+        batches = TrainingBatches(len(images), self.batch_size, self.seed, repeat)
         return loader(images, batches, self.workers)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         images = replace(self.images("val"), transform=self.augmentation.get("validation"))
         self._require_size(images)
-        batches = EvaluationBatches(images, self.batch_size)
+        # Lightning takes the first ones (limit_val_batches, overfit_batches, fast_dev_run).
+        limit = self.trainer.limit_val_batches if self.trainer else 1.0
+        all_of_them = isinstance(limit, float) and limit == 1.0  # 1 is a single batch
+        batches = EvaluationBatches(images, self.batch_size, mixed=not all_of_them)
         # A process without a batch would leave the others waiting.
         if len(batches.batches) < get_world_size():
             raise ValueError(

@@ -6,6 +6,7 @@ import atexit
 import re
 import signal
 from collections.abc import Iterator
+from itertools import zip_longest
 from multiprocessing.util import Finalize
 from typing import Any
 from weakref import WeakSet, ref
@@ -26,17 +27,31 @@ class EvaluationBatches(Sampler[Keys]):
 
     Batches are composed as in a single process, so that scores do not depend on the number of
     processes, not even in their last bit.
+
+    Args:
+        mixed: real and generated images, and images of different sizes, take turns, so that the
+            first batches hold both kinds.
     """
 
-    def __init__(self, images: Images, batch_size: int) -> None:
+    def __init__(self, images: Images, batch_size: int, mixed: bool = False) -> None:
         views = images.view.count if images.transform is None else 1
         sizes = np.repeat(images.sizes(), views, axis=0)
-        order = np.lexsort((np.arange(len(sizes)), sizes[:, 1], sizes[:, 0]))
+        rows = np.arange(len(sizes))
+        turn = rows
+        if mixed:
+            turn = np.repeat(images.manifest.groupby("label").cumcount().to_numpy(), views)
+        order = np.lexsort((rows, turn, sizes[:, 1], sizes[:, 0]))
         cuts = np.flatnonzero(np.any(np.diff(sizes[order], axis=0), axis=1)) + 1
-        self.batches: list[Keys] = [
-            [(0, *divmod(int(i), views)) for i in group[start : start + batch_size]]
+        groups = [
+            [group[start : start + batch_size] for start in range(0, len(group), batch_size)]
             for group in np.split(order, cuts)
-            for start in range(0, len(group), batch_size)
+        ]
+        batches = [batch for group in groups for batch in group]
+        if mixed:
+            rounds = zip_longest(*groups)
+            batches = [batch for one in rounds for batch in one if batch is not None]
+        self.batches: list[Keys] = [
+            [(0, *divmod(int(i), views)) for i in batch] for batch in batches
         ]
 
     def __iter__(self) -> Iterator[Keys]:
@@ -52,10 +67,13 @@ class TrainingBatches(Sampler[Keys]):
     """A new random order each epoch, by (seed, epoch); rows that fill no batch are skipped.
 
     All processes get the same number of batches: a gradient needs every one of them.
+
+    Args:
+        repeat: the order of the first epoch in each epoch.
     """
 
-    def __init__(self, rows: int, batch_size: int, seed: int) -> None:
-        self.rows, self.batch_size, self.seed = rows, batch_size, seed
+    def __init__(self, rows: int, batch_size: int, seed: int, repeat: bool = False) -> None:
+        self.rows, self.batch_size, self.seed, self.repeat = rows, batch_size, seed, repeat
         self.epoch = 0
         #: Number of the first batch of the next epoch; above 0 to resume within it.
         self.first = 0
@@ -79,7 +97,8 @@ class TrainingBatches(Sampler[Keys]):
 
     def __iter__(self) -> Iterator[Keys]:
         rank, world = get_rank(), get_world_size()
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.rows)
+        drawn = 0 if self.repeat else self.epoch
+        order = np.random.default_rng([self.seed, drawn]).permutation(self.rows)
         for i in range(self.first, len(self)):
             start = (i * world + rank) * self.batch_size
             yield [(self.epoch, int(row)) for row in order[start : start + self.batch_size]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 from torch import Tensor
+from torchmetrics import Metric
 
 from tff.statistics.bootstrap import Estimate, Resamples, count_draws, evaluate_resamples
 from tff.statistics.per_image import PerImage, concatenate
@@ -213,10 +215,14 @@ class AveragePrecision(PerImage):
 
     torchmetrics' own applies a sigmoid per batch, which saturates: 0.49 instead of 0.59 on wide
     logits.
+
+    Args:
+        needs_real: NaN without a real image, where each ranking has the average precision 1.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, needs_real: bool = False) -> None:
         super().__init__(width=2)
+        self.needs_real = needs_real
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """Add the (B,) logits and labels of a batch."""
@@ -227,7 +233,41 @@ class AveragePrecision(PerImage):
         """Scalar float32; NaN without a generated image and where a logit is NaN."""
         # In the order of arrival: images with equal logits share one step of the curve.
         logits, labels = concatenate(self.values).reshape(-1, 2).cpu().numpy().T
-        return torch.tensor(float(average_precision(labels, logits)), dtype=torch.float32)
+        unknown = self.needs_real and not (labels == 0).any()
+        value = math.nan if unknown else float(average_precision(labels, logits))
+        return torch.tensor(value, dtype=torch.float32)
+
+
+class Accuracy(Metric):
+    """Share of images on the right side of P = 0.5, over batches and processes.
+
+    torchmetrics' own takes logits for probabilities where all of a batch lie within [0, 1], and is
+    0 where it has seen no image.
+
+    Args:
+        label: of the images that count; None: all.
+    """
+
+    full_state_update = False
+    right: Tensor
+    total: Tensor
+
+    def __init__(self, label: int | None = None) -> None:
+        super().__init__()
+        self.label = label
+        for name in ("right", "total"):
+            self.add_state(name, torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        """Add the (B,) logits and labels of a batch."""
+        called = torch.sigmoid(logits.detach()) > 0.5
+        counts = torch.ones_like(called) if self.label is None else labels == self.label
+        self.right += (counts & (called == (labels == 1))).sum()
+        self.total += counts.sum()
+
+    def compute(self) -> Tensor:
+        """Scalar float32; NaN without images."""
+        return self.right.float() / self.total.float()
 
 
 #: `half`: 0.5. `validation`: the best on validation images of the seen generator. `oracle`: the

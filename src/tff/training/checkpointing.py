@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
+from torch import Tensor
 
 from tff.atomic import write_atomically
 from tff.detectors.safe_load import read
@@ -35,6 +36,19 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
         return read(path)
+
+
+class Best(ModelCheckpoint):
+    """Writes `best.ckpt` where a metric is best; Lightning's own also writes it where it is NaN."""
+
+    @property
+    def state_key(self) -> str:
+        # Of checkpoints that were written before this class was.
+        return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
+
+    def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
+        known = current is not None and not bool(torch.isnan(current))
+        return known and super().check_monitor_top_k(trainer, current)
 
 
 #: Entry of a checkpoint for metrics and the fingerprint of the training images.

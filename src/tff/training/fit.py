@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
+import shlex
 import sys
 import warnings
 from collections.abc import Mapping
@@ -81,7 +83,10 @@ def fit(
 
 
 def print_summary(metrics: Mapping[str, float], trainer: Trainer, out: Path) -> None:
-    """Print the last validation metrics, the best checkpoint and the command that analyzes it."""
+    """Print the last validation metrics, the best checkpoint and the command that analyzes it.
+
+    Where no metric chose a checkpoint, the last one, and why.
+    """
     if not trainer.is_global_zero:
         return
     console = Console()
@@ -89,9 +94,29 @@ def print_summary(metrics: Mapping[str, float], trainer: Trainer, out: Path) -> 
     table.columns[1].justify = "right"
     for name, value in sorted(metrics.items()):
         if name.startswith("val/"):
-            table.add_row(name, f"{value:.3f}")
-    console.print(table)
-    best = out / "checkpoints" / "best.ckpt"
-    if best.is_file():
-        console.print(f"Checkpoint: {best}", soft_wrap=True, markup=False)
-        console.print(f"Analyze it: python analyze.py ckpt={best}", soft_wrap=True, markup=False)
+            table.add_row(name, "unknown" if math.isnan(value) else f"{value:.3f}")
+    if table.row_count:
+        console.print(table)
+    best, last = (out / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
+    if not best.is_file():
+        console.print(f"No best.ckpt: {_explain_no_best(metrics, trainer)}", soft_wrap=True)
+    if (shown := best if best.is_file() else last).is_file():
+        command = shlex.join(["python", "analyze.py", f"ckpt={shown}"])
+        console.print(f"Checkpoint: {shown}", soft_wrap=True, markup=False, highlight=False)
+        console.print(f"Analyze it: {command}", soft_wrap=True, markup=False, highlight=False)
+
+
+def _explain_no_best(metrics: Mapping[str, float], trainer: Trainer) -> str:
+    monitors = [getattr(c, "monitor", None) for c in trainer.checkpoint_callbacks]
+    if trainer.fast_dev_run or not any(monitors):  # type: ignore[attr-defined]
+        return "nothing writes it with trainer.fast_dev_run or callbacks.best=null"
+    if unknown := [monitor for monitor in monitors if monitor in metrics]:
+        return f"{unknown[0]} was unknown in each validation"
+    limits = ", ".join(
+        f"trainer.{name}={getattr(trainer, name)}"
+        for name in (
+            "limit_val_batches", "check_val_every_n_epoch", "val_check_interval", "max_epochs",
+            "max_steps",
+        )
+    )  # fmt: skip
+    return f"no validation ran with {limits}"

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+
+from tff.options import one_of
+from tff.training.module import METRICS
 
 
 class Plateau(Callback):
@@ -21,7 +25,7 @@ class Plateau(Callback):
         smallest: learning rate below which training stops.
 
     Raises:
-        ValueError: `monitor` is not logged.
+        ValueError: an option has an impossible value.
     """
 
     def __init__(
@@ -31,6 +35,7 @@ class Plateau(Callback):
         rise: tuple[float, float] = (0.001, 0.002),
         smallest: float = 1e-6,
     ) -> None:
+        one_of(METRICS).require("callbacks.schedule.monitor", monitor)
         self.monitor, self.patience, self.rise, self.smallest = monitor, patience, rise, smallest
         self.best: float | None = None
         self.waited = self.drops = 0
@@ -44,9 +49,8 @@ class Plateau(Callback):
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         value = trainer.callback_metrics.get(self.monitor)
-        if value is None:
-            known = ", ".join(sorted(trainer.callback_metrics))
-            raise ValueError(f"schedule.monitor={self.monitor}: not logged; choose one of {known}")
+        if value is None or torch.isnan(value):  # no image of a kind that it needs
+            return
         if self.best is None or float(value) >= self.best + self.rise[min(self.drops, 1)]:
             self.best, self.waited = float(value), 0
             return
