@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 ANY_LAYOUT = AnyTree()
 #: Suffixes of image files -> format; the content of a file decides what it really is.
 SUFFIXES = {
-    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP",
-    ".tif": "TIFF", ".tiff": "TIFF", ".gif": "GIF",
+    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG",
+    ".webp": "WEBP", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF", ".gif": "GIF",
 }  # fmt: skip
 _COLUMNS = [
     "path", "label", "generator", "class", "height", "width", "format", "mode", "quality", "chroma",
