@@ -214,3 +214,12 @@ def test_a_sweep_ends_with_the_matrix(sweep, tmp_path, capsys):
     assert len(pd.read_csv(tmp_path / "report" / "tables" / "cue_matrix.csv")) == 4
     assert '"ablation=a,b"' in (tmp_path / "report" / "summary.json").read_text()
     assert "Which cue does the detector need?" in capsys.readouterr().out
+
+
+def test_results_on_images_of_the_training_are_an_alarm(sweep):
+    sweep(ablation=ablation("blur", (0.05, 0.2)))
+    reports = sweep(ablation=ablation("color", (0.3, 0.4)))
+    assert not compare_cues(reports).alarms
+    included = ablation("hue", (0.1, 0.2)).assign(trained_images="included")
+    result = compare_cues(sweep(ablation=included))
+    assert any("trained_images=include" in alarm for alarm in result.alarms)

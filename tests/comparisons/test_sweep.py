@@ -290,6 +290,16 @@ def test_figures_show_the_jobs(template, result):
     assert set(result.captions) == set(result.figures)
 
 
+def test_results_on_images_of_the_training_are_an_alarm(sweep):
+    folder, _ = sweep
+    change(folder / "4", "detection", trained_images="included")
+    result = answer(folder)
+    assert any("trained_images=include" in alarm for alarm in result.alarms)
+    table = result.tables["sweep"].set_index("run")
+    assert table.loc["4", "trained_images"] == "included"
+    assert table["trained_images"].notna().sum() == 1
+
+
 def test_a_failed_job_is_an_alarm_and_counts_nowhere(sweep):
     folder, made = sweep
     failed(folder / "4")
