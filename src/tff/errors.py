@@ -35,7 +35,49 @@ ADVICE = {
 }
 #: Errors of writing, which often do not name the file.
 _WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+#: Errors for which the file does not matter.
+_USED_UP = {errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM}
 _KILLED = re.compile(r"DataLoader worker \(pid.*?(?:signal: (?P<signal>[\w ]+)|unexpectedly)", re.S)
+#: What a process has used up, by the words of Python, torch and the system; the first one counts.
+_LIMITS = {
+    r"Too many open files": "too many files are open; allow more (`ulimit -n 4096`)",
+    r"(?:shared memory|/dev/shm).*(?:No space|allocate memory)|signal: Bus error": (
+        "there is no room in /dev/shm; give it more (docker run --shm-size=8g)"
+    ),
+    r"shared memory|/dev/shm|sem_open": (
+        "/dev/shm is missing or cannot be written to; mount it (mount -t tmpfs tmpfs /dev/shm)"
+    ),
+    r"CUDA out of memory|CU(?:BLAS|DNN)_STATUS_\w*ALLOC": (
+        "the GPU has not enough memory; use smaller batches (data.batch_size=N in a training, "
+        "subject.batch_size=N in an analysis)"
+    ),
+    r"AF_UNIX path too long": (
+        "the path of the folder for temporary files is too long; set TMPDIR to a shorter one"
+    ),
+    r"start new thread|Resource temporarily unavailable": (
+        "no more processes or threads may be started; allow more (`ulimit -u` shows the limit)"
+    ),
+    r"allocate memory|not enough memory|\bMemoryError\b|bad_alloc|failed to map segment": (
+        "there is not enough memory; see `ulimit -v` and the limit of the job or container"
+    ),
+    r"usable temporary directory|No space left|[Rr]ead-only file system|/pymp-": (
+        "temporary files cannot be written; set TMPDIR to a folder with room"
+    ),
+}
+
+
+def explain_limit(text: str) -> str | None:
+    """Explain an error from something that the machine has run out of; None for other errors.
+
+    Args:
+        text: class and message of the error.
+    """
+    return next((s for words, s in _LIMITS.items() if re.search(words, text, re.S)), None)
+
+
+def is_killed_worker(error: BaseException) -> bool:
+    """Whether PyTorch says that a process that loads images is gone."""
+    return isinstance(error, RuntimeError) and bool(_KILLED.search(str(error)))
 
 
 def explain(error: BaseException, folder: Path | str | None = None) -> str | None:
@@ -47,13 +89,18 @@ def explain(error: BaseException, folder: Path | str | None = None) -> str | Non
     """
     if isinstance(error, RuntimeError) and (worker := _KILLED.search(str(error))):
         by = f" ({worker['signal'].strip()})" if worker["signal"] else ""
+        limit = explain_limit(str(error))
+        why = f": {limit}; or use" if limit else ", perhaps for lack of memory; use"
         return (
-            f"a process that loads images was killed{by}, perhaps for lack of memory; use fewer "
+            f"a process that loads images was killed{by}{why} fewer "
             "(data.workers=N in a training, subject.workers=N in an analysis; 0: none), or smaller "
             "batches (data.batch_size=N, subject.batch_size=N), and start with resume=auto"
         )
     if not isinstance(error, OSError):
-        return None
+        used_up = isinstance(error, MemoryError | RuntimeError | ImportError)
+        return explain_limit(f"{type(error).__name__}: {error}") if used_up else None
+    if error.errno in _USED_UP:
+        return explain_limit(str(error)) or str(error)
     path = error.filename
     if path is None and error.errno in _WRITING:
         path = folder

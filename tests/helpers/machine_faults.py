@@ -24,12 +24,17 @@ KEPT = (".hydra", ".hydra-analyze", ".lock")
 ANALYZE = ("images=6", "subject.confidence=0", "subject.draws=20", "trainer.accelerator=cpu")
 
 
-def start(name, *options, limit=None, cwd=ROOT, **environ):
-    """Start a script in its own process; `limit` is the maximum size of a file in bytes."""
+def start(name, *options, limit=None, cwd=ROOT, within=(), **environ):
+    """Start a script in its own process.
+
+    Args:
+        limit: maximum size of a file in bytes.
+        within: command that starts the command.
+    """
     quiet = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "COLUMNS": "200"}
     size = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (limit, limit)) if limit else None
     return subprocess.Popen(
-        [sys.executable, str(ROOT / name), *options], cwd=cwd, text=True, preexec_fn=size,
+        [*within, sys.executable, str(ROOT / name), *options], cwd=cwd, text=True, preexec_fn=size,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
         env={**os.environ, **quiet, **environ},
     )  # fmt: skip
@@ -45,9 +50,20 @@ def ended(process, seconds=150):
     return process.returncode, text
 
 
-def failed(process):
+def namespace(options, prepare):
+    """Command that runs another one in namespaces; skip the test where this is not permitted."""
+    within = ("unshare", options, "sh", "-c", f'{prepare} && exec "$@"', "sh")
+    if (
+        not shutil.which("unshare")
+        or subprocess.run([*within, "true"], capture_output=True).returncode
+    ):
+        pytest.skip("no namespace can be made here")
+    return within
+
+
+def failed(process, seconds=150):
     """Error line of a process that must fail with one sentence and no traceback."""
-    code, text = ended(process)
+    code, text = ended(process, seconds)
     assert code == 1, text[-4000:]
     assert "Traceback" not in text, text[-6000:]
     assert text.count("Error: ") == 1, text[-4000:]

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -169,6 +170,21 @@ def test_a_worker_is_killed_in_an_analysis(trained, tmp_path):
     assert "subject.workers=N" in said
     assert not list(out.rglob("evaluate-*"))
     assert not (out / "report").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["train.py", "analyze.py"])
+def test_no_room_in_shared_memory(images, trained, tmp_path, script):
+    out = tmp_path / "out"
+    workers = "data.workers=2" if script == "train.py" else "subject.workers=2"
+    mount = "mount -t tmpfs -o size=8k tmpfs /dev/shm"
+    start = partial(train, images) if script == "train.py" else partial(analyze, trained)
+    said = machine_faults.failed(
+        start(out, workers, within=machine_faults.namespace("-m", mount)), 60
+    )
+    assert "no room in /dev/shm" in said
+    assert "--shm-size" in said
+    assert (out / "failed.json").exists() == (script == "train.py")
 
 
 @pytest.mark.slow

@@ -18,11 +18,14 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch.distributed import ReduceOp, all_reduce
 
+from tff.data.loaders import limit_waiting
 from tff.training.checkpointing import Last, is_validation_due
 
 log = logging.getLogger(__name__)
 #: Ctrl-C; the end of a job; and what clusters send before the time of a job is up.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+LAST_BATCH = 10.0  # seconds after a signal to wait for the batch of the last step
+SLURM_ANSWERS = 30.0  # seconds
 
 
 class StoppedBySignal(SystemExit):
@@ -78,6 +81,7 @@ class Interrupt(Callback):
         for number, former in self._former.items():
             signal.signal(number, former)
         self._former = {}
+        limit_waiting()
         if kind is None and self.number:
             raise StoppedBySignal(self.number)
 
@@ -115,6 +119,7 @@ class Interrupt(Callback):
             os._exit(128 + number)
         if not self.number:
             self.number, self._arrived = number, time.monotonic()
+            limit_waiting(LAST_BATCH)
         if self._trains and (self._several or not self._is_saved()):
             again = b"; press Ctrl-C again to exit at once" if number == signal.SIGINT else b""
             os.write(2, b"\nStopping after this step" + again + b".\n")
@@ -136,6 +141,7 @@ class Interrupt(Callback):
         if not callable(former) or former is signal.default_int_handler:
             return False
         self.number = 0
+        limit_waiting()
         former(number, frame)
         return True
 
@@ -225,9 +231,11 @@ def requeue(number: int, environ: Mapping[str, str] = os.environ) -> bool:
     if array := environ.get("SLURM_ARRAY_JOB_ID"):
         job = f"{array}_{environ.get('SLURM_ARRAY_TASK_ID', '0')}"
     try:
-        done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
+        done = subprocess.run(
+            ["scontrol", "requeue", job], capture_output=True, text=True, timeout=SLURM_ANSWERS
+        )
         problem = done.stderr.strip() if done.returncode else None
-    except OSError as error:
+    except (OSError, subprocess.TimeoutExpired) as error:
         problem = str(error)
     if problem is None:
         log.warning("job %s is requeued", job)
