@@ -23,7 +23,6 @@ from tff.training.from_checkpoint import (
     load_data,
     load_subject,
     record_images,
-    select_images,
 )
 
 MAKE = partial(Subject.of, draws=20, device="cpu")
@@ -100,9 +99,8 @@ def stems(images):
     }
 
 
-def select(ckpt, ranked, tested, include=False):
-    checkpoint = Checkpoint.read(ckpt)
-    return select_images(checkpoint, ranked or checkpoint.data, tested or checkpoint.data, include)
+def select(ckpt, ranked, tested):
+    return Checkpoint.read(ckpt).select_images(tested, ranked)
 
 
 def test_images_of_the_training_are_not_analyzed(root, trained):

@@ -84,6 +84,41 @@ class Checkpoint:
         kind: type[Data] = Data  # type: ignore[type-abstract]
         return build(settings, self.path, "tff.data", kind, augmentation=None, workers=0)
 
+    def select_images(
+        self, tested: Data | None = None, ranked: Data | None = None, include_trained: bool = False
+    ) -> Splits:
+        """Images of an analysis, none of which served another purpose before.
+
+        The data of the checkpoint keep the division of its training. Of another undivided tree all
+        images are used; or if it both ranks and tests, its validation part ranks.
+
+        Args:
+            tested: data on which channels are tested; None: those of the checkpoint.
+            ranked: data on which they are ranked; None: those of the checkpoint.
+            include_trained: use images of the training all the same, with an alarm on each page.
+
+        Raises:
+            ValueError: no images are left, or images cannot be used.
+        """
+        tested, ranked = tested or self.data, ranked or self.data
+        digests = self.used_images()
+        used = {
+            split: Used(found, PURPOSES[split], include_trained)
+            for split, found in (digests or {}).items()
+        }
+        own = self.__dict__.get("data")  # None: not needed, since other data are named
+        divided = ranked is own or not ranked.undivided or _is_same_tree(ranked, tested)
+        train = [used["train"]] if "train" in used else []
+        discovery = ranked.images("val" if divided else "all", *train)
+        new = np.setdiff1d(discovery.digests, used["val"].digests if "val" in used else [])
+        taken = Used(new, "on which channels are ranked", include_trained)
+        whole = tested.undivided and tested is not own
+        test = tested.images("all" if whole else "test", *used.values(), taken)
+        if digests is None:
+            note = "The checkpoint does not name its training images; they may be among these."
+            discovery, test = (replace(s, notes=(*s.notes, note)) for s in (discovery, test))
+        return Splits(discovery, test)
+
     def used_images(self) -> dict[str, Ints] | None:
         """Digests of the images that its training used, by split; None if that is not known.
 
@@ -199,38 +234,9 @@ def load_subject(
     rebuilt = checkpoint.rebuild(detector)
     ranked, tested = discovery() or checkpoint.data, data() or checkpoint.data
     require_one_root(ranked, tested)
-    splits = select_images(checkpoint, ranked, tested, trained_images == "include")
+    splits = checkpoint.select_images(tested, ranked, trained_images == "include")
     subject = make(rebuilt, splits.subsample(images), weights=checkpoint.fingerprint)
     return cache_passes(subject, Path(passes))
-
-
-def select_images(checkpoint: Checkpoint, ranked: Data, tested: Data, include: bool) -> Splits:
-    """Images of an analysis, none of which served another purpose before.
-
-    The data of the checkpoint keep the division of its training. Of another undivided tree all
-    images are used; or if it both ranks and tests, its validation part ranks.
-
-    Args:
-        ranked: data on which channels are ranked.
-        tested: data on which they are tested.
-        include: use images of the training all the same, with an alarm on each page.
-
-    Raises:
-        ValueError: no images are left, or images cannot be used.
-    """
-    digests = checkpoint.used_images()
-    used = {s: Used(found, PURPOSES[s], include) for s, found in (digests or {}).items()}
-    own = checkpoint.__dict__.get("data")  # None: not needed, since other data are named
-    divided = ranked is own or not ranked.undivided or _is_same_tree(ranked, tested)
-    discovery = ranked.images("val" if divided else "all", *(used[s] for s in used if s != "val"))
-    new = np.setdiff1d(discovery.digests, used["val"].digests if "val" in used else [])
-    taken = Used(new, "on which channels are ranked", include)
-    whole = tested.undivided and tested is not own
-    test = tested.images("all" if whole else "test", *used.values(), taken)
-    if digests is None:
-        note = "The checkpoint does not name its training images; they may be among these."
-        discovery, test = (replace(s, notes=(*s.notes, note)) for s in (discovery, test))
-    return Splits(discovery, test)
 
 
 def _is_same_tree(one: Data, other: Data) -> bool:
