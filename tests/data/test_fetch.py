@@ -337,3 +337,30 @@ def test_plain_files(server, tmp_path, capsys):
     assert main(["own", "split=test", f"to={tmp_path / 'it'}"], conf) == 0
     assert names(tmp_path / "it/test") == [RECORD, MARKER, "a.bin"]
     assert Path(capsys.readouterr().out.strip()) == tmp_path / "it/test"
+
+
+@pytest.mark.parametrize("name", ["../outside", "/outside"])
+def test_a_record_left_by_somebody_else_deletes_nothing_outside(val, tmp_path, name):
+    """It may name any file as an archive of ours."""
+    (tmp_path / "it").mkdir()
+    (tmp_path / "outside").write_text("precious")
+    name = name if name[0] == "." else str(tmp_path / "outside")
+    key = f"{REPO}@{COMMIT}"
+    record = {key: {"commit": COMMIT, "files": [name, 1, None]}, name: {"ours": True}, "a": [1]}
+    (tmp_path / "it" / MARKER).parent.mkdir(exist_ok=True)
+    (tmp_path / "it/val").mkdir()
+    (tmp_path / "it/val" / MARKER).write_text(json.dumps({"set": "forensynths", "split": "val"}))
+    (tmp_path / "it" / RECORD).write_text(json.dumps(record))
+    assert main(val) == 0
+    assert (tmp_path / "outside").read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", [RECORD, LOCK, f"val/{MARKER}", "progan_val.zip"])
+def test_a_pipe_in_the_folder_of_a_set_does_not_block(val, tmp_path, name, capsys):
+    path = tmp_path / "it" / name
+    path.parent.mkdir(parents=True)
+    os.mkfifo(path)
+    if name == RECORD:
+        assert main(val) == 0
+    else:
+        assert str(path) in error_of(val, capsys) or name == f"val/{MARKER}"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from huggingface_hub.errors import OfflineModeIsEnabled
 
-from tff.data.download import hub
+from tff.data.download import hub, transfer
 from tff.data.download.__main__ import main
 from tff.data.download.fetch import RECORD
 from tff.data.download.sources import HubFiles
@@ -132,3 +133,10 @@ def test_a_hub_that_answers_with_another_commit(server, monkeypatch):
     server.repos["owner/set"]["commit"] = "d" * 40
     with pytest.raises(ValueError, match="no revision cccc"):
         hub.list_files(PARQUET, "c" * 40, server.url())
+
+
+def test_a_hub_that_answers_too_slowly(server, monkeypatch):
+    monkeypatch.setattr(transfer, "TIMEOUT", 0.3)
+    monkeypatch.setattr(hub.HfApi, "dataset_info", lambda *_args, **_options: time.sleep(20))
+    with pytest.raises(ValueError, match=r"owner/set: the server is too slow .*HF_ENDPOINT=URL"):
+        hub.list_files(PARQUET, "main", server.url())

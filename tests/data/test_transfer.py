@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import signal
+from types import SimpleNamespace
 
 import pytest
+from huggingface_hub import get_session
 
-from tff.data.download.transfer import RemoteFile, _require_secure, download
+from tff.data.download import transfer
+from tff.data.download.transfer import RemoteFile, _require_secure_redirects, download
 
 BYTES = bytes(range(256)) * 400
 SHA = hashlib.sha256(BYTES).hexdigest()
@@ -145,8 +150,66 @@ def test_no_other_host_sees_the_authorization(server, get):
 
 
 def test_an_unsafe_redirect():
-    with pytest.raises(ValueError, match="redirects to http://y/a, which is not secure"):
-        _require_secure("https://x/a", "http://y/a")
+    url = SimpleNamespace(scheme="http")
+    with _require_secure_redirects("https://x/a"):
+        check = get_session().event_hooks["request"][-1]
+        check(SimpleNamespace(url=SimpleNamespace(scheme="https")))
+        with pytest.raises(ValueError, match=r"https://x/a: redirects to .*, which is not secure"):
+            check(SimpleNamespace(url=url))
+    assert check not in get_session().event_hooks["request"]
+
+
+def test_redirects_to_nowhere(server, get):
+    for target in ("file:///etc/passwd", server.url("a.bin"), "//", "ftp://x/y"):
+        server.plan = [{"redirect": target}] * 30
+        with pytest.raises(ValueError, match=r"a\.bin: .*"):
+            get(len(BYTES), SHA)
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(transfer, "TIMEOUT", 0.5)
+
+
+def test_a_server_of_a_byte_now_and_then(server, get, tmp_path, impatient):
+    server.plan = [{"drip": 70_000}]
+    with pytest.raises(ValueError, match=r"too slow .*\. [67]\d\.\d kB are kept: run"):
+        get()
+    received = (tmp_path / "a.bin.part").stat().st_size
+    assert get() == SHA
+    assert server.ranges[-1] == f"bytes={received}-"
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_a_server_whose_headers_come_slowly(server, get, impatient):
+    server.plan = [{"slow_headers": True}]
+    with pytest.raises(ValueError, match=r"the server is too slow .* 0 bytes are kept"):
+        get()
+
+
+def test_a_server_that_never_stops(server, get, tmp_path):
+    server.plan = [{"endless": True}]
+    with pytest.raises(ValueError, match=r"the server sends more than 102400 bytes"):
+        get(len(BYTES), SHA)
+    assert names(tmp_path) == []
+
+
+def test_a_length_of_many_digits(server, get):
+    server.plan = [{"length": "9" * 5000}]
+    with pytest.raises(ValueError, match=r"a\.bin: .*bad Content-Length"):
+        get()
+
+
+@pytest.mark.parametrize("name", ["a.bin.part", "a.bin.part.json"])
+def test_a_pipe_in_place_of_what_was_received(server, get, tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    assert get() == SHA
+    (tmp_path / "a.bin.part.json").write_text(
+        json.dumps({"url": server.url("a.bin"), "version": SHA})
+    )
+    os.mkfifo(tmp_path / "a.bin.part")
+    with pytest.raises(ValueError, match=r"a\.bin\.part: is a pipe, not a file"):
+        get(len(BYTES), SHA)
 
 
 @pytest.mark.parametrize("note", ["", "{}", "[]", '{"url": "other", "version": "1"}', None])

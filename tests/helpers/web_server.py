@@ -6,6 +6,7 @@ import hashlib
 import json
 import threading
 import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
@@ -53,6 +54,10 @@ class Handler(BaseHTTPRequestHandler):
             return self._send(404)
         if self.command == "HEAD":
             wrong = self.server.plan[0] if self.server.plan else {}
+            if wrong.get("slow_headers"):
+                return self._drip(b"HTTP/1.1 200 OK\r\n" + b"X: 1\r\n" * 1000)
+            if "length" in wrong:
+                return self._send(200, {"Content-Length": wrong["length"]}, close=True)
             if wrong.get("no_length"):
                 return self._send(200, close=True)
             return self._send(200, {"ETag": wrong.get("tag", self.server.tag)}, content)
@@ -83,6 +88,14 @@ class Handler(BaseHTTPRequestHandler):
     def _send_file(self, content, wrong):
         if "status" in wrong:
             return self._send(wrong["status"])
+        if "drip" in wrong:
+            head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(content)
+            return self._drip(content[wrong["drip"] :], head + content[: wrong["drip"]])
+        if "endless" in wrong:
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            with suppress(ConnectionError):
+                while True:
+                    self.wfile.write(b"1000\r\n" + bytes(0x1000) + b"\r\n")
         if "redirect" in wrong:
             return self._send(302, {"Location": wrong["redirect"]})
         content, tag = wrong.get("content", content), wrong.get("tag", self.server.tag)
@@ -107,6 +120,15 @@ class Handler(BaseHTTPRequestHandler):
         except ConnectionError:
             pass
         self.close_connection = True
+
+    def _drip(self, content, before=b""):
+        """A byte now and then, for ever."""
+        self.close_connection = True
+        with suppress(ConnectionError):
+            self.wfile.write(before)
+            for byte in content:
+                self.wfile.write(bytes([byte]))
+                time.sleep(0.05)
 
     def _send(self, status, headers=None, body=b"", close=False):
         self.send_response(status)

@@ -11,11 +11,18 @@ from urllib.parse import urlsplit
 
 from rich.filesize import decimal
 
-from tff.atomic import lock, write_json
+from tff.atomic import lock, write_atomically, write_json
 from tff.data.download import hub
-from tff.data.download.extract import MARKER, import_py7zr, require_space, unpack
+from tff.data.download.extract import (
+    MARKER,
+    find_path_problem,
+    import_py7zr,
+    require_space,
+    unpack,
+)
 from tff.data.download.sources import Source, Split
 from tff.data.download.transfer import RefusedError, RemoteFile, download, note_of, part_of, verify
+from tff.foreign_files import read_file, read_json
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +65,8 @@ def fetch(
         elif not split.unpack:
             target.mkdir(exist_ok=True)
             _download_files(split, target, keep_archives, mirror)
-            (target / MARKER).write_text(marker)
+            with write_atomically(target / MARKER) as part:
+                part.write_text(marker)
         elif target.exists():
             raise ValueError(
                 f"{target}: exists already, and was not made by this command; move or remove it"
@@ -112,7 +120,7 @@ def _download_files(split: Split, folder: Path, keep: bool, mirror: str) -> list
 def _list_files(split: Split, folder: Path, mirror: str) -> list[RemoteFile]:
     if split.hub is not None:
         key = f"{split.hub.repo}@{split.hub.revision}"
-        commit = read_record(folder).get(key, {}).get("commit", split.hub.revision)
+        commit = str(read_record(folder).get(key, {}).get("commit", split.hub.revision))
         commit, files = hub.list_files(split.hub, commit, mirror)
         _add_to_record(folder, key, {"commit": commit, "files": [file.name for file in files]})
         return files
@@ -158,10 +166,11 @@ def _ensure_file(file: RemoteFile, path: Path, folder: Path) -> None:
 def read_record(folder: Path) -> dict[str, Any]:
     """What is known of the files in a folder; empty if nothing is."""
     try:
-        record = json.loads(_read(folder / RECORD))
-    except ValueError:
+        record = read_json(folder / RECORD)
+    except (OSError, ValueError):
         return {}
-    return record if isinstance(record, dict) else {}
+    known = record.items() if isinstance(record, dict) else ()
+    return {name: facts for name, facts in known if isinstance(facts, dict)}
 
 
 def _add_to_record(folder: Path, name: str, facts: dict[str, Any]) -> None:
@@ -172,9 +181,11 @@ def _remove_archives(split: Split, to: Path) -> None:
     record = read_record(to)
     names = [file.name for file in split.files]
     if split.hub is not None:
-        names = record.get(f"{split.hub.repo}@{split.hub.revision}", {}).get("files", [])
+        found = record.get(f"{split.hub.repo}@{split.hub.revision}", {}).get("files")
+        names = list(map(str, found)) if isinstance(found, list) else []
     for name in names:
-        if record.get(name, {}).get("ours"):
+        # A record that somebody else has left must not name a file outside.
+        if record.get(name, {}).get("ours") and not find_path_problem(name):
             (to / name).unlink(missing_ok=True)
 
 
@@ -184,6 +195,6 @@ def _inner_folder(to: Path, split: Split) -> Path:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text()
-    except OSError:
+        return read_file(path, 1 << 20).decode(errors="replace")
+    except (OSError, ValueError):
         return ""

@@ -16,7 +16,7 @@ from huggingface_hub import HfApi, constants, errors, get_token, hf_hub_url
 
 from tff.data.download.extract import find_path_problem
 from tff.data.download.sources import HubFiles
-from tff.data.download.transfer import HTTPError, RemoteFile
+from tff.data.download.transfer import HTTPError, RemoteFile, SlowError, bound_waits
 
 _TOKEN = "pass your token: HF_TOKEN=..., or `hf auth login` once"
 
@@ -36,9 +36,11 @@ def list_files(hub: HubFiles, revision: str, mirror: str = "") -> tuple[str, lis
     page = f"{endpoint}/datasets/{hub.repo}"
     api = HfApi(endpoint=endpoint)
     with _explain_errors(hub.repo, revision, page):
-        info = api.dataset_info(hub.repo, revision=revision, files_metadata=True)
+        with bound_waits():
+            info = api.dataset_info(hub.repo, revision=revision, files_metadata=True)
         if info.gated:
-            api.auth_check(hub.repo, repo_type="dataset")
+            with bound_waits():
+                api.auth_check(hub.repo, repo_type="dataset")
     commit = info.sha or ""
     if len(revision) == len(commit) and revision != commit:
         raise ValueError(f"{page}: answers with commit {commit}, requested was {revision}")
@@ -79,6 +81,9 @@ def _explain_errors(repo: str, revision: str, page: str) -> Iterator[None]:
         status = error.response.status_code
         hint = "check your token (HF_TOKEN)" if status in (401, 403) else "try again later"
         raise ValueError(f"{page}: the server answers {status}; {hint}") from None
+    except SlowError as error:
+        text = f"the server is too slow ({error}). Try again later, or name a mirror"
+        raise ValueError(f"{page}: {text} with HF_ENDPOINT=URL") from None
     except (HTTPError, OSError) as error:
         text = f"no connection ({error}). Check the network, or name a mirror with HF_ENDPOINT=URL"
         raise ValueError(f"{page}: {text}") from None
