@@ -62,10 +62,13 @@ class Audit(Analysis):
             f"({worst['auc_low']:.2f} to {worst['auc_high']:.2f}), the highest of all generators; "
             f"{int(bias['alarm'].sum())} of {len(bias)} generators raise an alarm."
         ]
+        warned: dict[str, list[str]] = {}  # remarks on the whole tree once
         for name, images in sets.items():
             alarms = format_bias_alarms(bias[bias["set"] == name])
             result.alarms += [f"{name}: {line}" for line in alarms]
-            result.warnings += [f"{name}: {line}" for line in file_warnings(images)]
+            for line in file_warnings(images):
+                warned.setdefault(line, []).append(name)
+        result.warnings += [f"{', '.join(names)}: {line}" for line, names in warned.items()]
         if len(repeated):
             first = repeated.iloc[0]
             result.warnings.append(

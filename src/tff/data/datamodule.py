@@ -118,6 +118,8 @@ class Data(LightningDataModule, ABC):
         #: Folder for lists of files.
         self.files = Path(cache).expanduser() / "files" if cache else None
         self._manifests: dict[str, Manifest] = {}
+        #: Remarks on the whole tree, such as files that are not read.
+        self.remarks: list[str] = []
 
     @abstractmethod
     def list_images(self, split: str) -> Manifest:
@@ -158,7 +160,7 @@ class Data(LightningDataModule, ABC):
         table, skipped = self._manifests[split]
         images = Images(
             table, self.view, seed=self.seed, match_format=self.match_format,
-            real_of=self.real_of(split), skipped=skipped, notes=tuple(self.notes(split)),
+            real_of=self.real_of(split), skipped=skipped, notes=(*self.remarks, *self.notes(split)),
         )  # fmt: skip
         images = images.select(self.generators, self.classes)
         for one in used:

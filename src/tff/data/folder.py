@@ -5,32 +5,42 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import re
 import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import pandas as pd
 
 from tff.data.datamodule import SPLITS, Data, Splits
 from tff.data.dataset import IMAGE_COLUMN, ROW_SEPARATOR, digest_content, extract_bytes
-from tff.data.layout import AnyTree, FolderFacts, Layout, find_named_folder, name_root
+from tff.data.layout import (
+    AnyTree,
+    FolderFacts,
+    Layout,
+    Places,
+    find_named_folder,
+    name_root,
+    split_of,
+)
 from tff.data.manifest import (
     HEADER_TYPES,
     Header,
     Manifest,
     compare_counts,
+    describe_unread,
     drop_unusable,
     load_cache,
     probe,
     save_cache,
     walk_images,
 )
-from tff.data.tree import Tree
+from tff.data.tree import Tree, shorten, walk
 from tff.foreign_files import open_regular
-from tff.options import Allowed, each, number, one_of
+from tff.options import Allowed, each, number
 from tff.parquet import open_parquet, read_columns, refuse_damage
 from tff.progress import track
 
@@ -43,6 +53,7 @@ _CACHED: dict[str, type] = HEADER_TYPES | {
     **dict.fromkeys(("path", "generator", "split", "class"), str),
     **dict.fromkeys(("label", "bytes", "digest"), int),
 }
+_FLAG = Allowed(lambda value: value is None or isinstance(value, bool), "true, false or null")
 _NAME = Allowed(
     lambda name: name is None or (isinstance(name, str) and name.strip() != ""), "a name, or null"
 )
@@ -105,7 +116,7 @@ class Folder(Data):
             )
         _NAME.require("data.generator", generator)
         _TEST_ONLY.require("data.test_only", test_only)
-        one_of((True, False, None)).require("data.split_folders", split_folders)
+        _FLAG.require("data.split_folders", split_folders)
         #: Meaning of the folders of a tree without a layout.
         self.places = AnyTree(generator or "", test_only or (), split_folders)
         if layout is not None and self.places != AnyTree():
@@ -121,11 +132,33 @@ class Folder(Data):
 
     @property
     def undivided(self) -> bool:
-        return not self.has_splits
+        return not (self.has_splits or self.places.test_only)
 
     @cached_property
     def _tree(self) -> Tree:
-        return walk_images(self.root)
+        if self._is_parquet:
+            tree = walk_parquet(self.root)
+            self._remark(tree.describe_unread(lambda folder: bool(tree.folders[folder])))
+        else:
+            tree = walk_images(self.root)
+            self._remark(describe_unread(tree, self._layouts))
+        return tree
+
+    @property
+    def _layouts(self) -> list[Places]:
+        if self.layout is None:
+            return [self.places]
+        return [layout for layout in self.layout.values() if layout is not None]
+
+    @property
+    def _is_parquet(self) -> bool:
+        return self.layout is not None and None in self.layout.values()
+
+    def _remark(self, lines: list[str]) -> None:
+        """Keep remarks on the whole tree for reports, and log them, once."""
+        if lines:
+            self.remarks.append(f"Image folder {self.root}: {'; '.join(lines)}.")
+            log.warning("%s", self.remarks[-1])
 
     @cached_property
     def _facts(self) -> dict[str, FolderFacts]:
@@ -140,6 +173,7 @@ class Folder(Data):
             unknown = sorted(set(self.places.test_only) - set(named))
             if unknown and named:
                 raise ValueError(f"data.test_only={unknown}: unknown; known are {', '.join(named)}")
+        self._remark(self.places.describe(facts))
         return facts
 
     @cached_property
@@ -203,7 +237,7 @@ class Folder(Data):
             )
         layout = layouts[source]
         if layout is None:
-            manifest = list_parquet_images(self.root, source, self.files, self.on_corrupt)
+            manifest = self._list_rows(source)
         else:
             manifest = self._list_folder(self._tree, layout)
         if split == "test" or "val" in layouts or "train" not in layouts:
@@ -211,6 +245,32 @@ class Folder(Data):
         bound = 1 - self.fractions[1]
         bounds = (0.0, bound) if split == "train" else (bound, 1.0)
         return self._take_share(manifest, *bounds, split)
+
+    def _list_rows(self, split: str) -> Manifest:
+        """The images of a split in Parquet files."""
+        table = self._rows[self._rows["split"] == split]
+        if table.empty:
+            raise ValueError(
+                f"image folder {self.root}: its Parquet files hold no images of {split}"
+            )
+        good, skipped = drop_unusable(table, self.root, self.on_corrupt)
+        good = good.drop(columns=["problem", "split"])
+        if good["label"].nunique() < 2:
+            raise ValueError(
+                f"image folder {self.root}: its images are all real or all generated, both are "
+                "needed; the small version of Community Forensics has both"
+            )
+        return Manifest(good.reset_index(drop=True), skipped)
+
+    @cached_property
+    def _rows(self) -> pd.DataFrame:
+        table = list_rows(self._tree, self.files)
+        other = table["split"][~table["split"].isin([*(self.layout or {})])]
+        if len(other):
+            self._remark(
+                [f"not read: {len(other):,} images of other splits ({shorten(sorted({*other}))})"]
+            )
+        return table
 
     @cached_property
     def _whole_tree(self) -> Manifest:
@@ -275,43 +335,47 @@ def require_one_root(ranked: Data, tested: Data) -> None:
         )
 
 
-def list_parquet_images(root: Path, split: str, cache: Path | None, on_corrupt: str) -> Manifest:
-    """List the images of a split in all Parquet files below a folder.
-
-    Columns: `image_data` (bytes), `label` (0 and 1, or real and fake), `model_name`, and `split`,
-    if any. A file below `root/train`, `root/val` or `root/test` belongs to that split. Otherwise
-    the column `split` decides, or else the beginning of the file name; a file without either
-    belongs to every split. The list of each file is cached in `cache`.
+def walk_parquet(root: Path) -> Tree:
+    """The Parquet files in a tree of folders.
 
     Raises:
         FileNotFoundError: no such folder.
-        ValueError: no Parquet files, a missing column, an unknown label, no images of the split, no
-            real or no generated images, or images that cannot be used.
+        ValueError: no Parquet files, or see `tree.walk`.
     """
     if not root.is_dir():
         raise FileNotFoundError(f"image folder {root}: no such folder")
-    paths = sorted(
-        path for path in root.rglob("*.parquet") if path.is_file() and path.name[0] != "."
-    )
-    if not paths:
+    tree = walk(root, {".parquet"})
+    if not tree.holding:
         raise ValueError(f"image folder {root}: no .parquet files in it")
+    return tree
+
+
+def list_rows(tree: Tree, cache: Path | None) -> pd.DataFrame:
+    """List the images in Parquet files.
+
+    Columns: `image_data` (bytes), `label` (0 and 1, or real and fake), `model_name`, and `split`,
+    if any. A file below a folder `train`, `val` or `test` belongs to that split. Otherwise the
+    column `split` decides, or else the first word of the file name. The list of each file is cached
+    in `cache`.
+
+    Raises:
+        ValueError: a missing column, an unknown label, or nothing names the split of a file.
+    """
     tables = []
-    for path in track(paths, "rows"):
-        table = _list_file(path, cache)
-        folder = path.relative_to(root).parts[0]
-        tables.append(table.assign(split=folder) if folder in SPLITS else table)
-    table = pd.concat(tables, ignore_index=True)
-    table = table[table["split"].isin(["", split])]
-    if table.empty:
-        raise ValueError(f"image folder {root}: its Parquet files hold no images of {split}")
-    good, skipped = drop_unusable(table, root, on_corrupt)
-    good = good.drop(columns=["problem", "split"])
-    if good["label"].nunique() < 2:
-        raise ValueError(
-            f"image folder {root}: its images are all real or all generated, both are needed; the "
-            "small version of Community Forensics has both"
-        )
-    return Manifest(good.reset_index(drop=True), skipped)
+    for file in track(tree.files(), "rows"):
+        table = _list_file(tree.root / file, cache)
+        by_folder = next(filter(None, map(split_of, file.split("/")[:-1])), "")
+        by_column = table["split"].map(lambda name: split_of(name) or name)
+        by_name = split_of(re.split("[^A-Za-z]", PurePath(file).name)[0])
+        splits = by_column.where(by_column != "", by_name)
+        table = table.assign(split=by_folder or splits)
+        if (table["split"] == "").any():
+            raise ValueError(
+                f"{tree.root / file}: nothing says whether it is for training or for the test: no "
+                "folder train or test, no column split, no name such as train-0.parquet"
+            )
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
 
 
 def _list_file(path: Path, cache: Path | None) -> pd.DataFrame:
@@ -353,14 +417,13 @@ def _read_group(
     if unknown := set(labels) - set(_LABELS):
         raise ValueError(f"{path}: labels {sorted(unknown)[:5]}; known: {', '.join(_LABELS)}")
     label = labels.map(_LABELS)
-    by_name = next((split for split in SPLITS if path.name.startswith(split)), "")
     table = pd.DataFrame(headers, columns=list(Header._fields)).assign(
         path=[f"{path}{ROW_SEPARATOR}{group}.{row}" for row in range(len(rows))],
         label=label.to_numpy(),
         generator=rows["model_name"].astype(str).where(label == 1, REAL).to_numpy(),
         bytes=[len(image) for image in data],
         digest=[digest_content(io.BytesIO(image)) for image in data],
-        split=rows["split"].astype(str) if "split" in rows else by_name,
+        split=rows["split"].astype(str) if "split" in rows else "",
     )
     table["class"] = ""
     return table

@@ -168,6 +168,14 @@ class AnyTree:
             facts[folder] = FolderFacts(LABELS[path[first]], generator, classes, split)
         return facts
 
+    def describe(self, facts: Mapping[str, FolderFacts]) -> list[str]:
+        """Remarks on folders whose meaning was not obvious."""
+        words = {name for folder in facts for name in folder.split("/") if split_of(name)}
+        if words and not any(fact.split for fact in facts.values()) and self.split_folders is None:
+            return [f"{shorten(sorted(words))}: read as the name of a generator or class, no split"]
+        other = sorted(f"{name} as {split_of(name)}" for name in words if split_of(name) != name)
+        return [f"folders read as splits: {', '.join(other)}"] if other else []
+
     def is_labelled(self, folder: str) -> bool:
         return not LABELS.keys().isdisjoint(folder.split("/"))
 

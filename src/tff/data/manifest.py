@@ -8,7 +8,7 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -129,8 +129,8 @@ def _require_labels(tree: Tree, facts: Mapping[str, FolderFacts], layout: Places
     raise ValueError(f"image folder {tree.root}: no folder above {files} says real or fake{hint}")
 
 
-def describe_unread(tree: Tree, layouts: Sequence[Places]) -> list[str]:
-    """Sentences on what stands in a tree and is not read by any of the layouts."""
+def describe_unread(tree: Tree, layouts: Iterable[Places]) -> list[str]:
+    """Remarks on what stands in a tree and is not read by any of the layouts."""
 
     def is_labelled(folder: str) -> bool:
         return any(layout.is_labelled(folder) for layout in layouts)
@@ -138,7 +138,7 @@ def describe_unread(tree: Tree, layouts: Sequence[Places]) -> list[str]:
     lines = tree.describe_unread(is_labelled)
     if outside := [folder for folder in tree.holding if not is_labelled(folder)]:
         number = sum(len(tree.folders[folder]) for folder in outside)
-        lines.append(f"{number:,} images in folders without a label ({shorten(outside)})")
+        lines.append(f"not read: {number:,} images in folders without a label ({shorten(outside)})")
     return lines
 
 

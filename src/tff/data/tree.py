@@ -20,10 +20,10 @@ _LEFT_BEHIND = {
 }  # fmt: skip
 #: Most ways by links to one folder: with a few links in each, their number doubles at each level.
 _MAX_WAYS = 1000
-_MAX_KINDS = 8  # of files, and names of folders, in a message
+_MAX_KINDS, _MAX_NAMES = 20, 8  # of files and of folders in a message
 _SUFFIX = re.compile(r"\.\w{1,10}")
 _SPECIAL = {stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
-_NOUNS = {"pipe", "socket", "device", "broken link"}
+_NOUNS = {"pipe", "socket", "device", "broken link", "link"}
 
 
 @dataclass(frozen=True)
@@ -68,12 +68,13 @@ class Tree:
         if hidden := self.hidden.total():
             names = shorten(sorted(name for name, number in self.hidden.items() if number))
             parts.append(f"{hidden:,} in hidden folders ({names})")
-        common = kinds.most_common()
-        parts += [_count(number, kind) for kind, number in sorted(common[:_MAX_KINDS], key=_order)]
+        common = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
+        parts += [_count(number, kind) for kind, number in common[:_MAX_KINDS]]
         if rest := sum(number for _, number in common[_MAX_KINDS:]):
             parts.append(f"{rest:,} of other kinds")
         if self.loops:
-            parts.append(f"what links to a folder above them lead to ({shorten(self.loops)})")
+            links = _count(len(self.loops), "link")
+            parts.append(f"{links} back to a folder above ({shorten(self.loops)})")
         lines = [f"not read: {', '.join(parts)}"] if parts else []
         used = {above for folder in self.holding for above in folders_above(folder)}
         used.update(self.holding)
@@ -134,7 +135,9 @@ def walk(root: Path, suffixes: Collection[str]) -> Tree:
                     "links to folders that hold links themselves"
                 )
             open_folders.append((path, (*above, real)))
-    return Tree(root, dict(sorted(tree.folders.items())), tree.others, tree.hidden, tree.loops)
+    return Tree(
+        root, dict(sorted(tree.folders.items())), tree.others, tree.hidden, sorted(tree.loops)
+    )
 
 
 def join(folder: str, name: str) -> str:
@@ -150,8 +153,8 @@ def folders_above(folder: str) -> list[str]:
 
 def shorten(names: Collection[str]) -> str:
     """The first names in printable form, and how many more there are."""
-    shown = ", ".join(make_printable(name) or "the root" for name in list(names)[:_MAX_KINDS])
-    return shown + (f" and {len(names) - _MAX_KINDS} more" if len(names) > _MAX_KINDS else "")
+    shown = ", ".join(make_printable(name) or "the root" for name in list(names)[:_MAX_NAMES])
+    return shown + (f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else "")
 
 
 def _list(folder: Path) -> list[os.DirEntry[str]]:
@@ -204,7 +207,3 @@ def _count_files(folder: Path, suffixes: Collection[str]) -> int:
 
 def _count(number: int, kind: str) -> str:
     return f"{number:,} {kind}" + ("s" if number > 1 and kind in _NOUNS else "")
-
-
-def _order(kind: tuple[str, int]) -> tuple[int, str]:
-    return -kind[1], kind[0]

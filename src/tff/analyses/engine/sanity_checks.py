@@ -72,7 +72,7 @@ def format_bias_alarms(found: pd.DataFrame) -> list[str]:
 
 
 def file_warnings(images: Images) -> list[str]:
-    """Warnings about skipped files and about sets that differ from the published ones."""
+    """Warnings about files that are not used, and remarks on a set."""
     lines = []
     if len(images.skipped):
         shown = images.skipped.head(5)
@@ -81,7 +81,7 @@ def file_warnings(images: Images) -> list[str]:
         lines.append(
             f"{len(images.skipped)} files could not be read and were skipped: {names}{more}."
         )
-    return lines + [f"Test images: {note}" for note in images.notes]
+    return [*lines, *images.notes]
 
 
 def _shares(values: pd.Series[str]) -> str:
@@ -110,7 +110,7 @@ def add_sanity_checks(result: Result, subject: Subject, detector: bool) -> None:
     if detector:
         result.alarms += chance_level_alarm(subject)
         result.warnings[:0] = few_images_warning(subject)
-    result.warnings[:0] = file_warnings(images)
+    result.warnings[:0] = [f"Test images: {line}" for line in file_warnings(images)]
     result.warnings[:0] = [f"Discovery images: {note}" for note in discovery.notes]
 
 

@@ -16,6 +16,7 @@ from PIL import ExifTags, Image, ImageOps
 from tff.data.datamodule import SPLITS
 from tff.data.image_file import FORMATS, decode_opened, describe_damage
 from tff.data.manifest import SUFFIXES
+from tff.data.tree import walk
 from tff.types import Pixels
 
 log = logging.getLogger(__name__)
@@ -138,7 +139,8 @@ def list_photographs(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise ValueError(f"data.photos={folder}: no such folder")
     # Files only: a pipe with such a name would block forever.
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    tree = walk(folder, SUFFIXES)
+    found = sorted(path for file in tree.files() if (path := folder / file).is_file())
     return list({compute_sha256(path): path for path in reversed(found)}.values())[::-1]
 
 
