@@ -237,7 +237,7 @@ class Folder(Data):
             )
         layout = layouts[source]
         if layout is None:
-            manifest = self._list_rows(source)
+            manifest = select_split(self._rows, self.root, source, self.on_corrupt)
         else:
             manifest = self._list_folder(self._tree, layout)
         if split == "test" or "val" in layouts or "train" not in layouts:
@@ -245,22 +245,6 @@ class Folder(Data):
         bound = 1 - self.fractions[1]
         bounds = (0.0, bound) if split == "train" else (bound, 1.0)
         return self._take_share(manifest, *bounds, split)
-
-    def _list_rows(self, split: str) -> Manifest:
-        """The images of a split in Parquet files."""
-        table = self._rows[self._rows["split"] == split]
-        if table.empty:
-            raise ValueError(
-                f"image folder {self.root}: its Parquet files hold no images of {split}"
-            )
-        good, skipped = drop_unusable(table, self.root, self.on_corrupt)
-        good = good.drop(columns=["problem", "split"])
-        if good["label"].nunique() < 2:
-            raise ValueError(
-                f"image folder {self.root}: its images are all real or all generated, both are "
-                "needed; the small version of Community Forensics has both"
-            )
-        return Manifest(good.reset_index(drop=True), skipped)
 
     @cached_property
     def _rows(self) -> pd.DataFrame:
@@ -350,6 +334,34 @@ def walk_parquet(root: Path) -> Tree:
     return tree
 
 
+def list_parquet_images(root: Path, split: str, cache: Path | None, on_corrupt: str) -> Manifest:
+    """List the images of a split in all Parquet files below a folder.
+
+    Raises:
+        FileNotFoundError, ValueError: see `walk_parquet`, `list_rows` and `select_split`.
+    """
+    return select_split(list_rows(walk_parquet(root), cache), root, split, on_corrupt)
+
+
+def select_split(rows: pd.DataFrame, root: Path, split: str, on_corrupt: str) -> Manifest:
+    """The images of a split.
+
+    Raises:
+        ValueError: there are none, all are real or all generated, or images cannot be used.
+    """
+    table = rows[rows["split"] == split]
+    if table.empty:
+        raise ValueError(f"image folder {root}: its Parquet files hold no images of {split}")
+    good, skipped = drop_unusable(table, root, on_corrupt)
+    good = good.drop(columns=["problem", "split"])
+    if good["label"].nunique() < 2:
+        raise ValueError(
+            f"image folder {root}: its images are all real or all generated, both are needed; the "
+            "small version of Community Forensics has both"
+        )
+    return Manifest(good.reset_index(drop=True), skipped)
+
+
 def list_rows(tree: Tree, cache: Path | None) -> pd.DataFrame:
     """List the images in Parquet files.
 
@@ -383,7 +395,7 @@ def _list_file(path: Path, cache: Path | None) -> pd.DataFrame:
     key = f"{path.resolve()} {state.st_size} {state.st_mtime_ns} {state.st_ctime_ns}"
     store = cache and cache / f"rows-{hashlib.sha256(key.encode()).hexdigest()[:16]}.parquet"
     if (table := load_cache(store, _CACHED)) is None:
-        table = _read_file(path)
+        table = _read_file(path)[[*_CACHED]]
         save_cache(table, store)
     return table
 
