@@ -50,11 +50,12 @@ _PRINTABLE = set(string.printable.encode())
 _SAFETENSORS = b"\0\0\0\0{"
 
 
-def read(path: Path | str) -> dict[str, Any]:
+def read(path: Path | str, mapped: bool = False) -> dict[str, Any]:
     """Content of a checkpoint file: tensors and plain containers only.
 
     Args:
         path: a file of `torch.save`, of any age, or of safetensors; `~` is the home folder.
+        mapped: leave the tensors on the disk; files of torch before 1.6 do not allow it.
 
     Raises:
         FileNotFoundError: no such file.
@@ -62,7 +63,7 @@ def read(path: Path | str) -> dict[str, Any]:
             asks for more memory than the file holds.
     """
     with _open(path) as file:
-        return _parse(file, Path(path).expanduser())
+        return _parse(file, Path(path).expanduser(), mapped)
 
 
 def read_with_sha256(path: Path | str) -> tuple[dict[str, Any], str]:
@@ -85,7 +86,7 @@ def _open(path: Path | str) -> BufferedReader:
     return path.open("rb")
 
 
-def _parse(file: BufferedReader, path: Path) -> dict[str, Any]:
+def _parse(file: BufferedReader, path: Path, mapped: bool = False) -> dict[str, Any]:
     size = file.seek(0, 2)
     file.seek(0)
     start = file.read(512)
@@ -101,7 +102,8 @@ def _parse(file: BufferedReader, path: Path) -> dict[str, Any]:
             file.seek(0)
             inspect_pickles(file, size)
         file.seek(0)
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        source = path if mapped else file
+        content = torch.load(source, map_location="cpu", weights_only=True, mmap=mapped)
     except RefusedError as error:
         raise ValueError(f"checkpoint {path}: {make_printable(str(error))}") from None
     except Exception as error:  # a damaged file lets the readers raise nearly anything

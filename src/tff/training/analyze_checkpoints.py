@@ -83,9 +83,11 @@ class AnalyzeCheckpoints(Checkpoint):
     ) -> None:
         self._saves += trainer.global_step != self._saved  # may be called twice for one step
         self._saved = trainer.global_step
-        # Not by `state_dict`, which is called before this save is counted.
-        state = {"saves": self._saves, "step": self._saved}
-        checkpoint.setdefault("callbacks", {})[self.state_key] = state
+        # `state_dict` was called before this save was counted.
+        checkpoint.setdefault("callbacks", {})[self.state_key] = self.state_dict()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"saves": self._saves, "step": self._saved}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._saves, self._saved = state_dict["saves"], state_dict["step"]

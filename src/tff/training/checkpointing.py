@@ -15,11 +15,12 @@ from torch import Tensor
 from tff.atomic import write_atomically
 from tff.detectors.safe_load import read
 from tff.options import number, whole
+from tff.training.restore import PROGRESS, select_restorable
 from tff.training.resume import fingerprint_images, require_same_images
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes checkpoints atomically, and reads tensors and plain containers only, on the CPU.
+    """Writes checkpoints atomically; reads what a training may restore, and removes single files.
 
     Lightning writes to the folder of temporary files and moves the file; between file systems that
     is a copy, which may be cut short. Where the disk is full, the former checkpoint is unchanged.
@@ -35,7 +36,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        return read(path)
+        return select_restorable(read(path), path)
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        # Lightning would remove folders, and files of other machines.
+        if Path(path).suffix == ".ckpt":
+            Path(path).unlink(missing_ok=True)
 
 
 class Best(ModelCheckpoint):
@@ -49,10 +55,6 @@ class Best(ModelCheckpoint):
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
         known = current is not None and not bool(torch.isnan(current))
         return known and super().check_monitor_top_k(trainer, current)
-
-
-#: Entry of a checkpoint for metrics and the fingerprint of the training images.
-PROGRESS = "tff_progress"
 
 
 class Last(Checkpoint):

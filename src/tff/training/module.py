@@ -21,6 +21,7 @@ from tff.detectors.checkpoint import ORIGIN
 from tff.detectors.detector import Detector
 from tff.statistics.detection import Accuracy, AveragePrecision
 from tff.training.from_checkpoint import USED_IMAGES, record_images
+from tff.training.restore import fit_callbacks, fit_progress
 from tff.types import Batch
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -66,6 +67,7 @@ class UniversalDetector(LightningModule):
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.origin = dict(origin or {})
         self._images: dict[str, Tensor] | None = None
+        self._restored: dict[str, Any] | None = None
         if compile:  # in place: names of weights stay, and a copy of the detector is not compiled
             self.detector.compile()
         self.train_metrics, self.val_metrics = _metrics("train/"), _metrics("val/")
@@ -198,6 +200,16 @@ class UniversalDetector(LightningModule):
                 pretrained = self.origin.get("detector", {}).get("pretrained")
                 self._images = record_images(data, pretrained)
             checkpoint[USED_IMAGES] = self._images
+
+    # Lightning restores callbacks after the first of these hooks, all else after the second one.
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        fit_callbacks(checkpoint, self.trainer)
+        self._restored = checkpoint
+
+    def on_fit_start(self) -> None:
+        if self._restored:
+            fit_progress(self._restored, self.trainer)
+            self._restored = None
 
     def on_fit_end(self) -> None:
         if self.trainer.global_step == 0:

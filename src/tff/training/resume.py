@@ -19,6 +19,7 @@ from tff.data.datamodule import Data
 from tff.detectors.checkpoint import origin_of
 from tff.detectors.safe_load import read
 from tff.options import whole
+from tff.training.restore import select_restorable
 
 
 class SeedEachStep(Callback):
@@ -75,7 +76,6 @@ def require_same_images(then: Mapping[str, Any] | None, trainer: Trainer) -> Non
 
 
 log = logging.getLogger(__name__)
-REQUIRED = ("state_dict", "loops", "callbacks", "optimizer_states", "lr_schedulers")
 #: Options that do not change the training. Images may be elsewhere: `require_same_images`.
 MAY_DIFFER = {
     "detector.pretrained", "data.root", "data.photos", "data.cache", "data.workers", "data.pixels",
@@ -102,21 +102,10 @@ def find_newest(folder: Path) -> Path | None:
 
 def _step(path: Path) -> int | None:
     try:
-        content = read(path)
-        require_complete(content, path)
-    except ValueError as error:
+        return int(select_restorable(read(path), path)["global_step"])
+    except (ValueError, OSError) as error:
         log.warning("cannot be resumed from: %s", error)
         return None
-    return int(content.get("global_step", 0))
-
-
-def require_complete(content: Mapping[str, Any], path: Path) -> None:
-    """Raise a ValueError for a checkpoint that holds weights, but not the state of a training."""
-    if missing := [name for name in REQUIRED if name not in content]:
-        raise ValueError(
-            f"checkpoint {path}: holds no {', '.join(missing)}, so no training can be resumed from "
-            f"it. To start a new one from its weights: detector.pretrained={path}"
-        )
 
 
 def require_resumable(path: Path, module: torch.nn.Module, origin: Mapping[str, Any]) -> None:
@@ -130,8 +119,8 @@ def require_resumable(path: Path, module: torch.nn.Module, origin: Mapping[str, 
         FileNotFoundError, ValueError: says what was found and what was expected.
     """
     content = read(path)
-    require_complete(content, path)
-    theirs = str(content.get("pytorch-lightning_version", "0"))
+    restorable = select_restorable(content, path)
+    theirs = restorable["pytorch-lightning_version"]
     ours = version("pytorch-lightning")
     if Version(theirs).release[:2] > Version(ours).release[:2]:
         raise ValueError(
@@ -146,12 +135,12 @@ def require_resumable(path: Path, module: torch.nn.Module, origin: Mapping[str, 
             f"checkpoint {path}: was trained with other options: {changes}. Resume with the same "
             "ones, or train anew in another folder (hydra.run.dir=DIR)"
         )
-    _require_same_shapes(content["state_dict"], module, path)
+    _require_same_shapes(restorable["state_dict"], module, path)
 
 
 def _require_same_shapes(weights: Mapping[str, Any], module: torch.nn.Module, path: Path) -> None:
     mine = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    found = {name: tuple(getattr(value, "shape", ())) for name, value in weights.items()}
+    found = {name: tuple(value.shape) for name, value in weights.items()}
     wrong = sorted(name for name in mine.keys() | found.keys() if mine.get(name) != found.get(name))
     if wrong:
         name = wrong[0]

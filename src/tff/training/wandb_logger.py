@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning_fabric.loggers.logger import rank_zero_experiment
@@ -21,6 +20,7 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from tff.atomic import write_json
+from tff.detectors.safe_load import read
 from tff.foreign_files import read_json
 from tff.options import one_of
 from tff.report.wandb import finish_run, is_reachable, log_artifact, tolerate_errors
@@ -29,6 +29,7 @@ from tff.strict_json import to_json
 log = logging.getLogger(__name__)
 #: File in the folder of a training: `id`, `project`, `entity` and `group` of its run.
 RECORD = "wandb-run.json"
+_PLAIN = re.compile(r"(?!\.+$)[^\x00-\x1f/\\:?#%]*")
 MODES = ("online", "offline", "disabled", "shared", "run", "dryrun")
 
 
@@ -242,11 +243,12 @@ def read_record(folder: Path) -> dict[str, str | None]:
     try:
         found = read_json(path)
         record = {key: found.get(key) for key in ("id", "project", "entity", "group")}
-        valid = all(isinstance(text, str) for text in record.values() if text is not None)
-        if valid and record["id"] and record["project"]:
+        # The service makes file names and addresses of them.
+        valid = all(_PLAIN.fullmatch(text) for text in record.values() if text is not None)
+        if valid and record["project"] and re.fullmatch(r"\w[\w.-]*", record["id"] or ""):
             return record
-        reason: object = "it needs an id and a project, and holds text only"
-    except (OSError, ValueError, AttributeError) as error:
+        reason: object = "it needs an id and a project, and names without / \\ : ? # %"
+    except (OSError, ValueError, AttributeError, TypeError) as error:
         reason = error
     raise ValueError(
         f"{path}: does not name a run at Weights & Biases ({reason}); restore it, or delete it to "
@@ -257,10 +259,7 @@ def read_record(folder: Path) -> dict[str, str | None]:
 def read_step(ckpt: str) -> int | None:
     """Training step of a checkpoint; None where it is unknown, or the file is not readable."""
     try:
-        path = Path(ckpt).expanduser()
-        # Mapped: the weights stay on the disk.
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        return int(content["global_step"])
+        return int(read(ckpt, mapped=True)["global_step"])
     except Exception:  # other formats, pickled code: who loads the weights reports it
         return None
 
