@@ -111,13 +111,16 @@ def test_png_without_all_of_its_pixels_is_named(image, capfd):
         lambda rows: zlib.compress(rows)[:-4],  # cut in the check sum of all rows
         lambda rows: zlib.compress(rows)[:-1] + b"?",
         lambda rows: zlib.compress(rows[:-100]) + bytes(50),
-        lambda rows: zlib.compress(b"\x07" + rows[1:]),  # no such filter
         lambda rows: zlib.compress(rows)[: len(rows) // 9],
     ):
         data = png_with(encode(image, "PNG"), change)
         assert look(data, ".png", pixels=True).problem != ""
+        assert capfd.readouterr() == ("", "")
         with pytest.raises(ValueError, match=r"^d/x \(.*damaged"):
             decode(data, "d/x")
+        capfd.readouterr()  # libpng writes a line
+    wrong = png_with(encode(image, "PNG"), lambda rows: zlib.compress(b"\x07" + rows[1:]))
+    assert look(wrong, ".png", pixels=True).problem == "damaged (the rows cannot be decoded)"
 
 
 @pytest.mark.parametrize("image", PNGS, ids=lambda image: image.mode)

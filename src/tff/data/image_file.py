@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import io
-import itertools
 import re
 import struct
 import threading
@@ -106,23 +105,24 @@ def find_end(data: bytes, kind: str) -> int:
     return _ENDS[kind](data) if kind in _ENDS else len(data)
 
 
-# A byte 255 of the coded picture is followed by 0, and restart markers (D0 to D7) may stand in it.
-_JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
+_JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff])")
+_JPEG_SCAN, _JPEG_END = b"\xda", b"\xff\xd9"
 
 
 def _end_of_jpeg(data: bytes) -> int:
-    at = 2
-    while marker := _JPEG_MARKER.search(data, at):
-        at = marker.end()
-        if marker[1] == b"\xd9":
-            return at
-        if marker[1] not in b"\x01\xd8":  # all others begin with their length
-            at += int.from_bytes(data[at : at + 2], "big")
-    raise ValueError("truncated")
+    at, kind = 2, b""
+    while kind != _JPEG_SCAN and (marker := _JPEG_MARKER.match(data, at)):
+        kind = marker[1]
+        at = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
+    # In the coded picture, a byte 255 is followed by 0 or the number of a restart.
+    end = data.find(_JPEG_END, at)
+    if kind != _JPEG_SCAN or end < 0:
+        raise ValueError("truncated")
+    return end + len(_JPEG_END)
 
 
 def _end_of_png(data: bytes) -> int:
-    return sum(12 + len(body) for _kind, body in _png_chunks(data)) + len(_PNG_SIGNATURE)
+    return len(_PNG_SIGNATURE) + sum(len(chunk) for _kind, chunk in _png_chunks(data))
 
 
 def _end_of_webp(data: bytes) -> int:
@@ -171,7 +171,7 @@ _JPEG_DAMAGE = re.compile(r"Corrupt JPEG data|Premature end|Inconsistent progres
 
 
 def _decode_jpeg(image: Image.Image, data: bytes) -> Pixels:
-    space = "CMYK" if image.mode == "CMYK" else "RGB"
+    space = {"CMYK": "CMYK", "L": "GRAY"}.get(image.mode, "RGB")
     try:
         pixels = simplejpeg.decode_jpeg(data, space)
     except ValueError as error:
@@ -183,7 +183,7 @@ def _decode_jpeg(image: Image.Image, data: bytes) -> Pixels:
         return np.array(image.convert("RGB"), np.uint8)
     if space == "CMYK":  # Pillow takes all of them as Adobe writes them: inverted
         return np.array(Image.fromarray(255 - pixels, "CMYK").convert("RGB"), np.uint8)
-    return np.asarray(pixels, np.uint8)
+    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB) if space == "GRAY" else pixels)
 
 
 def _without_filling(data: bytes) -> bytes:
@@ -207,7 +207,7 @@ _PNG_KINDS = {b"IHDR", b"PLTE", b"IDAT", b"IEND"}  # all that a decoder may not 
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
-    """Kind and content of the chunks of a PNG, to its end."""
+    """Kind and bytes of the chunks of a PNG, to its end."""
     view, at, kind = memoryview(data), len(_PNG_SIGNATURE), b""
     while kind != b"IEND":
         end = at + 8 + int.from_bytes(view[at : at + 4], "big")
@@ -219,50 +219,47 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
         check_sum = zlib.crc32(view[at + 4 : end]).to_bytes(4, "big")
         if kind in _PNG_KINDS and kind != b"IEND" and view[end : end + 4] != check_sum:
             raise ValueError(f"the check sum of a chunk {kind.decode()} is wrong")
-        yield kind, view[at + 8 : end]
+        yield kind, view[at : end + 4]
         at = end + 4
 
 
 def _decode_png(data: bytes) -> Pixels:
-    """Decode a PNG from the chunks that the picture needs.
-
-    The rows are decompressed here, and stored for OpenCV without compression: so their number is
-    checked, nothing is decompressed twice, and libpng finds nothing to complain about.
-    """
-    found: dict[bytes, list[memoryview]] = {}
-    for kind, body in _png_chunks(data):
-        found.setdefault(kind, []).append(body)
-    header, palette = found[b"IHDR"][0], found.get(b"PLTE", [])
-    stream = zlib.decompressobj()
-    length = sum(rows * width for rows, width in _png_passes(header))
-    rows = stream.decompress(b"".join(found.get(b"IDAT", [])), length + 1)
-    if len(rows) < length or (len(rows) == length and not stream.eof):
-        raise ValueError(f"the pixels end after {len(rows):,} of {length:,} bytes")
-    parts = [
-        (b"IHDR", header), *((b"PLTE", body) for body in palette[:1]),
-        (b"IDAT", zlib.compress(rows[:length], 0)), (b"IEND", b""),
-    ]  # fmt: skip
-    stored = b"".join([_PNG_SIGNATURE, *itertools.starmap(_png_chunk, parts)])
+    """Decode a PNG from the chunks that the picture needs: libpng complains about others."""
+    parts = [chunk for kind, chunk in _png_chunks(data) if kind in _PNG_KINDS]
     # Pixels as stored, as Pillow and the published code see them: EXIF rotations are not applied.
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-    pixels = cv2.imdecode(np.frombuffer(stored, np.uint8), flags)
+    pixels = cv2.imdecode(np.frombuffer(b"".join([_PNG_SIGNATURE, *parts]), np.uint8), flags)
     if pixels is None:
-        raise ValueError("the rows are filtered in an unknown way")
+        require_png_rows(data)
+        raise ValueError("the rows cannot be decoded")
     return np.asarray(pixels, np.uint8)
 
 
-def _png_passes(header: memoryview) -> Iterator[tuple[int, int]]:
+def require_png_rows(data: bytes) -> None:
+    """Check that a PNG holds all of its rows.
+
+    OpenCV checks it too, but libpng then writes a line without a name to the terminal.
+
+    Raises:
+        ValueError, zlib.error: the compressed rows are damaged or end too early.
+    """
+    stream, header, packed = zlib.decompressobj(), data[16:29], []
+    for kind, chunk in _png_chunks(data):
+        if kind == b"IDAT":
+            packed.append(chunk[8:-4])
+    length = sum(rows * width for rows, width in _png_passes(header))
+    found = len(stream.decompress(b"".join(packed), length + 1))
+    if found < length or (found == length and not stream.eof):
+        raise ValueError(f"the pixels end after {found:,} of {length:,} bytes")
+
+
+def _png_passes(header: bytes) -> Iterator[tuple[int, int]]:
     """Number of rows, and bytes of a row, of each pass."""
     width, height, depth, color, _, _, interlaced = _PNG_HEADER.unpack(header)
     for left, top, right, down in _PNG_PASSES if interlaced else [(0, 0, 1, 1)]:
         columns, rows = -((left - width) // right), -((top - height) // down)
         if columns > 0 and rows > 0:
             yield rows, 1 + (columns * depth * _PNG_CHANNELS[color] + 7) // 8
-
-
-def _png_chunk(kind: bytes, body: bytes | memoryview) -> bytes:
-    checked = kind + body
-    return len(body).to_bytes(4, "big") + checked + zlib.crc32(checked).to_bytes(4, "big")
 
 
 _SAMPLES, _COMPRESSION, _TABLES = 277, 259, 347  # tags of a TIFF
@@ -280,7 +277,9 @@ def _require_whole_strips(image: Image.Image, data: bytes) -> None:
 
     def check_jpeg(strip: bytes) -> None:
         try:
-            simplejpeg.decode_jpeg(tables + strip[2:] if tables else strip, space)
+            whole = tables + strip[2:] if tables else strip
+            # An eighth of the size: all bytes are read, but fewer pixels computed.
+            simplejpeg.decode_jpeg(whole, space, min_height=1, min_width=1, min_factor=8)
         except ValueError as error:
             if _JPEG_DAMAGE.search(str(error)):
                 raise

@@ -19,7 +19,14 @@ import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
 from tff.data.dataset import Images, digest_content
-from tff.data.image_file import FORMATS, MAX_PIXELS, decode_opened, describe_damage, find_end
+from tff.data.image_file import (
+    FORMATS,
+    MAX_PIXELS,
+    decode_opened,
+    describe_damage,
+    find_end,
+    require_png_rows,
+)  # fmt: skip
 from tff.data.layout import LABELS, AnyTree, FolderFacts, Places, name_root, split_of
 from tff.data.tree import Tree, folders_above, shorten, walk
 from tff.parquet import read, write
@@ -347,7 +354,7 @@ def save_cache(table: pd.DataFrame, path: Path | None) -> None:
         log.warning("%s: cannot be written (%s); nothing is cached", path, error)
 
 
-# Formats whose structure says little, so that their pictures are decoded at the first look.
+# Formats without a structure that says whether a file is whole, or with pictures that are small.
 _DECODED_FORMATS = ("BMP", "TIFF", "GIF")
 
 
@@ -369,8 +376,12 @@ def probe(stream: BinaryIO, suffix: str, pixels: bool = False) -> Header:
             if header.height * header.width > MAX_PIXELS:
                 return header._replace(problem=f"more than {MAX_PIXELS} pixels")
             rest = len(data) - find_end(data, header.format)
-            if pixels or header.format in _DECODED_FORMATS:
+            if pixels and header.format == "PNG":
+                require_png_rows(data)
+            if pixels:
                 decode_opened(image, data)
+            elif header.format in _DECODED_FORMATS:
+                image.load()
     except UnidentifiedImageError:
         return Header(problem="not an image")
     except Image.DecompressionBombError:
