@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from tff.cli.run_folder import (
     RUNS,
@@ -15,6 +16,7 @@ from tff.cli.run_folder import (
     folder_name,
     job_folder,
     lock_folder,
+    name_jobs,
     read_result,
     resume_folder,
     write_failure,
@@ -31,6 +33,7 @@ CONF = Path(__file__).parents[2] / "conf"
         ("seed=1", "seed-1"),
         ("detector=resnet18,seed=1", "detector-resnet18+seed-1"),
         ("module.optimizer.lr=1e-3", "module.optimizer.lr-1e-3"),
+        ("data.match_format=True", "data.match_format-True"),
     ],
 )
 def test_plain_names(overrides, name):
@@ -74,6 +77,43 @@ def test_what_is_no_part_of_a_job_is_not_in_its_name():
     assert name == folder_name(",".join(sorted(own)))
     assert job_folder([*NO_PART, *reversed(own)]) == name
     assert job_folder(["logger_of_mine=1"]) != job_folder([])
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("x=A", "x=a"), ("x.T_max=1", "x.t_max=1"), ("x=[A]", "x=[a]")]
+)
+def test_names_differ_where_the_file_system_ignores_the_case(one, other):
+    assert folder_name(one).lower() != folder_name(other).lower()
+
+
+@pytest.mark.parametrize("option", ["tags=[a],[b]", "logger=csv,none", "analyze=true,false",
+                                    "callbacks.analyze.images=choice(4,8)", "resume=auto,true",
+                                    "analysis@callbacks.analyze.analyses=[ranking],[ablation]",
+                                    "+logger.wandb.notes=a,b"])  # fmt: skip
+def test_jobs_have_folders_of_their_own_whatever_is_swept(option):
+    arguments = name_jobs(["-m", option, "seed=1,2"])
+    (parsed,) = OverridesParser.create().parse_overrides([option])
+    names = set()
+    for value in (values := list(parsed.sweep_string_iterator())):
+        job = [f"{parsed.get_key_element()}={value}", "seed=1", arguments[-1], "hydra.sweep.dir=x"]
+        job += ["logger=wandb"] if "wandb" in option else []
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            names.add(compose("train", job, return_hydra_config=True).hydra.sweep.subdir)
+    assert len(names) == len(values) > 1
+    assert all("seed-1" in name for name in names)
+
+
+def test_nothing_else_is_in_the_name_of_a_job():
+    for arguments in (
+        ["-m", "seed=1,2", "tags=[a,b]"], ["tags=[a],[b]"], ["-m", "detector=glob(*)"],
+        ["-m", "tags=[a],[b]", "hydra.sweep.subdir=mine"], ["-m", "wrong==="],
+    ):  # fmt: skip
+        assert name_jobs(arguments) == arguments
+
+
+def test_a_sweep_with_the_same_job_twice_is_refused():
+    with pytest.raises(SystemExit, match=r"seed=1,2,1: 1 occurs twice"):
+        name_jobs(["-m", "seed=1,2,1"])
 
 
 def test_the_settings_name_jobs_so():

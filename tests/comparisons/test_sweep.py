@@ -436,6 +436,23 @@ def missing(runs):
     return find_missing(find_runs(str(runs)))
 
 
+@pytest.mark.parametrize("loss", ["NaN", "null", "Infinity"])
+def test_a_training_that_an_earlier_version_took_for_finished(pair, loss):
+    text = '{"objective": NaN, "metrics": {"val/ap": NaN, "val/loss": LOSS}}'.replace("LOSS", loss)
+    (pair / "3" / "finished.json").write_text(text)
+    table = answer(pair).tables["sweep"].set_index("run")
+    assert table.loc["3", "state"] == "failed"
+    assert table.loc["3", "error"] == "the training diverged: val/loss is no number"
+
+
+def test_a_training_without_a_best_checkpoint_says_so(pair):
+    shutil.rmtree(pair / "3" / "report")
+    shutil.rmtree(pair / "3" / "checkpoints", ignore_errors=True)
+    table = answer(pair).tables["sweep"].set_index("run")
+    assert table.loc["3", "state"] == "trained, not analysed"
+    assert table.loc["3", "error"] == "no best.ckpt: no validation chose one"
+
+
 def test_jobs_that_never_began_are_counted(sweep):
     folder, _ = sweep
     grid = ("detector=resnet18,resnet50", "aug=none,blur", "data.root='a,b'")

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -38,11 +40,12 @@ def prepare_arguments(script: str, arguments: Iterable[str]) -> list[str]:
         arguments: as typed.
 
     Raises:
-        SystemExit: processes share no folder, or it cannot be written to; the message says why.
+        SystemExit: processes share no folder, it cannot be written to, or two jobs of a sweep would
+            be the same; the message says why.
     """
     arguments = resume_folder(share_folder(quote_paths(arguments), script), script)
     require_writable(arguments)
-    return arguments
+    return name_jobs(arguments) if script == "train" else arguments
 
 
 # The processes of a job. Hydra names a folder by the time at which a process starts.
@@ -229,12 +232,51 @@ def require_writable(arguments: list[str]) -> None:
 # The names of the jobs of a sweep.
 
 LONGEST = 120  # characters
-_PLAIN = re.compile(r"[A-Za-z][\w.]*=[\w.-]+", re.A)
+#: In lower case, since some file systems do not tell `A` from `a`; Hydra writes `true` as `True`.
+_PLAIN = re.compile(r"[a-z][a-z0-9_.]*=(?:True|False|[a-z0-9_.-]+)")
 
 
-def job_folder(options: Iterable[str]) -> str:
-    """Folder name of a job, from those of its options that define it."""
-    return folder_name(",".join(sorted(option for option in options if defines_training(option))))
+def name_jobs(arguments: list[str]) -> list[str]:
+    """Let the names of a sweep's jobs hold all that is swept, `tags=[a],[b]` too.
+
+    Args:
+        arguments: of the command line, quoted.
+
+    Raises:
+        SystemExit: a value occurs twice, so that two jobs would be the same and share a folder.
+    """
+    if not _is_sweep(arguments) or any(a.startswith("hydra.sweep.subdir=") for a in arguments):
+        return arguments
+    swept = []
+    for argument in arguments:
+        with suppress(HydraException):  # no option, or a wrong one, which Hydra reports
+            (option,) = OverridesParser.create().parse_overrides([argument])
+            if not option.is_sweep_override():
+                continue
+            swept.append(option.get_key_element())
+            values = list(option.sweep_string_iterator())  # of glob(*) only Hydra knows them
+            if twice := [value for value in values if values.count(value) > 1]:
+                sys.exit(
+                    f"Error: {argument}: {twice[0]} occurs twice; leave one out, since both jobs "
+                    "would be the same"
+                )
+    if others := [key for key in swept if not defines_training(key)]:
+        keys = " ".join(others)
+        name = f"${{tff.folder:${{hydra.overrides.task}},'{keys}'}}"
+        return [*arguments, f'hydra.sweep.subdir="{name}"']
+    return arguments
+
+
+def job_folder(options: Iterable[str], swept: str = "") -> str:
+    """Folder name of a job, from those of its options that define it.
+
+    Args:
+        options: of the job.
+        swept: keys of further options that differ between the jobs, separated by spaces.
+    """
+    keys = swept.split()
+    own = [o for o in options if defines_training(o) or o.partition("=")[0] in keys]
+    return folder_name(",".join(sorted(own)))
 
 
 def folder_name(overrides: str) -> str:

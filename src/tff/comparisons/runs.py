@@ -191,6 +191,8 @@ def count_requested_jobs(sweep: Path) -> int | None:
     sweeper = _entry(hydra, "sweeper")
     if not str(sweeper.get("_target_")).endswith(".BasicSweeper"):  # Optuna decides on its way
         return None
+    # What defines no training gives jobs of their own only where the names of folders hold it.
+    named = re.findall(r"[^\s']+", str(_entry(hydra, "sweep").get("subdir")).partition("'")[2])
     options = [f"{key}={value}" for key, value in _entry(sweeper, "params").items()]
     typed = _entry(hydra, "overrides").get("task")
     options += map(str, typed) if isinstance(typed, list) else []
@@ -198,7 +200,8 @@ def count_requested_jobs(sweep: Path) -> int | None:
         values = {
             one.get_key_element(): len(list(one.sweep_string_iterator()))
             for one in OverridesParser.create().parse_overrides(options)
-            if one.is_sweep_override() and defines_training(one.get_key_element())
+            if one.is_sweep_override()
+            and (defines_training(key := one.get_key_element()) or key in named)
         }
     except HydraException:  # such as glob(*), which needs the composed configuration
         return None

@@ -188,6 +188,7 @@ def read_job(run: Path) -> dict[str, object]:
         return row | {"state": DAMAGED, "error": _first_line(explain(error) or error)}
     if row["state"] == DONE and not {"seen_ap", "unseen_ap"} & set(measures):
         row["state"] = NOT_ANALYSED
+        row["error"] = "" if row["checkpoint"] else "no best.ckpt: no validation chose one"
     return row | measures
 
 
@@ -211,6 +212,9 @@ def _read_ending(run: Path) -> dict[str, object]:
     metrics = metrics if isinstance(metrics, dict) else {}
     row = {"objective": _to_number(found.get("objective")), "seconds": seconds}
     row |= {str(k): _to_number(v) for k, v in metrics.items() if str(k).startswith("val/")}
+    # Earlier versions took such a training for finished.
+    if math.isnan(row.get("val/loss", 0.0)):
+        return {"state": FAILURE, "error": "the training diverged: val/loss is no number", **row}
     return {"state": DONE, "error": "", **row}
 
 

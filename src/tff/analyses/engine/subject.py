@@ -163,7 +163,8 @@ class Subject:
             return cls(images, chosen, describe_view(images) | {"seed": chosen.seed})
         gpu = device == "auto" and torch.cuda.is_available()
         where = torch.device("cuda" if gpu else "cpu" if device == "auto" else device)
-        private = copy.deepcopy(detector).eval().requires_grad_(False)
+        # In float32, as checkpoints are read, whatever type a training computes in.
+        private = copy.deepcopy(detector).float().eval().requires_grad_(False)
         private = private.to(where).to(memory_format=torch.channels_last)
         lrp = relevance(private)
         protocol = describe_view(images) | {
