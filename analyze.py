@@ -6,6 +6,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
+from tff.cli.configuration import prepare
 from tff.cli.run_folder import prepare_arguments
 from tff.errors import readable_errors
 
@@ -13,13 +14,15 @@ from tff.errors import readable_errors
 @hydra.main(config_path="conf", config_name="analyze", version_base="1.3")
 def main(cfg: DictConfig) -> None:
     """Run the chosen analyses on a checkpoint, or on several, and write the report."""
-    # Imported here, so that a mistyped option is reported within a second.
-    from tff.cli.analyze import analyze, split_by_checkpoint
-    from tff.cli.launch import launch, manage_processes
+    with readable_errors():
+        prepare(cfg, "analyze")
+        # Imported here, so that a mistyped option is reported within a second.
+        from tff.cli.analyze import analyze, split_by_checkpoint
+        from tff.cli.launch import launch, manage_processes
 
-    with readable_errors(), manage_processes():
-        command = shlex.join(["python", "analyze.py", *sys.argv[1:]])
-        launch(cfg.trainer, analyze, split_by_checkpoint(cfg), command)
+        with manage_processes():
+            command = shlex.join(["python", "analyze.py", *sys.argv[1:]])
+            launch(cfg.trainer, analyze, split_by_checkpoint(cfg), command)
 
 
 if __name__ == "__main__":

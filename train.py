@@ -5,6 +5,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
+from tff.cli.configuration import prepare
 from tff.cli.run_folder import finished_result, lock_folder, prepare_arguments
 from tff.errors import readable_errors
 
@@ -16,6 +17,7 @@ def main(cfg: DictConfig) -> float | None:
         if cfg.resume and (result := finished_result(cfg)):
             print(f"Already finished, with {cfg.optimized_metric} {result['objective']}: {cfg.out}")
             return result["objective"]
+        prepare(cfg, "train")
         # Imported here, so that a mistyped option is reported within a second.
         from tff.cli.train import train
 

@@ -118,7 +118,13 @@ def test_no_confident_image_is_a_clear_error(red_root):
         Ranking()(subject)
 
 
-@pytest.mark.parametrize("k", [0, 13])
-def test_impossible_k_is_refused(red_root, k):
-    with pytest.raises(ValueError, match="between 1 and the number of channels, 12"):
+@pytest.mark.parametrize(
+    ("k", "message"),
+    [
+        (0, "expected a whole number of at least 1"),
+        (13, "between 1 and the number of channels, 12"),
+    ],
+)
+def test_impossible_k_is_refused(red_root, k, message):
+    with pytest.raises(ValueError, match=message):
         tiny.subject(red_root, k=k)

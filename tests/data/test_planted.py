@@ -241,7 +241,7 @@ def test_own_photographs(tmp_path: Path) -> None:
     ("wrong", "message"),
     [
         ({"cue": "colour"}, r"data\.cue=colour: expected one of chroma, checkerboard"),
-        ({"strength": 0}, r"data\.strength=0\.0: expected a number above 0; 1 is"),
+        ({"strength": 0}, r"data\.strength=0: expected a number above 0; 1 is"),
         ({"strength": float("nan")}, r"data\.strength=nan: expected a number above 0"),
         ({"size": 36}, r"data\.size=36: expected a multiple of 8"),
         ({"size": 8}, r"data\.size=8: expected a multiple of 8, at least 16"),

@@ -149,10 +149,10 @@ def test_normalisation_is_that_of_the_weights():
     [
         (torchvision_model, "resnet19", ["resnet18", "Did you mean", "convnext_tiny"]),
         (torchvision_model, "vit_b_16", ["no such convolutional network", "Available: alexnet"]),
-        (torchvision_model, 3, ["Available: alexnet"]),
+        (torchvision_model, 3, ["expected text"]),
         (timm_model, "resnet50e", ["Did you mean resnet50", r"timm\.list_models\(\)"]),
         (timm_model, "hf-hub:timm/resnet50.a1_in1k", ["no such network"]),
-        (timm_model, {"_target_": "os.system"}, ["no such network"]),
+        (timm_model, {"_target_": "os.system"}, ["expected text"]),
         (timm_model, "resnet18.bogus", ["no such weights of resnet18", "a1_in1k"]),
     ],
 )

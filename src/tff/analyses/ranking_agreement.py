@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from tff.analyses.engine.analysis import Analysis
 from tff.analyses.engine.subject import Subject
-from tff.options import checked, each, number, whole
+from tff.options import PATH, checked, each, number, whole
 from tff.plots.channels import layer_correlations, ranking_overlap
 from tff.published.rankings import TITLES, published_omega, read_omega, recognize_architecture
 from tff.statistics.rank_agreement import (
@@ -60,7 +60,7 @@ class RankingAgreement(Analysis):
         p: persistence of the rank-biased overlap, see `statistics.rank_agreement`.
     """
 
-    other: str = "published"
+    other: Literal["published"] | Annotated[str, PATH] = "published"
     ks: Annotated[Sequence[int], each(whole(least=1))] = (10, 50, 100, 500, 1000, 5000)
     p: Annotated[float, number(above=0, below=1, hint=", such as 0.99")] = 0.99
 

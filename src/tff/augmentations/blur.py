@@ -8,7 +8,7 @@ all pixels are uncertain, but a table of 256 values gives the results there.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import albumentations as A
 import cv2
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import correlate1d, gaussian_filter, gaussian_filter1d
 
-from tff.options import interval, number
+from tff.options import checked, interval, number
 from tff.types import Floats, Ints, Pixels
 
 _ONE = np.ones(1)
@@ -37,11 +37,13 @@ class GaussianBlur(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentation
         p: probability.
     """
 
+    @checked("GaussianBlur")
     def __init__(
-        self, sigma: tuple[float, float] = (0.0, 3.0), exact: bool = False, p: float = 0.5
+        self,
+        sigma: Annotated[tuple[float, float], interval(number(0))] = (0.0, 3.0),
+        exact: bool = False,
+        p: Annotated[float, number(0, 1)] = 0.5,
     ) -> None:
-        number(0, 1).require("GaussianBlur.p", p)
-        interval(number(0)).require("GaussianBlur.sigma", sigma)
         super().__init__(p=p)
         self.sigma, self.exact = tuple(sigma), exact
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import albumentations as A
 import cv2
 import numpy as np
 
-from tff.options import number
+from tff.options import checked, number
 from tff.types import Pixels
 
 #: Pillow's luma: (19595 R + 38470 G + 7471 B + 32768) >> 16. Each sum is a whole number below
@@ -22,8 +22,8 @@ class Grayscale(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentations h
     Chandrasegaran et al. (ECCV 2022) train color-robust detectors with p = 0.5.
     """
 
-    def __init__(self, p: float = 0.5) -> None:
-        number(0, 1).require("Grayscale.p", p)
+    @checked("Grayscale")
+    def __init__(self, p: Annotated[float, number(0, 1)] = 0.5) -> None:
         super().__init__(p=p)
 
     def apply(self, img: Pixels, **_: Any) -> Pixels:

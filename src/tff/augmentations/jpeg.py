@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import albumentations as A
 import cv2
 import numpy as np
 from PIL import Image
 
-from tff.options import interval, number, some_of, whole
+from tff.options import any_of, checked, interval, number, one_of, some_of, whole
 from tff.types import Pixels
+
+#: Allowed values of the option `encoders`.
+ENCODERS = any_of([some_of(["cv2", "pil"]), one_of(["cv2", "pil"])])
 
 
 class JPEG(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentations has no types
@@ -28,17 +31,15 @@ class JPEG(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentations has no
         p: probability.
     """
 
+    @checked("JPEG")
     def __init__(
         self,
-        quality: tuple[int, int] = (30, 100),
-        encoders: Sequence[str] = ("cv2", "pil"),
+        quality: Annotated[tuple[int, int], interval(whole(1, 100))] = (30, 100),
+        encoders: Annotated[Sequence[str] | str, ENCODERS] = ("cv2", "pil"),
         exact: bool = False,
-        p: float = 0.5,
+        p: Annotated[float, number(0, 1)] = 0.5,
     ) -> None:
         encoders = (encoders,) if isinstance(encoders, str) else tuple(encoders)
-        number(0, 1).require("JPEG.p", p)
-        interval(whole(1, 100)).require("JPEG.quality", quality)
-        some_of(["cv2", "pil"]).require("JPEG.encoders", encoders)
         super().__init__(p=p)
         self.quality, self.encoders, self.exact = tuple(quality), encoders, exact
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import albumentations as A
 import numpy as np
 from PIL import Image
 
-from tff.options import whole
+from tff.options import checked, whole
 from tff.types import Pixels
 
 
@@ -23,9 +23,8 @@ class Resize(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentations has 
         side: length of the shorter side in pixels; None leaves images as they are.
     """
 
-    def __init__(self, side: int | None = None) -> None:
-        if side is not None:
-            whole(1, hint=" (pixels), or null for no resize").require("Resize.side", side)
+    @checked("Resize")
+    def __init__(self, side: Annotated[int, whole(1, hint=" (pixels)")] | None = None) -> None:
         super().__init__(p=1)
         self.side = side
 

@@ -18,6 +18,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from tff.analyses.engine.analysis import Analysis, OnError, report_unanswered, run
+from tff.cli.configuration import prepare
 from tff.cli.launch import launch
 from tff.cli.run_folder import is_analysis_wanted, is_rank_zero
 from tff.comparisons.checkpoints import Analyzed, combine, describe_protocol, list_checkpoints
@@ -129,8 +130,10 @@ def prepare_analysis(cfg: DictConfig) -> dict[str, DictConfig]:
         return {}
     options = list(cfg.analyze_options)
     try:
-        return split_by_checkpoint(compose("analyze", [*_given(cfg), *options]))
-    except HydraException as error:
+        settings = compose("analyze", [*_given(cfg), *options])
+        prepare(settings, "analyze")
+        return split_by_checkpoint(settings)
+    except (HydraException, ValueError) as error:
         raise ValueError(f"analyze_options={options}: {error}") from None
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 from tff.analyses.median_test import SHARE_LABELS
 from tff.analyses.ranking_agreement import overlap_table
 from tff.comparisons.comparison import Comparison
-from tff.options import checked, whole
+from tff.options import PATH, checked, whole
 from tff.plots import curves
 from tff.report.results import read_results
 from tff.statistics.rank_agreement import spearman, top_k_overlap
@@ -66,7 +66,7 @@ class Emergence(Comparison):
         k: number of top channels; None: that of the last analysed checkpoint.
     """
 
-    run: str | None
+    run: Annotated[str, PATH] | None
     k: Annotated[int, whole(1)] | None = None
 
     def __call__(self) -> Result:

@@ -28,7 +28,7 @@ from tff.comparisons.runs import (
 )
 from tff.errors import explain
 from tff.foreign_files import read_file, read_json
-from tff.options import checked, whole
+from tff.options import PATHS, SEED, checked, whole
 from tff.plots.scatter import repeated_trainings, scatter_plot
 from tff.report.results import TRAINED_IMAGES, find_trained_images, read_results
 from tff.statistics.bootstrap import Estimate, Resamples, draw_resamples, evaluate_resamples
@@ -99,9 +99,9 @@ class Sweep(Comparison):
         seed: of the resamples.
     """
 
-    runs: str | Sequence[str] | None
+    runs: Annotated[str | Sequence[str], PATHS] | None
     draws: Annotated[int, whole(1)] = 1000
-    seed: Annotated[int, whole(0)] = 0
+    seed: Annotated[int, SEED] = 0
 
     def __call__(self) -> Result:
         """Tables `sweep` (one row per job), `sweep_summary` (per group), `sweep_association`."""

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from tff.data.dataset import Images, Transform, Used, View
+from tff.data.dataset import CROPS, Images, Used, View
 from tff.data.layout import Places
 from tff.data.loaders import EvaluationBatches, TrainingBatches, loader
 from tff.data.manifest import ANY_LAYOUT, Manifest, list_images
 from tff.data.tree import Tree
 from tff.distributed import get_world_size
-from tff.options import one_of, whole
+from tff.options import NAMES, PATH, SEED, checked, to_names, whole
 from tff.types import Batch, Ints
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,8 @@ class Data(LightningDataModule, ABC):
     """Loaders over three splits; a subclass says where the images are.
 
     Args:
-        augmentation: pipelines `train` and `validation`; None leaves images as they are.
+        augmentation: pipelines (`dataset.Transform`) `train` and `validation`, other entries are
+            ignored; None leaves images as they are.
         size: side in pixels of the training crops that the augmentation makes.
         crop: crop outside training; see `dataset.View`.
         resize: length of the shorter side before anything else, in training too; None keeps sizes.
@@ -85,35 +86,31 @@ class Data(LightningDataModule, ABC):
         cache: folder for lists of files; None caches nothing.
     """
 
+    @checked("data")
     def __init__(
         self,
         *,
-        augmentation: dict[str, Transform] | None = None,
-        size: int = 224,
-        crop: str | None = "none",
-        resize: int | None = None,
-        batch_size: int = 64,
-        workers: int = 0,
-        seed: int = 0,
-        generators: list[str] | None = None,
-        classes: list[str] | None = None,
-        limit: int | None = None,
+        augmentation: Mapping[str, Any] | None = None,
+        size: Annotated[int, whole(1)] = 224,
+        crop: Annotated[str, CROPS] | None = "none",
+        resize: Annotated[int, whole(1)] | None = None,
+        batch_size: Annotated[int, whole(1)] = 64,
+        workers: Annotated[int, whole(0)] = 0,
+        seed: Annotated[int, SEED] = 0,
+        generators: Annotated[Sequence[str] | str, NAMES] | None = None,
+        classes: Annotated[Sequence[str] | str, NAMES] | None = None,
+        limit: Annotated[int, whole(1)] | None = None,
         match_format: bool = False,
-        on_corrupt: str = "error",
+        on_corrupt: Literal["error", "skip"] = "error",
         pixels: bool = False,
-        cache: str | None = None,
+        cache: Annotated[str, PATH] | None = None,
     ) -> None:
         super().__init__()
-        one_of(("error", "skip")).require("data.on_corrupt", on_corrupt)
-        whole(1).require("data.size", size)
-        whole(1).require("data.batch_size", batch_size)
-        whole(0).require("data.workers", workers)
-        if limit is not None:
-            whole(1).require("data.limit", limit)
         self.augmentation, self.size = augmentation or {}, size
         self.view = View(crop or "none", resize)
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
-        self.generators, self.classes, self.limit = generators, classes, limit
+        self.generators = to_names("data.generators", generators)
+        self.classes, self.limit = to_names("data.classes", classes), limit
         self.match_format, self.on_corrupt, self.pixels = match_format, on_corrupt, pixels
         #: Folder for lists of files.
         self.files = Path(cache).expanduser() / "files" if cache else None

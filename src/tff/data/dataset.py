@@ -6,7 +6,7 @@ import hashlib
 import io
 import re
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Annotated, Any, BinaryIO, Protocol
@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 from tff.data.image_file import MAX_PIXELS, decode
 from tff.data.layout import real_source
 from tff.foreign_files import open_regular
-from tff.options import Allowed, checked, whole
+from tff.options import Allowed, checked, to_names, whole
 from tff.parquet import open_parquet, read_columns
 from tff.types import Batch, Ints, Pixels
 
@@ -33,8 +33,9 @@ ROW_SEPARATOR = "::"
 #: Column of a Parquet file with the encoded images.
 IMAGE_COLUMN = "image_data"
 
-_CROP = re.compile(r"(center|centre|random|five)(\d+)")
-_CROPS = Allowed(
+_CROP = re.compile(r"(center|centre|random|five)([1-9]\d*)")
+#: Allowed values of the option `crop`.
+CROPS = Allowed(
     lambda crop: crop == "none" or _CROP.fullmatch(crop) is not None,
     "none, or center, random or five with the side in pixels, such as center224",
 )
@@ -58,7 +59,7 @@ class View:
         ValueError: unknown crop, or resize below the side of the crop.
     """
 
-    crop: Annotated[str, _CROPS] = "none"
+    crop: Annotated[str, CROPS] = "none"
     resize: Annotated[int, whole(1)] | None = None
 
     def __post_init__(self) -> None:
@@ -243,19 +244,30 @@ class Images(Dataset[Batch]):
         """(N, 2) height and width of the view of each image, without augmentation."""
         return self.view.sizes(self.manifest[["height", "width"]].to_numpy(np.int64))
 
-    def select(self, generators: list[str] | None, classes: list[str] | None) -> Images:
+    def select(
+        self, generators: Sequence[str] | str | None, classes: Sequence[str] | str | None
+    ) -> Images:
         """Images of the given generators and classes; None selects all.
 
         Raises:
-            ValueError: unknown generator or class.
+            ValueError: unknown generator or class, or no text where a name is expected.
         """
+        generators = to_names("data.generators", generators)
+        classes = to_names("data.classes", classes)
         keep = np.ones(len(self), bool)
         known_classes = sorted(self.manifest["class"].unique())
         for option, names, known in (
             ("generators", generators, self.generators), ("classes", classes, known_classes),
         ):  # fmt: skip
             if unknown := sorted(set(names or ()) - set(known)):
-                raise ValueError(f"data.{option}={unknown}: unknown; known are {', '.join(known)}")
+                hint = (
+                    f". If 1_5 was meant, which is read as 15, quote it: 'data.{option}=[\"1_5\"]'"
+                    if any(name.isdecimal() for name in unknown)
+                    else ""
+                )
+                raise ValueError(
+                    f"data.{option}={unknown}: unknown; known are {', '.join(known)}{hint}"
+                )
         if generators is not None:
             rows = [self.rows_of(generator) for generator in generators]
             keep &= np.isin(np.arange(len(self)), np.concatenate([np.empty(0, int), *rows]))

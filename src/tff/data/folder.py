@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
 
@@ -40,7 +40,7 @@ from tff.data.manifest import (
 )
 from tff.data.tree import Tree, shorten, walk
 from tff.foreign_files import open_regular
-from tff.options import Allowed, each, number
+from tff.options import NAMES, PATH, TEXT, Allowed, checked, each, number, to_names
 from tff.parquet import open_parquet, read_columns, refuse_damage
 from tff.progress import track
 
@@ -53,15 +53,13 @@ _CACHED: dict[str, type] = HEADER_TYPES | {
     **dict.fromkeys(("path", "generator", "split", "class"), str),
     **dict.fromkeys(("label", "bytes", "digest"), int),
 }
-_FLAG = Allowed(lambda value: value is None or isinstance(value, bool), "true, false or null")
-_NAME = Allowed(
-    lambda name: name is None or (isinstance(name, str) and name.strip() != ""), "a name, or null"
-)
-_NAMES = each(_NAME)
-_TEST_ONLY = Allowed(
-    lambda names: names in (None, "all") or _NAMES.holds(names),
-    "a list of generators, all, or null",
-)
+_NAME = Allowed(lambda name: isinstance(name, str) and name.strip() != "", TEXT.expected)
+#: Shares of the training and the validation set.
+FRACTIONS = Allowed(
+    lambda shares: len(shares) == 2 and each(number(above=0, below=1)).holds(shares)
+    and sum(shares) < 1,
+    "the shares of the training and the validation set, which leave some images for the test",
+)  # fmt: skip
 
 
 class Folder(Data):
@@ -87,14 +85,15 @@ class Folder(Data):
         options: see `Data`.
     """
 
+    @checked("data")
     def __init__(
         self,
-        root: str,
+        root: Annotated[str, PATH],
         layout: Mapping[str, Mapping[str, Any]] | None = None,
         expected: Mapping[str, Mapping[str, int]] | None = None,
-        fractions: tuple[float, float] = (0.6, 0.2),
-        generator: str | None = None,
-        test_only: Sequence[str] | str | None = None,
+        fractions: Annotated[tuple[float, float], FRACTIONS] = (0.6, 0.2),
+        generator: Annotated[str, _NAME] | None = None,
+        test_only: Annotated[Sequence[str] | str, NAMES] | None = None,
         split_folders: bool | None = None,
         **options: Any,
     ) -> None:
@@ -108,17 +107,9 @@ class Folder(Data):
                 split: None if arguments.get("parquet") else Layout(**arguments)
                 for split, arguments in layout.items()
             }
-        each(number(above=0, below=1)).require("data.fractions", fractions)
-        if len(fractions) != 2 or sum(fractions) >= 1:
-            raise ValueError(
-                f"data.fractions={list(fractions)}: expected the shares of the training and the "
-                "validation set, which leave some images for the test"
-            )
-        _NAME.require("data.generator", generator)
-        _TEST_ONLY.require("data.test_only", test_only)
-        _FLAG.require("data.split_folders", split_folders)
+        whole = test_only if test_only == "all" else to_names("data.test_only", test_only)
         #: Meaning of the folders of a tree without a layout.
-        self.places = AnyTree(generator or "", test_only or (), split_folders)
+        self.places = AnyTree(generator or "", whole or (), split_folders)
         if layout is not None and self.places != AnyTree():
             raise ValueError(
                 "data.generator, data.test_only and data.split_folders are for data=folder; the "

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any
+from typing import Annotated, Any
 
 import timm
 from torch import nn
 
 from tff.detectors.detector import Detector
 from tff.detectors.weights import initialise
+from tff.options import PATH, checked
 
 
-def timm_model(name: str, pretrained: bool | str = True) -> Detector:
+@checked("detector")
+def timm_model(name: str, pretrained: bool | Annotated[str, PATH] = True) -> Detector:
     """A timm network with one logit, on pixels normalised as its weights expect.
 
     Args:
@@ -56,7 +58,8 @@ def build_network(name: str, pretrained: bool | str) -> nn.Module:
 _EFFICIENTNET_B0 = "tf_efficientnet_b0.in1k"
 
 
-def efficientnet_b0(pretrained: bool | str = True) -> Detector:
+@checked("detector")
+def efficientnet_b0(pretrained: bool | Annotated[str, PATH] = True) -> Detector:
     """EfficientNet-B0 with one logit.
 
     Args:

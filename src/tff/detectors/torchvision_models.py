@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any
+from typing import Annotated, Any
 
 import torchvision
 from torch import nn
 
 from tff.detectors.detector import Detector
 from tff.detectors.weights import initialise, replace_head
+from tff.options import PATH, checked
 
 _TRANSFORMERS = ("vit_", "swin_", "maxvit_")
 _INCEPTIONS = ("googlenet", "inception_v3")
 
 
-def torchvision_model(name: str, pretrained: bool | str = True) -> Detector:
+@checked("detector")
+def torchvision_model(name: str, pretrained: bool | Annotated[str, PATH] = True) -> Detector:
     """A torchvision network with one logit.
 
     ResNet-50 is the detector of Wang et al. (CVPR 2020) and of Chandrasegaran et al. (ECCV 2022).

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from tff.detectors.detector import Detector
 from tff.detectors.feature_maps import feature_maps
-from tff.options import number, one_of
+from tff.options import checked, number, one_of
 from tff.relevance.canonize import canonize, zbox_rules
 from tff.relevance.conv_rules import CONVOLUTIONS, PRECISIONS, float32_precision
 from tff.relevance.propagate import Propagator
@@ -96,24 +96,20 @@ class LRP:
         ValueError: an option has a value that is not allowed.
     """
 
+    @checked("relevance")
     def __init__(
         self,
         module: nn.Module,
-        rule: str = "zplus",
+        rule: Annotated[str, one_of(CONVOLUTIONS)] = "zplus",
         *,
-        alpha: float = 2.0,
-        gamma: float = 0.25,
+        alpha: Annotated[float, number(1)] = 2.0,
+        gamma: Annotated[float, number(0)] = 0.25,
         box: bool = True,
-        precision: str = "fp32",
+        precision: Annotated[str, one_of(PRECISIONS)] = "fp32",
         compile: bool = False,
-        real_sign: str = "decision",
-        max_leak: float = 0.05,
+        real_sign: Literal["decision", "paper"] = "decision",
+        max_leak: Annotated[float, number(0)] = 0.05,
     ) -> None:
-        one_of(CONVOLUTIONS).require("relevance.rule", rule)
-        one_of(PRECISIONS).require("relevance.precision", precision)
-        one_of(("decision", "paper")).require("relevance.real_sign", real_sign)
-        for option, value in (("alpha", alpha), ("gamma", gamma), ("max_leak", max_leak)):
-            number().require(f"relevance.{option}", value)
         own: dict[str, dict[str, Any]] = {"alphabeta": {"alpha": alpha}, "gamma": {"gamma": gamma}}
         options = own.get(rule, {})
         #: How relevance is computed, for tables.

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 from pytorch_lightning import LightningModule, Trainer
@@ -16,7 +16,7 @@ from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from tff.analyses.engine.analysis import Analysis, report_unanswered, run
 from tff.analyses.engine.subject import Subject, TooFewImagesError
 from tff.distributed import guard_collectives
-from tff.options import one_of, whole
+from tff.options import PATH, checked, whole
 from tff.report import loggers
 from tff.report.page import collect_versions, write
 from tff.training.signals import stop_if_signaled
@@ -47,17 +47,16 @@ class AnalyzeCheckpoints(Checkpoint):
         ValueError: an option has an impossible value, or a callback saves weights only.
     """
 
+    @checked("callbacks.analyze")
     def __init__(
         self,
         analyses: Mapping[str, Analysis],
         subject: Callable[..., Subject],
-        images: int | None,
-        dirpath: str,
-        every_n: int = 1,
-        on_error: str = "log",
+        images: Annotated[int, whole(1)] | None,
+        dirpath: Annotated[str | Path, PATH],
+        every_n: Annotated[int, whole(1)] = 1,
+        on_error: Literal["log", "raise"] = "log",
     ) -> None:
-        one_of(("log", "raise")).require("callbacks.analyze.on_error", on_error)
-        whole(1).require("callbacks.analyze.every_n", every_n)
         self.analyses, self.subject = analyses, subject
         self.images, self.dirpath = images, Path(dirpath)
         self.every_n, self.on_error = every_n, on_error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tff.atomic import write_atomically
 from tff.detectors.safe_load import read
-from tff.options import number, whole
+from tff.options import PATH, checked, number, whole
 from tff.training.restore import PROGRESS, select_restorable
 from tff.training.resume import fingerprint_images, require_same_images
 
@@ -74,11 +74,13 @@ class Last(Checkpoint):
         ValueError: an interval is not above 0, or a checkpoint was trained on other images.
     """
 
-    def __init__(self, dirpath: str, minutes: float | None = 30, steps: int | None = None) -> None:
-        if minutes is not None:
-            number(above=0, hint=", or null").require("callbacks.last.minutes", minutes)
-        if steps is not None:
-            whole(1, hint=", or null").require("callbacks.last.steps", steps)
+    @checked("callbacks.last")
+    def __init__(
+        self,
+        dirpath: Annotated[str | Path, PATH],
+        minutes: Annotated[float, number(above=0)] | None = 30,
+        steps: Annotated[int, whole(1)] | None = None,
+    ) -> None:
         self.path = Path(dirpath) / "last.ckpt"
         self.minutes, self.steps = minutes, steps
         #: Number of checkpoints written.

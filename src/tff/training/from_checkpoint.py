@@ -160,7 +160,7 @@ def record_images(data: Data, pretrained: object) -> dict[str, Tensor]:
 _IN_USE: WeakValueDictionary[str, Checkpoint] = WeakValueDictionary()
 
 
-def load_data(ckpt: str | None) -> Data | None:
+def load_data(ckpt: Any) -> Data | None:
     """The data that the detector of a checkpoint was trained on (`data=checkpoint`), see
     `Checkpoint.data`; None without a checkpoint.
     """

@@ -19,6 +19,7 @@ from torchmetrics import MetricCollection
 from tff.data.datamodule import Data
 from tff.detectors.checkpoint import ORIGIN
 from tff.detectors.detector import Detector
+from tff.options import checked
 from tff.statistics.detection import Accuracy, AveragePrecision
 from tff.training.from_checkpoint import USED_IMAGES, record_images
 from tff.training.restore import fit_callbacks, fit_progress
@@ -54,6 +55,7 @@ class UniversalDetector(LightningModule):
             that it can rebuild its detector and name its data.
     """
 
+    @checked("module")
     def __init__(
         self,
         detector: Detector,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from tff.options import one_of
+from tff.options import checked, number, one_of, whole
 from tff.training.module import METRICS
 
 
@@ -28,14 +28,14 @@ class Plateau(Callback):
         ValueError: an option has an impossible value.
     """
 
+    @checked("callbacks.schedule")
     def __init__(
         self,
-        monitor: str = "val/accuracy",
-        patience: int = 5,
-        rise: tuple[float, float] = (0.001, 0.002),
-        smallest: float = 1e-6,
+        monitor: Annotated[str, one_of(METRICS)] = "val/accuracy",
+        patience: Annotated[int, whole(1)] = 5,
+        rise: tuple[Annotated[float, number(0)], Annotated[float, number(0)]] = (0.001, 0.002),
+        smallest: Annotated[float, number(0)] = 1e-6,
     ) -> None:
-        one_of(METRICS).require("callbacks.schedule.monitor", monitor)
         self.monitor, self.patience, self.rise, self.smallest = monitor, patience, rise, smallest
         self.best: float | None = None
         self.waited = self.drops = 0

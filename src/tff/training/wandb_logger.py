@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from netrc import NetrcParseError, netrc
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from hydra.core.hydra_config import HydraConfig
@@ -22,7 +22,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from tff.atomic import write_json
 from tff.detectors.safe_load import read
 from tff.foreign_files import read_json
-from tff.options import one_of
+from tff.options import PATH, checked, number, one_of
 from tff.report.wandb import finish_run, is_reachable, log_artifact, tolerate_errors
 from tff.strict_json import to_json
 
@@ -64,10 +64,11 @@ class WeightsAndBiases(WandbLogger):
         ValueError: `wandb-run.json` is damaged, or WANDB_MODE is unknown.
     """
 
+    @checked("logger.wandb")
     def __init__(
         self,
         project: str,
-        save_dir: str,
+        save_dir: Annotated[str | Path, PATH],
         tags: Sequence[str],
         group: str | None,
         *,
@@ -78,9 +79,9 @@ class WeightsAndBiases(WandbLogger):
         join: bool = True,
         config: Mapping[str, Any] | None = None,
         checkpoint: bool = True,
-        upload_limit: float = 1e9,
-        init_timeout: float = 20,
-        finish_timeout: float = 120,
+        upload_limit: Annotated[float, number(0)] = 1e9,
+        init_timeout: Annotated[float, number(0)] = 20,
+        finish_timeout: Annotated[float, number(0)] = 120,
     ) -> None:
         one_of(MODES).require("WANDB_MODE", os.environ.get("WANDB_MODE") or "online")
         self._folder, self._training, self._job = Path(save_dir), job == "train", job

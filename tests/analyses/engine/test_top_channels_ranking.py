@@ -73,7 +73,7 @@ def test_unknown_treatment_of_duplicates():
         ({"k_below": 0}, "k_below=0: expected a number above 0 and at most 1"),
         ({"draws": 0}, "draws=0: expected a whole number of at least 1"),
         ({"sample": 0}, "sample=0: expected a whole number of at least 1"),
-        ({"seed": -1}, "seed=-1: expected a whole number of at least 0"),
+        ({"seed": -1}, "seed=-1: expected a whole number from 0"),
     ],
 )
 def test_impossible_options(options, message):

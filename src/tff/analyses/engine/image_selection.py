@@ -12,12 +12,12 @@ from torch import Tensor
 
 from tff.analyses.engine.subject import Subject
 from tff.data.dataset import ROW_SEPARATOR, Images
-from tff.options import Allowed, each
+from tff.options import PATH, each
 from tff.plots.image_grids import Picture, image_grid, shrink_image
 from tff.types import Pixels, Result
 
 #: Allowed values of the option `files`.
-PATHS = each(Allowed(lambda value: isinstance(value, str), "a path"))
+PATHS = each(PATH)
 SIDE = 512  # pixels of the longer side of pictures; a figure shows no more
 _KINDS = {0: "real", 1: "generated"}
 #: Path, pixels (3, H, W) uint8 and the small picture (h, w, 3) of an image -> its logit, and the

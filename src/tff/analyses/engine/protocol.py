@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from tff.data.datamodule import Splits
-from tff.data.dataset import MATCHED_QUALITY, View
-from tff.options import checked
+from tff.data.dataset import CROPS, MATCHED_QUALITY, View
+from tff.options import checked, whole
 from tff.report.results import TRAINED_IMAGES
 from tff.statistics.detection import ThresholdRule, sigmoid
 from tff.types import Floats
@@ -34,8 +34,8 @@ class Protocol:
     name: str = "tff"
     threshold: ThresholdRule = "half"
     scores: Literal["logits", "probabilities"] = "logits"
-    crop: str | None = None
-    resize: str | int | None = None
+    crop: Annotated[str, CROPS] | None = None
+    resize: Literal["none"] | Annotated[int, whole(1)] | None = None
 
     def probability(self, logits: Floats) -> Floats:
         """Probability of "generated" from logits (...,); thresholds apply to it."""

@@ -26,6 +26,7 @@ from tff.analyses.engine.passes import (
 )
 from tff.analyses.engine.protocol import Protocol, describe_view
 from tff.analyses.engine.top_channels import (
+    K,
     RankingRule,
     find_smallest_k,
     parse_k,
@@ -36,10 +37,26 @@ from tff.data.datamodule import Splits
 from tff.data.dataset import Images
 from tff.detectors.detector import Detector
 from tff.detectors.feature_maps import depthwise_twins
-from tff.options import checked, number, whole
+from tff.options import SEED, Allowed, FieldsOf, checked, number, whole
 from tff.relevance.lrp import LRP
 from tff.statistics.detection import ThresholdRule, average_precision, best_threshold
 from tff.types import Channels, Floats, Ints
+
+
+def _is_device(name: str) -> bool:
+    try:
+        device = torch.device(name)
+    except RuntimeError:  # no name of a device
+        return name == "auto"
+    if device.type == "cuda":
+        return (device.index or 0) < torch.cuda.device_count()
+    return device.type == "cpu" or (device.type == "mps" and torch.backends.mps.is_available())
+
+
+#: Allowed values of the option `device`.
+DEVICE = Allowed(
+    _is_device, "auto, cpu, or a GPU that PyTorch finds on this machine, such as cuda:0"
+)
 
 
 @dataclass(frozen=True)
@@ -62,10 +79,10 @@ class Options:
         scoring: how logits become scores and decisions.
     """
 
-    k: int | str | None = None
+    k: Annotated[int | str, K] | None = None
     k_below: Annotated[float, number(above=0, most=1)] = 0.75
     confidence: Annotated[float, number(0, 1)] = 0.9
-    seed: Annotated[int, whole(0)] = 0
+    seed: Annotated[int, SEED] = 0
     draws: Annotated[int, whole(1)] = 1000
     sample: Annotated[int, whole(1)] = 250
     ranking: RankingRule = field(default_factory=RankingRule)
@@ -132,17 +149,18 @@ class Subject:
     _passes: Passes | None = None
 
     @classmethod
+    @checked("subject")
     def of(
         cls,
         detector: Detector | None,
         images: Splits,
         relevance: Callable[[Detector], LRP] = LRP,
         *,
-        batch_size: int = 32,
-        workers: int = 0,
-        device: str = "auto",
+        batch_size: Annotated[int, whole(1)] = 32,
+        workers: Annotated[int, whole(0)] = 0,
+        device: Annotated[str, DEVICE] = "auto",
         weights: str = "",
-        **options: Any,
+        **options: Annotated[Any, FieldsOf(Options)],
     ) -> Subject:
         """Make a subject with private copies, so that no analysis can change the given detector.
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tff.analyses.engine.passes import Activity
-from tff.options import checked, one_of
+from tff.options import Allowed, checked, one_of
 from tff.types import Channels, Floats
 
 #: Criteria by which channels can be ranked, in the words of legends.
@@ -90,6 +90,18 @@ def rank_channels(scores: Floats, twins: Tensor, duplicates: Duplicates = "mark"
         np.fmax.at(values, first[later], values[later])
     # NaN (a channel without any value) sorts behind all numbers; `lexsort` keeps ties in order.
     return torch.from_numpy(np.lexsort((-values, later)))
+
+
+def _is_k(k: int | str) -> bool:
+    text = str(k).replace(" ", "")
+    share = re.fullmatch(r"(\d+(?:\.\d+)?)%", text)
+    if share:
+        return 0 < float(share[1]) <= 100
+    return text == "auto" or (not isinstance(k, bool | float) and int(text) >= 1)
+
+
+#: Allowed values of the option `k`.
+K = Allowed(_is_k, "a whole number of at least 1, a share above 0% and at most 100%, or auto")
 
 
 def parse_k(k: int | str | None, total: int, fraction: float) -> int | None:

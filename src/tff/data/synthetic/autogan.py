@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from tff.data.datamodule import SPLITS
 from tff.data.synthetic import image_tree
 from tff.data.synthetic.photographs import Photograph, sample_patches
-from tff.options import Allowed, checked, one_of, some_of, whole
+from tff.options import PATH, Allowed, checked, one_of, some_of, whole
 from tff.progress import track
 from tff.types import Pixels
 
@@ -44,6 +44,12 @@ UPSAMPLERS: dict[str, Callable[[int, int], nn.Module]] = {
 }
 
 
+#: Allowed sides of the images in pixels.
+MULTIPLE_OF_4 = Allowed(
+    lambda size: whole(16).holds(size) and size % 4 == 0, "a multiple of 4, at least 16"
+)
+
+
 class AutoGAN(image_tree.GeneratedSet):
     """Photographs and their reconstructions by small CNN generators, made on first use.
 
@@ -57,12 +63,13 @@ class AutoGAN(image_tree.GeneratedSet):
         options: see `Data`.
     """
 
+    @checked("data")
     def __init__(
         self,
-        cache: str,
-        photos: str | None = None,
-        steps: int = 200,
-        size: int = 64,
+        cache: Annotated[str, PATH],
+        photos: Annotated[str, PATH] | None = None,
+        steps: Annotated[int, whole(1)] = 200,
+        size: Annotated[int, MULTIPLE_OF_4] = 64,
         **options: Any,
     ) -> None:
         super().__init__(cache=cache, size=size, **options)
@@ -71,9 +78,6 @@ class AutoGAN(image_tree.GeneratedSet):
 
     def folder(self) -> Path:
         return image_tree.get_or_build(self.cache, "autogan", RECIPE, self.settings, build)
-
-
-_MULTIPLE_OF_4 = Allowed(lambda size: size % 4 == 0 and size >= 16, "a multiple of 4, at least 16")
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ class AutoGANSettings(image_tree.TreeSettings):
         ValueError: a setting is not allowed.
     """
 
-    size: Annotated[int, _MULTIPLE_OF_4] = 64
+    size: Annotated[int, MULTIPLE_OF_4] = 64
     seen: str = "nearest"  # as in ProGAN, on which the published detectors are trained
     unseen: Sequence[str] = ("transposed4", "transposed3", "bilinear", "pixelshuffle")
     steps: Annotated[int, whole(1)] = 200

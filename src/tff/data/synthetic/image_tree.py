@@ -27,13 +27,13 @@ from tff.data.synthetic.photographs import (
     load_embedded,
     load_folder,
 )
-from tff.options import Allowed, checked, whole
+from tff.options import PATH, SEED, Allowed, checked, each, whole
 from tff.strict_json import dumps
 from tff.types import Pixels
 
 DESCRIPTION = "manifest.json"  # the last file to be written
 COUNTS = Allowed(
-    lambda counts: set(counts) == set(SPLITS) and min(counts.values()) >= 1,
+    lambda counts: set(counts) == set(SPLITS) and each(whole(1)).holds([*counts.values()]),
     f"numbers of images, at least 1, for each of {', '.join(SPLITS)}",
 )
 S = TypeVar("S", bound="TreeSettings")
@@ -47,7 +47,7 @@ class GeneratedSet(Data):
         options: see `Data`.
     """
 
-    def __init__(self, cache: str, **options: Any) -> None:
+    def __init__(self, cache: Annotated[str, PATH], **options: Any) -> None:
         super().__init__(cache=cache, **options)
         self.cache = Path(cache).expanduser()
 
@@ -74,8 +74,8 @@ class TreeSettings:
         counts: number of images of each label in `train`, `val` and, of each generator, `test`.
     """
 
-    photos: Path | str | None = None
-    seed: Annotated[int, whole(0)] = 0
+    photos: Annotated[Path | str, PATH] | None = None
+    seed: Annotated[int, SEED] = 0
     size: Annotated[int, whole(1)] = 64
     counts: Annotated[Mapping[str, int], COUNTS] = field(
         default_factory=lambda: {"train": 1500, "val": 200, "test": 100}

@@ -13,14 +13,18 @@ from tff.data.datamodule import SPLITS
 from tff.data.synthetic import image_tree
 from tff.data.synthetic.photographs import sample_patches
 from tff.data.synthetic.planted_cues import BLOCK, CUES, REAL, PlantedCue
-from tff.options import Allowed, checked, number, one_of
+from tff.options import PATH, Allowed, checked, number, one_of, whole
 from tff.types import Pixels
 
 RECIPE = 1  # part of a cached folder's name: raise it with every change that changes the images
 MARGIN = 2 * BLOCK  # pixels cut off where blur and filters meet the border; whole blocks
-_MULTIPLE_OF_8 = Allowed(
-    lambda size: size % BLOCK == 0 and size >= 2 * BLOCK, f"a multiple of {BLOCK}, at least 16"
+#: Allowed sides of the images in pixels.
+MULTIPLE_OF_8 = Allowed(
+    lambda size: whole(2 * BLOCK).holds(size) and size % BLOCK == 0,
+    f"a multiple of {BLOCK}, at least {2 * BLOCK}",
 )
+#: Allowed strengths of a cue.
+STRENGTH = number(above=0, hint="; 1 is the usual one")
 
 
 class Planted(image_tree.GeneratedSet):
@@ -45,14 +49,15 @@ class Planted(image_tree.GeneratedSet):
         options: see `Data`.
     """
 
+    @checked("data")
     def __init__(
         self,
-        cache: str,
-        photos: str | None = None,
-        cue: str = "chroma",
-        strength: float = 1.0,
-        counts: Mapping[str, int] | None = None,
-        size: int = 64,
+        cache: Annotated[str, PATH],
+        photos: Annotated[str, PATH] | None = None,
+        cue: Annotated[str, one_of(CUES)] = "chroma",
+        strength: Annotated[float, STRENGTH] = 1.0,
+        counts: Annotated[Mapping[str, int], image_tree.COUNTS] | None = None,
+        size: Annotated[int, MULTIPLE_OF_8] = 64,
         **options: Any,
     ) -> None:
         super().__init__(cache=cache, size=size, **options)
@@ -77,9 +82,9 @@ class PlantedSettings(image_tree.TreeSettings):
         strength: of the cues.
     """
 
-    size: Annotated[int, _MULTIPLE_OF_8] = 64
+    size: Annotated[int, MULTIPLE_OF_8] = 64
     cue: Annotated[str, one_of(CUES)] = "chroma"
-    strength: Annotated[float, number(above=0, hint="; 1 is the usual one")] = 1.0
+    strength: Annotated[float, STRENGTH] = 1.0
 
 
 def build(folder: Path, settings: PlantedSettings) -> Path:
