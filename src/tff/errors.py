@@ -19,6 +19,8 @@ from omegaconf.errors import MissingMandatoryValue
 from rich.console import Console
 from rich.text import Text
 
+from tff.safe_text import make_logs_printable, make_printable
+
 _ROOM = "make room there, or write to another disk (hydra.run.dir=DIR), and start with resume=auto"
 #: What is wrong and what to do, by error number.
 ADVICE = {
@@ -197,15 +199,17 @@ class JobError(CompactHydraException):
 
 @contextmanager
 def readable_errors() -> Iterator[None]:
-    """Exit with a message for errors that the user can fix; HYDRA_FULL_ERROR=1 shows the stack."""
+    """Exit with a message for errors that the user can fix; HYDRA_FULL_ERROR=1 shows the stack.
+
+    Logs and warnings of this process are made printable as well.
+    """
+    make_logs_printable()
     try:
         yield
     except Exception as error:
         text = _message(error)
         if text is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        from tff.safe_text import make_printable  # takes a second
-
         text = make_printable(text, lines=True)
         console = Console(stderr=True)
         console.print(Text(f"Error: {text}", style="bold red"), soft_wrap=True)

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tff.distributed import get_rank
+from tff.safe_text import make_printable
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -22,6 +23,7 @@ def track(items: Iterable[T], description: str) -> Iterator[T]:
     if get_rank() > 0:
         yield from items
         return
+    description = make_printable(description)
     total = len(items) if isinstance(items, Sized) else None
     if not sys.stderr.isatty():
         start = time.monotonic()

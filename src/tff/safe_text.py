@@ -1,13 +1,17 @@
-"""Foreign text in CSV files and terminals: shown, but never executed."""
+"""Foreign text in CSV files, terminals and logs: shown, but never executed."""
 
 from __future__ import annotations
 
+import logging
 import re
+import warnings
 from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+if TYPE_CHECKING:  # importing it takes a second, and errors need only `make_printable`
+    import pandas as pd
 
 from tff.foreign_files import read_file
 
@@ -41,6 +45,26 @@ def make_printable(text: str, lines: bool = False) -> str:
     return text if lines else text.replace("\n", "\\n")
 
 
+class _PrintableRecord(logging.LogRecord):
+    """An entry of a log whose message shows control characters."""
+
+    def getMessage(self) -> str:  # noqa: N802
+        return make_printable(super().getMessage(), lines=True)
+
+
+_format_warning = warnings.formatwarning
+
+
+def _format_printable_warning(*arguments: Any, **options: Any) -> str:
+    return make_printable(_format_warning(*arguments, **options), lines=True)
+
+
+def make_logs_printable() -> None:
+    """Show control characters in all logs and warnings of this process, those of libraries too."""
+    logging.setLogRecordFactory(_PrintableRecord)
+    warnings.formatwarning = _format_printable_warning
+
+
 def escape_formulas(table: pd.DataFrame) -> pd.DataFrame:
     """Put an apostrophe before text that a spreadsheet would execute as a formula.
 
@@ -65,6 +89,8 @@ def read_table(path: Path, names: Iterable[str]) -> pd.DataFrame:
     Raises:
         ValueError: the file is not a table of a report.
     """
+    import pandas as pd
+
     try:
         # Bytes, since pandas would decompress files named `.zip` and `.gz`.
         content = read_file(path, _TABLE_LIMIT)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import io
 import re
+import subprocess
+import sys
+import warnings
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -13,6 +17,11 @@ from tests.helpers.tiny import tree
 
 from tff.data.folder import Folder
 from tff.detectors.checkpoint import load
+from tff.plots.curves import highlighted_lines
+from tff.plots.grouped import box_plot, grouped_points
+from tff.plots.image_grids import image_grid
+from tff.plots.scatter import matrix_plot, repeated_trainings, scatter_plot
+from tff.report.page import render_png
 from tff.report.terminal import show
 from tff.safe_text import make_printable
 from tff.types import Result
@@ -42,6 +51,44 @@ def test_report_prints_no_escape_sequences(color, hostile, tmp_path):
     assert not re.search(r"^(two|overwritten)", text, re.MULTILINE)
 
 
+def test_logs_and_warnings_show_control_characters(tmp_path):
+    """Those of libraries too, such as matplotlib's about glyphs that a font has not."""
+    script = """
+import logging, warnings
+from tff.errors import readable_errors
+logging.basicConfig()
+with readable_errors():
+    logging.getLogger("lib").warning("file %s", "a\\x1b[2Jb\\x07")
+    warnings.warn("glyph \\x1b]8;;x\\x07 is missing")
+    raise ValueError("name \\x1b[2J\\u202e")
+"""
+    arguments = [sys.executable, "-c", script.replace("\\\\", "\\")]
+    run = subprocess.run(arguments, capture_output=True, text=True, cwd=tmp_path)
+    assert run.stdout == ""
+    assert not set(run.stderr) & set("\x1b\x07\u202e")
+    for text in (r"file a\x1b[2Jb\x07", r"glyph \x1b]8;;x\x07 is", r"name \x1b[2J\u202e"):
+        assert text in run.stderr
+
+
+def test_figures_draw_names_without_control_characters(hostile):
+    """Where a font has no glyph for a character, matplotlib warns with that character."""
+    table = pd.DataFrame({"group": hostile, "x": 0.5, "y": 0.5, "seen": True})
+    figures = [
+        repeated_trainings(table, "group", "y", hostile[9]),
+        scatter_plot(table, "x", "y", "group", hostile[9], hostile[10]),
+        grouped_points(table.assign(hue=hostile), "group", "hue", "y", None, None, hostile[9]),
+        matrix_plot(pd.DataFrame(0.1, hostile, hostile), hostile[9], 1.0),
+        highlighted_lines(table, "x", "group", "y", hostile[9], hostile),
+        box_plot({name: {name: np.ones(3)} for name in hostile}, hostile[10]),
+        image_grid({name: [(np.zeros((9, 9, 3), np.uint8), name)] for name in hostile}),
+    ]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for figure in figures:
+            render_png(figure)
+    assert not {str(w.message) for w in caught if not str(w.message).isprintable()}
+
+
 def test_errors_name_files_with_odd_names(hostile, tmp_path):
     """The message is the same for any file name; `readable_errors` prints it."""
     root = tree(tmp_path / "images")
@@ -54,7 +101,7 @@ def test_errors_name_files_with_odd_names(hostile, tmp_path):
 
 def test_generators_may_have_any_name(hostile, tmp_path):
     names = [name for name in hostile if "/" not in name]
-    root = tree(tmp_path / "images", generators=names, images=1)
+    root = tree(tmp_path / "images", generators=names, images=12)
     images = Folder(root=str(root), cache=str(tmp_path / "cache")).splits().test
     assert images.generators == sorted(names)
     again = Folder(root=str(root), cache=str(tmp_path / "cache")).splits().test

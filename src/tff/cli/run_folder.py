@@ -30,6 +30,7 @@ from tff.comparisons.runs import FAILED, FINISHED, defines_training
 from tff.errors import explain, is_lost_connection, quote_paths, readable_errors, root_cause
 from tff.foreign_files import read_json, read_yaml
 from tff.options import one_of
+from tff.safe_text import make_printable
 
 
 def prepare_arguments(script: str, arguments: Iterable[str]) -> list[str]:
@@ -142,7 +143,8 @@ def _find_run(arguments: list[str], script: str) -> Path | None:
             continue
         if not is_running(folder):
             return folder
-        print(f"Skipped, since it is still running: {folder}", file=sys.stderr)
+        text = make_printable(f"Skipped, since it is still running: {folder}")
+        print(text, file=sys.stderr)
     return None
 
 
@@ -224,8 +226,6 @@ def require_writable(arguments: list[str]) -> None:
         # /proc reports a file as missing where it does not permit one.
         number = errno.EACCES if error.errno == errno.ENOENT else error.errno
         reason = explain(OSError(number, error.strerror, str(existing)))
-        from tff.safe_text import make_printable  # takes a second
-
         sys.exit(make_printable(f"Error: cannot write to {folder}. {reason}", lines=True))
 
 

@@ -78,7 +78,9 @@ _NUMBERS = (
     "ap_drop_high", "conditional_share", "share_separating", "k", "objective",
 )  # fmt: skip
 _LAST = ("seconds", "weights", "checkpoint", *PROTOCOL)
+_DRAWN = 100  # groups in a figure
 _LISTED = 10  # failed jobs that the page names
+_LONGEST = 500  # characters of the reason why a job failed
 _LOG_LIMIT = 1 << 27  # bytes of a log of metrics
 _INCOMPLETE = {
     UNFINISHED: "neither finished nor failed: killed, or still running. They do not count in means "
@@ -204,7 +206,7 @@ def _read_ending(run: Path) -> dict[str, object]:
         raise ValueError(f"{path}: expected an object with names, found {type(found).__name__}")
     seconds = _to_number(found.get("seconds"))
     if path.name == FAILED:
-        kind, reason = str(found.get("type") or ""), found.get("error")
+        kind, reason = str(found.get("type") or "")[:_LONGEST], found.get("error")
         words = _first_line(reason or "no reason was recorded")
         words = words if words.startswith(kind) else f"{kind}: {words}"
         return {"state": FAILURE, "error": words, "seconds": seconds}
@@ -242,7 +244,7 @@ def _to_number(value: object) -> float:
 
 def _first_line(error: object) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    return lines[0][:_LONGEST] if lines else type(error).__name__
 
 
 #: Tables of a report that are read, and the columns that they need.
@@ -487,11 +489,15 @@ def _report_groups(result: Result, jobs: pd.DataFrame, groups: pd.DataFrame) -> 
         chosen = own.sort_values("objective", ascending=False, kind="stable").iloc[0]
         by = "its best in validation" if np.isfinite(chosen["objective"]) else "one of its"
         result.findings.append(f"Checkpoint of this group ({by}): {chosen['checkpoint']}")
+    shown = groups[["group"]].head(_DRAWN)
     result.figures["sweep_ap"] = repeated_trainings(
-        groups[["group"]].merge(done, on="group"), "group", "unseen_ap",
+        shown.merge(done, on="group"), "group", "unseen_ap",
         "average precision, mean over unseen generators",
     )  # fmt: skip
-    result.captions["sweep_ap"] = "AP on unseen generators: one dot per training, best group first."
+    result.captions["sweep_ap"] = (
+        "AP on unseen generators: one dot per training, best group first"
+        + (f"; {len(shown)} of {len(groups)} groups." if len(shown) < len(groups) else ".")
+    )
     result.scalars |= {"unseen_ap_best_group": float(best["unseen_ap_mean"])}
 
 

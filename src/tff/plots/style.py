@@ -12,7 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from tff.safe_text import make_printable
+
 P = ParamSpec("P")
+HIGHEST = 100.0  # inches; matplotlib draws no more than 65,536 pixels
 WIDTH = 5.6  # inches; what a text column and, shrunk, a phone can hold
 INK, MUTED, FAINT, PAPER = "#1f2933", "#66717e", "#e1e5ea", "#ffffff"
 # Unchanged, with the intervention, controls. Safe for the color-blind (Okabe and Ito, 2008).
@@ -65,6 +68,9 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> Figure:
         with mpl.rc_context(STYLE):
             figure = draw(*args, **kwargs)
+            for ax in figure.axes:
+                for axis in (ax.xaxis, ax.yaxis):
+                    axis.label.set_text(shorten(axis.label.get_text(), 120))
             _add_legend(figure)
             return figure
 
@@ -73,7 +79,7 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
 def single_axes(height: float) -> tuple[Figure, Axes]:
     """A figure of the usual width, `height` inches high, with one pair of axes."""
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    figure = Figure(figsize=(WIDTH, min(height, HIGHEST)), layout="constrained")
     return figure, figure.add_subplot()
 
 
@@ -92,8 +98,8 @@ def finite_values(values: object) -> NDArray[np.float64]:
 
 
 def shorten(name: object, limit: int = 30) -> str:
-    """The name, with an ellipsis in its middle where it is longer than `limit`."""
-    text = str(name)
+    """The name as it is drawn: printable, and with an ellipsis where it is longer than `limit`."""
+    text = make_printable(str(name))
     return text if len(text) <= limit else f"{text[: limit // 2]}…{text[1 - limit // 2 :]}"
 
 

@@ -29,6 +29,7 @@ from tff.types import Result
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "numpy", "scipy", "scikit-learn", "tff")
 ROWS_SHOWN = 25
+_CELL = 500  # characters of a text that are shown; CSV and JSON hold all
 SVG_LIMIT = 1_000_000  # bytes; above, a figure is a photograph and goes into the page as PNG
 
 
@@ -196,7 +197,8 @@ def format_value(value: Any) -> str:
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
     if not isinstance(value, float | np.floating):
-        return str(value)
+        text = str(value)
+        return text if len(text) <= _CELL else f"{text[:_CELL]}…"
     number = float(value)
     if 1 < abs(number) < 1e9 and number.is_integer():
         return f"{number:.0f}"
