@@ -57,7 +57,7 @@ def main():
     torch.set_num_threads(2)
     with tempfile.TemporaryDirectory() as folder:
         write_images(Path(folder) / "generator", args.images, args.size, 16)
-        images = Folder(root=folder, cache=None).test()
+        images = Folder(root=folder, cache=None).images("all")
         detector = Detector(network(args.network, args.size))
         subject = Subject.of(
             detector, Splits(images, images), device="cpu", confidence=0.0,

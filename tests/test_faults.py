@@ -60,7 +60,7 @@ def test_what_a_terminal_obeys_is_made_visible(capsys):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_bad_image_reads_alike_with_and_without_workers(tmp_path, workers):
-    images = Folder(root=str(tiny.tree(tmp_path))).splits().test
+    images = Folder(root=str(tiny.tree(tmp_path))).images("all")
     for path in Path(tmp_path).rglob("*.png"):
         path.write_bytes(b"no\nValueError: image")
     with pytest.raises(ValueError, match="damaged, or no image at all; repair or remove it") as got:

@@ -97,7 +97,7 @@ def batches_of(image_tree, monkeypatch):
     """Batches of images from two workers, in which something of the given objects is replaced."""
 
     def load(**replaced):
-        images = Folder(root=str(image_tree)).splits().test
+        images = Folder(root=str(image_tree)).images("all")
         for name, new in replaced.items():
             where, attribute = PLACES[name]
             monkeypatch.setattr(where, attribute, new)
@@ -188,7 +188,7 @@ def test_an_image_of_which_no_batch_can_be_made(
     image_tree, monkeypatch, error, kind, reason, workers
 ):
     monkeypatch.setattr(Images, "__getitem__", raises(error))
-    images = Folder(root=str(image_tree)).splits().test
+    images = Folder(root=str(image_tree)).images("all")
     with pytest.raises(kind, match=reason) as caught:
         list(loaders.loader(images, loaders.EvaluationBatches(images, 4), workers))
     assert "\n" not in str(caught.value)

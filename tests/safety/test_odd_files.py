@@ -57,7 +57,7 @@ def test_file_name_that_is_not_utf8_is_refused(root, tmp_path):
 
 def test_folder_named_like_a_parquet_row(root):
     (root / "seen").rename(root / "x.parquet::1")
-    images = Folder(root=str(root)).splits().test
+    images = Folder(root=str(root)).images("all")
     assert len(images)
     assert all(images[0, row].image.shape == (3, 32, 32) for row in range(len(images)))
 

@@ -102,9 +102,9 @@ def test_errors_name_files_with_odd_names(hostile, tmp_path):
 def test_generators_may_have_any_name(hostile, tmp_path):
     names = [name for name in hostile if "/" not in name]
     root = tree(tmp_path / "images", generators=names, images=12)
-    images = Folder(root=str(root), cache=str(tmp_path / "cache")).splits().test
+    images = Folder(root=str(root), cache=str(tmp_path / "cache")).images("all")
     assert images.generators == sorted(names)
-    again = Folder(root=str(root), cache=str(tmp_path / "cache")).splits().test
+    again = Folder(root=str(root), cache=str(tmp_path / "cache")).images("all")
     pd.testing.assert_frame_equal(images.manifest, again.manifest)
 
 
