@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from tff.cli.configuration import prepare
 from tff.cli.run_folder import prepare_arguments
 from tff.errors import readable_errors
+from tff.startup import prepare_process
 
 
 @hydra.main(config_path="conf", config_name="analyze", version_base="1.3")
@@ -26,5 +27,6 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
+    prepare_process()
     sys.argv[1:] = prepare_arguments("analyze", sys.argv[1:])
     main()

@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from tff.cli.configuration import prepare
 from tff.cli.run_folder import finished_result, lock_folder, prepare_arguments
 from tff.errors import readable_errors
+from tff.startup import prepare_process
 
 
 @hydra.main(config_path="conf", config_name="train", version_base="1.3")
@@ -25,5 +26,6 @@ def main(cfg: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
+    prepare_process()
     sys.argv[1:] = prepare_arguments("train", sys.argv[1:])
     main()

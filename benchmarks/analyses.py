@@ -28,6 +28,7 @@ from tff.analyses.sensitivity import Sensitivity
 from tff.data.datamodule import Splits
 from tff.data.folder import Folder
 from tff.detectors.detector import Detector
+from tff.startup import prepare_process
 
 LIMIT = 30
 
@@ -92,4 +93,5 @@ def main():
 
 
 if __name__ == "__main__":
+    prepare_process()
     main()

@@ -12,6 +12,7 @@ from common import network, option_parser
 from torch import nn
 
 from tff.relevance.lrp import LRP
+from tff.startup import prepare_process
 
 TORCHVISION = [
     "resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2", "efficientnet_b0",
@@ -53,4 +54,5 @@ def main():
 
 
 if __name__ == "__main__":
+    prepare_process()
     main()

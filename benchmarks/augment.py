@@ -30,6 +30,7 @@ from tff.augmentations.color import Grayscale
 from tff.augmentations.compose import Pipeline
 from tff.augmentations.jpeg import JPEG
 from tff.augmentations.resize import Resize
+from tff.startup import prepare_process
 
 
 def crops(count, height, width):
@@ -184,4 +185,5 @@ def main():
 
 
 if __name__ == "__main__":
+    prepare_process()
     main()

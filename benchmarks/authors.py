@@ -21,6 +21,7 @@ from common import median_ratio, network, noise, option_parser, time_in_turn
 from relevance import zennit_shares
 
 from tff.relevance.lrp import LRP
+from tff.startup import prepare_process
 
 # The options of `get_wrapped_resnet50(key="beta0")` in their `rank_fmaps_ud_r50.py`.
 OPTIONS = {
@@ -133,4 +134,5 @@ def main():
 
 
 if __name__ == "__main__":
+    prepare_process()
     main()

@@ -23,6 +23,8 @@ import torch
 from common import option_parser
 from PIL import Image
 
+from tff.startup import prepare_process
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -137,4 +139,5 @@ def compare(reference, out):
 
 
 if __name__ == "__main__":
+    prepare_process()
     main()

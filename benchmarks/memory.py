@@ -12,6 +12,7 @@ import torch
 from common import network, option_parser
 
 from tff.relevance.lrp import LRP
+from tff.startup import prepare_process
 from tff.statistics.ffrs import FFRS
 
 
@@ -69,4 +70,5 @@ def main():
 
 
 if __name__ == "__main__":
+    prepare_process()
     main()

@@ -26,6 +26,7 @@ from tff.analyses.engine.subject import Subject
 from tff.analyses.sensitivity import Controls, Sensitivity
 from tff.data.synthetic.planted_cues import CUES
 from tff.detectors.checkpoint import load
+from tff.startup import prepare_process
 from tff.statistics.bootstrap import Estimate, draw_resamples, evaluate_resamples, shortfall
 from tff.statistics.channel_tests import benjamini_hochberg, delong_test
 from tff.statistics.detection import average_precision
@@ -261,4 +262,5 @@ def main():
 
 
 if __name__ == "__main__":
+    prepare_process()
     main()

@@ -18,6 +18,7 @@ from tff.data.manifest import list_images
 from tff.detectors.checkpoint import load
 from tff.detectors.detector import Detector
 from tff.relevance.lrp import LRP
+from tff.startup import prepare_process
 from tff.statistics.ffrs import FFRS
 
 
@@ -60,4 +61,5 @@ def main():
 
 
 if __name__ == "__main__":
+    prepare_process()
     main()

@@ -13,6 +13,7 @@ import torch
 from common import median_ratio, network, noise, option_parser, time_in_turn
 
 from tff.relevance.lrp import LRP
+from tff.startup import prepare_process
 
 
 def zennit_shares(net):
@@ -96,4 +97,5 @@ def main():
 
 
 if __name__ == "__main__":
+    prepare_process()
     main()

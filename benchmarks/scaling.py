@@ -25,6 +25,7 @@ from tff.data.folder import Folder
 from tff.data.loaders import EvaluationBatches, loader
 from tff.detectors.detector import Detector
 from tff.distributed import get_world_size
+from tff.startup import prepare_process
 
 SETS = {"ForenSynths": 90_329, "1 million": 10**6, "100 million": 10**8}
 #: Passes of a report: FF-RS, original images, without the cue, 12 sets of dropped channels.
@@ -121,4 +122,5 @@ def main():
 
 
 if __name__ == "__main__":
+    prepare_process()
     main()

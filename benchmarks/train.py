@@ -34,6 +34,7 @@ from tff.augmentations.jpeg import JPEG
 from tff.data.folder import Folder
 from tff.detectors.detector import IMAGENET_MEAN, IMAGENET_STD
 from tff.detectors.torchvision_models import torchvision_model
+from tff.startup import prepare_process
 from tff.training.module import UniversalDetector
 from tff.types import Batch
 
@@ -158,4 +159,5 @@ def main():
 
 
 if __name__ == "__main__":
+    prepare_process()
     main()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,7 @@ from tff.comparisons.sweep import Sweep
 from tff.data.dataset import read_bytes
 from tff.data.folder import Folder, list_parquet_images
 from tff.data.synthetic.photographs import load_folder
+from tff.data.tree import _require_utf8
 
 
 @pytest.fixture
@@ -53,6 +55,13 @@ def test_file_name_that_is_not_utf8_is_refused(root, tmp_path):
     os.rename(root / "seen/1_fake/0.png", bad)
     with pytest.raises(ValueError, match=r"caf\\udce9\.png': its name .* is not UTF-8; rename it"):
         Folder(root=str(root), cache=str(tmp_path / "cache")).splits()
+
+
+def test_utf8_name_that_python_does_not_read_as_such():
+    """As in a notebook where LC_ALL=C: surrogates stand for bytes above 127."""
+    path = Path("照片.png".encode().decode("ascii", "surrogateescape"))
+    with pytest.raises(ValueError, match=r"file 照片\.png: .* start it with PYTHONUTF8=1"):
+        _require_utf8(path)
 
 
 def test_folder_named_like_a_parquet_row(root):

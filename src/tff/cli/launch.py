@@ -26,6 +26,7 @@ from torch.multiprocessing.spawn import ProcessExitedException
 
 from tff.distributed import OtherProcessError, get_rank
 from tff.errors import USER_ERRORS, exit_error, is_lost_connection, readable_errors, root_cause
+from tff.startup import guard_output
 
 #: Below the ephemeral ports of Linux, which start at 32768.
 PORTS = range(15_000, 32_000)
@@ -171,6 +172,7 @@ def launch(trainer: Mapping[str, Any], work: Callable[..., T], *arguments: objec
 def _called(
     fabric: Fabric, work: Callable[..., T], arguments: Sequence[object], log: dict[str, Any] | None
 ) -> T:
+    guard_output()
     parent, rank = os.getppid(), get_rank()
     if rank > 0:
         logging.getLogger("tff").setLevel(logging.ERROR)  # rank zero logs for all

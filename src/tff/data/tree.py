@@ -193,9 +193,16 @@ def _kind(entry: os.DirEntry[str], suffixes: Collection[str]) -> str:
 
 
 def _require_utf8(path: Path) -> str:
-    if re.search("[\ud800-\udfff]", str(path)):  # stand for bytes that are not UTF-8
-        raise ValueError(
-            f"image file {str(path)!a}: its name or that of a folder is not UTF-8; rename it"
+    if re.search("[\ud800-\udfff]", str(path)):  # stand for bytes that Python cannot read
+        try:
+            name = os.fsencode(path).decode("utf-8")
+        except UnicodeDecodeError:
+            raise ValueError(
+                f"image file {str(path)!a}: its name or that of a folder is not UTF-8; rename it"
+            ) from None
+        raise ValueError(  # in a notebook: the scripts start in UTF-8 mode
+            f"image file {name}: Python does not read names as UTF-8 in this locale; start "
+            "it with PYTHONUTF8=1"
         )
     return path.name
 

@@ -19,6 +19,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch.distributed import ReduceOp, all_reduce
 
 from tff.data.loaders import limit_waiting
+from tff.startup import guard_output, write_now
 from tff.training.checkpointing import Last, is_validation_due
 
 log = logging.getLogger(__name__)
@@ -91,6 +92,7 @@ class Interrupt(Callback):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         if os.getpid() != self._pid:  # spawned; a signal may arrive before its training begins
+            guard_output()
             self._listen()
 
     def forward_to(self, launcher: Any) -> None:
@@ -115,14 +117,14 @@ class Interrupt(Callback):
                 os.kill(os.getpid(), number)
             return
         if number == self.number == signal.SIGINT and time.monotonic() - self._arrived > 1:
-            os.write(2, b"\nExiting at once.\n")
+            write_now(b"\nExiting at once.\n")
             os._exit(128 + number)
         if not self.number:
             self.number, self._arrived = number, time.monotonic()
             limit_waiting(LAST_BATCH)
         if self._trains and (self._several or not self._is_saved()):
             again = b"; press Ctrl-C again to exit at once" if number == signal.SIGINT else b""
-            os.write(2, b"\nStopping after this step" + again + b".\n")
+            write_now(b"\nStopping after this step" + again + b".\n")
         elif _has_children(self._launcher):  # they train, and this process only waits
             self._launcher.kill(number)  # they save, and `fit` sees their end
         elif not self._hand_over(number, frame):

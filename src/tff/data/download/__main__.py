@@ -11,6 +11,7 @@ from tff.data.download.fetch import fetch
 from tff.data.download.sources import SOURCES, Source, list_sources, load_source
 from tff.errors import readable_errors
 from tff.options import one_of
+from tff.startup import prepare_process
 
 _HELP = """\
 python -m tff.data.download SET split=NAME to=DIR [keep_archives=true] [mirror=URL]
@@ -82,4 +83,5 @@ def _select_splits(source: Source, names: str) -> list[str]:
 
 
 if __name__ == "__main__":
+    prepare_process()
     sys.exit(main(sys.argv[1:]))
