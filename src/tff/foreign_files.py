@@ -68,8 +68,9 @@ def read_file(path: Path | str, limit: int) -> bytes:
         OSError, ValueError: as `open_regular`; or the file has more than `limit` bytes.
     """
     with open_regular(path) as file:
-        content = file.read(limit + 1)
-    if len(content) > limit:
+        known = os.fstat(file.fileno()).st_size  # 0 for files of the system
+        content = b"" if known > limit else file.read(limit + 1)
+    if max(known, len(content)) > limit:
         raise ValueError(
             f"{path}: has more than {limit:,} bytes, so it is not what its name says; remove it"
         )

@@ -43,6 +43,15 @@ def test_pipes_and_devices_are_not_opened(root):
         list_parquet_images(root, "train", None, "error")
 
 
+def test_files_too_large_for_any_picture_are_not_read(root):
+    path = root / "seen/1_fake/0.png"
+    os.truncate(path, 1 << 40)  # without any content, on a disk that can do so
+    with pytest.raises(ValueError, match=r"0\.png \(more than 1,073,741,824 bytes\)"):
+        Folder(root=str(root)).images("all")
+    with pytest.raises(ValueError, match=r"0\.png: has more than 1,073,741,824 bytes"):
+        read_bytes(str(path))
+
+
 def test_only_regular_files_become_photographs(root):
     os.mkfifo(root / "pipe.png")
     (root / "folder.png").mkdir()

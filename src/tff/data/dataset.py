@@ -19,9 +19,9 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from tff.data.image_file import MAX_PIXELS, decode
+from tff.data.image_file import MAX_BYTES, MAX_PIXELS, decode
 from tff.data.layout import real_source
-from tff.foreign_files import open_regular
+from tff.foreign_files import open_regular, read_file
 from tff.options import Allowed, checked, to_names, whole
 from tff.parquet import open_parquet, read_columns
 from tff.types import Batch, Ints, Pixels
@@ -352,8 +352,7 @@ def read_bytes(path: str) -> bytes:
     try:
         if row is not None:
             return _read_row_group(row["file"], int(row["group"]))[int(row["row"])]
-        with open_regular(path) as stream:
-            return stream.read()
+        return read_file(path, MAX_BYTES)
     except (OSError, IndexError, ValueError, pa.ArrowException) as error:
         raise ValueError(f"{path}: cannot be read ({error})") from error
 

@@ -30,6 +30,8 @@ from tff.types import Pixels
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 #: Larger images are refused: a small file may decompress into all of the memory.
 MAX_PIXELS = 100_000_000
+#: So are larger files: no format needs more bytes for that many pixels.
+MAX_BYTES = 1 << 30
 
 _READABLE_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, EOFError, cv2.error, zlib.error

@@ -21,6 +21,7 @@ from PIL import Image, UnidentifiedImageError
 from tff.data.dataset import Images, digest_content
 from tff.data.image_file import (
     FORMATS,
+    MAX_BYTES,
     MAX_PIXELS,
     decode_opened,
     describe_damage,
@@ -310,7 +311,9 @@ def _read_state(path: Path) -> tuple[int, int, int]:
 
 
 def _probe_files(files: pd.DataFrame, root: Path, pixels: bool) -> pd.DataFrame:
-    def probe_file(file: str) -> tuple[Header, int]:
+    def probe_file(file: str, size: int) -> tuple[Header, int]:
+        if size > MAX_BYTES:
+            return Header(problem=f"more than {MAX_BYTES:,} bytes"), 0
         try:
             # Checked before the file is opened: a pipe would block forever.
             if (root / file).exists() and not stat.S_ISREG((root / file).stat().st_mode):
@@ -321,7 +324,7 @@ def _probe_files(files: pd.DataFrame, root: Path, pixels: bool) -> pd.DataFrame:
             return Header(problem=f"cannot be opened ({error.strerror})"), 0
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        headers, digests = zip(*pool.map(probe_file, files["file"]), strict=True)
+        headers, digests = zip(*pool.map(probe_file, files["file"], files["bytes"]), strict=True)
     table = pd.DataFrame(headers, columns=list(Header._fields), index=files.index)
     checked = "pixels" if pixels else "header"
     return pd.concat([files.assign(checked=checked, digest=digests), table], axis=1)
