@@ -133,7 +133,7 @@ def test_weights_that_do_not_fit_are_refused(weights, tmp_path):
     path = tmp_path / "a.ckpt"
     weights["fc.weight"] = torch.zeros(2, 512)
     del weights["bn1.bias"]
-    torch.save(weights | {"more": torch.zeros(1)}, path)
+    torch.save(weights | {"more": torch.zeros(2)}, path)
     with pytest.raises(ValueError, match="does not fit") as caught:
         load(path)
     for part in (

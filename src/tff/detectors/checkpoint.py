@@ -10,7 +10,8 @@ from typing import Any, TypeVar, get_type_hints
 
 from tff.detectors.detector import Detector
 from tff.detectors.safe_load import read
-from tff.detectors.weights import HINT, compare, extract_state_dict, load_matching, recognise
+from tff.detectors.state_dicts import HINT, find_state_dicts, recognise, select_state_dict
+from tff.detectors.weights import compare, load_matching
 from tff.safe_text import make_printable
 
 #: Checkpoint entry in which `tff` stores how to rebuild its detector and where its data are.
@@ -67,9 +68,9 @@ def load(
 ) -> Detector:
     """Rebuild a detector from nothing but a checkpoint, in eval mode.
 
-    Reads our own checkpoints, CNNDetection's (`{"model": state_dict, ...}`), and bare state dicts
-    (also as safetensors) of torchvision's ResNets and of EfficientNet-B0, the latter with the names
-    of timm or of efficientnet_pytorch, as the authors of the paper publish it.
+    Reads our own checkpoints, and state dicts (bare or in the wrappers of a trainer, also as
+    safetensors) of torchvision's ResNets and of EfficientNet-B0, the latter with the names of timm
+    or of efficientnet_pytorch, as the authors of the paper publish it.
 
     Args:
         path: of the file.
@@ -83,17 +84,24 @@ def load(
     """
     path = Path(path).expanduser()
     content = read(path) if content is None else content
-    weights = extract_state_dict(content, path)
+    found = find_state_dicts(content, path)
     known = detector or origin_of(content, path).get("detector")
-    settings = known or recognise(weights, path)
+    settings = known or recognise(found, path)
     rebuilt = build(settings, path, "tff.detectors", Detector, pretrained=False)
+    weights = select_state_dict(found, rebuilt.network, path)
     mismatch = compare(rebuilt.network, weights)
     if mismatch.head and not mismatch.ignoring_head():
         outputs = len(weights[mismatch.head[0]])
         what = "an ImageNet classifier" if outputs == 1000 else "a classifier"
+        advice = f"To train a detector that starts from it: detector.pretrained={path}"
+        if outputs == 2:
+            advice = (
+                "If its second output means generated, the difference of both is one logit: save "
+                f"{mismatch.head[0]} as weight[1:] - weight[:1], and the bias likewise. {advice}"
+            )
         raise ValueError(
             f"checkpoint {path}: is {what} with {outputs:,} outputs, not a detector with one "
-            f"logit. To train a detector that starts from it: detector.pretrained={path}"
+            f"logit. {advice}"
         )
     if mismatch:
         raise ValueError(

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from tff.detectors.detector import Detector
-from tff.detectors.weights import extract_state_dict
+from tff.detectors.state_dicts import translate_efficientnet
 from tff.published.tables import FOLDER
 from tff.types import Channels, Floats
 
@@ -74,7 +74,7 @@ def translate_layers(layers: pd.Series[str], widths: pd.Series[int]) -> pd.Serie
     theirs = dict(zip(layers, widths, strict=True))
     # As checkpoints are translated.
     weights = {f"{layer}.weight": torch.zeros(int(width)) for layer, width in theirs.items()}
-    ours = (name.removesuffix(".weight") for name in extract_state_dict(weights, "ranking"))
+    ours = (name.removesuffix(".weight") for name in translate_efficientnet(weights))
     return layers.map(dict(zip(theirs, ours, strict=True)))
 
 
