@@ -66,14 +66,17 @@ class EvaluationBatches(Sampler[Keys]):
         self.batches: list[Keys] = [
             [(0, *divmod(int(i), views)) for i in batch] for batch in batches
         ]
+        #: Number of the first batch of this process; above 0 to go on with an interrupted pass.
+        self.first = 0
 
     def __iter__(self) -> Iterator[Keys]:
-        rank, world = get_rank(), get_world_size()
-        return iter(self.batches[rank::world])
+        return iter(self._own())
 
     def __len__(self) -> int:
-        rank, world = get_rank(), get_world_size()
-        return len(self.batches[rank::world])
+        return len(self._own())
+
+    def _own(self) -> list[Keys]:
+        return self.batches[get_rank() :: get_world_size()][self.first :]
 
 
 class TrainingBatches(Sampler[Keys]):

@@ -15,6 +15,7 @@ from tests.helpers import tiny
 
 from tff.ablations.color import Grayscale
 from tff.analyses.engine.cache import Cache, Expected, digest, digest_network, identify
+from tff.analyses.engine.parts import Parts
 from tff.analyses.engine.passes import Passes, Relevance, draw_images
 from tff.analyses.engine.subject import Subject
 from tff.data.datamodule import Splits
@@ -448,3 +449,119 @@ def test_digest_of_a_network():
 def test_digest_does_not_depend_on_the_order_of_names():
     assert digest({"a": 1, "b": [2, None]}) == digest({"b": [2, None], "a": 1})
     assert digest({"a": 1}) != digest({"a": 2})
+
+
+# Parts of a pass that is interrupted.
+
+
+@pytest.fixture
+def batches(monkeypatch):
+    """Counts batches that are added; interrupts before the one with the number in `stop`."""
+
+    class Counted:
+        added, stop, error = 0, 0, KeyboardInterrupt()
+
+    counted = Counted()
+    original = Parts.begin_batch
+
+    def begin(parts):
+        counted.added += 1
+        if counted.added == counted.stop:
+            raise counted.error
+        original(parts)
+
+    monkeypatch.setattr(Parts, "begin_batch", begin)
+    return counted
+
+
+def interrupt(made, batches, request, stop=4):
+    batches.stop = stop
+    with pytest.raises(type(batches.error)):
+        REQUESTS[request](made)
+    batches.added = batches.stop = 0
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(143), ValueError("odd")])
+@pytest.mark.parametrize("request_", REQUESTS)
+def test_an_interrupted_pass_goes_on(subject, plain, folder, batches, request_, error):
+    expected = REQUESTS[request_](subject(None))
+    total, batches.added, batches.error = batches.added, 0, error
+    interrupt(subject(), batches, request_)
+    assert [path.suffix for path in folder.iterdir()] == [".partial"]
+    same(REQUESTS[request_](subject()), expected)
+    assert batches.added == total - 3 > 0
+    assert [path.suffix for path in folder.iterdir()] == [".parquet"]
+
+
+def test_a_batch_that_was_half_added_is_not_stored(subject, folder, batches, monkeypatch):
+    def fail(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tff.statistics.per_image.PerImage.update", fail)
+    with pytest.raises(KeyboardInterrupt):
+        subject().evaluate()
+    assert not folder.exists()
+
+
+def test_parts_are_written_now_and_then(subject, folder, batches, monkeypatch):
+    """As a process may be killed at any time."""
+    monkeypatch.setattr("tff.analyses.engine.parts.INTERVAL", 0)
+    monkeypatch.setattr("tff.analyses.engine.parts.SHARE", 1e9)
+    monkeypatch.setattr(Parts, "__exit__", lambda *_: None)
+    interrupt(subject(), batches, "logits")
+    expected = subject(None).evaluate()
+    batches.added = 0
+    same(subject().evaluate(), expected)
+    assert batches.added == 3
+
+
+@pytest.mark.parametrize("spoil", [
+    lambda made, images: replace(made(), cache=Cache(made().cache.folder, "other weights")),
+    lambda made, images: made(images=replace(images, manifest=images.manifest[::-1])),
+    lambda made, images: made(images=replace(images, view=View("center8"))),
+])  # fmt: skip
+def test_parts_of_other_content_are_not_used(subject, plain, batches, spoil):
+    interrupt(subject(), batches, "logits")
+    other = spoil(subject, plain.images)
+    other.evaluate()
+    assert batches.added == 6
+
+
+def spoiled_bytes(path):
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def spoiled_count(path):
+    torch.save({**torch.load(path), "done": 10**9}, path)
+
+
+def spoiled_shape(path):
+    content = torch.load(path)
+    for state in content["states"].values():
+        state.update({name: torch.zeros(1) for name in state if name in ("sums", "counts")})
+    torch.save(content, path)
+
+
+def spoiled_kind(path):
+    path.write_bytes(b"no file of torch")
+
+
+@pytest.mark.parametrize("spoil", [spoiled_bytes, spoiled_count, spoiled_shape, spoiled_kind])
+def test_damaged_parts_are_not_used(subject, folder, batches, spoil):
+    expected = subject(None).relevance
+    batches.added = 0
+    interrupt(subject(), batches, "relevance")
+    (path,) = folder.iterdir()
+    spoil(path)
+    same(subject().relevance, expected)
+    assert batches.added == 6
+
+
+def test_parts_that_cannot_be_written_end_no_pass(subject, batches, monkeypatch, caplog):
+    def fail(*_):
+        raise OSError(28, "full")
+
+    monkeypatch.setattr("tff.analyses.engine.parts.INTERVAL", 0)
+    monkeypatch.setattr("tff.analyses.engine.parts.torch.save", fail)
+    subject().evaluate()
+    assert "not stored so far" in caplog.text

@@ -2,8 +2,9 @@
 
 On disk each pass is one Parquet file, named by a digest of everything that its numbers depend on;
 the file holds that description as well. A pass that holds more than is requested is used too. So an
-interrupted run continues after its last complete pass, runs that differ in one cue share the other
-passes, and tables can be rebuilt without images and network (`replay`).
+interrupted run continues after its last complete pass, and within the next one (`parts`); runs that
+differ in one cue share the other passes; and tables can be rebuilt without images and network
+(`replay`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from tff.analyses.engine.parts import remove_parts, store_parts
 from tff.analyses.engine.passes import CueRemoval, Table
 from tff.data.dataset import Images
 from tff.distributed import broadcast, fail_together, get_rank
@@ -93,12 +95,14 @@ class Cache:
             with fail_together():  # a single rank may see a damaged file
                 path = find(self.folder, name, full)
             path, exists = broadcast((path, path.exists()))
-            table = Table(pd.DataFrame()) if exists else compute()
+            with store_parts(path, digest(full)):
+                table = Table(pd.DataFrame()) if exists else compute()
             with fail_together():
                 if exists:
                     table = _read_pass(path, full, expected)
                 elif get_rank() == 0:
                     _write_pass(path, full, table)
+                    remove_parts(path)
         tables.append((key, table))
         return table
 

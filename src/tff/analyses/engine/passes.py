@@ -13,7 +13,9 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torchmetrics import Metric
 
+from tff.analyses.engine.parts import Parts
 from tff.data.dataset import Images
 from tff.data.loaders import EvaluationBatches, loader
 from tff.detectors.detector import Detector
@@ -288,7 +290,9 @@ class Passes:
                 omega[kind].update(explanation.shares[mask])
                 conservation[kind].update(explanation.conservation[mask].flatten(1))
 
-        self._run(images, "relevance", explain, collect)
+        statistics: dict[str, Metric] = {f"omega {kind}": omega[kind] for kind in kinds}
+        statistics |= {f"conservation {kind}": conservation[kind] for kind in kinds}
+        self._run(images, "relevance", explain, collect, statistics)
         rows, facts = self.detector.channels.table(), {}
         for kind in kinds:
             mean, error, count = omega[kind].summary()
@@ -330,7 +334,8 @@ class Passes:
                 if sampled is not None:
                     per_sampled.update(batch.index[is_sampled[batch.index]], sampled)
 
-            self._run(images, name, compute, collect)
+            statistics = {"per image": per_image, "per sampled": per_sampled}
+            self._run(images, name, compute, collect, statistics)
         if get_world_size() > 1:
             with fail_together():  # a GPU may have no room for it
                 per_sampled.to(self.device)  # GPUs exchange only data in their memory
@@ -373,7 +378,7 @@ class Passes:
             per_image.update(batch.index, logits)
 
         with torch.inference_mode():
-            self._run(images, "channels dropped", compute, collect)
+            self._run(images, "channels dropped", compute, collect, {"per image": per_image})
         logits = pd.DataFrame(per_image.compute().cpu().numpy(), columns=list(choices))
         dropped = {name: sorted(channels.tolist()) for name, channels in choices.items()}
         return Table(_name_rows(images, logits), dropped)
@@ -403,7 +408,8 @@ class Passes:
             effect.update(effects[batch.label == 1])
 
         with torch.inference_mode(False), torch.enable_grad():
-            self._run(images, "activity", compute, collect)
+            statistics = {"output": output, "response": response, "effect": effect}
+            self._run(images, "activity", compute, collect, statistics)
         rows = channels.table()
         for name, mean in (("output", output), ("response", response), ("effect", effect)):
             rows[name] = mean.compute().cpu().numpy()
@@ -430,6 +436,7 @@ class Passes:
         name: str,
         compute: Callable[[Batch], T],
         collect: Callable[[Batch, T], None],
+        statistics: Mapping[str, Metric],
     ) -> None:
         """Compute something for each batch of this process, and collect the results.
 
@@ -440,15 +447,22 @@ class Passes:
             compute: takes a batch on the device, in [0, 1]; called again with smaller batches if
                 memory runs out.
             collect: takes a batch, or a part of one, and its result; called once for each image.
+            statistics: to which `collect` adds the results.
         """
-        batches = loader(images, EvaluationBatches(images, self.batch_size), self.workers)
-        with fail_together() as check:
+        order = EvaluationBatches(images, self.batch_size)
+        with (
+            fail_together() as check,
+            Parts(statistics, name, len(order), self.batch_size) as parts,
+        ):
+            order.first = parts.done
             run = SplitWhenOutOfMemory(compute, name)
-            for batch in track(batches, name):
+            for batch in track(loader(images, order, self.workers), name):
                 check()
                 image = channels_last(batch.image.to(self.device).float() / 255)
                 for part, result in run(Batch(image, batch.label.to(self.device), batch.index)):
+                    parts.begin_batch()
                     collect(part, result)
+                parts.end_batch()
 
 
 def _name_rows(images: Images, values: pd.DataFrame) -> pd.DataFrame:
