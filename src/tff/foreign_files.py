@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO, cast
 
 import yaml  # type: ignore[import-untyped]
 from omegaconf._utils import get_yaml_loader
@@ -29,7 +29,7 @@ _KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
 )  # fmt: skip
 
 
-def open_regular(path: Path | str, mode: str = "rb") -> IO[bytes]:
+def open_regular(path: Path | str, mode: str = "rb") -> BinaryIO:
     """Open a file, without waiting for anybody.
 
     Args:
@@ -40,7 +40,7 @@ def open_regular(path: Path | str, mode: str = "rb") -> IO[bytes]:
         OSError: there is no such file, or it cannot be opened.
         ValueError: it is a folder, a pipe, a socket or a device; the message names it.
     """
-    return open(path, mode, opener=_open)
+    return cast(BinaryIO, open(path, mode, opener=_open))
 
 
 def _open(path: str, flags: int) -> int:

@@ -62,7 +62,7 @@ with readable_errors():
     warnings.warn("glyph \\x1b]8;;x\\x07 is missing")
     raise ValueError("name \\x1b[2J\\u202e")
 """
-    arguments = [sys.executable, "-c", script.replace("\\\\", "\\")]
+    arguments = [sys.executable, "-c", script]
     run = subprocess.run(arguments, capture_output=True, text=True, cwd=tmp_path)
     assert run.stdout == ""
     assert not set(run.stderr) & set("\x1b\x07\u202e")

@@ -6,7 +6,6 @@ import hashlib
 import io
 import logging
 import os
-import stat
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +29,7 @@ from tff.data.image_file import (
 )  # fmt: skip
 from tff.data.layout import LABELS, AnyTree, FolderFacts, Places, name_root, split_of
 from tff.data.tree import Tree, folders_above, shorten, walk
+from tff.foreign_files import open_regular
 from tff.parquet import read, write
 from tff.progress import track
 from tff.types import Ints
@@ -315,11 +315,10 @@ def _probe_files(files: pd.DataFrame, root: Path, pixels: bool) -> pd.DataFrame:
         if size > MAX_BYTES:
             return Header(problem=f"more than {MAX_BYTES:,} bytes"), 0
         try:
-            # Checked before the file is opened: a pipe would block forever.
-            if (root / file).exists() and not stat.S_ISREG((root / file).stat().st_mode):
-                return Header(problem="not a regular file"), 0
-            with (root / file).open("rb") as stream:
+            with open_regular(root / file) as stream:
                 return probe(stream, Path(file).suffix, pixels), digest_content(stream)
+        except ValueError:
+            return Header(problem="not a regular file"), 0
         except OSError as error:
             return Header(problem=f"cannot be opened ({error.strerror})"), 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,8 +14,11 @@ from torch import nn
 
 from tff.detectors.detector import Detector
 from tff.detectors.state_dicts import translate_efficientnet
+from tff.foreign_files import read_file
 from tff.published.tables import FOLDER
 from tff.types import Channels, Floats
+
+_LIMIT = 1 << 27  # bytes of a file
 
 
 class _Known(NamedTuple):
@@ -117,11 +121,12 @@ def read_omega(path: Path | str, channels: Channels) -> Floats:
         ValueError: another format, or other channels; the message names the line.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"ranking {path}: no such file; {_EXPECTED}")
     try:
-        # By default pandas decompresses files whose names end with `.zip` or `.gz`.
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, compression=None)
+        # Bytes, since pandas would decompress files whose names end with `.zip` or `.gz`.
+        content = BytesIO(read_file(path, _LIMIT))
+        table = pd.read_csv(content, dtype=str, keep_default_na=False)
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(f"ranking {path}: no such file; {_EXPECTED}") from None
     except (ValueError, OSError) as error:
         raise ValueError(f"ranking {path}: not a CSV file ({error}); {_EXPECTED}") from error
     if {"layer", "channel", "omega"} <= set(table):
