@@ -1,7 +1,8 @@
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from tff.errors import quote_paths, readable_errors
+from tff.command_line import quote_paths, unify_paths
+from tff.errors import readable_errors
 
 NASTY = [
     "runs/epoch=3-step=10.ckpt", "a (1).ckpt", "[x].ckpt", "a,b.ckpt", "it's.ckpt", "{x}.ckpt",
@@ -32,6 +33,57 @@ def test_a_list_of_checkpoints_stays_a_list():
     assert quote_paths([argument]) == [argument]
     parsed = OverridesParser.create().parse_override(argument).value()
     assert parsed == ["a/best.ckpt", "b/best.ckpt"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("data.generators=[2023]", ["2023"]),
+        ("data.generators=[1_5,2023,null,progan]", ["1_5", "2023", "null", "progan"]),
+        ("data.generators=[true,007,1.10]", ["true", "007", "1.10"]),
+        ("data.generators=[0x1F,1e5,NaN]", ["0x1F", "1e5", "NaN"]),
+        ("data.generators=2023", "2023"),
+        ("data.generators=progan", "progan"),
+        ("data.generators=null", None),
+        ("data.generators=[]", []),
+        ('data.generators=["1_5", a]', ["1_5", "a"]),
+        ("data.generators=[a b, c=d,e(f),ü,$x]", ["a b", "c=d", "e(f)", "ü", "$x"]),
+        ("data.classes='1_5'", "1_5"),
+        ("+discovery.test_only=[5]", ["5"]),
+        ("detector.name=1_5", "1_5"),
+        ("tags=[1,dev,a:b]", ["1", "dev", "a:b"]),
+        ("analyze_options=[images=100,analysis=[audit]]", ["images=100", "analysis=[audit]"]),
+        ("logger.wandb.name=007", "007"),
+        ("data.root=2023", "2023"),
+        ("data.root=a\\", "a\\"),
+        ('data.root=a\\"b', 'a\\"b'),
+        ("ckpt=[runs/epoch=3.ckpt,b (1).ckpt]", ["runs/epoch=3.ckpt", "b (1).ckpt"]),
+        ("runs=[1,2]", ["1", "2"]),
+        ("detector.pretrained=true", True),
+        ("detector.pretrained=5", "5"),
+    ],
+)
+def test_names_and_paths_come_back_literally(argument, value):
+    (quoted,) = quote_paths([argument])
+    assert OverridesParser.create().parse_override(quoted).value() == value
+
+
+def test_each_value_of_a_sweep_over_names_comes_back_literally():
+    _, argument = quote_paths(["-m", "data.generators=[2023],1_5,null,choice"])
+    override = OverridesParser.create().parse_override(argument)
+    assert list(override.sweep_string_iterator()) == ['["2023"]', '"1_5"', "null", "choice"]
+
+
+@pytest.mark.parametrize("key", ["data.root", "+ckpt", "out"])
+def test_the_same_path_reads_the_same_however_it_was_typed(key, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for typed in ("a/t", "./a/t", "a/../a/t/", f"{tmp_path}/a/t", "~/a/t"):
+        assert unify_paths(f'{key}="{typed}"') == f'{key}="a/t"'
+        assert unify_paths(f"{key}=[{typed},/x]") == f"{key}=[a/t,/x]"
+    assert unify_paths(f'{key}="../t"') == f'{key}="{tmp_path.parent}/t"'
+    assert unify_paths("seed=1") == "seed=1"
+    assert unify_paths(f"{key}=null") == f"{key}=null"
 
 
 def test_a_protocol_is_chosen_with_a_dot_too():

@@ -1,4 +1,4 @@
-"""One readable message instead of a stack trace, and the quoting of paths for Hydra."""
+"""One readable message instead of a stack trace."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -155,38 +155,6 @@ def _of_process(text: str) -> Exception | None:
 # Our launchers bear the names of those of the plugins. Hydra 1.3 then checks their options against
 # the plugins, as intended, and warns that later versions will not.
 warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against")
-
-PATHS = (
-    "ckpt", "out", "passes", "hydra.run.dir", "data.root", "data.photos", "data.cache",
-    "discovery.root", "run", "runs", "detector.pretrained",
-)  # fmt: skip
-#: Groups that are also accepted with a dot, as their values are written.
-GROUPS = {"report.protocol": "report/protocol"}
-
-
-def quote_paths(arguments: Iterable[str]) -> list[str]:
-    """Quote the values of path options, so that Hydra takes `=`, `(`, `,` and spaces literally.
-
-    `ckpt=runs/epoch=3 (best).ckpt` then means that file, and `~` the home folder. Values that are
-    quoted or escaped, lists (`[a,b]`), references (`${...}`), and with `-m` values with commas are
-    not changed.
-    """
-    arguments = list(arguments)
-    sweep = bool({"-m", "--multirun"} & set(arguments))
-    return [_quote(argument, sweep) for argument in arguments]
-
-
-def _quote(argument: str, sweep: bool) -> str:
-    key, equals, value = argument.partition("=")
-    if key in GROUPS:
-        return f"{GROUPS[key]}={value}"
-    plain = key.lstrip("+") in PATHS and equals and value not in ("", "null", "true", "false")
-    special = value[:1] in ("'", '"') or "${" in value or "\\=" in value or (sweep and "," in value)
-    if not plain or special or (value[0] == "[" and value[-1] == "]"):
-        return argument
-    escaped = os.path.expanduser(value).replace('"', '\\"')
-    return f'{key}="{escaped}"'
-
 
 USER_ERRORS = (
     ValueError, OSError, NotImplementedError, InstantiationException, MissingMandatoryValue

@@ -209,7 +209,7 @@ _PLAIN = (str, bytes, int, float, list, Mapping, NoneType)
 #: What the configuration makes of settings with `_target_`.
 _OBJECT = Allowed(
     lambda value: not isinstance(value, _PLAIN) and type(value) is not tuple,
-    "settings with a _target_",
+    "a class, such as OPTION._target_=PACKAGE.CLASS",
 )
 
 

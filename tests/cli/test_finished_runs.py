@@ -148,6 +148,7 @@ def test_the_analysis_follows_the_training_in_single_values_too(tmp_path, compos
     one = analysis(
         composed(
             "analyze=true", "relevance.rule=epsilon", "trainer=ddp", "trainer.devices=4",
+            "trainer.accelerator=cpu",
             "+trainer.gradient_clip_val=1", "ablation=blur", "ablation.sigma=5",
         ),
         tmp_path,

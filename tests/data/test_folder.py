@@ -122,8 +122,8 @@ def test_generators_for_the_test_only_of_an_undivided_tree(tmp_path):
 @pytest.mark.parametrize(
     ("option", "value"),
     [
-        ("generator", ""), ("generator", 1), ("test_only", "sd"), ("test_only", [1]),
-        ("test_only", 3), ("split_folders", "maybe"), ("split_folders", 1),
+        ("generator", ""), ("generator", 1), ("test_only", [1.5]), ("test_only", [None]),
+        ("test_only", []), ("test_only", True), ("split_folders", "maybe"), ("split_folders", 1),
     ],
 )  # fmt: skip
 def test_options_are_checked(option, value, tmp_path):

@@ -234,9 +234,8 @@ def test_a_batch_of_one_image(root, tmp_path):
     ],
 )
 def test_what_makes_no_step_is_named_before_the_first(root, tmp_path, optimizer, scheduler, words):
-    module = UniversalDetector(tiny.detector(), optimizer, scheduler)
     with pytest.raises(ValueError, match=words):
-        fit(root, tmp_path, module)
+        fit(root, tmp_path, UniversalDetector(tiny.detector(), optimizer, scheduler))
     assert not list(tmp_path.glob("checkpoints/*"))
 
 

@@ -21,6 +21,7 @@ from tff.analyses.engine.analysis import Analysis, OnError, report_unanswered, r
 from tff.cli.configuration import prepare
 from tff.cli.launch import launch
 from tff.cli.run_folder import is_analysis_wanted, is_rank_zero
+from tff.command_line import quote_paths
 from tff.comparisons.checkpoints import Analyzed, combine, describe_protocol, list_checkpoints
 from tff.comparisons.comparison import select_comparisons
 from tff.distributed import broadcast, fail_together, get_rank
@@ -130,7 +131,7 @@ def prepare_analysis(cfg: DictConfig) -> dict[str, DictConfig]:
         return {}
     options = list(cfg.analyze_options)
     try:
-        settings = compose("analyze", [*_given(cfg), *options])
+        settings = compose("analyze", [*_given(cfg), *quote_paths(options)])
         prepare(settings, "analyze")
         return split_by_checkpoint(settings)
     except (HydraException, ValueError) as error:

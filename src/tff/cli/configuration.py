@@ -138,7 +138,7 @@ _DEVICES = any_of(
         ),
     ]
 )
-_OURS = Allowed(lambda value: value is None, "null: train.py sets it; see the groups of conf")
+_NONE = Allowed(lambda value: value == 0 and not isinstance(value, bool), "0 for none")
 _BETA = number(0, below=1)
 _BETAS = Allowed(
     lambda value: len(value) == 2 and all(_BETA.holds(beta) for beta in value),
@@ -164,16 +164,16 @@ _TRAINER = {
         _is_accelerator, "auto, cpu, or the accelerator of this machine (gpu, if it had one)"
     ),
     "strategy": Allowed(_is_strategy, "auto, or a strategy of Lightning's, such as ddp"),
-    "devices": _DEVICES, "num_nodes": whole(1), "max_epochs": any_of([_ENDLESS, _OURS]),
+    "devices": _DEVICES, "num_nodes": whole(1), "max_epochs": _ENDLESS,
     "min_epochs": whole(0), "max_steps": _ENDLESS, "min_steps": whole(0),
-    "limit_train_batches": _LIMIT, "limit_val_batches": _LIMIT, "val_check_interval": _LIMIT,
+    "limit_train_batches": _LIMIT, "limit_val_batches": any_of([_LIMIT, _NONE]),
+    "val_check_interval": _LIMIT,
     "check_val_every_n_epoch": whole(1), "num_sanity_val_steps": whole(-1),
     "log_every_n_steps": whole(0), "accumulate_grad_batches": whole(1),
     "gradient_clip_val": number(0), "gradient_clip_algorithm": one_of(["norm", "value"]),
-    "overfit_batches": any_of([_LIMIT, whole(0, 0), number(0, 0)]),
+    "overfit_batches": any_of([_LIMIT, _NONE]),
     "reload_dataloaders_every_n_epochs": whole(0), "fast_dev_run": any_of([whole(0), BOOLEAN]),
     "profiler": one_of(["simple", "advanced", "pytorch"]),
-    "callbacks": _OURS, "logger": _OURS, "plugins": _OURS,
 }  # fmt: skip
 #: Beginning of the name of a class of another package -> options of which its annotations say too
 #: little.
@@ -236,7 +236,7 @@ def declared_by(target: Any) -> Declared:
         if option in allowed and own is not None:
             # Null is the default of an optional one.
             null = allowed[option] is None or allowed[option].allows(None)  # type: ignore[union-attr]
-            allowed[option] = any_of([own, _NULL]) if null and own is not _OURS else own
+            allowed[option] = any_of([own, _NULL]) if null else own
     return Declared(allowed, frozenset(required), more)
 
 

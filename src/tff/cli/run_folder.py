@@ -26,8 +26,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from tff.atomic import is_locked, lock, write_json
+from tff.command_line import is_sweep, quote_paths, unify_paths
 from tff.comparisons.runs import FAILED, FINISHED, defines_training
-from tff.errors import explain, is_lost_connection, quote_paths, readable_errors, root_cause
+from tff.errors import explain, is_lost_connection, readable_errors, root_cause
 from tff.foreign_files import read_json, read_yaml
 from tff.options import one_of
 from tff.safe_text import make_printable
@@ -125,7 +126,7 @@ def resume_folder(
         resume, arguments = ["auto"], [*arguments, "resume=auto"]
     if not resume or resume[-1].lower() not in ("auto", "true"):
         return arguments
-    sweep = _is_sweep(arguments)
+    sweep = is_sweep(arguments)
     key = "hydra.sweep.dir" if sweep else "hydra.run.dir"
     if any(argument.startswith(f"{key}=") for argument in arguments):
         return arguments
@@ -174,7 +175,7 @@ def _has_options(found: object, arguments: Iterable[str]) -> bool:
     """Whether a list from a file of Hydra's holds the options of these that define a run."""
 
     def select(options: Iterable[object]) -> list[str]:
-        texts = map(str, options)
+        texts = (unify_paths(str(option)) for option in options)
         own = (text for text in texts if not text.startswith(("-", "hydra.", "hydra/")))
         return sorted(filter(defines_training, own))
 
@@ -192,10 +193,6 @@ def _read(path: Path, *keys: str) -> object:
     return found
 
 
-def _is_sweep(arguments: Iterable[str]) -> bool:
-    return bool({"-m", "--multirun"} & set(arguments))
-
-
 def require_writable(arguments: list[str]) -> None:
     """Exit with a message where no file can be written to the folder of the run.
 
@@ -211,7 +208,7 @@ def require_writable(arguments: list[str]) -> None:
     if any(a.startswith("-") and a not in ("-m", "--multirun") for a in arguments):
         return
     values = dict(a.split("=", 1) for a in arguments if "=" in a)
-    given = values.get("hydra.sweep.dir" if _is_sweep(arguments) else "hydra.run.dir", "outputs")
+    given = values.get("hydra.sweep.dir" if is_sweep(arguments) else "hydra.run.dir", "outputs")
     if given[:1] == given[-1:] == '"':
         given = given[1:-1].replace('\\"', '"')
     if "${" in given or not given:
@@ -245,7 +242,7 @@ def name_jobs(arguments: list[str]) -> list[str]:
     Raises:
         SystemExit: a value occurs twice, so that two jobs would be the same and share a folder.
     """
-    if not _is_sweep(arguments) or any(a.startswith("hydra.sweep.subdir=") for a in arguments):
+    if not is_sweep(arguments) or any(a.startswith("hydra.sweep.subdir=") for a in arguments):
         return arguments
     swept = []
     for argument in arguments:
@@ -275,7 +272,8 @@ def job_folder(options: Iterable[str], swept: str = "") -> str:
         swept: keys of further options that differ between the jobs, separated by spaces.
     """
     keys = swept.split()
-    own = [o for o in options if defines_training(o) or o.partition("=")[0] in keys]
+    unified = map(unify_paths, options)
+    own = [o for o in unified if defines_training(o) or o.partition("=")[0] in keys]
     return folder_name(",".join(sorted(own)))
 
 
@@ -496,7 +494,9 @@ def require_same_options(folder: Path, options: Iterable[str]) -> None:
 
 def _to_values(options: Iterable[object]) -> dict[str, str]:
     """Option -> value, for options that define a training; the last value of a repeated one."""
-    split = (str(o).partition("=") for o in options if defines_training(str(o)))
+    folder = HydraConfig.get().runtime.cwd if HydraConfig.initialized() else None
+    unified = (unify_paths(str(o), folder) for o in options)
+    split = (o.partition("=") for o in unified if defines_training(o))
     return {key: value for key, _, value in split}
 
 
