@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import importlib
 import io
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from tff.analyses.engine.image_selection import (
 from tff.analyses.engine.subject import Subject
 from tff.detectors.detector import Detector
 from tff.detectors.feature_maps import non_relu_activations
+from tff.detectors.frozen import freeze
 from tff.detectors.hooks import last_feature_map
 from tff.options import checked, some_of, whole
 from tff.plots.image_grids import Picture, colorize, normalize, overlay, shrink
@@ -196,7 +196,7 @@ class _Signed(nn.Module):
 
     def __init__(self, detector: Detector, sign: float) -> None:
         super().__init__()
-        self.detector, self.sign = copy.deepcopy(detector).requires_grad_(False), sign
+        self.detector, self.sign = freeze(detector), sign
 
     def forward(self, image: Tensor) -> Tensor:
         logit: Tensor = self.detector(image)

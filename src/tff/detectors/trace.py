@@ -6,7 +6,6 @@ weights, or a LayerNorm that calls `F.layer_norm`, is found by its class like an
 
 from __future__ import annotations
 
-import copy
 import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 from torchvision.ops.stochastic_depth import stochastic_depth
+
+from tff.detectors.frozen import freeze
 
 #: Argument names of the functions that become layers, the input first.
 ARGUMENTS: dict[Any, tuple[str, ...]] = {
@@ -187,13 +188,13 @@ class _Tracer(fx.Tracer):
 
 
 def trace(network: nn.Module) -> Trace:
-    """Trace a frozen copy, in eval mode.
+    """Trace a frozen copy, see `freeze`.
 
     Raises:
-        NotImplementedError: `torch.fx` cannot trace the network, or it overwrites a tensor that is
-            still needed.
+        NotImplementedError: the network cannot be copied, or `torch.fx` cannot trace it, or it
+            overwrites a tensor that is still needed.
     """
-    module = copy.deepcopy(network).eval().requires_grad_(False)
+    module = freeze(network)
     try:
         graph = _Tracer().trace(module)
     except Exception as error:  # torch.fx raises whatever the traced code raises

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from tff.detectors.feature_maps import SPLITS, flow, sources, split_source
 from tff.detectors.trace import BATCH_NORM, Trace, trace
@@ -40,7 +40,12 @@ def fuse_batch_norm(traced: Trace) -> None:
         if not isinstance(convolution, nn.Conv2d) or len(before.users) > 1:
             continue
         fused = copy.copy(convolution)
-        fused._parameters = dict(fuse_conv_bn_eval(convolution, norm)._parameters)
+        assert norm.running_mean is not None
+        weight, bias = fuse_conv_bn_weights(
+            convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.eps,
+            norm.weight, norm.bias,
+        )  # fmt: skip
+        fused._parameters = {"weight": weight, "bias": bias}
         traced.modules[before] = fused
         activation = getattr(norm, "act", None)  # in timm's BatchNorm
         if activation is None or isinstance(activation, nn.Identity):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -37,6 +36,7 @@ from tff.data.datamodule import Splits
 from tff.data.dataset import Images
 from tff.detectors.detector import Detector
 from tff.detectors.feature_maps import depthwise_twins
+from tff.detectors.frozen import freeze
 from tff.options import SEED, Allowed, FieldsOf, checked, number, whole
 from tff.relevance.lrp import LRP
 from tff.statistics.detection import ThresholdRule, average_precision, best_threshold
@@ -182,7 +182,7 @@ class Subject:
         gpu = device == "auto" and torch.cuda.is_available()
         where = torch.device("cuda" if gpu else "cpu" if device == "auto" else device)
         # In float32, as checkpoints are read, whatever type a training computes in.
-        private = copy.deepcopy(detector).float().eval().requires_grad_(False)
+        private = freeze(detector).float()
         private = private.to(where).to(memory_format=torch.channels_last)
         lrp = relevance(private)
         protocol = describe_view(images) | {
