@@ -232,11 +232,6 @@ def _is_finite(tensors: Iterable[Tensor]) -> bool:
 
 def _make(option: str, make: Callable[..., T], *arguments: Any, **named: Any) -> T:
     """Call the class that an option names; its errors name the option."""
-    if not callable(make):
-        raise ValueError(
-            f"{option}={make}: expected a class, such as {option}._target_=torch.optim.SGD with "
-            f"{option}._partial_=true"
-        )
     try:
         return make(*arguments, **named)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -247,7 +242,7 @@ def _make(option: str, make: Callable[..., T], *arguments: Any, **named: Any) ->
 
 def _takes(make: Callable[..., Any], name: str) -> bool:
     """Whether a class or function takes an argument that was not given by an option."""
-    if not callable(make) or (isinstance(make, partial) and name in make.keywords):
+    if isinstance(make, partial) and name in make.keywords:
         return False
     parameters = inspect.signature(make).parameters
     return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
