@@ -77,14 +77,14 @@ def read_file(path: Path | str, limit: int) -> bytes:
     return content
 
 
-def read_json(path: Path | str) -> Any:
-    """Content of a JSON file.
+def read_json(path: Path | str, limit: int = JSON_LIMIT) -> Any:
+    """Content of a JSON file of at most `limit` bytes.
 
     Raises:
         OSError, ValueError: as `read_file`; or it is not JSON, nested too deeply, or holds an
             integer of more than 64 bits.
     """
-    content = read_file(path, JSON_LIMIT)
+    content = read_file(path, limit)
     try:
         return parse_json(content)
     except ValueError as error:

@@ -353,6 +353,7 @@ RESULTS = "report/results.json"
 DETECTION = {"generator": {"type": "text", "values": ["x"]}}
 AP = {"generator": ("text", ["x"]), "seen": ("bool", [True]), "images": ("int64", [9])}
 AP |= dict.fromkeys(("ap", "ap_low", "ap_high"), ("float64", [0.5]))
+METRICS = {f"val/{number}": 1.0 for number in range(2000)}
 # Each line names the one before nine times: all of it would be 9^9 words.
 LAUGHS = "a0: &a0 ha\n" + "".join(
     f"a{i + 1}: &a{i + 1} [{', '.join([f'*a{i}'] * 9)}]\n" for i in range(9)
@@ -363,6 +364,7 @@ DAMAGES = {
     "deep JSON": ("finished.json", "[" * 100_000, "cannot be read as JSON"),
     "a huge integer": ("finished.json", '{"seconds": %s}' % ("9" * 5000), "is too large"),
     "a list": ("finished.json", "[1]", "expected an object"),
+    "many metrics": ("finished.json", json.dumps({"metrics": METRICS}), "holds 2,000 metrics"),
     "settings": (".hydra/config.yaml", "a: [\n", "cannot be read as settings"),
     "deep settings": (".hydra/config.yaml", "- " * 100_000 + "\n", "nested more than 64 deep"),
     "aliases": (".hydra/hydra.yaml", LAUGHS, "it refers to parts of itself"),
@@ -468,7 +470,18 @@ def test_jobs_that_never_began_are_counted(sweep):
 
 @pytest.mark.parametrize(
     "how",
-    [("x=glob(*)", None), ("x=interval(0, 1)", None), ("x=1,2", "optuna.Sweeper"), ("'", None)],
+    [
+        ("x=glob(*)", None),
+        ("x=interval(0, 1)", None),
+        ("x=1,2", "optuna.Sweeper"),
+        ("'", None),
+        ("x=range(1, 1000000000000)", None),
+        ("x=shuffle(range(1000000000000))", None),
+        ("x=range(0, 1, 1e-300)", None),
+        ("x=" + "[" * 9000, None),
+        ("x=" + "a" * 100_000, None),
+        ("x=range(0, 1, 0)", None),
+    ],
 )
 def test_jobs_that_cannot_be_counted(sweep, how):
     folder, _ = sweep

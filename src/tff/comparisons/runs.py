@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, RangeSweep
 from hydra.errors import HydraException
 
 from tff.errors import explain
@@ -24,6 +25,9 @@ STARTED, FINISHED, FAILED = ".hydra", "finished.json", "failed.json"
 NOT_TRAINING = ("resume", "tags", "logger", "analyze", "analyze_options", "callbacks.analyze")
 #: Options with a column of their own, or that say where a training starts from or writes to.
 NOT_SWEPT = ("seed", "detector", "detector.name", "aug", "out", "ckpt")
+_OPTIONS = 1000  # of a run that are read
+_LONGEST = 20_000  # characters of the command of a sweep that are read
+_JOBS = 100_000  # values of an option in a sweep
 _DEPTH = 3  # folders below that of a sweep in which its jobs are searched
 
 
@@ -137,6 +141,8 @@ class RunConfig:
         typed = _load_yaml(folder / "overrides.yaml") or []
         if not isinstance(typed, list):
             raise ValueError(f"{folder / 'overrides.yaml'}: is no list of options")
+        if len(typed) > _OPTIONS:
+            raise ValueError(f"{folder / 'overrides.yaml'}: more than {_OPTIONS} options")
         pairs = [str(option).lstrip("+~").partition("=") for option in typed]
         config = _entry(_load_yaml(folder / "config.yaml"))
         return cls(config, choices, {key: value for key, _, value in pairs})
@@ -196,16 +202,29 @@ def count_requested_jobs(sweep: Path) -> int | None:
     options = [f"{key}={value}" for key, value in _entry(sweeper, "params").items()]
     typed = _entry(hydra, "overrides").get("task")
     options += map(str, typed) if isinstance(typed, list) else []
+    if sum(map(len, options)) > _LONGEST:  # it is parsed slowly
+        return None
     try:
         values = {
-            one.get_key_element(): len(list(one.sweep_string_iterator()))
+            one.get_key_element(): _count_values(one)
             for one in OverridesParser.create().parse_overrides(options)
             if one.is_sweep_override()
             and (defines_training(key := one.get_key_element()) or key in named)
         }
-    except HydraException:  # such as glob(*), which needs the composed configuration
+    # Such as glob(*), which needs the composed configuration; or whatever a forged file leads to.
+    except (HydraException, ValueError, ArithmeticError, TypeError, RecursionError):
         return None
     return math.prod(values.values())
+
+
+def _count_values(option: Override) -> int:
+    """Number of values in a sweep over an option; ValueError for more than any sweep has."""
+    value = option.value()
+    if isinstance(value, RangeSweep):  # it may be shuffled, and then would be unfolded
+        start, stop = value.start or 0, value.stop or 0
+        if not abs(stop - start) / abs(value.step) <= _JOBS:
+            raise ValueError("an endless range")
+    return len(list(option.sweep_string_iterator()))
 
 
 def _load_yaml(path: Path) -> Any:

@@ -81,7 +81,8 @@ _LAST = ("seconds", "weights", "checkpoint", *PROTOCOL)
 _DRAWN = 100  # groups in a figure
 _LISTED = 10  # failed jobs that the page names
 _LONGEST = 500  # characters of the reason why a job failed
-_LOG_LIMIT = 1 << 27  # bytes of a log of metrics
+_LOG_LIMIT, _ENDING_LIMIT = 1 << 27, 1 << 20  # bytes of a log of metrics, of a finished.json
+_METRICS = 1000  # of a training; each is a column
 _INCOMPLETE = {
     UNFINISHED: "neither finished nor failed: killed, or still running. They do not count in means "
     "and correlations.",
@@ -201,7 +202,7 @@ def _read_ending(run: Path) -> dict[str, object]:
         return {"state": UNFINISHED, "error": "", **_read_last_metrics(run)}
     # Both, if it was started again in the same folder: the newer one counts.
     path = max(endings, key=lambda path: path.stat().st_mtime)
-    found = read_json(path)
+    found = read_json(path, _ENDING_LIMIT)
     if not isinstance(found, dict):
         raise ValueError(f"{path}: expected an object with names, found {type(found).__name__}")
     seconds = _to_number(found.get("seconds"))
@@ -212,6 +213,8 @@ def _read_ending(run: Path) -> dict[str, object]:
         return {"state": FAILURE, "error": words, "seconds": seconds}
     metrics = found.get("metrics")
     metrics = metrics if isinstance(metrics, dict) else {}
+    if len(metrics) > _METRICS:
+        raise ValueError(f"{path}: holds {len(metrics):,} metrics, more than any training has")
     row = {"objective": _to_number(found.get("objective")), "seconds": seconds}
     row |= {str(k): _to_number(v) for k, v in metrics.items() if str(k).startswith("val/")}
     # Earlier versions took such a training for finished.
