@@ -57,7 +57,7 @@ def test_class_called_like_a_split_divides_nothing(tmp_path, caplog):
     counts = [count(folder, split) for split in SPLITS]
     assert all(set(found) == {"car", "dog", "train"} for found in counts)
     assert sum(found["train"][0] for found in counts) == 12
-    assert caplog.text.count("train: read as the name of a generator or class, no split") == 1
+    assert caplog.text.count("train: names of generators or classes here, not splits") == 1
 
 
 def test_other_spellings_of_splits(tmp_path, caplog):
@@ -90,6 +90,11 @@ def test_namesakes_are_not_one_generator(tmp_path):
         require_one_root(Folder(str(first)), Folder(str(second)))
     require_one_root(Folder(str(first)), Folder(str(second), generator="images"))
     require_one_root(Folder(str(first)), Folder(str(first / ".." / "images")))
+    layout = {"test": {"folders": ["{label}"]}}
+    with pytest.raises(ValueError, match=r"a/images and .*b/images"):
+        require_one_root(Folder(str(first)), Folder(str(second), layout=layout))
+    layout["test"]["generator"] = "gan"
+    require_one_root(Folder(str(first)), Folder(str(second), layout=layout))
     put(tmp_path / "c/images", f"gan/{KINDS}")
     require_one_root(Folder(str(tmp_path / "c/images")), Folder(str(second)))
 

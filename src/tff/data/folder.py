@@ -267,9 +267,11 @@ class Folder(Data):
     @property
     def named_folder(self) -> Path | None:
         """The folder around the tree after which a generator in it is called, if any is."""
-        if self.layout is None and any(not fact.generator for fact in self._facts.values()):
-            return find_named_folder(self.root)
-        return None
+        if self._is_parquet:
+            return None
+        facts = [layout.read(self._tree) for layout in self._layouts]
+        unnamed = any(not fact.generator for found in facts for fact in found.values())
+        return find_named_folder(self.root) if unnamed else None
 
     def all_splits(self) -> Splits:
         """All splits; all images as both discovery and test where only a hash divides them."""

@@ -172,7 +172,7 @@ class AnyTree:
         """Remarks on folders whose meaning was not obvious."""
         words = {name for folder in facts for name in folder.split("/") if split_of(name)}
         if words and not any(fact.split for fact in facts.values()) and self.split_folders is None:
-            return [f"{shorten(sorted(words))}: read as the name of a generator or class, no split"]
+            return [f"{shorten(sorted(words))}: names of generators or classes here, not splits"]
         other = sorted(f"{name} as {split_of(name)}" for name in words if split_of(name) != name)
         return [f"folders read as splits: {', '.join(other)}"] if other else []
 

@@ -8,7 +8,7 @@ import stat
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from tff.safe_text import make_printable
 
@@ -21,6 +21,7 @@ _LEFT_BEHIND = {
 #: Most ways by links to one folder: with a few links in each, their number doubles at each level.
 _MAX_WAYS = 1000
 _MAX_KINDS, _MAX_NAMES = 20, 8  # of files and of folders in a message
+_UNREAD_BYTES = re.compile("[\ud800-\udfff]")  # stand for bytes that Python cannot read
 _SUFFIX = re.compile(r"\.\w{1,10}")
 _SPECIAL = {stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
 _NOUNS = {"pipe", "socket", "device", "broken link", "link"}
@@ -112,10 +113,11 @@ def walk(root: Path, suffixes: Collection[str]) -> Tree:
                 inner.append((entry.name, entry.is_symlink()))
             elif entry.name.startswith("."):
                 others["hidden"] += 1
-            elif PurePath(entry.name).suffix.lower() in suffixes:
-                names.append(_require_utf8(root / folder / entry.name))
+            elif _suffix(entry.name) in suffixes:
+                names.append(entry.name)
             else:
                 others[_kind(entry, suffixes)] += 1
+        _require_utf8(root / folder, names)
         tree.folders[folder] = sorted(names)
         if others:
             tree.others[folder] = others
@@ -183,33 +185,39 @@ def _kind(entry: os.DirEntry[str], suffixes: Collection[str]) -> str:
         return "broken link"
     if not stat.S_ISREG(mode):
         return _SPECIAL.get(stat.S_IFMT(mode), "device")
-    found = [suffix.lower() for suffix in PurePath(entry.name).suffixes[-2:]]
-    if not found:
+    if not (suffix := _suffix(entry.name)):
         return "without suffix"
-    if not _SUFFIX.fullmatch(found[-1]):
+    if not _SUFFIX.fullmatch(suffix):
         return "with an unusual suffix"
-    partial = len(found) == 2 and found[0] in suffixes  # .jpg.part: of an interrupted download
-    return "".join(found) if partial else found[-1]
+    before = _suffix(entry.name[: -len(suffix)])  # .jpg.part: of an interrupted download
+    return f"{before}{suffix}" if before in suffixes else suffix
 
 
-def _require_utf8(path: Path) -> str:
-    if re.search("[\ud800-\udfff]", str(path)):  # stand for bytes that Python cannot read
+def _suffix(name: str) -> str:
+    stem, dot, end = name.rpartition(".")
+    return f".{end.lower()}" if stem and dot and end else ""
+
+
+def _require_utf8(folder: Path, names: Iterable[str]) -> None:
+    for name in names:
+        if not _UNREAD_BYTES.search(f"{folder}/{name}"):
+            continue
+        path = folder / name
         try:
-            name = os.fsencode(path).decode("utf-8")
+            readable = os.fsencode(path).decode("utf-8")
         except UnicodeDecodeError:
             raise ValueError(
                 f"image file {str(path)!a}: its name or that of a folder is not UTF-8; rename it"
             ) from None
         raise ValueError(  # in a notebook: the scripts start in UTF-8 mode
-            f"image file {name}: Python does not read names as UTF-8 in this locale; start "
+            f"image file {readable}: Python does not read names as UTF-8 in this locale; start "
             "it with PYTHONUTF8=1"
         )
-    return path.name
 
 
 def _count_files(folder: Path, suffixes: Collection[str]) -> int:
     found = (name for _, _, names in os.walk(folder) for name in names)
-    return sum(PurePath(name).suffix.lower() in suffixes for name in found)
+    return sum(_suffix(name) in suffixes for name in found)
 
 
 def _count(number: int, kind: str) -> str:

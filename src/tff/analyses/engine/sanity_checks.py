@@ -110,8 +110,11 @@ def add_sanity_checks(result: Result, subject: Subject, detector: bool) -> None:
     if detector:
         result.alarms += chance_level_alarm(subject)
         result.warnings[:0] = few_images_warning(subject)
-    result.warnings[:0] = [f"Test images: {line}" for line in file_warnings(images)]
-    result.warnings[:0] = [f"Discovery images: {note}" for note in discovery.notes]
+    sets: dict[str, list[str]] = {}  # remarks on the whole tree once
+    for name, lines in (("Discovery", discovery.notes), ("Test", file_warnings(images))):
+        for line in lines:
+            sets.setdefault(line, []).append(name)
+    result.warnings[:0] = [f"{' and '.join(s).capitalize()} images: {n}" for n, s in sets.items()]
 
 
 def few_images_warning(subject: Subject) -> list[str]:

@@ -111,6 +111,8 @@ def load_folder(folder: Path, seed: int, smallest: int) -> PhotographSplit:
             the message names it.
     """
     found = list_photographs(folder)
+    for line in walk(folder, SUFFIXES).describe_unread(lambda _: True):
+        log.warning("data.photos=%s: %s", folder, line)
     if len(found) < 3:
         raise ValueError(
             f"{folder} holds {len(found)} different photographs, at least 3 are needed: one each "
