@@ -56,3 +56,8 @@ def test_resize_draws_no_random_number(rng):
 def test_wrong_side_is_refused(side):
     with pytest.raises(ValueError, match=rf"Resize\.side={side}: .* at least 1 \(pixels\), or"):
         Resize(side)
+
+
+def test_a_strip_does_not_become_a_huge_image():
+    with pytest.raises(ValueError, match=r"^aug\.resize=224 would make more than 100000000"):
+        Resize(224).apply(np.zeros((1, 500_000, 3), np.uint8))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -8,9 +9,13 @@ import albumentations as A
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 from PIL import Image
 
 from tff.data.folder import Folder
+
+CONF = Path(__file__).parents[2] / "conf"
 
 
 def fill(
@@ -189,10 +194,33 @@ def test_too_few_images_for_the_processes(monkeypatch, divided):
 
 
 def test_images_smaller_than_the_crops(divided):
-    folder = Folder(str(divided), size=9, batch_size=2)
-    folder.train_dataloader()
-    with pytest.raises(ValueError, match=r"6 images are smaller than data\.size=9.*0_real.100"):
-        folder.val_dataloader()
+    message = (
+        r"0_real/100\.png: 9x8 pixels; 6 of 6 images are smaller than data\.size=9, .*"
+        r"data\.resize=9 .*aug\.resize=9"
+    )
+    with pytest.raises(ValueError, match=message):
+        Folder(str(divided), size=9).val_dataloader()
+
+
+@pytest.mark.parametrize("aug", ["blur_jpeg", "color_robust", "few_photographs", "none"])
+def test_images_smaller_than_the_crops_of_the_augmentation(divided, aug):
+    def make(side):
+        options = [f"aug={aug}", "data=folder", f"data.root={divided}", "data.size=21"]
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg = compose("train", [*options, f"aug.resize={side}", "data.batch_size=2"])
+        return instantiate(cfg.data)
+
+    for name in ("train_dataloader", "val_dataloader"):
+        with pytest.raises(ValueError, match=r"pixels; \d+ of \d+ images are smaller"):
+            getattr(make("null"), name)()
+        getattr(make(21), name)()
+
+
+def test_an_error_of_the_augmentation_names_the_image(divided):
+    folder = Folder(str(divided), size=8, batch_size=5)
+    images = replace(folder.images("train"), transform=A.Compose([A.RandomCrop(30, 30)]))
+    with pytest.raises(ValueError, match=r"\.png: 21x20 pixels, which the augmentation"):
+        images[0, 0]
 
 
 def test_home_folder(monkeypatch, divided):

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from torchvision.transforms import functional as F
 
-from tff.data.dataset import View
+from tff.data.dataset import Images, View
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (31, 44, 3), dtype=np.uint8)
 
@@ -80,3 +81,17 @@ def test_too_small():
         View("center9", 8)
     with pytest.raises(ValueError, match=r"data\.resize=0"):
         View(resize=0)
+
+
+@pytest.mark.parametrize(("crop", "resize"), [("center32", None), ("five32", None), ("random9", 8)])
+def test_small_images_are_counted_before_the_first(crop, resize):
+    if resize:  # the view itself refuses it
+        with pytest.raises(ValueError, match="less than"):
+            View(crop, resize)
+        return
+    table = pd.DataFrame({"path": ["a", "b", "c"], "height": [32, 31, 9], "width": [32, 400, 9]})
+    message = rf"^b: 31x400 pixels; 2 of 3 images are smaller than data\.crop={crop}\. .*resize=32"
+    with pytest.raises(ValueError, match=message):
+        Images(table, View(crop)).sizes()
+    assert (Images(table, View(crop, 32)).sizes() == 32).all()
+    assert Images(table, View(crop), transform=dict).sizes().tolist() == [[32, 32]] * 3

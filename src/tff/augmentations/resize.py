@@ -11,6 +11,8 @@ from PIL import Image
 from tff.options import checked, whole
 from tff.types import Pixels
 
+_MOST_PIXELS = 100_000_000  # as of the images that are read
+
 
 class Resize(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentations has no types
     """Resize of the shorter side, bilinear and antialiased, by Pillow (Wang et al., CVPR 2020).
@@ -36,4 +38,8 @@ class Resize(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentations has 
             return img
         # As torchvision's Resize rounds the longer side.
         size = self.side * width // short, self.side * height // short
+        if size[0] * size[1] > _MOST_PIXELS:  # a strip one pixel high and very wide
+            raise ValueError(
+                f"aug.resize={self.side} would make more than {_MOST_PIXELS} pixels of it"
+            )
         return np.array(Image.fromarray(img).resize(size, Image.Resampling.BILINEAR))

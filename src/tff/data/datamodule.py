@@ -224,19 +224,26 @@ class Data(LightningDataModule, ABC):
 
     def _require_size(self, images: Images) -> None:
         """Fail now, not in the middle of an epoch, if the smallest image is too small."""
-        sides = images.manifest[["height", "width"]].min(axis=1)
-        small = images.manifest[sides < self.size]
-        if small.empty or (self.view.resize or 0) >= self.size:
+        sizes = View(resize=self.view.resize).sizes(
+            images.manifest[["height", "width"]].to_numpy(np.int64)
+        )
+        sides = sizes.min(axis=1, initial=self.size)
+        small = np.flatnonzero(sides < self.size)
+        if not len(small):
             return
+        smallest = int(sides.argmin())
+        height, width = sizes[smallest]
+        name = str(images.manifest["path"].iloc[smallest])
         try:
             if images.transform is None:
                 raise ValueError
-            images[0, int(sides.argmin())]
+            images.augment(np.zeros((height, width, 3), np.uint8), 0, name)
         except ValueError as error:
             raise ValueError(
-                f"{len(small)} images are smaller than data.size={self.size}, the side of training "
-                f"crops; the first is {small['path'].iloc[0]}. Lower data.size, or enlarge them "
-                f"with aug.resize={self.size}"
+                f"{name}: {height}x{width} pixels; {len(small)} of {len(images)} images are "
+                f"smaller than data.size={self.size}, the side of training crops. Enlarge them "
+                f"with data.resize={self.size} (in training only: aug.resize={self.size}), or "
+                "lower data.size"
             ) from error
 
     def _list_folder(

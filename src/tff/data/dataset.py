@@ -206,10 +206,25 @@ class Images(Dataset[Batch]):
         view = self.view if self.transform is None else View(resize=self.view.resize)
         image = view.apply(image, seed, number[0] if number else 0, str(path))
         if self.transform is not None:
-            self.transform.set_random_seed(seed)
-            image = self.transform(image=image)["image"]
+            image = self.augment(image, seed, str(path))
         tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
         return Batch(tensor, torch.tensor(int(str(label))), torch.tensor(row))
+
+    def augment(self, image: Pixels, seed: int, name: str) -> Pixels:
+        """Apply the augmentation.
+
+        Raises:
+            ValueError: it cannot take the image, whose name is in the message.
+        """
+        assert self.transform is not None
+        self.transform.set_random_seed(seed)
+        try:
+            return np.asarray(self.transform(image=image)["image"])
+        except Exception as error:  # albumentations raises classes of its own
+            height, width = image.shape[:2]
+            raise ValueError(
+                f"{name}: {height}x{width} pixels, which the augmentation cannot take: {error}"
+            ) from error
 
     @property
     def generators(self) -> list[str]:
@@ -241,8 +256,22 @@ class Images(Dataset[Batch]):
         return np.array([digest_content(file) for file in files], np.int64)
 
     def sizes(self) -> Ints:
-        """(N, 2) height and width of the view of each image, without augmentation."""
-        return self.view.sizes(self.manifest[["height", "width"]].to_numpy(np.int64))
+        """(N, 2) height and width of the view of each image, without augmentation.
+
+        Raises:
+            ValueError: images are smaller than the crop.
+        """
+        sizes = self.manifest[["height", "width"]].to_numpy(np.int64)
+        resized = View(resize=self.view.resize).sizes(sizes)
+        small = np.flatnonzero((resized < (self.view.side or 0)).any(axis=1))
+        if len(small) and self.transform is None:
+            height, width = resized[small[0]]
+            raise ValueError(
+                f"{self.manifest['path'].iloc[small[0]]}: {height}x{width} pixels; {len(small)} of "
+                f"{len(self)} images are smaller than data.crop={self.view.crop}. Enlarge them "
+                f"with data.resize={self.view.side}, or crop less"
+            )
+        return self.view.sizes(sizes)
 
     def select(
         self, generators: Sequence[str] | str | None, classes: Sequence[str] | str | None

@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -20,6 +21,7 @@ from tff.data.dataset import Images
 from tff.data.loaders import EvaluationBatches, loader
 from tff.detectors.detector import Detector
 from tff.detectors.hooks import Replacement, drop_channels, record_outputs, record_responses
+from tff.detectors.input_sizes import InputSizes
 from tff.distributed import fail_together, get_world_size
 from tff.progress import track
 from tff.relevance.conservation import COLUMNS
@@ -265,6 +267,10 @@ class Passes:
     batch_size: int
     workers: int
 
+    @cached_property
+    def _input_sizes(self) -> InputSizes:
+        return InputSizes(self.detector)
+
     def compute_relevance(self, images: Images, confidence: float) -> Table:
         """FF-RS over generated (`fake`) and `real` images, a row per channel, and conservation.
 
@@ -450,6 +456,7 @@ class Passes:
             statistics: to which `collect` adds the results.
         """
         order = EvaluationBatches(images, self.batch_size)
+        self._input_sizes.require(images.sizes(), images.manifest["path"].tolist())
         with (
             fail_together() as check,
             Parts(statistics, name, len(order), self.batch_size) as parts,
