@@ -136,3 +136,23 @@ def test_function_without_return_annotation_is_refused(tmp_path, monkeypatch):
     assert isinstance(
         build("tff.detectors.timm_models.mine", "x.ckpt", "tff.detectors", Detector), Detector
     )
+
+
+@pytest.mark.parametrize(
+    "name", ["convnextv2_huge", "regnety_2560", "eva02_enormous_patch14_clip_224"]
+)
+def test_a_network_larger_than_the_memory_is_not_built(name, tmp_path, little_memory):
+    """It is compared with the weights in the file before its own are made."""
+    detector = {"_target_": "tff.detectors.timm_models.timm_model", "name": name}
+    content = {"state_dict": {"stem.weight": torch.zeros(3, 3)}, "tff": {"detector": detector}}
+    torch.save(content, tmp_path / "x.ckpt")
+    with pytest.raises(ValueError, match=rf"x\.ckpt: does not fit .*{name}"):
+        load(tmp_path / "x.ckpt")
+
+
+@pytest.mark.parametrize("value", [torch.zeros(2), b"x", {1}, 1j])
+def test_settings_hold_text_and_numbers_only(value, tmp_path):
+    content = {"state_dict": {"a": torch.zeros(1)}, "tff": {"detector": {"name": [value]}}}
+    torch.save(content, tmp_path / "x.ckpt")
+    with pytest.raises(ValueError, match=r"x\.ckpt: its 'tff' entry holds .*; expected text"):
+        load(tmp_path / "x.ckpt")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
+
+import torch
+from torch import nn
 
 from tff.detectors.detector import Detector
 from tff.detectors.safe_load import read
@@ -39,7 +43,7 @@ def origin_of(content: Mapping[str, Any], path: Path | str) -> dict[str, Any]:
         path: of the file, for messages.
 
     Raises:
-        ValueError: the entry is not a mapping.
+        ValueError: the entry is not a mapping, or holds more than text and numbers.
     """
     found = content.get(ORIGIN) or {}
     if not isinstance(found, Mapping):
@@ -47,15 +51,22 @@ def origin_of(content: Mapping[str, Any], path: Path | str) -> dict[str, Any]:
             f"checkpoint {path}: expected a mapping as its {ORIGIN!r} entry, found "
             f"{type(found).__name__}"
         )
-    return {key: _with_current_names(value) for key, value in found.items()}
+    try:
+        return {key: _with_current_names(value) for key, value in found.items()}
+    except TypeError as error:
+        raise ValueError(
+            f"checkpoint {path}: its {ORIGIN!r} entry holds {error}; expected text and numbers"
+        ) from None
 
 
 def _with_current_names(value: Any) -> Any:
     """Settings with each `_target_` under its current name."""
     if isinstance(value, list):
         return [_with_current_names(item) for item in value]
-    if not isinstance(value, Mapping):
+    if isinstance(value, str | int | float | tuple | None):
         return value
+    if not isinstance(value, Mapping):
+        raise TypeError(type(value).__name__)
     renamed = {key: _with_current_names(item) for key, item in value.items()}
     module, _, name = str(renamed.get("_target_")).rpartition(".")
     return renamed | {"_target_": f"{MOVED[module]}.{name}"} if module in MOVED else renamed
@@ -87,9 +98,10 @@ def load(
     found = find_state_dicts(content, path)
     known = detector or origin_of(content, path).get("detector")
     settings = known or recognise(found, path)
-    rebuilt = build(settings, path, "tff.detectors", Detector, pretrained=False)
-    weights = select_state_dict(found, rebuilt.network, path)
-    mismatch = compare(rebuilt.network, weights)
+    make = partial(build, settings, path, "tff.detectors", Detector, pretrained=False)
+    network = _outline(make)
+    weights = select_state_dict(found, network, path)
+    mismatch = compare(network, weights)
     if mismatch.head and not mismatch.ignoring_head():
         outputs = len(weights[mismatch.head[0]])
         what = "an ImageNet classifier" if outputs == 1000 else "a classifier"
@@ -108,9 +120,21 @@ def load(
             f"checkpoint {path}: does not fit {dict(settings)}: {mismatch}"
             + ("" if known else f". {HINT}")
         )
+    rebuilt = make()
     load_matching(rebuilt.network, weights)
     rebuilt.eval()
     return rebuilt
+
+
+def _outline(make: Callable[[], Detector]) -> nn.Module:
+    """A network without memory for its weights: a file may name one larger than the machine."""
+    try:
+        with torch.device("meta"):
+            return make().network
+    except ValueError as error:
+        if "meta tensor" not in str(error):
+            raise
+        return make().network  # torchvision's RegNets read their weights; the largest takes 2.6 GB
 
 
 def build(settings: Any, path: Path | str, package: str, kind: type[T], **overrides: Any) -> T:

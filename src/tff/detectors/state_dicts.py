@@ -152,9 +152,9 @@ def select_state_dict(found: StateDicts, network: nn.Module, path: Path | str) -
         )
         choices += [(count, key, prefix) for prefix, count in prefixes.items()]
     most = max((count for count, _, _ in choices), default=0)
-    best = [(key, prefix) for count, key, prefix in choices if count == most] or [
-        max(((key, "") for key in found), key=lambda choice: len(found[choice[0]]))
-    ]
+    best = [(key, prefix) for count, key, prefix in choices if count == most]
+    if most < len(counted) / 2:  # another network, some of whose names are the same
+        best = [(max(found, key=lambda key: len(found[key])), "")]
     key, prefix = _choose(best, found, path)
     weights = _translate(found[key])
     inner = {n.removeprefix(prefix): v for n, v in weights.items() if n.startswith(prefix)}
