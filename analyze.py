@@ -7,7 +7,7 @@ import hydra
 from omegaconf import DictConfig
 
 from tff.cli.configuration import prepare
-from tff.cli.run_folder import prepare_arguments
+from tff.cli.run_folder import prepare_arguments, stop_on_signals
 from tff.errors import readable_errors
 from tff.startup import prepare_process
 
@@ -15,7 +15,7 @@ from tff.startup import prepare_process
 @hydra.main(config_path="conf", config_name="analyze", version_base="1.3")
 def main(cfg: DictConfig) -> None:
     """Run the chosen analyses on a checkpoint, or on several, and write the report."""
-    with readable_errors():
+    with readable_errors(), stop_on_signals(cfg.out):
         prepare(cfg, "analyze")
         # Imported here, so that a mistyped option is reported within a second.
         from tff.cli.analyze import analyze, split_by_checkpoint

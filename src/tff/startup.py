@@ -27,6 +27,15 @@ def prepare_process() -> None:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     guard_output()
     _name_user()
+    sys.excepthook = _shorten_interrupt
+
+
+def _shorten_interrupt(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """Print a word instead of a stack trace for Ctrl-C before a run has begun."""
+    if issubclass(kind, KeyboardInterrupt):
+        write_now(b"\nInterrupted.\n")
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 def guard_output() -> None:

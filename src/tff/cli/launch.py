@@ -6,6 +6,7 @@ import logging
 import logging.config
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from pytorch_lightning.strategies.launchers import subprocess_script as trainer_
 from torch.distributed import destroy_process_group, is_available, is_initialized
 from torch.multiprocessing.spawn import ProcessExitedException
 
+from tff.cli.run_folder import AnalysisStopped
 from tff.distributed import OtherProcessError, get_rank
 from tff.errors import USER_ERRORS, exit_error, is_lost_connection, readable_errors, root_cause
 from tff.startup import guard_output
@@ -82,6 +84,10 @@ def manage_processes() -> Iterator[None]:
         # The others wait for this process, so they are killed. But if one of them is gone, it may
         # be about to print why.
         patience = GRACE if is_lost_connection(root_cause(error)) else 0.0
+        if isinstance(error, AnalysisStopped):  # the others store what they have computed
+            for child in (child for children in started for child in children):
+                child.send_signal(signal.SIGINT)
+            patience = GRACE
         _end(started, patience)  # before the group, in which NCCL might wait for them
         raise
     finally:

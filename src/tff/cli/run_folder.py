@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import multiprocessing
 import os
 import re
 import shlex
+import signal
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -406,6 +410,69 @@ def clear_outcome(folder: Path | str) -> None:
     """Remove `finished.json` and `failed.json`, when a run starts."""
     for name in (FINISHED, FAILED):
         (Path(folder) / name).unlink(missing_ok=True)
+
+
+# A run that is stopped by a signal.
+
+
+def resume_command(folder: Path | str) -> str:
+    """Command that resumes this run."""
+    given = [a for a in sys.argv[1:] if not a.startswith(("resume=", "hydra.run.dir="))]
+    own = [] if is_sweep(given) else [f"hydra.run.dir={folder}"]
+    return shlex.join(["python", *sys.argv[:1], *given, "resume=auto", *own])
+
+
+GRACE = 5.0  # seconds for other processes to store what they have computed
+
+
+class AnalysisStopped(SystemExit):
+    """A signal has stopped an analysis.
+
+    Args:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+
+
+@contextmanager
+def stop_on_signals(folder: Path | str) -> Iterator[None]:
+    """End an analysis on Ctrl-C or SIGTERM, and say how to go on; a second signal ends it at once.
+
+    Args:
+        folder: of the run.
+
+    Raises:
+        AnalysisStopped: a signal has arrived.
+    """
+
+    def stop(number: int, frame: object) -> None:
+        for each in former:
+            signal.signal(each, signal.SIG_DFL)
+        raise AnalysisStopped(number)
+
+    former: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():  # Python allows it there only
+        former = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except AnalysisStopped:
+        # Spawned processes store what they have computed; Python would wait for them without end.
+        children = [c for c in multiprocessing.active_children() if not c.daemon and c.pid]
+        for child in children:
+            os.kill(child.pid or 0, signal.SIGINT)
+        until = time.monotonic() + GRACE
+        for child in children:
+            child.join(max(0.0, until - time.monotonic()))
+            child.kill()
+        if is_rank_zero():
+            text = f"\nStopped; what was computed is stored in {folder}\nGo on with: "
+            print(text + resume_command(folder), file=sys.stderr, flush=True)
+        raise
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 # Options of a finished run, compared with those of the command line.

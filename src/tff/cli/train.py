@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import shlex
 import shutil
 import sys
 import time
@@ -24,6 +23,7 @@ from tff.cli.launch import manage_processes
 from tff.cli.run_folder import (
     clear_outcome,
     is_rank_zero,
+    resume_command,
     was_requeued,
     write_failure,
     write_result,
@@ -180,10 +180,7 @@ def _record_end(out: Path) -> Iterator[None]:
         if stopped.code:
             last = out / "checkpoints" / "last.ckpt"
             saved = f"saved: {last}" if last.is_file() else "nothing was trained yet"
-            given = [a for a in sys.argv[1:] if not a.startswith(("resume=", "hydra.run.dir="))]
-            folder = [] if {"-m", "--multirun"} & set(given) else [f"hydra.run.dir={out}"]
-            command = shlex.join(["python", *sys.argv[:1], *given, "resume=auto", *folder])
-            text = f"\nStopped; {saved}\nResume: {command}"
+            text = f"\nStopped; {saved}\nResume: {resume_command(out)}"
             print(text, file=sys.stderr, flush=True)
         raise
     except Exception as error:

@@ -515,15 +515,18 @@ def test_parts_are_written_now_and_then(subject, folder, batches, monkeypatch):
     assert batches.added == 3
 
 
-@pytest.mark.parametrize("spoil", [
-    lambda made, images: replace(made(), cache=Cache(made().cache.folder, "other weights")),
-    lambda made, images: made(images=replace(images, manifest=images.manifest[::-1])),
-    lambda made, images: made(images=replace(images, view=View("center8"))),
-])  # fmt: skip
-def test_parts_of_other_content_are_not_used(subject, plain, batches, spoil):
+@pytest.mark.parametrize(
+    ("detector", "change"),
+    [
+        ("other weights", {}),
+        ("of these weights", {"match_format": True}),
+        ("of these weights", {"view": View("center8")}),
+    ],
+)
+def test_parts_of_other_content_are_not_used(subject, images, batches, detector, change):
     interrupt(subject(), batches, "logits")
-    other = spoil(subject, plain.images)
-    other.evaluate()
+    other = replace(images, **change)
+    subject(images=Splits(other, other), detector=detector).evaluate()
     assert batches.added == 6
 
 
