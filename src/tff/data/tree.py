@@ -7,7 +7,7 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tff.safe_text import make_printable
@@ -37,6 +37,7 @@ class Tree:
         others: folder -> kind -> number of its other files.
         hidden: name of a hidden folder -> number of files that would be of the set.
         loops: links to a folder above them.
+        broken: links to nothing, where no file of the set would stand.
     """
 
     root: Path
@@ -44,6 +45,7 @@ class Tree:
     others: dict[str, Counter[str]] = field(default_factory=dict)
     hidden: Counter[str] = field(default_factory=Counter)
     loops: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
 
     @property
     def holding(self) -> list[str]:
@@ -76,6 +78,8 @@ class Tree:
         if self.loops:
             links = _count(len(self.loops), "link")
             parts.append(f"{links} back to a folder above ({shorten(self.loops)})")
+        if self.broken:
+            parts.append(f"{_count(len(self.broken), 'broken link')} ({shorten(self.broken)})")
         lines = [f"not read: {', '.join(parts)}"] if parts else []
         used = {above for folder in self.holding for above in folders_above(folder)}
         used.update(self.holding)
@@ -115,8 +119,10 @@ def walk(root: Path, suffixes: Collection[str]) -> Tree:
                 others["hidden"] += 1
             elif _suffix(entry.name) in suffixes:
                 names.append(entry.name)
+            elif kind := _kind(entry, suffixes):
+                others[kind] += 1
             else:
-                others[_kind(entry, suffixes)] += 1
+                tree.broken.append(join(folder, entry.name))
         _require_utf8(root / folder, names)
         tree.folders[folder] = sorted(names)
         if others:
@@ -137,9 +143,8 @@ def walk(root: Path, suffixes: Collection[str]) -> Tree:
                     "links to folders that hold links themselves"
                 )
             open_folders.append((path, (*above, real)))
-    return Tree(
-        root, dict(sorted(tree.folders.items())), tree.others, tree.hidden, sorted(tree.loops)
-    )
+    folders = dict(sorted(tree.folders.items()))
+    return replace(tree, folders=folders, loops=sorted(tree.loops), broken=sorted(tree.broken))
 
 
 def join(folder: str, name: str) -> str:
@@ -178,11 +183,11 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _kind(entry: os.DirEntry[str], suffixes: Collection[str]) -> str:
-    """Kind of a file that is not read."""
+    """Kind of a file that is not read; "" for a broken link."""
     try:
         mode = entry.stat().st_mode
     except OSError:
-        return "broken link"
+        return ""
     if not stat.S_ISREG(mode):
         return _SPECIAL.get(stat.S_IFMT(mode), "device")
     if not (suffix := _suffix(entry.name)):
