@@ -68,7 +68,7 @@ def test_jpeg_within_tiff_and_first_picture_of_several(kind, capfd):
         require_named(DAMAGE[kind](tiff, len(tiff) // 2), ".tif", capfd)
 
 
-def test_damaged_images_stop_a_listing_by_name_or_are_skipped(tmp_path, capfd):
+def test_damaged_images_stop_a_listing_by_name_or_are_skipped(tmp_path, capfd, caplog):
     data = encode(SMOOTH, "JPEG")
     for label in ("0_real", "1_fake"):
         (tmp_path / label).mkdir()
@@ -81,6 +81,8 @@ def test_damaged_images_stop_a_listing_by_name_or_are_skipped(tmp_path, capfd):
     found = list_images(tmp_path, pixels=True, on_corrupt="skip")
     assert [len(found.table), *found.skipped["path"]] == [3, str(tmp_path / "0_real/b.jpg")]
     assert capfd.readouterr() == ("", "")
+    assert "1 of 4 images cannot be used and are skipped (1 real, 0 generated)" in caplog.text
+    assert "of one kind only" in caplog.text
 
 
 def png_with(data: bytes, change) -> bytes:

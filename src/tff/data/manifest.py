@@ -197,6 +197,16 @@ def drop_unusable(
             f"{join_names(skipped['path'] + ' (' + skipped['problem'] + ')')}. Remove or repair "
             "them, or skip them with data.on_corrupt=skip"
         )
+    if len(skipped):
+        generated = int((table["label"][bad] == 1).sum())
+        kinds = f"{len(skipped) - generated} real, {generated} generated"
+        alone = " Images of one kind only are lost, which can bias the comparison."
+        log.warning(
+            "image folder %s: %d of %d images cannot be used and are skipped (%s), "
+            "such as %s (%s).%s",
+            root, len(skipped), len(table), kinds, *skipped.iloc[0],
+            alone if generated in (0, len(skipped)) else "",
+        )  # fmt: skip
     return table[~bad], skipped
 
 
