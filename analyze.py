@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from tff.cli.configuration import prepare
 from tff.cli.run_folder import prepare_arguments, stop_on_signals
-from tff.errors import readable_errors
+from tff.errors import readable_errors, script_errors
 from tff.startup import prepare_process
 
 
@@ -28,5 +28,6 @@ def main(cfg: DictConfig) -> None:
 
 if __name__ == "__main__":
     prepare_process()
-    sys.argv[1:] = prepare_arguments("analyze", sys.argv[1:])
-    main()
+    with script_errors():
+        sys.argv[1:] = prepare_arguments("analyze", sys.argv[1:])
+        main()

@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 
 from tff.cli.configuration import prepare
 from tff.cli.run_folder import finished_result, lock_folder, prepare_arguments
-from tff.errors import readable_errors
+from tff.errors import readable_errors, script_errors
 from tff.startup import prepare_process
 
 
@@ -27,5 +27,6 @@ def main(cfg: DictConfig) -> float | None:
 
 if __name__ == "__main__":
     prepare_process()
-    sys.argv[1:] = prepare_arguments("train", sys.argv[1:])
-    main()
+    with script_errors():
+        sys.argv[1:] = prepare_arguments("train", sys.argv[1:])
+        main()

@@ -89,8 +89,9 @@ def test_one_sentence_for_an_error_of_a_process(capsys, monkeypatch):
     with pytest.raises(SystemExit), readable_errors():
         raise of_a_process(ValueError("a.png: damaged image"))
     assert capsys.readouterr().err.startswith("Error: a.png: damaged image\n")
-    with pytest.raises(ProcessRaisedException), readable_errors():
-        raise of_a_process(ZeroDivisionError("a bug shows where it is"))
+    with pytest.raises(SystemExit), readable_errors():
+        raise of_a_process(ZeroDivisionError("a fault"))
+    assert capsys.readouterr().err.startswith("Error: ZeroDivisionError: a fault. ")
 
 
 def test_a_lost_process_is_reported_in_one_sentence(capsys, monkeypatch):

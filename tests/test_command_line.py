@@ -108,6 +108,20 @@ def test_errors_end_in_one_sentence(capsys, monkeypatch):
         raise ValueError("k=0")
 
 
-def test_other_errors_keep_their_traceback():
-    with pytest.raises(ZeroDivisionError), readable_errors():
-        raise ZeroDivisionError
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("shapes\n differ"), TypeError("no number"), KeyError("name"), IndexError(),
+        AttributeError("x"), AssertionError(), RecursionError("deep"), ZeroDivisionError("of 0"),
+        type("Own", (Exception,), {})("of a library"),
+    ],
+)  # fmt: skip
+def test_other_errors_are_one_sentence_too(error, capsys, monkeypatch):
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    with pytest.raises(SystemExit) as end, readable_errors():
+        raise error
+    assert end.value.code == 1
+    printed = " ".join(capsys.readouterr().err.split())
+    assert f"Error: {type(error).__name__}: " in printed
+    assert "please report it" in printed
+    assert "Traceback" not in printed

@@ -18,7 +18,8 @@ PATHS = (
 NAMES = (
     "data.generators", "data.classes", "data.generator", "data.test_only",
     "discovery.generators", "discovery.classes", "discovery.generator", "discovery.test_only",
-    "tags", "analyze_options", "detector.name", "analysis.cams.layer", "logger.wandb.name",
+    "tags", "analyze_options", "experiment", "detector.name", "analysis.cams.layer",
+    "logger.wandb.name",
     "logger.wandb.group", "logger.wandb.project", "logger.wandb.entity",
 )  # fmt: skip
 #: Groups that are also accepted with a dot, as their values are written.

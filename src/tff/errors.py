@@ -6,19 +6,27 @@ import errno
 import os
 import re
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from hydra._internal import utils as hydra_utils
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException, InstantiationException
+from hydra.errors import (
+    CompactHydraException,
+    HydraException,
+    InstantiationException,
+    OverrideParseException,
+)
 from hydra.types import RunMode
 from omegaconf import OmegaConf
-from omegaconf.errors import MissingMandatoryValue
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from rich.console import Console
 from rich.text import Text
 
+from tff.options import suggest
 from tff.safe_text import make_logs_printable, make_printable
 
 _ROOM = "make room there, or write to another disk (hydra.run.dir=DIR), and start with resume=auto"
@@ -157,8 +165,11 @@ def _of_process(text: str) -> Exception | None:
 warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against")
 
 USER_ERRORS = (
-    ValueError, OSError, NotImplementedError, InstantiationException, MissingMandatoryValue
+    ValueError, OSError, NotImplementedError, InstantiationException, MissingMandatoryValue,
+    HydraException, OmegaConfBaseException,
 )  # fmt: skip
+#: File in the folder of a run with the trace of an error that no message explains.
+TRACE = "error.log"
 
 
 class JobError(CompactHydraException):
@@ -167,22 +178,39 @@ class JobError(CompactHydraException):
 
 @contextmanager
 def readable_errors() -> Iterator[None]:
-    """Exit with a message for errors that the user can fix; HYDRA_FULL_ERROR=1 shows the stack.
+    """Exit with a message for any error; HYDRA_FULL_ERROR=1 shows the stack.
 
+    The stack of an error that no message explains goes to `error.log` in the folder of the run.
     Logs and warnings of this process are made printable as well.
     """
     make_logs_printable()
     try:
         yield
+    except JobError:
+        raise
     except Exception as error:
-        text = _message(error)
-        if text is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
+        text = _message(error)
         text = make_printable(text, lines=True)
         console = Console(stderr=True)
         console.print(Text(f"Error: {text}", style="bold red"), soft_wrap=True)
         console.print("(HYDRA_FULL_ERROR=1 shows where it came from.)", style="dim")
         raise exit_error(text) from None
+
+
+@contextmanager
+def script_errors() -> Iterator[None]:
+    """As `readable_errors`, around a script: for errors of Hydra too, before and after its jobs."""
+    try:
+        with readable_errors():
+            yield
+    except JobError:
+        raise SystemExit(1) from None
+
+
+# Hydra prints errors with a trace. It passes them on instead, to `script_errors`.
+hydra_utils.run_and_report = lambda func: func()
 
 
 def exit_error(reason: str) -> JobError | SystemExit:
@@ -193,8 +221,8 @@ def exit_error(reason: str) -> JobError | SystemExit:
     return SystemExit(1)
 
 
-def _message(error: Exception) -> str | None:
-    """Message for the user; None for an error that the user cannot fix."""
+def _message(error: Exception) -> str:
+    """Message for the user."""
     cause = root_cause(error)
     if is_lost_connection(cause):
         # Added by `tff.cli.run_folder.write_failure`.
@@ -204,11 +232,73 @@ def _message(error: Exception) -> str | None:
     # In a test, and before the first job of a sweep, there is no folder yet.
     hydra = HydraConfig.instance().cfg
     folder = OmegaConf.select(hydra, "hydra.runtime.output_dir") if hydra else None  # type: ignore[arg-type]
-    if fault := explain(cause, folder):
-        return fault
     if isinstance(cause, MissingMandatoryValue) and cause.full_key:
         return f"{cause.full_key} is needed: pass {cause.full_key}=..."
-    mendable = isinstance(error, USER_ERRORS) or isinstance(cause, USER_ERRORS)
+    if isinstance(cause, HydraException | OmegaConfBaseException):
+        return _explain_options(cause)
+    if fault := explain(cause, folder):
+        return fault
     # Of options of the Trainer; by its name, since importing Lightning takes seconds.
-    mendable = mendable or type(cause).__name__ == "MisconfigurationException"
-    return str(cause).strip() if mendable else None
+    mendable = isinstance(cause, USER_ERRORS) or type(cause).__name__ == "MisconfigurationException"
+    if mendable and _package(cause) in ("tff", "hydra", "omegaconf", ""):
+        return str(cause).strip()
+    reason = " ".join(str(cause).split()) or "without a message"
+    if isinstance(error, InstantiationException) and (key := _KEY.search(str(error))):
+        return f"{key[1]}: {reason if mendable else f'{type(cause).__name__}: {reason}'}"
+    return f"{_describe_place(error)}{type(cause).__name__}: {reason}. {_keep_trace(error, folder)}"
+
+
+_CHOICE = re.compile(
+    r"(?:In '[^']*': )?Could not (?:find|load) '(?P<group>.*)/(?P<name>[^/]*)'\s+"
+    r"Available options in '.*':\n(?P<known>(?:\t.*\n?)+)"
+)
+_KEY = re.compile(r"full_key: (\S+)")
+
+
+def _explain_options(error: HydraException | OmegaConfBaseException) -> str:
+    """One sentence for an error of Hydra or OmegaConf about the options."""
+    cause = error.__cause__
+    if missing := _CHOICE.match(str(error)):
+        known = missing["known"].split()
+        option = f"{missing['group']}={missing['name']}"
+        near = suggest(missing["name"], known)
+        return f"{option}: there is no such choice, expected one of {', '.join(known)}{near}"
+    if isinstance(cause, OmegaConfBaseException) and "is not in struct" in str(cause):
+        key = str(cause.full_key)
+        near = suggest(key.rpartition(".")[2], list(cause.parent_node or ()))
+        return f"{key}: there is no such option (+{key}=... adds one){near}"
+    lines = [line.strip(" ^") for line in str(error).splitlines()]
+    if isinstance(error, OverrideParseException) and str(error.override) not in lines[0]:
+        lines.insert(0, f"{error.override}:")
+    if isinstance(cause, OmegaConfBaseException):
+        lines += [str(cause).splitlines()[0]]
+    skip = ("object_type", "reference_type", "See https")
+    return " ".join(line for line in lines if line and not line.startswith(skip))
+
+
+def _package(error: BaseException) -> str:
+    """Package whose code raised an error; empty where that is not known."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return str(frames[-1][0].f_globals.get("__name__", "")).partition(".")[0] if frames else ""
+
+
+def _describe_place(error: BaseException) -> str:
+    """`in NAME of MODULE: `, for the last function of ours that an error passed."""
+    passed = [
+        f"in {frame.f_code.co_name} of {name}: "
+        for frame, _ in traceback.walk_tb(root_cause(error).__traceback__)
+        if (name := str(frame.f_globals.get("__name__"))).startswith("tff.") and name != __name__
+    ]
+    return passed[-1] if passed else ""
+
+
+def _keep_trace(error: BaseException, folder: object) -> str:
+    """Append the stack of an error to `error.log`, and say where it is."""
+    report = "if the files and options are as they should be, please report it with this trace"
+    with suppress(OSError):
+        path = Path(str(folder)) / TRACE
+        if folder is not None and path.parent.is_dir():
+            with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+                file.write("".join(traceback.format_exception(error)))
+            return f"The trace is in {path}; {report}"
+    return f"HYDRA_FULL_ERROR=1 shows the trace; {report}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import inspect
 import math
@@ -75,6 +76,12 @@ def _is_list(value: object) -> bool:
 
 def _digits(limit: float) -> str:
     return str(limit) if isinstance(limit, int) else f"{limit:g}"
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """`; did you mean ...?` with names that are alike, or nothing."""
+    close = difflib.get_close_matches(word, [str(name) for name in known])
+    return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
 def number(

@@ -32,7 +32,7 @@ def test_training_leaves_checkpoints_logs_and_a_summary(trained):
     _, out, run = trained
     assert {"best.ckpt", "last.ckpt"} <= {p.name for p in (out / "checkpoints").iterdir()}
     assert "val/ap" in run.stdout
-    assert "python analyze.py ckpt=" in run.stdout
+    assert "python analyze.py 'ckpt=" in run.stdout
     assert "val/ap" in pd.read_csv(out / "logs" / "train" / "metrics.csv")
     assert list((out / "wandb").glob("offline-run-*/run-*.wandb"))
 

@@ -250,3 +250,40 @@ def test_missing_checkpoint(root, tmp_path):
             str(tmp_path / "nowhere.ckpt"), MAKE, data(root), data(root), passes=str(tmp_path / "p")
         )
     assert not (tmp_path / "p").exists()
+
+
+def named(path, **settings):
+    """A checkpoint that names its data."""
+    path.parent.mkdir(parents=True)
+    data = {"_target_": "tff.data.folder.Folder", **settings}
+    torch.save({"state_dict": {}, "tff": {"data": data}}, path)
+    return str(path)
+
+
+def test_relative_folder_of_an_older_checkpoint(tmp_path, monkeypatch, caplog):
+    ckpt = named(tmp_path / "run/checkpoints/best.ckpt", root="images")
+    elsewhere, started = tmp_path / "elsewhere", tmp_path / "started"
+    for folder in (elsewhere, started):
+        (folder / "images").mkdir(parents=True)
+    monkeypatch.chdir(elsewhere)
+    assert load_data(ckpt).root == elsewhere / "images"
+    assert f"but not below which folder: taken as {elsewhere}" in caplog.text
+    caplog.clear()
+    told = tmp_path / "run/.hydra/hydra.yaml"
+    told.parent.mkdir()
+    told.write_text(f"hydra: {{runtime: {{cwd: {started}}}}}\n")
+    assert load_data(ckpt).root == started / "images"
+    assert not caplog.text
+
+
+def test_folder_that_a_checkpoint_names_is_absent(tmp_path):
+    ckpt = named(tmp_path / "run/best.ckpt", root=str(tmp_path / "images"))
+    with pytest.raises(FileNotFoundError, match=r"names it\. Name another: data=folder"):
+        Checkpoint.read(ckpt).select_images()
+
+
+def test_default_cache_of_another_machine_is_the_one_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TFF_CACHE", raising=False)
+    ckpt = named(tmp_path / "run/best.ckpt", root="/x", cache="/home/of/another/outputs/cache")
+    assert load_data(ckpt).files == tmp_path / "outputs/cache/files"

@@ -5,10 +5,9 @@ Imported before everything else by both scripts: nothing here may import torch.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
@@ -30,6 +29,7 @@ from tff.options import (
     each,
     number,
     one_of,
+    suggest,
     whole,
 )
 
@@ -396,12 +396,6 @@ class _Check:
             if node is None:
                 break
         return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts)[1:], False
-
-
-def suggest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean ...?` with names that are alike, or nothing."""
-    close = difflib.get_close_matches(word, [str(name) for name in known])
-    return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
 #: Keys of Hydra's own in settings with `_target_`.

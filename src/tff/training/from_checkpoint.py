@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,9 +24,11 @@ from tff.data.folder import Folder, require_one_root
 from tff.detectors.checkpoint import build, load, origin_of
 from tff.detectors.detector import Detector
 from tff.detectors.safe_load import read_with_sha256
+from tff.foreign_files import read_yaml
 from tff.options import one_of
 from tff.types import Ints
 
+log = logging.getLogger(__name__)
 #: Entry of a checkpoint: split -> digests of the images that the training used of it.
 USED_IMAGES = "tff_images"
 
@@ -79,6 +83,7 @@ class Checkpoint:
                 "on which channels are ranked (of the generator that the detector was trained on)"
             )
         if isinstance(settings, Mapping):
+            settings = _find_folders(settings, Path(self.path).expanduser())
             _refuse_foreign_folder(settings.get("cache"), self.path)
         # That `Data` is abstract does not matter: a class derived from it is built.
         kind: type[Data] = Data  # type: ignore[type-abstract]
@@ -101,6 +106,7 @@ class Checkpoint:
             ValueError: no images are left, or images cannot be used.
         """
         tested, ranked = tested or self.data, ranked or self.data
+        self._require_folder(tested, ranked)
         digests = self.used_images()
         used = {
             split: Used(found, PURPOSES[split], include_trained)
@@ -118,6 +124,14 @@ class Checkpoint:
             note = "The checkpoint does not name its training images; they may be among these."
             discovery, test = (replace(s, notes=(*s.notes, note)) for s in (discovery, test))
         return Splits(discovery, test)
+
+    def _require_folder(self, *data: Data) -> None:
+        root = getattr(own := self.__dict__.get("data"), "root", None)
+        if root is not None and own in data and not root.is_dir():
+            raise FileNotFoundError(
+                f"image folder {root}: no such folder; the checkpoint {self.path} names it. Name "
+                "another: data=folder data.root=DIR data@discovery=folder discovery.root=DIR"
+            )
 
     def used_images(self) -> dict[str, Ints] | None:
         """Digests of the images that its training used, by split; None if that is not known.
@@ -165,6 +179,44 @@ def load_data(ckpt: Any) -> Data | None:
     `Checkpoint.data`; None without a checkpoint.
     """
     return None if ckpt is None else Checkpoint.read(ckpt).data
+
+
+def _find_folders(settings: Mapping[str, Any], ckpt: Path) -> dict[str, Any]:
+    """Settings of the data of a checkpoint, with its folders as they are found here.
+
+    Before version 0.2, paths were relative to the folder in which the training was started. The
+    files beside the checkpoint may say which one that was; else it is the working folder. Where the
+    default cache of another machine does not exist here, it is the default one of this machine.
+    """
+    found = dict(settings)
+    for option in ("root", "photos"):
+        path = found.get(option)
+        if isinstance(path, str) and path[:1] not in ("/", "~"):
+            start = _starting_folder(ckpt)
+            found[option] = os.path.normpath((start or Path.cwd()) / path)
+            if start is None:
+                log.warning(
+                    "checkpoint %s names data.%s=%s, but not below which folder: taken as %s",
+                    ckpt, option, path, found[option],
+                )  # fmt: skip
+    cache = found.get("cache")
+    if isinstance(cache, str) and cache.endswith(f"/{CACHE}") and not os.path.isdir(cache):
+        found["cache"] = os.environ.get("TFF_CACHE") or str(Path.cwd() / CACHE)
+    return found
+
+
+#: Folder of `conf/data/common.yaml` for properties of files and generated sets.
+CACHE = "outputs/cache"
+
+
+def _starting_folder(ckpt: Path) -> Path | None:
+    """Folder in which the training of a checkpoint was started; None if that is not known."""
+    try:
+        hydra = read_yaml(ckpt.resolve().parents[1] / ".hydra" / "hydra.yaml")
+        folder = Path(hydra["hydra"]["runtime"]["cwd"])
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return None
+    return folder if folder.is_dir() else None
 
 
 def _refuse_foreign_folder(cache: object, ckpt: str) -> None:
