@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ from tff.foreign_files import open_regular, parse_json
 from tff.strict_json import dumps
 
 _ROWS = 10_000_000  # more than any set has images
+_FOLDED = 2_000_000_000  # bytes of a column that Arrow holds without unfolding them
 _ALWAYS_ALLOWED = 1 << 30  # bytes that no file is refused for
 _RATIO = 100  # otherwise: of values to their size in the file
 _LONGEST = 300  # characters of a reason
@@ -121,13 +123,18 @@ def refuse_damage(path: Path | str, what: str, remedy: str) -> Iterator[None]:
 
 
 def open_parquet(stream: IO[bytes]) -> pq.ParquetFile:
-    """Open a Parquet file so that repeated texts and bytes are not unfolded while it is read."""
-    leaves = pq.ParquetFile(stream).schema
-    texts = [
-        leaf.path
-        for leaf in map(leaves.column, range(len(leaves)))
-        if leaf.physical_type == "BYTE_ARRAY"
-    ]
+    """Open a Parquet file so that repeated texts and bytes are not unfolded while it is read.
+
+    Where there is more than Arrow holds in that way, they are: the file is no small one then.
+    """
+    metadata = pq.ParquetFile(stream).metadata
+    leaves = [metadata.schema.column(i) for i in range(metadata.num_columns)]
+    texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
+    if stream.seek(0, os.SEEK_END) > _ALWAYS_ALLOWED:
+        groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+        chunks = [group.column(i) for group in groups for i in range(group.num_columns)]
+        large = {c.path_in_schema for c in chunks if c.total_uncompressed_size > _FOLDED}
+        texts = [path for path in texts if path not in large]
     return pq.ParquetFile(
         stream, read_dictionary=texts, page_checksum_verification=True,
         arrow_extensions_enabled=False,

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from tff import parquet
 from tff.data.dataset import read_bytes
 from tff.data.folder import Folder
 
@@ -125,3 +126,19 @@ def test_folder_of_a_file_decides_its_split(tmp_path):
     assert len(data.images("test")) == 20
     assert len(data.images("train")) + len(data.images("val")) == 20
     assert all("/test/" in path for path in data.images("test").manifest["path"])
+
+
+def test_large_groups_of_rows_are_read_as_well(tmp_path, monkeypatch):
+    """Arrow holds at most 2 GB of a column as references to different values."""
+    write(tmp_path / "a.parquet", 12, split=["test"] * 12)
+    expected = Folder(str(tmp_path), layout=LAYOUT).manifest("test")
+    monkeypatch.setattr(parquet, "_ALWAYS_ALLOWED", 1 << 20)
+    monkeypatch.setattr(parquet, "_FOLDED", 1000)
+    with (tmp_path / "a.parquet").open("rb") as stream:
+        assert "dictionary" in str(
+            parquet.open_parquet(stream).schema_arrow.field("image_data").type
+        )
+        monkeypatch.setattr(parquet, "_ALWAYS_ALLOWED", 100)
+        assert parquet.open_parquet(stream).schema_arrow.field("image_data").type == pa.binary()
+    monkeypatch.setattr(parquet, "_RATIO", 10**9)
+    assert Folder(str(tmp_path), layout=LAYOUT).manifest("test").equals(expected)

@@ -70,7 +70,7 @@ def test_utf8_name_that_python_does_not_read_as_such():
     """As in a notebook where LC_ALL=C: surrogates stand for bytes above 127."""
     path = Path("照片.png".encode().decode("ascii", "surrogateescape"))
     with pytest.raises(ValueError, match=r"file 照片\.png: .* start it with PYTHONUTF8=1"):
-        _require_utf8(path)
+        _require_utf8(path.parent, [path.name])
 
 
 def test_folder_named_like_a_parquet_row(root):
