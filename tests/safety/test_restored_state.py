@@ -16,7 +16,7 @@ from tests.helpers.resuming import Kill, same, train
 
 from tff.detectors.safe_load import read
 from tff.training.checkpointing import AtomicCheckpointIO
-from tff.training.restore import select_restorable
+from tff.training.restore import _fit_optimizer, select_restorable
 from tff.training.resume import find_newest, require_resumable
 from tff.training.wandb_logger import RECORD, read_record
 
@@ -222,3 +222,26 @@ def test_the_record_of_a_run_names_no_path_and_no_address(change, tmp_path):
     (tmp_path / RECORD).write_text(json.dumps(record | change))
     with pytest.raises(ValueError, match=r"wandb-run\.json: does not name a run"):
         read_record(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Adam", "AdamW", "SGD", "RMSprop", "Adagrad", "Adadelta", "NAdam", "RAdam", "Adamax", "Rprop",
+     "ASGD", "Adafactor", "LBFGS"],
+)  # fmt: skip
+def test_the_state_of_every_optimizer_is_restored_as_it_is(name):
+    def make() -> torch.optim.Optimizer:
+        weights = [torch.nn.Parameter(torch.ones(3, 2)), torch.nn.Parameter(torch.ones(2))]
+        return getattr(torch.optim, name)(weights, lr=0.1)
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        total = sum((p**2).sum() for p in optimizer.param_groups[0]["params"])
+        total.backward()
+        return total
+
+    optimizer = make()
+    for _ in range(3):
+        optimizer.step(loss)
+    state = optimizer.state_dict()
+    assert repr(_fit_optimizer(make(), state, "a.ckpt")) == repr(dict(state))

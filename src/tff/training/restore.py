@@ -282,13 +282,13 @@ def _fit_optimizer(optimizer: torch.optim.Optimizer, found: Any, where: str) -> 
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     numbers = [number for group in groups for number in group["params"]]
     shapes = {n: p.shape for n, p in zip(numbers, parameters, strict=True)}
-    kinds = set()
+    kinds: dict[int, set[Any]] = {}  # Adafactor's differ by the dimensions of the weights
     for number, values in found["state"].items():
         if number not in shapes or not isinstance(values, Mapping):
             raise ValueError(f"{where} has a state of no parameter; resume with the same options")
-        kinds.add(frozenset(values))
+        alike = kinds.setdefault(len(shapes[number]), set(values)) == set(values)
         for name, value in values.items():
-            if not _fits(name, value, shapes[number]) or len(kinds) > 1:
+            if not _fits(name, value, shapes[number]) or not alike:
                 raise ValueError(f"{where}.{name} does not fit its weights; train anew")
     return {"state": found["state"], "param_groups": groups}
 
