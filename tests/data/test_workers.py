@@ -213,6 +213,13 @@ def test_a_batch_that_never_comes(batches_of):
         loaders.limit_waiting()
 
 
+def test_a_worker_that_is_killed_while_others_start(batches_of, monkeypatch):
+    killed = RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed. ")
+    batches = batches_of(thread=raises(killed))
+    with pytest.raises(RuntimeError, match="is killed by signal"):
+        list(batches)
+
+
 def test_a_killed_worker(batches_of):
     def die(images, key):
         os.kill(os.getpid(), signal.SIGKILL)

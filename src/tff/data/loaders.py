@@ -200,6 +200,8 @@ class _Iterator(_MultiProcessingDataLoaderIter):
             for worker in self.__dict__.get("_workers", ()):
                 worker.kill()
             self._shutdown = True
+            if is_killed_worker(error):  # the first one, while others were being started
+                raise
             # Semaphores are files in /dev/shm, which Python does not name.
             where = "/dev/shm: " if getattr(error, "errno", None) in _OF_SEMAPHORES else ""
             raise HandOverError(f"{where}{error}") from error
