@@ -106,7 +106,7 @@ class Checkpoint:
             ValueError: no images are left, or images cannot be used.
         """
         tested, ranked = tested or self.data, ranked or self.data
-        self._require_folder(tested, ranked)
+        self.require_folder(tested, ranked)
         digests = self.used_images()
         used = {
             split: Used(found, PURPOSES[split], include_trained)
@@ -125,7 +125,8 @@ class Checkpoint:
             discovery, test = (replace(s, notes=(*s.notes, note)) for s in (discovery, test))
         return Splits(discovery, test)
 
-    def _require_folder(self, *data: Data) -> None:
+    def require_folder(self, *data: Data) -> None:
+        """Raise FileNotFoundError if data of the checkpoint are among these and are not here."""
         root = getattr(own := self.__dict__.get("data"), "root", None)
         if root is not None and own in data and not root.is_dir():
             raise FileNotFoundError(
@@ -285,6 +286,7 @@ def load_subject(
     checkpoint = Checkpoint.read(ckpt)
     rebuilt = checkpoint.rebuild(detector)
     ranked, tested = discovery() or checkpoint.data, data() or checkpoint.data
+    checkpoint.require_folder(ranked, tested)
     require_one_root(ranked, tested)
     splits = checkpoint.select_images(tested, ranked, trained_images == "include")
     subject = make(rebuilt, splits.subsample(images), weights=checkpoint.fingerprint)
