@@ -199,6 +199,7 @@ class _Iterator(_MultiProcessingDataLoaderIter):
                 self._worker_pids_set = False
             for worker in self.__dict__.get("_workers", ()):
                 worker.kill()
+                worker.join(STOPPED)
             self._shutdown = True
             if is_killed_worker(error):  # the first one, while others were being started
                 raise
