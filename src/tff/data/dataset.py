@@ -284,18 +284,18 @@ class Images(Dataset[Batch]):
         generators = to_names("data.generators", generators)
         classes = to_names("data.classes", classes)
         keep = np.ones(len(self), bool)
-        known_classes = sorted(self.manifest["class"].unique())
+        known_classes = sorted(set(self.manifest["class"]) - {""})
         for option, names, known in (
             ("generators", generators, self.generators), ("classes", classes, known_classes),
         ):  # fmt: skip
             if unknown := sorted(set(names or ()) - set(known)):
-                hint = (
-                    f". If 1_5 was meant, which is read as 15, quote it: 'data.{option}=[\"1_5\"]'"
-                    if any(name.isdecimal() for name in unknown)
-                    else ""
-                )
+                there = f"known are {', '.join(known)}" if known else f"this set has no {option}"
+                # `1_5` in a YAML file is the number 15.
+                meant = {name.replace("_", ""): name for name in known}
+                quoted = [f'"{meant[name]}"' for name in unknown if name in meant]
+                hint = f". In a YAML file, quote names of digits: {', '.join(quoted)}"
                 raise ValueError(
-                    f"data.{option}={unknown}: unknown; known are {', '.join(known)}{hint}"
+                    f"data.{option}={unknown}: unknown; {there}{hint if quoted else ''}"
                 )
         if generators is not None:
             rows = [self.rows_of(generator) for generator in generators]
