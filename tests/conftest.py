@@ -60,6 +60,13 @@ def rng(seed, request) -> np.random.Generator:
     return np.random.default_rng([seed, zlib.crc32(request.node.nodeid.encode())])
 
 
+@pytest.fixture(autouse=True)
+def own_port(monkeypatch):
+    """Without the address that processes of an earlier test have left: all jobs would share it."""
+    for name in ("MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture(scope="session")
 def image_tree(tmp_path_factory) -> Path:
     """Image folder of two generators, 6 images of each label in 32x32 (read only)."""

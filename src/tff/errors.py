@@ -172,6 +172,10 @@ USER_ERRORS = (
 TRACE = "error.log"
 
 
+#: Messages that this process has printed.
+_printed: set[str] = set()
+
+
 class JobError(CompactHydraException):
     """A job of a sweep has failed and its error was printed; the other jobs go on."""
 
@@ -196,6 +200,7 @@ def readable_errors() -> Iterator[None]:
         console = Console(stderr=True)
         console.print(Text(f"Error: {text}", style="bold red"), soft_wrap=True)
         console.print("(HYDRA_FULL_ERROR=1 shows where it came from.)", style="dim")
+        _printed.add(text)
         raise exit_error(text) from None
 
 
@@ -205,7 +210,9 @@ def script_errors() -> Iterator[None]:
     try:
         with readable_errors():
             yield
-    except JobError:
+    except JobError as error:
+        if str(error) not in _printed:  # but by the process of the job, to its own log
+            print(f"Error: {make_printable(str(error), lines=True)}", file=sys.stderr)
         raise SystemExit(1) from None
 
 

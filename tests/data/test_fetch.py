@@ -169,7 +169,7 @@ STEPS = {
     "before it has its name": ("tff.data.download.transfer", "verify"),
     "before it is recorded": ("tff.data.download.fetch", "_add_to_record"),
     "before it is unpacked": ("tff.data.download.extract", "_extract"),
-    "before the folder has its name": ("tff.data.download.extract", "_find_parent"),
+    "before the folder has its name": ("pathlib", "Path.rename"),
     "before the archive is removed": ("tff.data.download.fetch", "_remove_archives"),
 }
 

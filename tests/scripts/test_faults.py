@@ -100,7 +100,7 @@ def test_metrics_on_a_full_disk(images, tmp_path):
 def test_an_analysis_keeps_what_was_finished(trained, tmp_path):
     out, passes = tmp_path / "out", tmp_path / "out" / "passes"
     options = ("analysis=[ranking,ablation,median_test]",)
-    said = machine_faults.failed(analyze(trained, out, *options, limit=60_000))
+    said = machine_faults.failed(analyze(trained, out, *options, limit=40_000))
     (home,) = passes.iterdir()
     assert f"{home}/evaluate-" in said
     assert "larger files are not allowed" in said

@@ -234,7 +234,7 @@ def test_a_training_that_is_going_on_is_left_alone(images, tmp_path):
     two.send_signal(signal.SIGTERM)
     code, text = ended(two)
     assert code == 143, text[-4000:]
-    assert f"still going: {out.relative_to(tmp_path)}" in text
+    assert f"since it is still running: {out.relative_to(tmp_path)}" in text
 
     step = read(last)["global_step"]
     until(lambda: read(last)["global_step"] > step, one)  # nothing has happened to it

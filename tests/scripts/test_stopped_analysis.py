@@ -3,8 +3,6 @@
 import os
 import shlex
 import signal
-import subprocess
-import sys
 
 import pandas as pd
 import pytest
@@ -57,11 +55,10 @@ def test_a_stopped_analysis_goes_on(trained_run, tmp_path, number, processes):
     command = shlex.split(text.partition("Go on with: ")[2])
     assert command[-2:] == ["resume=auto", f"hydra.run.dir={out}"]
 
-    again = subprocess.run(
-        [sys.executable, *command[1:]], capture_output=True, text=True, cwd=machine_faults.ROOT
-    )
-    assert again.returncode == 0, again.stderr[-4000:]
-    assert "going on after" in again.stdout + again.stderr
+    again = machine_faults.start(command[1], *command[2:])
+    code, text = machine_faults.ended(again)
+    assert code == 0, text[-4000:]
+    assert "going on after" in text
     assert not list(out.rglob("*.partial"))
     whole = tmp_path / "whole"
     code, text = machine_faults.ended(

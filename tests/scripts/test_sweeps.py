@@ -119,7 +119,7 @@ def test_jobs_in_processes_of_their_own(tmp_path, images):
         tmp_path, "hydra/launcher=submitit_local", f"data.root={tmp_path / 'missing'},{images}"
     )
     assert code == 1
-    assert "no such folder" in said.rsplit("Error executing job", 1)[1]
+    assert "missing: no such folder" in said.rpartition("Error: ")[2]
     assert "validated against" not in said  # our launcher, and Hydra takes no offence at its name
     found = jobs(tmp_path)
     assert (len(found["finished"]), len(found["failed"])) == (1, 1), said
