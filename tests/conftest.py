@@ -1,6 +1,7 @@
 """Options and fixtures of all tests: one seed for random inputs, profiles, tiny trained things."""
 
 import secrets
+import signal
 import zlib
 from pathlib import Path
 
@@ -28,6 +29,8 @@ def pytest_addoption(parser):
 @pytest.hookimpl(tryfirst=True)  # before hypothesis reads its own option
 def pytest_configure(config):
     """Draw the seed once; pytest-xdist hands the options to its workers."""
+    # A shell starts jobs in the background with SIGINT ignored, and so would all that tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.option.seed is None:
         config.option.seed = secrets.randbits(32)
     if config.option.hypothesis_seed is None:
