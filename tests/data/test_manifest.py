@@ -220,8 +220,8 @@ def test_many_names_are_cut_short(tmp_path):
 @pytest.fixture
 def probed(monkeypatch):
     seen = []
-    true = listing.probe
-    monkeypatch.setattr(listing, "probe", lambda s, *a: (seen.append(s.name), true(s, *a))[1])
+    true = listing.open_regular
+    monkeypatch.setattr(listing, "open_regular", lambda path: (seen.append(path), true(path))[1])
     return seen
 
 

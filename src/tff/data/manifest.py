@@ -326,11 +326,12 @@ def _probe_files(files: pd.DataFrame, root: Path, pixels: bool) -> pd.DataFrame:
             return Header(problem=f"more than {MAX_BYTES:,} bytes"), 0
         try:
             with open_regular(root / file) as stream:
-                return probe(stream, Path(file).suffix, pixels), digest_content(stream)
+                content = io.BytesIO(stream.read())
         except ValueError:
             return Header(problem="not a regular file"), 0
         except OSError as error:
             return Header(problem=f"cannot be opened ({error.strerror})"), 0
+        return probe(content, Path(file).suffix, pixels), digest_content(content)
 
     with ThreadPoolExecutor(_THREADS) as pool:
         headers, digests = zip(*pool.map(probe_file, files["file"], files["bytes"]), strict=True)
