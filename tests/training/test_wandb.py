@@ -259,7 +259,10 @@ def test_the_death_of_the_service_ends_only_the_logging(tmp_path, results, caplo
 def test_the_mode_follows_the_account_and_the_network(
     requested, key, reachable, mode, warning, monkeypatch, caplog, tmp_path
 ):
-    monkeypatch.setenv("WANDB_MODE", requested)
+    if requested:
+        monkeypatch.setenv("WANDB_MODE", requested)
+    else:
+        monkeypatch.delenv("WANDB_MODE")
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     if key:
         monkeypatch.setenv("WANDB_API_KEY", "f" * 40)
@@ -276,6 +279,36 @@ def test_a_run_that_cannot_start_online_is_kept_offline(tmp_path, monkeypatch, c
     monkeypatch.setattr(wandb_logger, "choose_mode", refuse)
     train(tmp_path)
     assert "permission denied The run is kept offline." in caplog.text
+    assert [kept.summary["val/ap"] for kept in kept_in(tmp_path)] == [0.75]
+
+
+def test_a_variable_that_holds_nothing_is_not_set(tmp_path, monkeypatch, caplog):
+    for name in ("MODE", "BASE_URL", "RUN_ID", "TAGS", "SILENT", "CONSOLE", "RESUME", "ENTITY"):
+        monkeypatch.setenv(f"WANDB_{name}", " ")
+    monkeypatch.setenv("WANDB_API_KEY", "f" * 40)
+    monkeypatch.setattr(wandb_logger, "is_reachable", lambda url: False)
+    train(tmp_path)
+    assert [record.message for record in caplog.records if "ignored" in record.message] == []
+    assert "does not answer; the run is kept offline" in caplog.text
+    assert [kept.summary["val/ap"] for kept in kept_in(tmp_path)] == [0.75]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("BASE_URL", "nonsense", "Input should be a valid URL, relative URL without a base"),
+        ("RUN_ID", "a/b", "Run ID cannot contain the characters"),
+        ("TAGS", "a,,b", "Tag at index 1 is empty"),
+        ("RESUME", "perhaps", "Input should be 'allow', 'must', 'never' or 'auto'"),
+    ],
+)
+def test_a_variable_that_cannot_be_used_keeps_the_run_offline(
+    name, value, reason, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setenv(f"WANDB_{name}", value)
+    train(tmp_path)
+    assert f"WANDB_{name} is ignored (" in caplog.text
+    assert reason in caplog.text
     assert [kept.summary["val/ap"] for kept in kept_in(tmp_path)] == [0.75]
 
 

@@ -83,7 +83,7 @@ class WeightsAndBiases(WandbLogger):
         init_timeout: Annotated[float, number(0)] = 20,
         finish_timeout: Annotated[float, number(0)] = 120,
     ) -> None:
-        one_of(MODES).require("WANDB_MODE", os.environ.get("WANDB_MODE") or "online")
+        one_of(MODES).require("WANDB_MODE", os.environ.get("WANDB_MODE", "").strip() or "online")
         self._folder, self._training, self._job = Path(save_dir), job == "train", job
         ckpts = [ckpt] if isinstance(ckpt, str) else list(ckpt or ())
         folders = [self._folder]
@@ -124,9 +124,10 @@ class WeightsAndBiases(WandbLogger):
         settings.init_timeout, settings.finish_timeout = self._timeouts
         options = self._wandb_init
         options["settings"] = settings
+        refused = ignore_unusable_variables()
         options["id"] = options["id"] or os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
         try:
-            options["mode"] = choose_mode()
+            options["mode"] = "offline" if refused else choose_mode()
             run: Any = super().experiment
         except Exception as error:  # those of the network and the service have no common class
             log.warning("Weights & Biases: %s The run is kept offline.", error)
@@ -197,6 +198,29 @@ def finish_loggers(loggers: Iterable[Logger]) -> None:
     for logger in loggers:
         if isinstance(logger, WeightsAndBiases):
             logger.finish()
+
+
+def ignore_unusable_variables() -> list[str]:
+    """Names of WANDB_ variables that hold a value `wandb` refuses, each warned of and unset.
+
+    A variable that holds nothing is unset without a word, as a shell's user means it; `wandb` would
+    refuse most of those too.
+    """
+    import wandb  # takes seconds, and few runs need it
+
+    refused = []
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        try:
+            if os.environ[name].strip():
+                wandb.Settings().update_from_env_vars({name: os.environ[name]})
+                continue
+        except (ValueError, wandb.errors.Error) as error:
+            # Of pydantic's four lines, the reason.
+            reason = str(error).partition(" [type=")[0].split("\n")[-1].strip()
+            log.warning("%s is ignored (%s); the run is kept offline.", name, reason)
+            refused.append(name)
+        del os.environ[name]
+    return refused
 
 
 def choose_mode() -> str:
