@@ -50,6 +50,50 @@ def test_resamples_of_nothing():
     assert draw_resamples(np.zeros(0, np.int64), 4, seed=0).shape == (4, 0)
 
 
+#: Two of real images, two of generated ones, two of both; sizes 1 to 4.
+GROUPS = np.array([7, 7, 7, 3, 5, 5, 9, 2, 2, 2, 4, 4])
+GROUP_LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 0, 1, 1, 1, 0])
+
+
+def test_groups_are_drawn_as_a_whole():
+    rows = draw_resamples(GROUP_LABELS, 500, 3, GROUPS)
+    times = count_draws(rows, 12)
+    kinds = [{7, 3}, {5, 9}, {2, 4}]
+    for row, counts in zip(rows, times, strict=True):
+        by_group = {g: set(counts[g == GROUPS]) for g in set(GROUPS.tolist())}
+        assert all(len(found) == 1 for found in by_group.values())  # all of it or nothing of it
+        for kind in kinds:  # stratified
+            assert sum(min(by_group[g]) for g in kind) == 2
+        filled = row[row < 12]
+        assert sorted(np.repeat(np.arange(12), counts)) == filled.tolist()
+        assert (row[len(filled) :] == 12).all()
+    for group in set(GROUPS.tolist()):
+        assert times[:, group == GROUPS].mean() == pytest.approx(1, abs=0.15)
+
+
+def test_groups_of_one_image_are_no_groups(rng):
+    groups = rng.permutation(7) * 3
+    # By another order of the images, which draws others.
+    assert draw_resamples(LABELS, 40, 0, groups).shape == (40, 7)
+    np.testing.assert_array_equal(
+        draw_resamples(LABELS, 40, 0, np.arange(7)), draw_resamples(LABELS, 40, 0)
+    )
+
+
+def test_groups_are_the_units_of_chance(rng):
+    """Variance of a mean whose images are equal within each of 25 groups of 8."""
+    groups = rng.permutation(np.repeat(np.arange(25), 8))
+    values = rng.normal(size=25)[groups]
+    rows = draw_resamples(np.zeros(200, np.int64), 4000, 1, groups)
+    expected = np.std(values) / np.sqrt(25)
+    assert values[rows].mean(1).std() == pytest.approx(expected, rel=0.06)
+
+
+def test_one_group():
+    rows = draw_resamples(LABELS, 5, 0, np.zeros(7, np.int64))
+    np.testing.assert_array_equal(rows, np.tile(np.arange(7), (5, 1)))
+
+
 @pytest.mark.parametrize("share", [0, 0.02, 0.3, 0.5, 0.97, 1])
 def test_interval_equals_its_definition(rng, share):
     draws = rng.normal(size=301).round(2)  # with ties

@@ -22,7 +22,7 @@ from tff.analyses.engine.passes import CueRemoval
 from tff.analyses.engine.subject import Subject
 from tff.options import checked, number
 from tff.plots import grouped
-from tff.statistics.bootstrap import Estimate, evaluate_resamples
+from tff.statistics.bootstrap import Estimate, count_draws, evaluate_resamples
 from tff.types import Floats, Ints, Result
 
 ABOUT = """
@@ -138,15 +138,15 @@ class Ablation(Analysis):
 
 def _median_drop(boxed: NDArray[np.bool_], p: Floats, ablated: Floats, resamples: Ints) -> Estimate:
     """Difference of the medians of p and of ablated, both (n,), over the boxed images (n,)."""
+    # The last one stands for the number that fills up resamples, see `draw_resamples`.
+    columns = [np.append(np.where(boxed, values, np.nan), np.nan) for values in (p, ablated)]
 
     def drop(rows: Ints) -> Floats:
-        before, after = (
-            np.nanmedian(np.where(boxed[rows], values[rows], np.nan), axis=-1)
-            for values in (p, ablated)
-        )
+        before, after = (np.nanmedian(values[rows], axis=-1) for values in columns)
         return np.asarray(before - after)
 
     if not boxed.any():
         return Estimate(np.nan, np.full(1, np.nan))
     value = float(drop(np.arange(len(boxed))[None])[0])
-    return Estimate(value, evaluate_resamples(drop, resamples[boxed[resamples].any(-1)]))
+    known = (count_draws(resamples, len(boxed)) @ boxed) > 0
+    return Estimate(value, evaluate_resamples(drop, resamples[known]))

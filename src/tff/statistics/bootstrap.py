@@ -13,28 +13,53 @@ from scipy.special import ndtr, ndtri, stdtrit
 
 from tff.types import Floats, Ints
 
-#: (D, N) row numbers, one resample of the images per row.
+#: (D, M) row numbers, one resample of the N images per row. Resamples of groups differ in size; the
+#: number N, which is that of no row, fills up the shorter ones.
 Resamples = NDArray[np.int64]
 
 
-def draw_resamples(labels: Ints, draws: int, seed: int) -> Resamples:
-    """Row numbers drawn with replacement, stratified by label: (draws, N)."""
-    generator = np.random.default_rng(seed)
-    parts = []
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
-        parts.append(rows[generator.integers(0, len(rows), (draws, len(rows)))])
-    return np.concatenate(parts, axis=1) if parts else np.zeros((draws, 0), np.int64)
+def draw_resamples(labels: Ints, draws: int, seed: int, groups: Ints | None = None) -> Resamples:
+    """Row numbers drawn with replacement, stratified by label: (draws, M), ascending.
+
+    Images of one group, such as crops of one photograph, are alike: a sample of other photographs
+    would lack all of them or hold all of them. Groups are therefore drawn as a whole (the cluster
+    bootstrap: Davison & Hinkley, "Bootstrap methods and their application", 1997, section 3.8).
+
+    Args:
+        labels: (N,) each 0 or 1.
+        draws: number of resamples.
+        seed: of the draws.
+        groups: (N,) number of each image's group; None: each image is a group of its own. Groups
+            of one label, of the other and of both are drawn apart, as many of each as there are.
+
+    Returns:
+        M = N if all groups have the same size; else shorter resamples end in the number N.
+    """
+    generator, n_rows = np.random.default_rng(seed), len(labels)
+    unit = np.arange(n_rows) if groups is None else np.unique(groups, return_inverse=True)[1]
+    stratum = np.zeros(unit.max(initial=-1) + 1, np.int64)
+    np.bitwise_or.at(stratum, unit, 1 + np.asarray(labels, np.int64))
+    times = np.zeros((draws, len(stratum)), np.int64)
+    for kind in np.unique(stratum):
+        units = np.flatnonzero(stratum == kind)
+        drawn = generator.integers(0, len(units), (draws, len(units)))
+        times[:, units] = count_draws(drawn, len(units))
+    copies = times[:, unit]
+    sizes = copies.sum(1)
+    rows = np.full((draws, sizes.max(initial=0)), n_rows)
+    filled = np.arange(rows.shape[1]) < sizes[:, None]
+    rows[filled] = np.repeat(np.tile(np.arange(n_rows), draws), copies.ravel())
+    return rows
 
 
 def count_draws(resamples: Resamples, size: int) -> Resamples:
-    """How often each of `size` rows was drawn: (D, n) -> (D, size).
+    """How often each of `size` rows was drawn: (D, M) -> (D, size).
 
     A statistic of these counts sorts or bins its images once for all resamples.
     """
-    offset = resamples + size * np.arange(len(resamples))[:, None]
-    counts = np.bincount(offset.ravel(), minlength=len(resamples) * size)
-    return counts.reshape(len(resamples), size)
+    offset = resamples + (size + 1) * np.arange(len(resamples))[:, None]
+    counts = np.bincount(offset.ravel(), minlength=len(resamples) * (size + 1))
+    return counts.reshape(len(resamples), size + 1)[:, :size]
 
 
 def evaluate_resamples(
@@ -43,9 +68,9 @@ def evaluate_resamples(
     """Values of a statistic on all resamples, (D, ...).
 
     Args:
-        statistic: resamples (d, N) -> values (d, ...). Two statistics are paired if both are
+        statistic: resamples (d, M) -> values (d, ...). Two statistics are paired if both are
             evaluated on the same resamples.
-        resamples: (D, N), see `draw_resamples`.
+        resamples: (D, M), see `draw_resamples`.
         chunk: largest number of rows evaluated at once, which bounds memory.
     """
     step = max(1, chunk // max(1, resamples.shape[1]))
