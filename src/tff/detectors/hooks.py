@@ -55,15 +55,15 @@ def drop_channels(
 def record_outputs(detector: Detector, layers: list[str]) -> Iterator[dict[str, Tensor]]:
     """Record the raw outputs (B, C, H, W) of these layers for the latest batch.
 
-    With gradients enabled, outputs are part of the graph, and in-place operations after a layer do
-    not overwrite them.
+    In-place operations after a layer do not overwrite them. With gradients enabled, they are part
+    of the graph.
     """
     found: dict[str, Tensor] = {}
 
     def keep(layer: str) -> Hook:
         def hook(_module: nn.Module, _inputs: object, out: Tensor) -> Tensor:
             found[layer] = out
-            return out.clone() if torch.is_grad_enabled() else out
+            return out.clone()
 
         return hook
 

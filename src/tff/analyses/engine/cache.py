@@ -91,7 +91,7 @@ class Cache:
         else:
             full = {**key, "detector": self.detector}
             if "cue" in full:
-                full["cue"] = _describe_cue(full["cue"])
+                full["cue"] = describe_cue(full["cue"])
             with fail_together():  # a single rank may see a damaged file
                 path = find(self.folder, name, full)
             path, exists = broadcast((path, path.exists()))
@@ -201,7 +201,12 @@ def digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _describe_cue(ablation: CueRemoval | None) -> str:
+def describe_cue(ablation: CueRemoval | None) -> str:
+    """Text that tells apart images as they are, and without each cue.
+
+    Raises:
+        ValueError: the ablation's options are not in its repr.
+    """
     if " at 0x" in repr(ablation):  # an address: another object may have it in the next run
         raise ValueError(
             f"passes without a cue cannot be cached for {ablation!r}, whose repr does not show its "

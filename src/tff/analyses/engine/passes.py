@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
+from tff.analyses.engine.attribution import number_strata
 from tff.analyses.engine.parts import Parts
 from tff.data.dataset import Images
 from tff.data.loaders import EvaluationBatches, loader
@@ -40,6 +41,10 @@ class CueRemoval(Protocol):
 
     def __call__(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> the same images without the cue."""
+
+
+#: What replaces dropped channels, see `Passes.compute_outputs_without_channels`.
+Instead = Tensor | Images | CueRemoval | None
 
 
 @dataclass(frozen=True)
@@ -356,24 +361,30 @@ class Passes:
         )
 
     def compute_outputs_without_channels(
-        self, images: Images, choices: Mapping[str, Tensor], instead: Tensor | Images | None
+        self, images: Images, choices: Mapping[str, Tensor], instead: Instead
     ) -> Table:
         """Logits with each choice of channels dropped, a row per image, a column per choice.
 
         Args:
             choices: name -> (k,) flat indices of the channels to drop.
             instead: replaces the raw output of a dropped channel: None: 0; one value per channel
-                (n_channels,); or images, the i-th of which gives its feature maps to the i-th of
-                `images`.
+                (n_channels,); images, the i-th of which gives its feature maps to the i-th of
+                `images`; or an ablation: the maps of the same image without that cue (activation
+                patching).
         """
         per_image = PerImage(len(choices)).to(self.device)
         layers = list(self.detector.channels.masks(torch.cat(list(choices.values()))))
 
         def compute(batch: Batch) -> Tensor:
             replacement: Replacement = instead if isinstance(instead, Tensor) else None
-            if isinstance(instead, Images):
+            if not isinstance(instead, Tensor | None):
+                other = (
+                    self._load_replacements(instead, batch)
+                    if isinstance(instead, Images)
+                    else channels_last(instead(batch.image))
+                )
                 with record_outputs(self.detector, layers) as replacement:
-                    self.detector(self._load_replacements(instead, batch))
+                    self.detector(other)
             columns = []
             for channels in choices.values():
                 with drop_channels(self.detector, channels, replacement):
@@ -424,6 +435,55 @@ class Passes:
         }
         norms = join({layer: weight.flatten(1).norm(dim=1) for layer, weight in filters.items()})
         return Table(rows.assign(weight=norms.detach().double().cpu().numpy()))
+
+    def compute_attribution(self, images: Images, ablation: CueRemoval) -> Table:
+        """Effects of a cue through each channel to first order, a row per channel.
+
+        See `attribution.Attribution`. For each stratum of the images, by its number, the columns
+        `effect 0`, `error 0` and `total 0`, the last of which is the same for all channels.
+        """
+        channels, strata = self.detector.channels, number_strata(images)
+        layers, width, number = channels.layers, len(channels), strata.max(initial=-1) + 1
+        # Effects and the total, and their squares; effects are small.
+        means = [ExactMean(2 * (width + 1), 2**40).to(self.device) for _ in range(number)]
+
+        def compute(batch: Batch) -> Tensor:
+            with torch.no_grad(), record_outputs(self.detector, layers) as without:
+                logits_without = self.detector(channels_last(ablation(batch.image)))
+            with record_outputs(self.detector, layers) as outputs:
+                logits = self.detector(batch.image.clone().requires_grad_())
+            slopes = torch.autograd.grad(logits.sum(), [outputs[name] for name in layers])
+            effects = {
+                name: ((outputs[name].detach() - without[name]) * slope).sum((2, 3))
+                for name, slope in zip(layers, slopes, strict=True)
+            }
+            total = (logits.detach() - logits_without)[:, None]
+            return torch.cat([channels.join(effects), total], dim=1)
+
+        def collect(batch: Batch, effects: Tensor) -> None:
+            if len(rows := batch.index[effects[:, -1].isnan().cpu()]):
+                raise ValueError(
+                    "the detector gives no number (NaN) for some images, such as "
+                    f"{images.manifest['path'].iloc[int(rows[0])]}, as they are or without "
+                    f"{ablation.cue}: its training has diverged, or its activations overflow"
+                )
+            values = torch.cat([effects, effects.double().square()], dim=1)
+            of_batch = strata[batch.index.numpy()]
+            for stratum in np.unique(of_batch):
+                means[stratum].update(values[torch.from_numpy(of_batch == stratum)])
+
+        with torch.inference_mode(False), torch.enable_grad():
+            statistics = {f"stratum {i}": mean for i, mean in enumerate(means)}
+            self._run(images, f"effects of {ablation.cue}", compute, collect, statistics)
+        rows = channels.table()
+        for i, metric in enumerate(means):
+            with metric.sync_context():
+                mean, square = ExactMean.compute(metric).cpu().numpy().reshape(2, -1)
+                count = int(metric.counts[0])
+            error = np.sqrt(np.maximum(square - mean**2, 0) / max(count - 1, 1))
+            rows[f"effect {i}"], rows[f"total {i}"] = mean[:-1], mean[-1]
+            rows[f"error {i}"] = error[:-1] if count > 1 else np.nan
+        return Table(rows)
 
     def _load_replacements(self, images: Images, batch: Batch) -> Tensor:
         """The images whose feature maps replace those of a batch."""

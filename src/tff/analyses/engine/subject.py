@@ -11,10 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tff.analyses.engine.cache import Cache, Expected, digest, identify
+from tff.analyses.engine.attribution import Attribution, number_strata
+from tff.analyses.engine.cache import Cache, Expected, describe_cue, digest, identify
 from tff.analyses.engine.passes import (
     Activity,
     CueRemoval,
+    Instead,
     Outputs,
     Passes,
     Relevance,
@@ -359,7 +361,7 @@ class Subject:
     def evaluate_without_channels(
         self,
         choices: Mapping[str, Tensor],
-        instead: Tensor | Images | None = None,
+        instead: Instead = None,
         split: str = "test",
     ) -> dict[str, Floats]:
         """Logits (N,) with each choice of channels dropped; images are read once for all choices.
@@ -373,10 +375,13 @@ class Subject:
             ValueError: the detector gives NaN for some images.
         """
         images: Images = getattr(self.images, split)
-        replacement = None
-        if instead is not None:
-            values = instead.tolist() if isinstance(instead, Tensor) else identify(instead)
-            replacement = digest(values)
+        replacement: object = None
+        if isinstance(instead, Tensor):
+            replacement = digest(instead.tolist())
+        elif isinstance(instead, Images):
+            replacement = digest(identify(instead))
+        elif instead is not None:
+            replacement = describe_cue(instead)
         key = {
             "pass": "dropped",
             **self._identities[split],
@@ -395,6 +400,32 @@ class Subject:
         for name, column in logits.items():
             refuse_nan(column, images, f"with channels dropped ({name})")
         return logits
+
+    def attribute(self, ablation: CueRemoval, split: str = "test") -> Attribution:
+        """First-order effects of a cue through each channel.
+
+        Args:
+            ablation: removes the cue.
+            split: `test` or `discovery`.
+
+        Raises:
+            ValueError: the detector gives NaN for some images.
+        """
+        images: Images = getattr(self.images, split)
+        strata = range(number_strata(images).max(initial=-1) + 1)
+        names = ("effect", "error", "total")
+        table = self.cache.get(
+            f"attribution-{type(ablation).__name__.lower()}",
+            {"pass": "attribution", **self._identities[split], "cue": ablation},
+            lambda: self._require_passes(f"effects of {ablation.cue}").compute_attribution(
+                images, ablation
+            ),
+            Expected(len(self.channels), [f"{name} {i}" for i in strata for name in names]),
+        )
+        effects, errors, totals = (
+            np.array([table.column(f"{name} {i}") for i in strata]) for name in names
+        )
+        return Attribution(images, effects, errors, totals[:, 0])
 
     def score_channels(self, by: str, seed: int | None = None) -> Floats:
         """Score of each channel by one of `top_channels.CRITERIA`, (n_channels,)."""
