@@ -15,6 +15,7 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from tff.data.dataset import CROPS, Images, Used, View
+from tff.data.groups import GROUP, count_shared, count_units, find_groups, name_unit
 from tff.data.layout import Places
 from tff.data.loaders import EvaluationBatches, TrainingBatches, loader
 from tff.data.manifest import ANY_LAYOUT, Manifest, list_images
@@ -83,6 +84,8 @@ class Data(LightningDataModule, ABC):
         match_format: compress all images alike before anything else.
         on_corrupt: `error` or `skip` for files that cannot be used.
         pixels: decode each file once when it is first listed, to find damage in its middle.
+        group: how the source of an image is known, see `groups.find_groups`; images of one source
+            are resampled together, and are never divided. None: it is not known.
         cache: folder for lists of files; None caches nothing.
     """
 
@@ -103,6 +106,7 @@ class Data(LightningDataModule, ABC):
         match_format: bool = False,
         on_corrupt: Literal["error", "skip"] = "error",
         pixels: bool = False,
+        group: Annotated[str, GROUP] | None = None,
         cache: Annotated[str, PATH] | None = None,
     ) -> None:
         super().__init__()
@@ -112,6 +116,7 @@ class Data(LightningDataModule, ABC):
         self.generators = to_names("data.generators", generators)
         self.classes, self.limit = to_names("data.classes", classes), limit
         self.match_format, self.on_corrupt, self.pixels = match_format, on_corrupt, pixels
+        self.group = group
         #: Folder for lists of files.
         self.files = Path(cache).expanduser() / "files" if cache else None
         self._manifests: dict[str, Manifest] = {}
@@ -155,14 +160,41 @@ class Data(LightningDataModule, ABC):
             for note in self.notes(split):
                 log.warning("%s: %s", split, note)
         table, skipped = self._manifests[split]
+        notes = [*self.remarks, *self.notes(split)]
+        if "group" in table and (alone := int((table["group"] == "").sum())):
+            notes.append(f"{alone:,} of {len(table):,} images belong to no {self.unit}.")
         images = Images(
             table, self.view, seed=self.seed, match_format=self.match_format,
-            real_of=self.real_of(split), skipped=skipped, notes=(*self.remarks, *self.notes(split)),
+            real_of=self.real_of(split), skipped=skipped, notes=tuple(notes), unit=self.unit,
         )  # fmt: skip
         images = images.select(self.generators, self.classes)
         for one in used:
             images = images.leave_out(one)
         return images.subsample(self.limit, self.seed)
+
+    @property
+    def unit(self) -> str:
+        """What a group of images is, in a word."""
+        return "group" if self.group is None else name_unit(self.group)
+
+    def note_shared_groups(self, images: Images) -> Images:
+        """Images of this set, with a note on those of a group that is in training too."""
+        if "group" not in images.manifest or "train" not in self.available_splits():
+            return images
+        try:
+            trained = self.manifest("train")["group"]
+        except (ValueError, OSError):  # what cannot be read, cannot have been trained on
+            return images
+        n_images, n_groups = count_shared(images.manifest["group"], trained)
+        if not n_images:
+            return images
+        shared = count_units(n_groups, images.unit)
+        note = (
+            f"{n_images:,} of {len(images):,} images belong to {shared} of which other images are "
+            f"in training: how well the detector does on a new {images.unit} is not seen from them."
+        )
+        log.warning("%s", note)
+        return replace(images, notes=(*images.notes, note))
 
     def used_in_training(self) -> dict[str, Ints]:
         """Digests of the images that a detector sees in training, by split."""
@@ -171,11 +203,11 @@ class Data(LightningDataModule, ABC):
 
     def discovery(self) -> Images:
         """Images on which the channels of a detector trained on this set are ranked."""
-        return self.images("val", *self._used("train"))
+        return self.note_shared_groups(self.images("val", *self._used("train")))
 
     def test(self) -> Images:
         """Images on which a detector trained on this set is tested."""
-        return self.images("test", *self._used("train", "val"))
+        return self.note_shared_groups(self.images("test", *self._used("train", "val")))
 
     def _used(self, *splits: str) -> list[Used]:
         try:
@@ -250,7 +282,11 @@ class Data(LightningDataModule, ABC):
         self, root: Path | Tree, layout: Places = ANY_LAYOUT, split: str = ""
     ) -> Manifest:
         """List the images below a folder with the options of this set."""
-        return list_images(
+        table, skipped = list_images(
             root, layout, split=split, cache=self.files, pixels=self.pixels,
             on_corrupt=self.on_corrupt,
         )  # fmt: skip
+        if self.group is not None:
+            folder = root.root if isinstance(root, Tree) else root.expanduser()
+            table = table.assign(group=find_groups(self.group, folder, table))
+        return Manifest(table, skipped)

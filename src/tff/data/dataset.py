@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
+from tff.data.groups import count_shared, count_units
 from tff.data.image_file import MAX_BYTES, MAX_PIXELS, decode
 from tff.data.layout import real_source
 from tff.foreign_files import open_regular, read_file
@@ -180,6 +181,7 @@ class Images(Dataset[Batch]):
         skipped: `path` and `problem` of files that cannot be used.
         notes: remarks on the set for the reader of a report, in sentences.
         alarms: reasons why numbers of these images may be meaningless, in sentences.
+        unit: what a group of images is (see `groups`), in a word.
     """
 
     manifest: pd.DataFrame
@@ -191,6 +193,7 @@ class Images(Dataset[Batch]):
     skipped: pd.DataFrame = field(default_factory=_NO_FILES.copy)
     notes: tuple[str, ...] = ()
     alarms: tuple[str, ...] = ()
+    unit: str = "group"
 
     def __len__(self) -> int:
         return len(self.manifest)
@@ -254,6 +257,19 @@ class Images(Dataset[Batch]):
             return self.manifest["digest"].to_numpy(np.int64)
         files = (io.BytesIO(read_bytes(str(path))) for path in self.manifest["path"])
         return np.array([digest_content(file) for file in files], np.int64)
+
+    @cached_property
+    def groups(self) -> Ints | None:
+        """(N,) number of the group of each image: those of one have one source (`data.group`).
+
+        None if sources are not known: each image is a group of its own.
+        """
+        if "group" not in self.manifest:
+            return None
+        names = self.manifest["group"]
+        numbers, found = pd.factorize(names, sort=True)
+        alone = (names == "").to_numpy()
+        return np.where(alone, len(found) + np.arange(len(self)), numbers).astype(np.int64)
 
     def sizes(self) -> Ints:
         """(N, 2) height and width of the view of each image, without augmentation.
@@ -333,6 +349,12 @@ class Images(Dataset[Batch]):
                 "trained_images=include"
             )
         text = f"{what}; they are left out" + (f", all of {', '.join(gone)}" if gone else "")
+        if "group" in self.manifest:
+            names = self.manifest["group"]
+            n_images, n_groups = count_shared(names[~known], names[known])
+            if n_images:
+                same = count_units(n_groups, self.unit)
+                text += f"; {n_images:,} of those that are left belong to {same} of theirs"
         return replace(left, notes=(*self.notes, f"{text}."))
 
     def subsample(self, limit: int | None, seed: int = 0) -> Images:

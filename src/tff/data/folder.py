@@ -14,6 +14,7 @@ from pathlib import Path, PurePath
 from typing import Annotated, Any
 
 import pandas as pd
+import pyarrow as pa
 
 from tff.data.datamodule import SPLITS, Data, Splits
 from tff.data.dataset import IMAGE_COLUMN, ROW_SEPARATOR, digest_content, extract_bytes
@@ -68,7 +69,7 @@ class Folder(Data):
     Without a layout: any tree with folders `0_real` and `1_fake` (or real/fake, nature/ai,
     REAL/FAKE) in it, see `layout.AnyTree`. Folders `train`, `val` and `test` at any depth are the
     splits. A tree without them is divided into three by a hash of the file names, which keeps files
-    of the same name together.
+    of the same name together, or of the names of groups (`group`).
 
     With a layout: where each split has its labels and generators. If it has `train` but not `val`,
     a share `fractions[1]` of `train`, drawn by the hash of the names, is the validation set.
@@ -120,6 +121,10 @@ class Folder(Data):
         # Lists the files once, before several processes would.
         for split in ("train", "val"):
             self.images(split)
+
+    @property
+    def unit(self) -> str:
+        return self.group if self._is_parquet and self.group else super().unit
 
     @property
     def undivided(self) -> bool:
@@ -240,6 +245,8 @@ class Folder(Data):
     @cached_property
     def _rows(self) -> pd.DataFrame:
         table = list_rows(self._tree, self.files)
+        if self.group is not None:
+            table = table.assign(group=read_group_column(self._tree, self.group))
         other = table["split"][~table["split"].isin([*(self.layout or {})])]
         if len(other):
             self._remark(
@@ -252,15 +259,21 @@ class Folder(Data):
         return self._list_folder(self._tree, self.places)
 
     def _take_share(self, manifest: Manifest, low: float, high: float, split: str) -> Manifest:
-        """Images whose names hash to a fraction in (low, high], or in [0, high]."""
+        """Images whose names hash to a fraction in (low, high], or in [0, high].
+
+        Names are those of groups where they are known: a group is never divided.
+        """
         names = manifest.table["path"].map(lambda p: p if ROW_SEPARATOR in p else Path(p).stem)
+        if "group" in manifest.table:
+            names = names.where(manifest.table["group"] == "", manifest.table["group"])
         hashes = names.map(lambda name: zlib.crc32(f"{self.seed}/{name}".encode()))
         fraction = hashes / 2**32
         table = manifest.table[((fraction > low) | (low == 0)) & (fraction <= high)]
         if table["label"].nunique() < 2:
+            few = f"groups ({len(set(names)):,} of data.group)" if self.group else "images"
             raise ValueError(
-                f"image folder {self.root}: too few images for a {split} set with both real and "
-                "generated ones"
+                f"image folder {self.root}: too few {few} for a {split} set with both real and "
+                "generated images"
             )
         return Manifest(table.reset_index(drop=True), manifest.skipped)
 
@@ -381,6 +394,28 @@ def list_rows(tree: Tree, cache: Path | None) -> pd.DataFrame:
             )
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
+
+
+def read_group_column(tree: Tree, column: str) -> list[str]:
+    """Group of each image in Parquet files, in the order of `list_rows`; "" for a missing value.
+
+    Raises:
+        ValueError: a file has no such column, or one that holds no texts or numbers.
+    """
+    found: list[str] = []
+    for file in tree.files():
+        path = tree.root / file
+        with (
+            open_regular(path) as stream,
+            refuse_damage(
+                path,
+                f"data.group={column} cannot be read",
+                "name a column of texts or whole numbers",
+            ),
+        ):
+            values = read_columns(open_parquet(stream), [column])[column].cast(pa.string())
+        found += values.fill_null("").to_pylist()
+    return found
 
 
 def _list_file(path: Path, cache: Path | None) -> pd.DataFrame:

@@ -120,6 +120,9 @@ class Checkpoint:
         taken = Used(new, "on which channels are ranked", include_trained)
         whole = tested.undivided and tested is not own
         test = tested.images("all" if whole else "test", *used.values(), taken)
+        if own is not None:  # other data have not trained the detector
+            discovery = own.note_shared_groups(discovery) if ranked is own else discovery
+            test = own.note_shared_groups(test) if tested is own else test
         if digests is None:
             note = "The checkpoint does not name its training images; they may be among these."
             discovery, test = (replace(s, notes=(*s.notes, note)) for s in (discovery, test))

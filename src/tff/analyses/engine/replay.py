@@ -31,7 +31,9 @@ def _is_text(column: pd.Series[Any]) -> bool:
 _NEEDED = ("path", "label", "generator", "digest")
 #: Columns of a set of images -> whether their values can be used.
 _COLUMNS: dict[str, Callable[[pd.Series[Any]], bool]] = {
-    **dict.fromkeys(("path", "generator", "class", "format", "mode", "chroma", "note"), _is_text),
+    **dict.fromkeys(
+        ("path", "generator", "class", "group", "format", "mode", "chroma", "note"), _is_text
+    ),
     **dict.fromkeys(
         ("label", "bytes", "digest", "height", "width", "quality"), pd.api.types.is_integer_dtype
     ),
@@ -133,7 +135,15 @@ def _describe(images: Images) -> dict[str, object]:
         "real_of": dict(images.real_of),
         "notes": list(images.notes),
         "alarms": list(images.alarms),
+        # The passes do not depend on groups, but the tables do.
+        **(
+            {} if images.groups is None else {"unit": images.unit, "groups": _digest_groups(images)}
+        ),
     }
+
+
+def _digest_groups(images: Images) -> str:
+    return digest(images.manifest["group"].tolist())
 
 
 def _read_detector(facts: Any) -> DetectorInfo:
@@ -188,6 +198,7 @@ def _read_images(path: Path) -> Images:
             real_of={str(name): str(real) for name, real in facts["real_of"].items()},
             notes=tuple(map(str, facts["notes"])),
             alarms=tuple(map(str, facts["alarms"])),
+            unit=str(facts.get("unit", "group")),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path}: damaged ({error}); delete it and run again") from None

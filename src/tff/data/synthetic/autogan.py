@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from tff.data.datamodule import SPLITS
 from tff.data.synthetic import image_tree
-from tff.data.synthetic.photographs import Photograph, sample_patches
+from tff.data.synthetic.photographs import Photograph, photographs_of_patches, sample_patches
 from tff.options import PATH, Allowed, checked, one_of, some_of, whole
 from tff.progress import track
 from tff.types import Pixels
@@ -79,6 +79,9 @@ class AutoGAN(image_tree.GeneratedSet):
     def folder(self) -> Path:
         return image_tree.get_or_build(self.cache, "autogan", RECIPE, self.settings, build)
 
+    def find_sources(self) -> dict[str, list[str]]:
+        return find_sources(self.settings)
+
 
 @dataclass(frozen=True)
 @checked("data")
@@ -107,6 +110,10 @@ class AutoGANSettings(image_tree.TreeSettings):
     def generators(self) -> tuple[str, ...]:
         """The seen generator, then the unseen ones."""
         return (self.seen, *self.unseen)
+
+    def splits(self, generator: str) -> Sequence[str]:
+        """Splits that hold images of a generator."""
+        return SPLITS if generator == self.seen else ("test",)
 
     @property
     def crop(self) -> int:
@@ -137,7 +144,7 @@ def build(folder: Path, settings: AutoGANSettings) -> Path:
         for name in settings.generators:
             weights = int(stream("weights", name).integers(2**31))
             model = train(name, photographs["train"], weights, settings.steps)
-            for split in SPLITS if name == settings.seen else ("test",):
+            for split in settings.splits(name):
                 n_images, rng = settings.counts[split], stream(split, name)
                 crops = sample_patches(photographs[split], n_images, settings.crop, rng)
                 fakes = reconstruct(model, crops)
@@ -148,6 +155,20 @@ def build(folder: Path, settings: AutoGANSettings) -> Path:
         # Errors are of values in [0, 1].
         image_tree.write_description(draft, settings, photographs, l1_error_on_val_patches=errors)
     return folder
+
+
+def find_sources(settings: AutoGANSettings) -> dict[str, list[str]]:
+    """Folder of images, as `build` writes them -> the photograph of each image, by number."""
+    photographs = settings.load_photographs(max(PATCH, settings.crop))
+    found: dict[str, list[str]] = {}
+    for name in settings.generators:
+        for split in settings.splits(name):
+            rng = image_tree.random_stream(settings.seed, split, name)
+            names = photographs_of_patches(
+                photographs[split], settings.counts[split], settings.crop, rng
+            )
+            found |= {f"{split}/{name}/{kind}": names for kind in ("0_real", "1_fake")}
+    return found
 
 
 def _cut_border(crops: Pixels) -> Pixels:

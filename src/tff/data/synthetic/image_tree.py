@@ -16,10 +16,11 @@ from typing import Annotated, Any, TypeVar
 from zlib import crc32
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from tff.data.datamodule import SPLITS, Data
-from tff.data.manifest import Manifest
+from tff.data.manifest import Manifest, load_cache, save_cache
 from tff.data.synthetic.photographs import (
     PhotographSplit,
     compute_sha256,
@@ -31,7 +32,8 @@ from tff.options import PATH, SEED, Allowed, checked, each, whole
 from tff.strict_json import dumps
 from tff.types import Pixels
 
-DESCRIPTION = "manifest.json"  # the last file to be written
+DESCRIPTION = "manifest.json"  # the last file of the images to be written
+SOURCES = "photographs.parquet"  # of the images, written when they are first listed
 COUNTS = Allowed(
     lambda counts: set(counts) == set(SPLITS) and each(whole(1)).holds([*counts.values()]),
     f"numbers of images, at least 1, for each of {', '.join(SPLITS)}",
@@ -49,17 +51,47 @@ class GeneratedSet(Data):
 
     def __init__(self, cache: Annotated[str, PATH], **options: Any) -> None:
         super().__init__(cache=cache, **options)
+        if self.group is not None:
+            raise ValueError(
+                f"data.group={self.group}: leave it out; the photograph of each image of this set "
+                "is known"
+            )
         self.cache = Path(cache).expanduser()
 
     @abstractmethod
     def folder(self) -> Path:
         """Folder with the images, which are made if they are missing."""
 
+    @abstractmethod
+    def find_sources(self) -> Mapping[str, list[str]]:
+        """Folder of images, below that of the set -> the photograph of each image, by number."""
+
+    @property
+    def unit(self) -> str:
+        return "photograph"
+
     def prepare_data(self) -> None:
-        self.folder()
+        self._list_sources(self.folder())
 
     def list_images(self, split: str) -> Manifest:
-        return self._list_folder(self.folder() / split)
+        folder = self.folder()
+        sources = self._list_sources(folder)
+        table, skipped = self._list_folder(folder / split)
+        files = [Path(path).relative_to(folder).as_posix() for path in table["path"]]
+        return Manifest(table.assign(group=sources[files].to_numpy()), skipped)
+
+    def _list_sources(self, root: Path) -> pd.Series[str]:
+        """Photograph of each image, by its path below the folder of the set."""
+        path = root / SOURCES
+        if (table := load_cache(path, {"path": str, "photograph": str})) is None:
+            rows = [
+                (f"{folder}/{number:04}.png", name)
+                for folder, names in self.find_sources().items()
+                for number, name in enumerate(names)
+            ]
+            table = pd.DataFrame(rows, columns=["path", "photograph"])
+            save_cache(table, path)
+        return table.set_index("path")["photograph"]
 
 
 @dataclass(frozen=True)

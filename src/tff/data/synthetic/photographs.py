@@ -187,16 +187,25 @@ def sample_patches(
     Raises:
         ValueError: none of many draws is textured.
     """
-    return np.stack([_patch(photographs, size, rng) for _ in range(count)])
+    return np.stack([_patch(photographs, size, rng)[1] for _ in range(count)])
 
 
-def _patch(photographs: Sequence[Photograph], size: int, rng: np.random.Generator) -> Pixels:
+def photographs_of_patches(
+    photographs: Sequence[Photograph], count: int, size: int, rng: np.random.Generator
+) -> list[str]:
+    """Name of the photograph of each patch that `sample_patches` returns for the same arguments."""
+    return [_patch(photographs, size, rng)[0] for _ in range(count)]
+
+
+def _patch(
+    photographs: Sequence[Photograph], size: int, rng: np.random.Generator
+) -> tuple[str, Pixels]:
     for _ in range(1000):
-        pixels = photographs[int(rng.integers(len(photographs)))].pixels
+        name, pixels, _credit = photographs[int(rng.integers(len(photographs)))]
         top, left = (rng.integers(side - size + 1) for side in pixels.shape[:2])
         turns, mirrored = int(rng.integers(4)), bool(rng.integers(2))
         patch = pixels[top : top + size, left : left + size]
         if patch.mean(axis=2).std() > 8:  # of 255
             turned = np.rot90(patch, turns)
-            return turned[:, ::-1] if mirrored else turned
+            return name, turned[:, ::-1] if mirrored else turned
     raise ValueError(f"no textured {size}x{size} patch in {', '.join(p.name for p in photographs)}")

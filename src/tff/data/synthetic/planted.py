@@ -11,7 +11,7 @@ import numpy as np
 
 from tff.data.datamodule import SPLITS
 from tff.data.synthetic import image_tree
-from tff.data.synthetic.photographs import sample_patches
+from tff.data.synthetic.photographs import photographs_of_patches, sample_patches
 from tff.data.synthetic.planted_cues import BLOCK, CUES, REAL, PlantedCue
 from tff.options import PATH, Allowed, checked, number, one_of, whole
 from tff.types import Pixels
@@ -70,6 +70,9 @@ class Planted(image_tree.GeneratedSet):
     def folder(self) -> Path:
         return image_tree.get_or_build(self.cache, "planted", RECIPE, self.settings, build)
 
+    def find_sources(self) -> dict[str, list[str]]:
+        return find_sources(self.settings)
+
 
 @dataclass(frozen=True)
 @checked("data")
@@ -86,21 +89,47 @@ class PlantedSettings(image_tree.TreeSettings):
     cue: Annotated[str, one_of(CUES)] = "chroma"
     strength: Annotated[float, STRENGTH] = 1.0
 
+    @property
+    def crop(self) -> int:
+        """Side of the crops in which the cue is planted; their borders are cut off."""
+        return self.size + 2 * MARGIN
+
+    @property
+    def folders(self) -> list[tuple[str, str, str]]:
+        """Split, cue and kind of each folder of images."""
+        return [
+            (split, cue, kind)
+            for split in SPLITS
+            for cue in (CUES if split == "test" else [self.cue])
+            for kind in ("0_real", "1_fake")
+        ]
+
 
 def build(folder: Path, settings: PlantedSettings) -> Path:
     """Write the data set as a tree of PNG files, and return its folder."""
-    side = settings.size + 2 * MARGIN
-    photographs = settings.load_photographs(side)
+    photographs = settings.load_photographs(settings.crop)
     with image_tree.write_tree(folder) as draft:
-        for split in SPLITS:
-            for cue in CUES if split == "test" else [settings.cue]:
-                for kind, change in (("0_real", REAL[cue]), ("1_fake", CUES[cue])):
-                    rng = image_tree.random_stream(settings.seed, split, cue, kind)
-                    crops = sample_patches(photographs[split], settings.counts[split], side, rng)
-                    images = _change(crops, change, settings.strength, rng)
-                    image_tree.write_images(images, draft / split / cue / kind)
+        for split, cue, kind in settings.folders:
+            rng = image_tree.random_stream(settings.seed, split, cue, kind)
+            count = settings.counts[split]
+            crops = sample_patches(photographs[split], count, settings.crop, rng)
+            change = (REAL if kind == "0_real" else CUES)[cue]
+            images = _change(crops, change, settings.strength, rng)
+            image_tree.write_images(images, draft / split / cue / kind)
         image_tree.write_description(draft, settings, photographs)
     return folder
+
+
+def find_sources(settings: PlantedSettings) -> dict[str, list[str]]:
+    """Folder of images, as `build` writes them -> the photograph of each image, by number."""
+    photographs = settings.load_photographs(settings.crop)
+    return {
+        "/".join(folder): photographs_of_patches(
+            photographs[folder[0]], settings.counts[folder[0]], settings.crop,
+            image_tree.random_stream(settings.seed, *folder),
+        )
+        for folder in settings.folders
+    }  # fmt: skip
 
 
 def _change(crops: Pixels, cue: PlantedCue, strength: float, rng: np.random.Generator) -> Pixels:
