@@ -2,7 +2,7 @@
 
 python benchmarks/analyses.py [--images 40] [--size 224] [--network resnet50] [--sample 250]
 
-Ranking, sensitivity (k of the paper, 5 random and 5 matched draws), ablation, and tests of all
+Ranking, sensitivity (k of the paper, 10 random and 10 matched draws), ablation, and tests of all
 channels, on random images. A pass runs the network forward over all test images. The limit is 30
 forward passes.
 """

@@ -21,13 +21,14 @@ from common import option_parser
 from scipy.stats import binomtest
 
 from tff.ablations.color import Grayscale
+from tff.analyses.engine.controls import Comparison, Controls
 from tff.analyses.engine.replay import cache_passes, replay
 from tff.analyses.engine.subject import Subject
-from tff.analyses.sensitivity import Controls, Sensitivity
+from tff.analyses.sensitivity import Sensitivity
 from tff.data.synthetic.planted_cues import CUES
 from tff.detectors.checkpoint import load
 from tff.startup import prepare_process
-from tff.statistics.bootstrap import Estimate, draw_resamples, evaluate_resamples, shortfall
+from tff.statistics.bootstrap import Estimate, draw_resamples, evaluate_resamples
 from tff.statistics.channel_tests import benjamini_hochberg, delong_test
 from tff.statistics.detection import average_precision
 from tff.training.from_checkpoint import Checkpoint
@@ -45,6 +46,7 @@ CONFIDENCE = 0.5  # the control is never confident; the same for all, to keep co
 HIGH = 0.5  # a share above this is called high
 TESTS = {"median": "the paper's median test", "separating": "separates worse (DeLong), corrected"}
 ENDS = ("", "_low", "_high")
+DRAWS = 10  # as in `sensitivity`
 
 
 def train(cue, out, options):
@@ -132,9 +134,9 @@ def ap(labels, scores, rows):
     return Estimate(float(average_precision(labels, scores)), evaluate_resamples(of, rows))
 
 
-def is_significant(difference):
-    """Whether the interval of a difference excludes 0."""
-    low, high = difference.interval
+def is_significant(top, drawn):
+    """Whether AP without the top channels differs from that without one more random draw."""
+    low, high = Comparison.of(top, drawn).from_one.interval
     return low > 0 or high < 0
 
 
@@ -162,12 +164,12 @@ def false_alarms(passes, alpha, draws, permutations):
         permuted = rng.permutation(labels)
         rows = draw_resamples(permuted, draws, number)
         of_matched = [ap(permuted, one, rows) for one in matched]
-        found[1] += is_significant(shortfall(ap(permuted, top, rows), of_matched))
+        found[1] += is_significant(ap(permuted, top, rows), of_matched)
     return {"separates worse": found[0], "AP difference": found[1]}
 
 
 def random_tops(ckpt, cue, passes, draws, sets):
-    """Number of random channel sets that differ significantly from the next five sets.
+    """Number of random channel sets that differ significantly from the next ten sets.
 
     They are in the layers of the top k of a detector that has learned its cue.
     """
@@ -175,14 +177,14 @@ def random_tops(ckpt, cue, passes, draws, sets):
     subject = cache_passes(
         Subject.of(load(ckpt), splits, confidence=CONFIDENCE, draws=draws), passes
     )
-    controls = Controls(subject.channels, subject.ranking, subject.k, subject.seed + 1)
-    drawn = {str(i): channels for i, channels in enumerate(controls.matched(sets))}
+    controls = Controls(subject.channels, subject.ranking, subject.seed + 1)
+    drawn = {str(i): order[: subject.k] for i, order in enumerate(controls.matched(sets))}
     at = subject.images.test.rows_of(cue)
     labels = subject.labels[at]
     rows = draw_resamples(labels, draws, subject.seed)
     aps = [ap(labels, of[at], rows) for of in subject.evaluate_without_channels(drawn).values()]
-    ring = aps + aps[:5]
-    return sum(is_significant(shortfall(ring[i], ring[i + 1 : i + 6])) for i in range(sets))
+    ring = aps + aps[:DRAWS]
+    return sum(is_significant(ring[i], ring[i + 1 : i + 1 + DRAWS]) for i in range(sets))
 
 
 def verdicts(rows):

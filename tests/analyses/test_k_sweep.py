@@ -12,6 +12,7 @@ from sklearn.metrics import average_precision_score
 from tests.helpers import tiny
 from tests.helpers.bootstrap_by_hand import ends
 
+from tff.analyses.engine.controls import Controls
 from tff.analyses.engine.top_channels import CRITERIA
 from tff.analyses.k_sweep import KSweep
 from tff.analyses.sensitivity import Sensitivity
@@ -49,6 +50,10 @@ def orders(subject, by):
     return [subject.rank(by, seed=seed) for seed in seeds]
 
 
+def matched_orders(subject, by):
+    return Controls(subject.channels, subject.rank(by), subject.seed).matched(ORDERS)
+
+
 @torch.no_grad()
 def logits(subject, channels, context=drop_channels):
     images = tiny.pixels(subject.images.test)
@@ -65,58 +70,82 @@ def aps(subject, at, score):
     return np.array([average_precision_score(labels[r], score[at][r]) for r in every])
 
 
-def curve(subject, where, by, context=drop_channels):
-    """(len(KS), 1 + draws): means over generators of a kind, and over random orders."""
-    return each_order(subject, where, by, context).mean(0)
-
-
 @cache
-def each_order(subject, where, by, context=drop_channels):
+def each_order(subject, where, by, context=drop_channels, matched=False, keep=False):
     """(orders, len(KS), 1 + draws): means over generators of a kind."""
     at_of = [at for name, at in subject.generators() if (name in subject.seen) == (where == "seen")]
     return np.array(
         [
-            [np.mean([aps(subject, at, logits(subject, order[:k], context)) for at in at_of], 0)
-             for k in KS]
-            for order in orders(subject, by)
+            [np.mean([aps(subject, at, logits(subject, order[k:] if keep else order[:k], context))
+                      for at in at_of], 0) for k in KS]
+            for order in (matched_orders if matched else orders)(subject, by)
         ]
     )  # fmt: skip
 
 
-def check(row, name, literal, tolerance=1e-6):
-    """Value and interval of a column against (1 + draws,) numbers."""
-    expected = [literal[0], *ends(literal[0], literal[1:])]
+def check(row, name, literal, reach=0, shares=False):
+    """Value and interval of a column against (1 + draws,) numbers.
+
+    Args:
+        reach: half the interval of the random draws.
+        shares: the ends lie from 0 to 1.
+    """
+    value, low, high = literal[0], *ends(literal[0], literal[1:])
+    expected = [value, value - np.hypot(value - low, reach), value + np.hypot(high - value, reach)]
     found = row[[name, f"{name}_low", f"{name}_high"]].astype(float)
-    np.testing.assert_allclose(found, expected, atol=tolerance)
+    np.testing.assert_allclose(found, np.clip(expected, 0, 1) if shares else expected, atol=1e-6)
+
+
+def chance(values, one_more=True):
+    m = len(values)
+    if m == 1:
+        return 0
+    return t.ppf(0.975, m - 1) * np.std(values, ddof=1) * np.sqrt(1 / m + one_more)
+
+
+def check_against_matched(row, own, drawn, sign=1):
+    """Columns of the comparison: own (1 + draws,), drawn (orders, 1 + draws)."""
+    difference, values = sign * (drawn.mean(0) - own), drawn[:, 0]
+    check(row, "beats_matched_by", difference, chance(values))
+    check(row, "beats_matched_by_on_average", difference, chance(values, one_more=False))
+
+
+def log_heights(heights):
+    """Mean over a log scale of k, without k = 0: (..., len(KS), n) -> (..., n)."""
+    x = np.log(KS[1:])
+    return np.trapezoid(heights[..., 1:, :], x, axis=-2) / (x[-1] - x[0])
+
+
+def rows_of(result, where, by, instead="zero"):
+    return (
+        t[(t["where"] == where) & (t["ranking"] == by) & (t["instead"] == instead)]
+        for t in (result.tables["k_sweep"], result.tables["k_sweep_area"])
+    )
 
 
 @pytest.mark.parametrize("by", CRITERIA)
 def test_every_point_and_area_equals_a_loop(subject, result, by):
     for where in ("seen", "unseen"):
-        heights = curve(subject, where, by)
-        table, areas = (
-            t[(t["where"] == where) & (t["ranking"] == by)]
-            for t in (result.tables["k_sweep"], result.tables["k_sweep_area"])
-        )
+        each = each_order(subject, where, by)
+        table, areas = rows_of(result, where, by)
         assert list(table["k"]) == list(KS)
         np.testing.assert_allclose(table["share"], np.array(KS) / 12)
-        for (_, row), literal in zip(table.iterrows(), heights, strict=True):
-            check(row, "ap", literal)
-        x = np.array(KS) / 12
-        area = np.trapezoid(heights, x, axis=0) / 0.5
-        row = areas.iloc[0]
+        for (_, row), literal in zip(table.iterrows(), each.swapaxes(0, 1), strict=True):
+            check(row, "ap", literal.mean(0), chance(literal[:, 0]), shares=True)
+        x, row = np.array(KS) / 12, areas.iloc[0]
+        area = np.trapezoid(each.mean(0), x, axis=0) / 0.5
         check(row, "area", area)
         assert row["up_to_share"] == 0.5
-        found = row[["below_random", "below_random_low", "below_random_high"]].astype(float)
         if by == "random":
-            assert found.isna().all()
+            assert row[["below_random", "beats_matched_by"]].isna().all()
             continue
         drawn = np.trapezoid(each_order(subject, where, "random"), x, axis=1) / 0.5
-        chance = drawn.mean(0) - area
-        reach = t.ppf(0.975, ORDERS - 1) * drawn[:, 0].std(ddof=1) * np.sqrt(1 + 1 / ORDERS)
-        low, high = (np.hypot(end - chance[0], reach) for end in ends(chance[0], chance[1:]))
-        expected = [chance[0], chance[0] - low, chance[0] + high]
-        np.testing.assert_allclose(found, expected, atol=1e-6)
+        check(row, "below_random", drawn.mean(0) - area, chance(drawn[:, 0]))
+        drawn = each_order(subject, where, by, matched=True)
+        check_against_matched(row, log_heights(each[0]), log_heights(drawn))
+        for i, (_, row) in enumerate(table.iterrows()):
+            check(row, "matched", drawn[:, i].mean(0), chance(drawn[:, i, 0]), shares=True)
+            check_against_matched(row, each[0, i], drawn[:, i])
 
 
 def test_the_sweep_meets_something(subject, result):
@@ -127,6 +156,7 @@ def test_the_sweep_meets_something(subject, result):
     areas = result.tables["k_sweep_area"].set_index(["where", "ranking"])
     # The detector's one channel that sees red is what omega names first.
     assert areas.loc[("unseen", "omega"), "below_random"] > 0
+    assert areas.loc[("unseen", "omega"), "beats_matched_by"] > 0
 
 
 def test_nothing_dropped_is_the_ap_of_the_detector(subject, result):
@@ -184,18 +214,90 @@ def test_replacements_equal_a_loop(subject, instead):
         maps = raw(subject.detector, discovery[torch.from_numpy(lent)])
         other = lambda layer, channel, _: maps[layer][:, channel]  # noqa: E731
     context = lambda detector, channels: in_place(detector, channels, other)  # noqa: E731
-    table = KSweep(("weight",), SHARES, (instead,))(subject).tables["k_sweep"]
+    table = KSweep(("weight",), shares=SHARES, instead=(instead,))(subject).tables["k_sweep"]
     for where in ("seen", "unseen"):
         part = table[table["where"] == where]
-        heights = curve(subject, where, "weight", context)
+        heights = each_order(subject, where, "weight", context)[0]
         for (_, row), literal in zip(part.iterrows(), heights, strict=True):
-            check(row, "ap", literal)
-    zeros = KSweep(("weight",), SHARES)(subject).tables["k_sweep"]
+            check(row, "ap", literal, shares=True)
+    zeros = KSweep(("weight",), shares=SHARES)(subject).tables["k_sweep"]
     assert not np.allclose(table["ap"], zeros["ap"])
 
 
+def test_kept_channels_equal_a_loop(subject):
+    """All others are at their mean, so that lower AP is worse."""
+    discovery = tiny.pixels(subject.images.discovery)
+    means = {n: y.mean((0, 2, 3)) for n, y in raw(subject.detector, discovery).items()}
+    other = lambda layer, channel, _: means[layer][channel]  # noqa: E731
+    context = lambda detector, channels: in_place(detector, channels, other)  # noqa: E731
+    result = KSweep(("weight",), KS[1:], instead=("insert",), random_orders=ORDERS)(subject)
+    for where in ("seen", "unseen"):
+        table, areas = rows_of(result, where, "weight", "insert")
+        own = each_order(subject, where, "weight", context, keep=True)[0]
+        drawn = each_order(subject, where, "weight", context, matched=True, keep=True)
+        for i, (_, row) in enumerate(table.iterrows()):
+            check(row, "ap", own[i], shares=True)
+            check_against_matched(row, own[i], drawn[:, i], sign=-1)
+        check_against_matched(areas.iloc[0], log_heights(own), log_heights(drawn), sign=-1)
+        assert own[0, 0] == pytest.approx(0.5)  # the same for all images
+    assert all(" channels kept" in f for f in result.findings)
+
+
+def test_all_channels_kept_is_the_detector_itself(subject):
+    table = KSweep(("omega",), (12,), instead=("insert",))(subject).tables["k_sweep"]
+    plain = Sensitivity(random_draws=1)(subject).tables["sensitivity"].query("dropout == 'none'")
+    every = table.query("k == 12").set_index("where")["ap"]
+    for kind, ap in plain.groupby("seen")["ap"].mean().items():
+        assert every["seen" if kind else "unseen"] == pytest.approx(ap)
+
+
+def test_sensitivity_and_sweep_agree_at_the_same_k(subject):
+    one = Sensitivity(random_draws=4)(subject)
+    swept = KSweep(("omega",), (subject.k,), random_orders=4)(subject)
+    ends = ("", "_low", "_high", "_on_average", "_on_average_low", "_on_average_high")
+    table = one.tables["sensitivity_against_matched"].query("against == 'matched_k'")
+    table = table.set_index("generator")
+    for where, group in (("seen", "the seen generator"),
+                         ("unseen", "generators never seen (mean)")):  # fmt: skip
+        point, area = rows_of(swept, where, "omega")
+        point = point[point["k"] == subject.k]
+        for end in ends:
+            literal = table.loc[group, f"ap_lower_by{end}"]
+            assert point[f"beats_matched_by{end}"].item() == literal
+            assert area[f"beats_matched_by{end}"].item() == literal
+    for found, other in zip(one.findings, swept.findings, strict=True):
+        assert found.rsplit(": ", 1)[1] == other.rsplit(": ", 1)[1]
+
+
+def test_equal_sets_of_channels_are_dropped_once(subject, monkeypatch):
+    asked = []
+    real = type(subject).evaluate_without_channels
+
+    def count(self, choices, *arguments, **options):
+        asked.append(choices)
+        return real(self, choices, *arguments, **options)
+
+    monkeypatch.setattr(type(subject), "evaluate_without_channels", count)
+    # On this detector all channels have the same width of layer: both orders are equal.
+    KSweep(("omega", "lift"), KS[1:], random_orders=2)(subject)
+    sets = [tuple(channels.tolist()) for channels in asked[0].values()]
+    assert len(sets) == len(set(sets)) <= 3 * (1 + 2)
+
+
+def test_numbers_of_channels(subject):
+    def counts(**options):
+        return KSweep(**options)._counts(subject)
+
+    assert counts() == [0, 1, 2]  # up to 20 % of 12
+    assert counts(ks=(3, "50%", 1)) == [0, 1, 3, 6]
+    assert counts(shares=SHARES) == list(KS)
+    assert counts(ks=(2,), shares=(50,)) == [0, 2, 6]
+    with pytest.raises(ValueError, match=r"analysis\.k_sweep\.ks=13: must lie between 1 and .* 12"):
+        counts(ks=(13,))
+
+
 def test_several_replacements_in_one_table(subject):
-    result = KSweep(("omega", "weight"), (25,), ("zero", "mean"))(subject)
+    result = KSweep(("omega", "weight"), shares=(25,), instead=("zero", "mean"))(subject)
     areas = result.tables["k_sweep_area"]
     expected = set(itertools.product(("seen", "unseen"), ("omega", "weight"), ("zero", "mean")))
     assert set(areas[["where", "ranking", "instead"]].itertuples(index=False, name=None)) == (
@@ -205,21 +307,28 @@ def test_several_replacements_in_one_table(subject):
         f"k_sweep_{where}_{instead}" for where in ("seen", "unseen") for instead in ("zero", "mean")
     }
     assert "below_random" not in areas  # there is no random order
-    assert not any("random order" in finding for finding in result.findings)
     value = areas.query("where == 'seen' and ranking == 'weight' and instead == 'mean'")["area"]
     assert result.scalars["seen_area_weight_area_mean"] == value.item()
 
 
-def test_findings_name_the_ranking_with_the_least_area(result):
+def test_findings_tell_the_ranking_of_the_report_and_the_others(result):
     areas = result.tables["k_sweep_area"]
-    seen = areas[areas["where"] == "seen"].set_index("ranking")
-    best = seen["area"].idxmin()
-    assert (
-        f"AP falls soonest by {CRITERIA[best]}: mean AP {seen['area'].min():.3f}"
-        in (result.findings[0])
-    )
-    sure = "significantly" if seen.loc["omega", "below_random_low"] > 0 else "not significantly"
-    assert f"): {sure}" in result.findings[0].split(", below random orders by ")[1]
+    for where, own, others in zip(
+        ("seen", "unseen"), result.findings[::2], result.findings[1::2], strict=True
+    ):
+        part = areas[areas["where"] == where].set_index("ranking").drop("random")
+        row = part.loc["omega"]
+        assert f"over 1 to 6 channels dropped, the first by {CRITERIA['omega']} cost " in own
+        assert f"cost {abs(row['beats_matched_by']):.3f} " in own
+        assert own.endswith(": significantly more than random channels.") == (
+            row["beats_matched_by_low"] > 0
+        )
+        rest = part.drop("omega")
+        better = [CRITERIA[by] for by in rest.index if rest.loc[by, "beats_matched_by_low"] > 0]
+        told = others.split(" significantly", 1)[1].split(". Scores")[0].removeprefix(": ")
+        assert sorted(told.split(", ") if told else []) == sorted(better)
+        for by, value in rest["beats_matched_by"].items():
+            assert f"{CRITERIA[by]} {value:+.3f}" in others
 
 
 @pytest.mark.parametrize(
@@ -234,11 +343,14 @@ def test_findings_name_the_ranking_with_the_least_area(result):
         ({"rankings": ("omega", "omega")}, "expected a list of different names"),
         (
             {"instead": ("nought",)},
-            "nought.*expected a list of different names from zero, mean, resample",
+            "nought.*expected a list of different names from zero, mean, resample, insert",
         ),
         ({"shares": ()}, r"shares=\[\]: expected a list, each .* percent"),
         ({"shares": (0, 1)}, r"shares=\[0, 1\]"),
         ({"shares": (101,)}, "at most 100"),
+        ({"ks": ()}, r"ks=\[\]: expected a list, each element a whole number of at least 1"),
+        ({"ks": ("auto",)}, r"ks=\['auto'\]: expected a list, each element a whole number"),
+        ({"ks": (0,)}, r"ks=\[0\]"),
         ({"shares": (float("nan"),)}, "nan"),
         ({"random_orders": 0}, "random_orders=0: expected a whole number"),
     ],
@@ -252,4 +364,4 @@ def test_resampling_needs_images_of_equal_size(tmp_path):
     root = tiny.tree(tmp_path, ("seen",), images=6, size=32)
     tiny.tree(root, ("other",), images=6, size=40)
     with pytest.raises(ValueError, match=r"different sizes.*data\.crop=center224"):
-        KSweep(("omega",), SHARES, ("resample",))(tiny.subject(root, batch_size=12))
+        KSweep(("omega",), shares=SHARES, instead=("resample",))(tiny.subject(root, batch_size=12))

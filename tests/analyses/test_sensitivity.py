@@ -1,7 +1,5 @@
 """The tables of `Sensitivity`, against literal loops over resamples."""
 
-from collections import Counter
-
 import numpy as np
 import pytest
 import torch
@@ -11,11 +9,10 @@ from tests.helpers import fake_subject, tiny
 from tests.helpers.bootstrap_by_hand import ends
 
 from tff.analyses.engine.protocol import Protocol
-from tff.analyses.sensitivity import Controls, Sensitivity
+from tff.analyses.sensitivity import Sensitivity
 from tff.detectors.hooks import drop_channels
 from tff.statistics.bootstrap import draw_resamples
 from tff.statistics.detection import sigmoid  # a threshold is one of its very values
-from tff.types import Channels
 
 GENERATORS = ("other", "seen", "third")
 
@@ -57,6 +54,20 @@ def aps_of(subject, at, score):
     return average_precision_score(labels, score[at]), np.array(draws)
 
 
+def chance(values, one_more=True):
+    """Half the interval of one more draw, or of the mean over the draws; 0 for a choice."""
+    m = len(values)
+    if m == 1:
+        return 0
+    return t.ppf(0.975, m - 1) * np.std(values, ddof=1) * np.sqrt(1 / m + one_more)
+
+
+def with_chance(value, draws, reach):
+    """Ends of the interval of both kinds of chance."""
+    low, high = ends(value, draws)
+    return value - np.hypot(value - low, reach), value + np.hypot(high - value, reach)
+
+
 def test_ap_its_interval_and_its_drop_equal_a_loop(subject, result):
     table, (scores, single) = result.tables["sensitivity"], scores_of(subject)
     assert len(table) == 3 * 5
@@ -64,21 +75,27 @@ def test_ap_its_interval_and_its_drop_equal_a_loop(subject, result):
         plain = aps_of(subject, at, scores["none"])
         for name, score in scores.items():
             row = table[(table["generator"] == generator) & (table["dropout"] == name)].iloc[0]
-            value, draws = aps_of(subject, at, score)
+            each = [aps_of(subject, at, p) for p in single.get(name, [score])]
+            values, draws = [v for v, _ in each], np.mean([d for _, d in each], axis=0)
+            value, reach = np.mean(values), chance(values)
             assert row["ap"] == pytest.approx(value)
-            np.testing.assert_allclose(row[["ap_low", "ap_high"]].astype(float), ends(value, draws))
+            expected = np.clip(with_chance(value, draws, reach), 0, 1)
+            np.testing.assert_allclose(row[["ap_low", "ap_high"]].astype(float), expected)
+            ensemble = aps_of(subject, at, score)
+            assert row["ap_ensemble"] == pytest.approx(ensemble[0])
+            found = row[["ap_ensemble_low", "ap_ensemble_high"]].astype(float)
+            np.testing.assert_allclose(found, ends(*ensemble))
             assert row["k"] == (0 if name == "none" else 3)
             if name == "none":
                 assert np.isnan(row["ap_drop"])
                 continue
             assert row["ap_drop"] == pytest.approx(plain[0] - value)
             drop = row[["ap_drop_low", "ap_drop_high"]].astype(float)
-            np.testing.assert_allclose(drop, ends(plain[0] - value, plain[1] - draws), atol=1e-12)
-            alone = [average_precision_score(subject.labels[at], p[at])
-                     for p in single.get(name, [])]  # fmt: skip
+            expected = with_chance(plain[0] - value, plain[1] - draws, reach)
+            np.testing.assert_allclose(drop, expected, atol=1e-12)
             told_of = row[["ap_draws_mean", "ap_draws_sd", "ap_draws_min", "ap_draws_max"]]
-            literal = [np.mean(alone), np.std(alone, ddof=1), min(alone), max(alone)] if alone \
-                else [np.nan] * 4  # fmt: skip
+            literal = [value, np.std(values, ddof=1), min(values), max(values)] \
+                if name in single else [np.nan] * 4  # fmt: skip
             np.testing.assert_allclose(told_of.astype(float), literal)
 
 
@@ -104,12 +121,11 @@ def test_differences_from_controls_are_paired_and_include_variation_of_draws(sub
         for generator, several in found.items():
             row, values = part.loc[generator], [value for value, _ in several]
             value, of_images = np.mean(values), np.mean([draws for _, draws in several], axis=0)
-            assert row["ap_lower_by"] == pytest.approx(value)
-            reach = t.ppf(0.975, 2) * np.std(values, ddof=1) * np.sqrt(1 + 1 / 3) if sets[1:] else 0
-            low, high = ends(value, of_images)
-            expected = [value - np.hypot(value - low, reach), value + np.hypot(high - value, reach)]
-            interval = row[["ap_lower_by_low", "ap_lower_by_high"]].astype(float)
-            np.testing.assert_allclose(interval, expected, atol=1e-12)
+            for name, one_more in (("ap_lower_by", True), ("ap_lower_by_on_average", False)):
+                assert row[name] == pytest.approx(value)
+                expected = with_chance(value, of_images, chance(values, one_more))
+                interval = row[[f"{name}_low", f"{name}_high"]].astype(float)
+                np.testing.assert_allclose(interval, expected, atol=1e-12)
 
 
 def test_a_single_draw_knows_no_chance(subject):
@@ -134,8 +150,9 @@ def test_equal_logits_are_judged_alike_whatever_was_dropped(root, scores, shift)
     )
     result = Sensitivity()(subject)
     table = result.tables["sensitivity"]
-    assert table.groupby("generator")["ap"].nunique().eq(1).all()
-    assert table.groupby("generator")["fake_accuracy"].nunique().eq(1).all()
+    assert table.groupby("generator")["ap"].agg(np.ptp).lt(1e-12).all()
+    assert table.groupby("generator")["ap_ensemble"].nunique().eq(1).all()
+    assert table.groupby("generator")["fake_accuracy"].agg(np.ptp).lt(1e-12).all()
     assert (result.tables["sensitivity_against_matched"]["ap_lower_by"].abs() < 1e-12).all()
 
 
@@ -197,8 +214,16 @@ def test_findings_say_whether_it_is_significant(subject, result):
     ):
         row = contrast[contrast["generator"] == where].iloc[0]
         assert finding.startswith(f"On {where}: AP ")
-        by, low, high = row[["ap_lower_by", "ap_lower_by_low", "ap_lower_by_high"]]
-        assert f"cost {by:+.3f} AP ({low:+.3f} to {high:+.3f}): " in finding
+        low, high = row[["ap_lower_by_low", "ap_lower_by_high"]]
+        sign, word = (-1, "less") if row["ap_lower_by"] < 0 else (1, "more")
+        average, one = (
+            "{:.3f} to {:.3f}".format(*sorted(sign * row[[f"{name}_low", f"{name}_high"]]))
+            for name in ("ap_lower_by_on_average", "ap_lower_by")
+        )
+        assert (
+            f"The top 3 channels cost {abs(row['ap_lower_by']):.3f} {word} AP than random ones of "
+            f"the same layers on average ({average}), and {one} {word} than one more draw of them: "
+        ) in finding
         assert finding.endswith(": significantly more than random channels.") == (low > 0)
         assert finding.endswith(": significantly less than random channels.") == (high < 0)
     table = result.tables["sensitivity"]
@@ -206,25 +231,50 @@ def test_findings_say_whether_it_is_significant(subject, result):
     assert result.scalars["unseen_ap_top_k"] == pytest.approx(top["ap"].mean())
 
 
+def test_findings_show_the_numbers_of_the_table(subject, result):
+    table = result.tables["sensitivity"].query("generator == 'seen'").set_index("dropout")["ap"]
+    words = result.findings[0]
+    assert f"AP is {table['none']:.3f}; without the top 3 channels it " in words
+    for name, what in (
+        ("top_k", "the top 3 channels it "),
+        ("matched_k", "as many random ones from the same layers it "),
+        ("random_k", "random ones from anywhere it "),
+        ("low_k", "the lowest it "),
+    ):
+        told = words.split(f"without {what}")[1]
+        change = "rises to" if table[name] > table["none"] else "falls to"
+        change = change if f"{table[name]:.3f}" != f"{table['none']:.3f}" else "stays at"
+        assert told.startswith(f"{change} {table[name]:.3f}")
+
+
 def test_matched_channels_lie_in_the_layers_of_the_top(subject):
     choices = Sensitivity(random_draws=4).choices(subject)
     layer_of = subject.channels.table()["layer"].to_numpy()
-    top = sorted(layer_of[subject.top.numpy()])
     for i in range(4):
         matched = choices[f"matched_{i}"].numpy()
-        assert sorted(layer_of[matched]) == top
-        assert not set(matched) & set(subject.top.tolist())
+        assert layer_of[matched].tolist() == layer_of[subject.top.numpy()].tolist()
 
 
-def test_a_layer_with_too_few_other_channels_gives_a_warning(root):
-    subject = fake_subject.subject(root, {"k": 6})
-    table = subject.channels.table()["layer"].to_numpy()[subject.top.numpy()]
-    most = max((table == layer).sum() for layer in set(table))
-    missing = max(0, 2 * most - 6)  # 6 channels a layer
-    warnings = [w for w in Sensitivity()(subject).warnings if "other layers" in w]
-    assert bool(warnings) == (missing > 0)
-    assert all(w.startswith(f"{missing} of the 6") for w in warnings)
-    assert missing  # the case is met
+def test_there_is_no_verdict_where_k_was_chosen_by_the_top(root):
+    result = Sensitivity()(fake_subject.subject(root, {"k": "auto", "k_below": 0.8}))
+    assert all(f.endswith(": no verdict, since k was chosen where the top k hurt.")
+               for f in result.findings)  # fmt: skip
+    assert any("Pass subject.k=NUMBER" in warning for warning in result.warnings)
+    given = Sensitivity()(fake_subject.subject(root, {"k": 3}))
+    assert not any("no verdict" in f for f in given.findings)
+    assert not given.warnings
+
+
+def test_ties_among_the_lowest_are_told(root):
+    def caption(scores):
+        subject = fake_subject.subject(root)
+        subject.score_channels = lambda _by, _seed=None: np.array(scores, float)
+        return Sensitivity(random_draws=2)(subject).captions["sensitivity"]
+
+    assert "drawn at random" not in caption(range(12))
+    assert caption([5, 4, 3, *[0] * 9]).endswith(
+        "The lowest 3 were drawn at random: 9 channels share the lowest omega (FF-RS)."
+    )
 
 
 def test_oracle_threshold_gives_a_warning(root):
@@ -242,107 +292,6 @@ def test_no_random_draw_is_refused():
         ValueError, match=r"analysis\.sensitivity\.random_draws=0: expected a whole"
     ):
         Sensitivity(random_draws=0)
-
-
-CHANNELS = Channels({"narrow": 4, "wide": 20, "middle": 9})
-
-
-def controls(k=6, seed=0, ranking=None):
-    if ranking is None:
-        ranking = torch.from_numpy(np.random.default_rng(seed).permutation(len(CHANNELS)))
-    return Controls(CHANNELS, ranking, k, seed)
-
-
-def layers(channels):
-    return Counter(CHANNELS.table()["layer"].iloc[channels.tolist()])
-
-
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("kind", ["random", "matched"])
-def test_k_different_channels_besides_the_top(kind, seed):
-    made = controls(seed=seed)
-    sets = getattr(made, kind)(7)
-    assert len(sets) == 7
-    for channels in sets:
-        assert channels.dtype == torch.int64
-        assert len(channels) == len(set(channels.tolist())) == 6
-        assert not set(channels.tolist()) & set(made.ranking[:6].tolist())
-    assert len({tuple(sorted(channels.tolist())) for channels in sets}) > 1
-
-
-def test_low_is_the_end_of_the_ranking():
-    made = controls()
-    assert made.lowest.tolist() == made.ranking.tolist()[-6:]
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_matched_channels_have_the_layers_of_the_top(seed):
-    random = np.random.default_rng(seed)
-    # At most half of each layer, so that as many others are left.
-    top = [
-        *random.permutation(4)[:2],
-        *random.permutation(20)[:7] + 4,
-        *random.permutation(9)[:4] + 24,
-    ]
-    rest = np.setdiff1d(np.arange(33), top)
-    ranking = torch.from_numpy(np.array([*random.permutation(top), *random.permutation(rest)]))
-    made = controls(13, seed, ranking)
-    assert made.shortage == 0
-    for channels in made.matched(5):
-        assert (
-            layers(channels) == layers(made.ranking[:13]) == {"narrow": 2, "wide": 7, "middle": 4}
-        )
-
-
-def test_where_a_layer_has_too_few_others_the_rest_comes_from_anywhere():
-    # Three of the four narrow channels are in the top: one other is left, two are missing.
-    ranking = torch.tensor([0, 2, 3, 5, 30, *(i for i in range(33) if i not in (0, 2, 3, 5, 30))])
-    made = controls(5, ranking=ranking)
-    assert made.shortage == 2
-    seen = set()
-    for channels in made.matched(40):
-        chosen = set(channels.tolist())
-        assert len(chosen) == 5
-        assert 1 in chosen  # the one that is left
-        assert not chosen & {0, 2, 3, 5, 30}
-        found = layers(channels)
-        assert found["narrow"] == 1
-        assert found["wide"] >= 1
-        assert found["middle"] >= 1
-        seen |= chosen
-    assert len(seen) > 20
-
-
-def test_all_channels_of_a_layer_in_the_top():
-    made = controls(4, ranking=torch.arange(33))
-    assert made.shortage == 4
-    for channels in made.matched(3):
-        assert len(set(channels.tolist()) - set(range(4))) == 4
-
-
-def test_other_channels_are_drawn_uniformly():
-    made = controls(3)
-    drawn = Counter(int(c) for channels in made.random(2000) for c in channels)
-    expected = 2000 * 3 / 30
-    assert set(drawn) == set(made.ranking[3:].tolist())
-    assert max(abs(n - expected) for n in drawn.values()) < 5 * np.sqrt(expected)
-
-
-def test_controls_depend_only_on_the_seed():
-    ranking = torch.arange(32, -1, -1)
-    for kind in ("random", "matched"):
-        one, same, other = (getattr(controls(5, s, ranking), kind)(4) for s in (3, 3, 4))
-        assert all(torch.equal(a, b) for a, b in zip(one, same, strict=True))
-        assert any(not torch.equal(a, b) for a, b in zip(one, other, strict=True))
-    # More draws begin with the same ones.
-    few, many = controls(5, 3, ranking).random(2), controls(5, 3, ranking).random(6)
-    assert all(torch.equal(a, b) for a, b in zip(few, many, strict=False))
-
-
-def test_as_many_others_are_needed():
-    assert len(controls(16).random(1)[0]) == 16
-    with pytest.raises(ValueError, match="k=17: random and lowest k need as many other channels"):
-        controls(17)
 
 
 def test_sensitivity_equals_a_loop_over_models(red_subject):

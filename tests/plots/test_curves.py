@@ -80,20 +80,33 @@ def test_a_line_and_a_band_for_each_kind():
     assert [line.get_label() for line in ax.lines] == ["omega (FF-RS)", "random"]
     for kind, line, band in zip(("omega", "random"), ax.lines, ax.collections, strict=True):
         part = table[table["ranking"] == kind].sort_values("share")
-        np.testing.assert_allclose(line.get_xdata(), 100 * part["share"])
+        np.testing.assert_allclose(line.get_xdata(), part["share"])
         np.testing.assert_allclose(line.get_ydata(), part["ap"])
         corners = band.get_paths()[0].vertices
         for share, low, high in part[["share", "ap_low", "ap_high"]].to_numpy():
-            at = corners[np.isclose(corners[:, 0], 100 * share), 1]
+            at = corners[np.isclose(corners[:, 0], share), 1]
             np.testing.assert_allclose((at.min(), at.max()), (low, high))
         np.testing.assert_allclose(band.get_facecolor()[0, :3], to_rgb(line.get_color()))
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["omega (FF-RS)", "random"]
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("dropped", "AP")
 
 
-def test_every_share_has_a_short_tick_and_zero_has_a_place():
-    ax = dropout(points(shares=(0.0, 5 / 4800, 10 / 4800, 21 / 4800, 0.1, 1.0))).axes[0]
-    assert [t.get_text() for t in ax.get_xticklabels()] == ["0", "0.1", "0.21", "0.44", "10", "100"]
+def test_matched_channels_are_a_gray_band_and_chance_a_line():
+    table = points().assign(matched=0.5, matched_low=0.4, matched_high=0.6)
+    part = table[table["ranking"] == "omega"]
+    ax = dropout_curves(table, "share", "ranking", "ap", "", "AP", LABELS, part, 0.45).axes[0]
+    gray, chance = ax.lines[-2:]
+    assert gray.get_label() == "random, layers of omega (FF-RS)"
+    np.testing.assert_allclose(gray.get_xdata(), sorted(part["share"]))
+    assert set(gray.get_ydata()) == {0.5}
+    corners = ax.collections[-1].get_paths()[0].vertices[:, 1]
+    assert (corners.min(), corners.max()) == (0.4, 0.6)
+    assert list(chance.get_ydata()) == [0.45, 0.45]
+
+
+def test_every_number_has_a_tick_and_zero_has_a_place():
+    ax = dropout(points(shares=(0, 1, 5, 21, 480, 4800))).axes[0]
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["0", "1", "5", "21", "480", "4,800"]
     at = [ax.transData.transform((x, 0.5))[0] for x in ax.get_xticks()]
     assert np.isfinite(at).all()
     assert (np.diff(at) > 10).all()  # apart, and rising

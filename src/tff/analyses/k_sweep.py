@@ -2,51 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Annotated
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from tff.analyses.engine.analysis import Analysis
-from tff.analyses.engine.evaluation import (
-    GROUPS,
-    Scores,
-    describe_difference,
-    evaluators,
-    summarize_generators,
-)
+from tff.analyses.engine.controls import Comparison, Controls, describe_draws
+from tff.analyses.engine.evaluation import GROUPS, Scores, evaluators, summarize_generators
 from tff.analyses.engine.subject import Subject
-from tff.analyses.engine.top_channels import CRITERIA, channel_counts
+from tff.analyses.engine.top_channels import COUNT, CRITERIA, evenly_spaced_counts, parse_k
 from tff.data.dataset import Images
 from tff.options import checked, each, number, some_of, whole
 from tff.plots import curves
 from tff.statistics.bootstrap import Estimate, mean, mean_height, shortfall
-from tff.types import Result
+from tff.types import Floats, Result
 
 ABOUT = """
 A ranking is right if the detector needs the channels that it puts first. Channels are dropped in
 the order of several rankings, more and more of them, and AP is measured each time: the sooner it
-falls, the better the ranking. The mean height of each curve, between nothing and the largest share
-dropped, sums up a ranking in one number (area); lower is better, and a ranking must beat the random
-order. Differences from it are paired by image; their intervals cover the variation of the random
-orders as well as that of the images, so that one more random order would differ significantly in
-one case of twenty.
+falls, the better the ranking. Some layers matter more than others, whichever of their channels are
+dropped. So each ranking is compared with random orders that have as many channels in each layer
+(matched): the ranking itself with the channels of every layer shuffled.
+
+The score of a ranking is the mean distance of its curve from that of its matched orders, over
+numbers of channels on a logarithmic scale, from 1 to the largest: the step from 1 channel to 2
+counts as much as that from 100 to 200. On a linear scale, numbers at which no detector is left
+would make up most of it. Positive is better. The score has two intervals: that of the distance from
+the *average* matched order, and the wider one of the distance from *one more* such order, which
+excludes 0 for one ranking in twenty that means nothing. Both are paired by image.
+
+With `insert`, channels are not dropped but kept: all others are replaced by their mean, and the
+sooner AP rises, the better the ranking.
 
 Omega is the paper's criterion; lift is omega times the width of the layer, so that narrow layers
 have no advantage; gradient x activation is the change of the logit to first order; mean response
 and norm of the filter ignore the decision.
 """
-#: Replacements of a dropped channel.
+#: What happens to channels.
 REPLACEMENTS = {
     "zero": "zero before BatchNorm, as in the paper",
     "mean": "its mean over the discovery images",
     "resample": "its map from another image, drawn at random",
+    "insert": "its mean, in all channels but these",
 }
-#: Group of generators -> criterion -> for each of its orders, AP at each number of channels.
-Curves = dict[str, dict[str, list[list[Estimate]]]]
+_SHORT = {
+    "zero": "dropped",
+    "mean": "replaced by their means",
+    "resample": "replaced by their maps from other images",
+    "insert": "kept",
+}
+
+
+@dataclass(frozen=True)
+class Curves:
+    """AP on one group of generators with the first channels of a ranking dropped, or kept.
+
+    Attributes:
+        own: for each order of the ranking (several if it is random), AP at each number of channels.
+        matched: the same for random orders matched in layer; none for a random ranking.
+        lower: whether lower is better: channels are dropped, not kept.
+    """
+
+    own: list[list[Estimate]]
+    matched: list[list[Estimate]]
+    lower: bool
+
+    def at(self, i: int) -> dict[str, float]:
+        """Columns of the i-th number of channels."""
+        own, drawn = ([order[i] for order in orders] for orders in (self.own, self.matched))
+        columns = describe_draws(own, "ap")
+        if drawn:
+            columns |= describe_draws(drawn, "matched")
+            columns |= Comparison.of(own[0], drawn, self.lower).columns("beats_matched_by")
+        return columns
+
+    def score(self, ks: Sequence[int]) -> Comparison:
+        """Mean distance from the matched orders over ks on a logarithmic scale; 0 is left out."""
+
+        def height(order: list[Estimate]) -> Estimate:
+            return mean_height(np.log(ks[1:]).tolist(), order[1:]) if len(ks) > 2 else order[1]
+
+        return Comparison.of(height(self.own[0]), [height(o) for o in self.matched], self.lower)
 
 
 @dataclass(frozen=True)
@@ -56,117 +98,194 @@ class KSweep(Analysis):
 
     Args:
         rankings: criteria, see `engine.top_channels.CRITERIA`.
-        shares: numbers of dropped channels, in percent of all; AP with none dropped is always
-            measured too.
+        ks: numbers of dropped channels, each a number or a share of all (`2%`). None, and no
+            `shares`: ten from 1 channel to 20 %, evenly spaced on a logarithmic scale. AP with none
+            dropped is always measured too.
+        shares: more of them, in percent of all.
         instead: replacements of dropped channels, some of `REPLACEMENTS`.
-        random_orders: number of random orders that the curve `random` averages.
+        random_orders: number of random orders that the curve `random` averages, and of orders
+            matched in layer for each other ranking.
     """
 
     rankings: Annotated[Sequence[str], some_of(CRITERIA)] = tuple(CRITERIA)
-    shares: Annotated[
-        Sequence[float],
-        each(number(above=0, most=100, hint=", percent of all channels"), at_least_one=True),
-    ] = (0.1, 0.2, 0.43, 1, 2, 5, 10)
+    ks: Annotated[Sequence[int | str], each(COUNT, at_least_one=True)] | None = None
+    shares: (
+        Annotated[
+            Sequence[float],
+            each(number(above=0, most=100, hint=", percent of all channels"), at_least_one=True),
+        ]
+        | None
+    ) = None
     instead: Annotated[Sequence[str], some_of(REPLACEMENTS)] = ("zero",)
-    random_orders: Annotated[int, whole(least=1)] = 5
+    random_orders: Annotated[int, whole(least=1)] = 10
 
     def answer(self, subject: Subject) -> Result:
         """Tables `k_sweep`, one row per point of a curve, and `k_sweep_area`, one per curve."""
-        total = len(subject.channels)
-        ks = [0, *channel_counts(self.shares, total)]
-        shares = [k / total for k in ks]
+        total, ks = len(subject.channels), self._counts(subject)
+        own = subject.options.ranking.by
         points: list[dict[str, object]] = []
         areas: list[dict[str, object]] = []
+        result = Result("Does the ranking find the channels that matter?", ABOUT)
         for instead in self.instead:
             for where, of_ranking in self._measure(subject, ks, instead).items():
-                heights = {
-                    by: [mean_height(shares, aps) for aps in orders]
-                    for by, orders in of_ranking.items()
-                }
-                for by, orders in of_ranking.items():
-                    first = {"where": where, "ranking": by, "instead": instead}
+                scores: dict[str, Comparison] = {}
+                for by, found in of_ranking.items():
+                    first: dict[str, object] = {"where": where, "ranking": by, "instead": instead}
                     points += [
-                        # The mean AP: the mean of the probabilities would do better than any order.
-                        {**first, "k": k, "share": share, **mean(aps).columns("ap")}
-                        for k, share, aps in zip(ks, shares, zip(*orders, strict=True), strict=True)
+                        first | {"k": k, "share": k / total} | found.at(i) for i, k in enumerate(ks)
                     ]
-                    height = mean(heights[by])
-                    area = {**first, "up_to_share": shares[-1], **height.columns("area")}
-                    if by != "random" and "random" in heights:
-                        area |= shortfall(height, heights["random"]).columns("below_random")
-                    areas.append(area)
+                    area = _area(ks, total, found, of_ranking.get("random"))
+                    if found.matched:
+                        scores[by] = found.score(ks)
+                        area |= scores[by].columns("beats_matched_by")
+                    areas.append(first | {"up_to_share": ks[-1] / total} | area)
+                result.findings += _describe(scores, where, instead, ks, own)
         table, area_table = pd.DataFrame(points), pd.DataFrame(areas)
-        result = Result("Does the ranking find the channels that matter?", ABOUT)
         result.tables = {"k_sweep_area": area_table, "k_sweep": table}
-        _add_findings(result, area_table)
-        for instead in self.instead:
-            for where in table["where"].unique():
-                part = table[(table["where"] == where) & (table["instead"] == instead)]
-                name = f"k_sweep_{where}" + (f"_{instead}" if len(self.instead) > 1 else "")
-                result.figures[name] = curves.dropout_curves(
-                    part, "share", "ranking", "ap", "channels dropped, percent of all",
-                    "average precision", CRITERIA,
-                )  # fmt: skip
-                result.captions[name] = (
-                    f"AP on {GROUPS[where]} against the share of channels dropped; replaced by "
-                    f"{REPLACEMENTS[instead]}. Bands are 95 % intervals."
-                )
+        for row in area_table.to_dict("records"):
+            where, by, instead = row["where"], row["ranking"], row["instead"]
+            result.scalars[f"{where}_area_{by}_area_{instead}"] = row["area"]
+            if by != "random":
+                name = f"{where}_beats_matched_by_{by}_{instead}"
+                result.scalars[name] = row["beats_matched_by"]
+        for instead, where in product(self.instead, table["where"].unique()):
+            part = table[(table["where"] == where) & (table["instead"] == instead)]
+            name = f"k_sweep_{where}" + (f"_{instead}" if len(self.instead) > 1 else "")
+            compared = [by for by in (own, *self.rankings) if by in self.rankings]
+            compared = [by for by in compared if by != "random"][:1]
+            verb = "kept" if instead == "insert" else "dropped"
+            result.figures[name] = curves.dropout_curves(
+                part, "k", "ranking", "ap", f"channels {verb}, of {total:,}", "average precision",
+                CRITERIA, part[part["ranking"].isin(compared)], _share_generated(subject, where),
+            )  # fmt: skip
+            result.captions[name] = (
+                f"AP on {GROUPS[where]} against the number of channels {verb}; replaced by "
+                f"{REPLACEMENTS[instead]}. Bands are 95 % intervals."
+            )
         return result
 
-    def _measure(self, subject: Subject, ks: list[int], instead: str) -> Curves:
-        """AP with the first k channels of every order dropped; `ks` begins with 0."""
-        orders = {
-            (by, i): subject.rank(by, seed=subject.seed + i)
-            for by in self.rankings
-            for i in range(self.random_orders if by == "random" else 1)
+    def _counts(self, subject: Subject) -> list[int]:
+        """Numbers of channels, ascending, 0 first."""
+        total = len(subject.channels)
+        given = [*(self.ks or ()), *(f"{share:.9f}%" for share in self.shares or ())]
+        counts = [parse_k(k, total, option="analysis.k_sweep.ks") for k in given]
+        return sorted({0, *(counts or evenly_spaced_counts(total))})
+
+    def _measure(
+        self, subject: Subject, ks: list[int], instead: str
+    ) -> dict[str, dict[str, Curves]]:
+        """Group of generators -> criterion -> AP with the first ks[i] channels of every order.
+
+        Args:
+            ks: numbers of channels; the first one is 0.
+            instead: one of `REPLACEMENTS`.
+        """
+        orders: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
+        for by in self.rankings:
+            if by == "random":
+                seeds = range(subject.seed, subject.seed + self.random_orders)
+                orders[by] = [subject.rank(by, seed=seed) for seed in seeds], []
+            else:
+                ranking = subject.rank(by)
+                controls = Controls(subject.channels, ranking, subject.seed)
+                orders[by] = [ranking], controls.matched(self.random_orders)
+        choices: dict[str, Tensor] = {}
+        names: dict[bytes, str] = {}
+
+        def choose(what: str, order: Tensor, k: int) -> str:
+            """Name of the choice of channels to drop; equal sets of channels are one choice."""
+            flat = (order[k:] if instead == "insert" else order[:k]).sort().values
+            name = names.setdefault(flat.numpy().tobytes(), f"{what}, {k}")
+            choices[name] = flat
+            return name
+
+        named = {
+            by: [
+                [
+                    [choose(f"{by} {what}{i}", order, k) for k in ks]
+                    for i, order in enumerate(several)
+                ]
+                for what, several in zip(("", "matched "), of, strict=True)
+            ]
+            for by, of in orders.items()
         }
-        choices = {
-            f"{by} {i} {k}": order[:k] for (by, i), order in orders.items() for k in ks if k > 0
-        }
+        plain = choices.pop(names.get(b"", ""), None) is not None
         logits = subject.evaluate_without_channels(choices, _replacement(subject, instead))
-        scores = {name: Scores.of(subject, values) for name, values in logits.items()}
-        plain = Scores.of(subject, subject.evaluate().logits)
-        each_generator = list(evaluators(subject))
+        if plain:
+            logits[names[b""]] = subject.evaluate().logits
+        groups, lower = _summarize(subject, logits), instead != "insert"
 
-        def summarize(scores: Scores) -> dict[str, Estimate]:
-            aps = {e.generator: e.measure(scores)["ap"] for e in each_generator}
-            return summarize_generators(subject, aps)
+        def curves_of(by: str, aps: Mapping[str, Estimate]) -> Curves:
+            own, matched = ([[aps[n] for n in line] for line in lines] for lines in named[by])
+            return Curves(own, matched, lower)
 
-        undropped = summarize(plain)
-        found: Curves = {}
-        for by, i in orders:
-            points = [summarize(scores[f"{by} {i} {k}"]) if k else undropped for k in ks]
-            for where in [where for where in undropped if where != "unseen_worst"]:
-                curve = [point[where] for point in points]
-                found.setdefault(where, {}).setdefault(by, []).append(curve)
-        return found
+        return {where: {by: curves_of(by, aps) for by in named} for where, aps in groups.items()}
+
+
+def _summarize(subject: Subject, logits: Mapping[str, Floats]) -> dict[str, dict[str, Estimate]]:
+    """Group of generators, `seen` or `unseen` -> choice of channels -> AP."""
+    each_generator = list(evaluators(subject))
+    groups: dict[str, dict[str, Estimate]] = {}
+    for name, values in logits.items():
+        scores = Scores.of(subject, values)
+        aps = {e.generator: e.measure(scores)["ap"] for e in each_generator}
+        for where, ap in summarize_generators(subject, aps).items():
+            if where != "unseen_worst":
+                groups.setdefault(where, {})[name] = ap
+    return groups
+
+
+def _share_generated(subject: Subject, where: str) -> float:
+    """AP of a detector that guesses, the mean over a group of generators."""
+    named = [(name in subject.seen, rows) for name, rows in subject.generators()]
+    shares = [subject.labels[rows].mean() for seen, rows in named if seen is (where == "seen")]
+    return float(np.mean(shares))
+
+
+def _area(ks: list[int], total: int, found: Curves, random: Curves | None) -> dict[str, float]:
+    """Mean AP up to the largest share of channels, and how far it lies below random orders."""
+    shares = [k / total for k in ks]
+    height = mean([mean_height(shares, order) for order in found.own])
+    columns = height.columns("area")
+    if random and found is not random:
+        drawn = [mean_height(shares, order) for order in random.own]
+        columns |= shortfall(height, drawn).columns("below_random")
+    return columns
 
 
 def _replacement(subject: Subject, instead: str) -> Tensor | Images | None:
     """Replacement of dropped channels, for `Subject.evaluate_without_channels`; None: zero."""
-    if instead == "mean":
+    if instead in ("mean", "insert"):
         return torch.from_numpy(subject.activity.output)
     if instead == "resample":
         return subject.draw_replacements()
     return None
 
 
-def _add_findings(result: Result, areas: pd.DataFrame) -> None:
-    """Findings and scalars."""
-    for (where, instead), part in areas.groupby(["where", "instead"], sort=False):
-        best = part.sort_values("area").iloc[0]
-        text = (
-            f"On {GROUPS[str(where)]}, AP falls soonest by {CRITERIA[best['ranking']]}: mean AP "
-            f"{best['area']:.3f} ({best['area_low']:.3f} to {best['area_high']:.3f})"
+def _describe(
+    scores: Mapping[str, Comparison], where: str, instead: str, ks: list[int], own: str
+) -> list[str]:
+    """Findings on one group of generators.
+
+    Args:
+        scores: of each ranking.
+        own: the ranking behind the top k of the report, chosen before the sweep.
+    """
+    verb = "keep" if instead == "insert" else "cost"
+    start = f"On {GROUPS[where]}, over {ks[1]:,} to {ks[-1]:,} channels {_SHORT[instead]}"
+    found = []
+    if own in scores:
+        of_own = scores[own].describe(f"the first by {CRITERIA[own]} {verb}")
+        found.append(f"{start}, {of_own}: {scores[own].verdict()}.")
+    others = {by: score for by, score in scores.items() if by != own}
+    if others:
+        order = sorted(others, key=lambda by: -others[by].from_one.value)
+        better = [CRITERIA[by] for by in order if others[by].from_one.low > 0]
+        count = f"{len(better)} beat{'s' * (len(better) == 1)}" if better else "none beats"
+        listed = ", ".join(f"{CRITERIA[by]} {others[by].from_one.value:+.3f}" for by in order)
+        found.append(
+            f"{start}, of the {len(others)} other rankings {count} random orders matched in layer "
+            f"significantly{': ' * bool(better)}{', '.join(better)}. Scores: {listed}. Each "
+            "ranking is judged alone: of 40 that mean nothing, one would pass."
         )
-        omega = part[part["ranking"] == "omega"]
-        if len(omega) and "below_random" in part:
-            low, high = omega[["below_random_low", "below_random_high"]].to_numpy()[0]
-            own, by = omega[["area", "below_random"]].to_numpy()[0]
-            text += (
-                f"; by omega it is {own:.3f}, below random orders by {by:+.3f} "
-                f"({low:+.3f} to {high:+.3f}): {describe_difference(low, high)}"
-            )
-        result.findings.append(f"{text} (channels replaced by {REPLACEMENTS[str(instead)]}).")
-    names = areas[["where", "ranking", "instead"]].agg("_area_".join, axis=1)
-    result.scalars = dict(zip(names, areas["area"].astype(float), strict=True))
+    return found

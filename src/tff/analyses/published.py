@@ -184,7 +184,9 @@ def measure_numbers(subject: Subject) -> Numbers:
             what = "baseline" if row["dropout"] == "none" else str(row["dropout"])
             rule = "" if metric == "ap" else str(row["threshold_rule"])
             key = (what, str(row["generator"]), metric)
-            numbers.setdefault(key, []).append(_measurement(row, metric, rule, int(row["k"])))
+            # Published is AP of the mean probability of the random draws.
+            column = "ap_ensemble" if metric == "ap" else metric
+            numbers.setdefault(key, []).append(_measurement(row, column, rule, int(row["k"])))
     for row in Ablation(Grayscale())(subject).tables["ablation"].to_dict("records"):
         numbers["gray", str(row["generator"]), "ap"] = [_measurement(row, "ap_ablated")]
     logits = subject.evaluate().logits

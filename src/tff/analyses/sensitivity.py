@@ -2,49 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
 import pandas as pd
-import torch
 from scipy.stats import binomtest
 from torch import Tensor
 
 from tff.analyses.engine.analysis import Analysis
+from tff.analyses.engine.controls import (
+    Comparison,
+    Controls,
+    describe_change,
+    describe_draws,
+    join_draws,
+)
 from tff.analyses.engine.evaluation import (
     GROUPS,
     MAIN_MEASURES,
     Evaluator,
     Scores,
-    describe_difference,
     estimate_columns,
     evaluators,
     oracle_warning,
     summarize_generators,
 )
 from tff.analyses.engine.subject import Subject
+from tff.analyses.engine.top_channels import CRITERIA
 from tff.options import checked, whole
 from tff.plots import grouped
-from tff.statistics.bootstrap import Estimate, shortfall
+from tff.statistics.bootstrap import Estimate, mean
 from tff.statistics.detection import ThresholdRule, mean_logit
-from tff.types import Channels, Ints, Result
+from tff.types import Floats, Result
 
 ABOUT = """
 If the top channels really carry what the detector looks for, it must fail without them. Here their
 output is set to zero and the detector is tested again, on the generator that it was trained on and
 on generators that it never saw. Three controls drop as many other channels: random ones; random
-ones with as many in each layer as the top k has there (matched); and those with the lowest omega.
-Only a drop larger than that of the matched ones speaks for the ranking.
+ones with as many in each layer as the top k has there (matched); and those that rank lowest. Only
+a drop larger than that of the matched ones speaks for the ranking.
 
 AP is average precision: 1 is perfect; a detector that guesses gets the share of generated images
-(here mostly 0.5). Whiskers are 95 % bootstrap intervals over the images; differences are paired by
-image. The rows of random channels evaluate the mean probability over the draws, as in the released
-code. This mean does better than any single draw, so the top k are compared with the mean AP of the
-single draws (columns that begin with ap_draws). The interval of that comparison covers the
-variation of the draws as well as that of the images: any k channels drawn like them would differ
-significantly in one case of twenty.
+(here mostly 0.5). Intervals and whiskers cover 95 %; those of a difference are paired by image.
+Random channels are drawn several times. Their AP is the mean over the draws, and their whiskers
+show where the AP of one more draw would lie, on other images: a dot of the top k outside of them is
+rare among random channels.
+
+Two differences from the matched channels are told apart. The difference from their *average* has an
+interval for the images and for the few draws behind the average. But even a random draw differs
+from the average, and with enough images significantly. So the verdict asks whether the top k differ
+from *one more draw*: any k channels drawn like them would in one case of twenty.
 """
 DROPOUT_LABELS = {
     "none": "nothing dropped",
@@ -63,21 +72,19 @@ class Sensitivity(Analysis):
     """AP and accuracies with the top k, k random, k matched and the lowest k channels dropped.
 
     Args:
-        random_draws: number of sets of random and of matched channels, none of them in the top k.
+        random_draws: number of sets of random and of matched channels.
     """
 
-    random_draws: Annotated[int, whole(least=1)] = 5
+    random_draws: Annotated[int, whole(least=1)] = 10
 
     def answer(self, subject: Subject) -> Result:
         """Tables `sensitivity`, `sensitivity_thresholds`, `sensitivity_against_matched`."""
         logits = {"none": subject.evaluate().logits}
         logits |= subject.evaluate_without_channels(self.choices(subject))
-        draws = {
-            f"{kind}_k": [f"{kind}_{i}" for i in range(self.random_draws)]
-            for kind in ("random", "matched")
-        }
-        logits |= {name: mean_logit([logits[d] for d in names]) for name, names in draws.items()}
+        draws = self._draws
+        together = {name: mean_logit([logits[d] for d in names]) for name, names in draws.items()}
         scores = {name: Scores.of(subject, values) for name, values in logits.items()}
+        ensembles = {name: Scores.of(subject, values) for name, values in together.items()}
         rows: list[dict[str, object]] = []
         accuracies: list[dict[str, object]] = []
         aps: dict[str, ApByGenerator] = {name: {} for name in scores}
@@ -90,34 +97,46 @@ class Sensitivity(Analysis):
                     "generator": evaluator.generator, "seen": evaluator.seen, "dropout": name,
                     "k": 0 if name == "none" else subject.k,
                 }  # fmt: skip
-                columns = estimate_columns(measured[name], MAIN_MEASURES)
+                single = [measured[draw] for draw in draws.get(name, [name])]
+                columns: dict[str, float] = {}
+                for measure in MAIN_MEASURES:
+                    columns |= describe_draws([one[measure] for one in single], measure)
                 if name != "none":
-                    lost = {m: measured["none"][m] - measured[name][m] for m in MAIN_MEASURES}
+                    lost = {
+                        m: join_draws([measured["none"][m] - one[m] for one in single])
+                        for m in MAIN_MEASURES
+                    }
                     columns |= estimate_columns(lost, MAIN_MEASURES, "_drop")
-                single = pd.Series(
-                    [measured[d]["ap"].value for d in draws.get(name, [])], dtype=float
+                judged = ensembles.get(name, scores.get(name))
+                assert judged is not None
+                ensemble = evaluator.measure(judged) if name in draws else measured[name]
+                columns |= estimate_columns(ensemble, MAIN_MEASURES, "_ensemble")
+                values = pd.Series(
+                    [one["ap"].value for one in single if name in draws], dtype=float
                 )
                 columns |= {
-                    "ap_draws_mean": single.mean(), "ap_draws_sd": single.std(),
-                    "ap_draws_min": single.min(), "ap_draws_max": single.max(),
+                    "ap_draws_mean": values.mean(), "ap_draws_sd": values.std(),
+                    "ap_draws_min": values.min(), "ap_draws_max": values.max(),
                 }  # fmt: skip
                 rows.append(first | columns | evaluator.columns() | {"cue": "none"})
-                by_rule = accuracies_by_threshold(evaluator, scores[name])
+                by_rule = accuracies_by_threshold(evaluator, judged)
                 accuracies += [first | row for row in by_rule]
         table = pd.DataFrame(rows)
-        controls = compare_with_controls(subject, aps, draws)
+        by_group = {name: _with_groups(subject, found) for name, found in aps.items()}
+        comparisons = {
+            control: {
+                generator: Comparison.of(ap, [by_group[name][generator] for name in names])
+                for generator, ap in by_group["top_k"].items()
+            }
+            for control, names in draws.items()
+        }
         result = Result("Channel dropout: the detector without its top channels", ABOUT)
         result.tables = {
             "sensitivity": table,
-            "sensitivity_against_matched": controls,
+            "sensitivity_against_matched": _tabulate(comparisons, by_group),
             "sensitivity_thresholds": pd.DataFrame(accuracies),
         }
-        _add_findings(result, subject, aps, controls)
-        if shortage := self._controls(subject).shortage:
-            result.warnings.append(
-                f"{shortage} of the {subject.k} matched channels come from other layers, since the "
-                "top k take more than half of a layer."
-            )
+        self._add_findings(result, subject, by_group, comparisons["matched_k"])
         result.warnings += oracle_warning(subject)
         result.figures = {
             "sensitivity": grouped.grouped_points(
@@ -126,9 +145,21 @@ class Sensitivity(Analysis):
             )
         }  # fmt: skip
         result.captions = {
-            "sensitivity": f"Average precision with k = {subject.k} channels dropped in four ways."
+            "sensitivity": f"Average precision with k = {subject.k} channels dropped in four ways; "
+            f"random ones: mean of {self.random_draws} draws, whiskers of one more draw."
         }
+        if tied := self._controls(subject).lowest(subject.k, _scores(subject))[1]:
+            result.captions["sensitivity"] += (
+                f" The lowest {subject.k} were drawn at random: {tied:,} channels share the lowest "
+                f"{CRITERIA[subject.options.ranking.by]}."
+            )
         return result
+
+    @property
+    def _draws(self) -> dict[str, list[str]]:
+        """Names of the single draws of `random_k` and `matched_k`."""
+        numbers = range(self.random_draws)
+        return {f"{kind}_k": [f"{kind}_{i}" for i in numbers] for kind in ("random", "matched")}
 
     def choices(self, subject: Subject) -> dict[str, Tensor]:
         """Channels to drop, (k,) flat indices each, by name: `top_k`, `random_0`, ..., `low_k`.
@@ -138,17 +169,93 @@ class Sensitivity(Analysis):
         Raises:
             ValueError: fewer than k channels remain besides the top k.
         """
-        controls = self._controls(subject)
+        controls, k = self._controls(subject), subject.k
         drawn = {
-            "random": controls.random(self.random_draws),
-            "matched": controls.matched(self.random_draws),
+            "random_k": controls.random(k, self.random_draws),
+            "matched_k": [order[:k] for order in controls.matched(self.random_draws)],
         }
-        named = {f"{kind}_{i}": c for kind, several in drawn.items() for i, c in enumerate(several)}
-        return {"top_k": subject.top, **named, "low_k": controls.lowest}
+        named = {
+            name: channels
+            for kind, names in self._draws.items()
+            for name, channels in zip(names, drawn[kind], strict=True)
+        }
+        return {"top_k": subject.top, **named, "low_k": controls.lowest(k, _scores(subject))[0]}
 
     @staticmethod
     def _controls(subject: Subject) -> Controls:
-        return Controls(subject.channels, subject.ranking, subject.k, subject.seed)
+        return Controls(subject.channels, subject.ranking, subject.seed)
+
+    def _add_findings(
+        self,
+        result: Result,
+        subject: Subject,
+        aps: Mapping[str, ApByGenerator],
+        matched: Mapping[str, Comparison],
+    ) -> None:
+        """Findings and scalars, for seen and unseen generators.
+
+        Args:
+            aps: AP of every choice, by generator or group.
+            matched: comparisons with matched channels, by generator or group.
+        """
+        k, draws = subject.k, self._draws
+        chosen = subject.options.k == "auto"
+        top, cost = (f"the top {k} channels", "cost") if k > 1 else ("the top channel", "costs")
+        for where, group in GROUPS.items():
+            if group not in matched:
+                continue
+            ap = {
+                name: mean([aps[draw][group] for draw in draws.get(name, [name])]).value
+                for name in DROPOUT_LABELS
+            }
+            changes = {name: describe_change(ap["none"], value) for name, value in ap.items()}
+            verdict = (
+                "no verdict, since k was chosen where the top k hurt"
+                if chosen
+                else matched[group].verdict()
+            )
+            result.findings.append(
+                f"On {group}: AP is {ap['none']:.3f}; without {top} it {changes['top_k']}; "
+                f"without as many random ones from the same layers it {changes['matched_k']} on "
+                f"average, without random ones from anywhere it {changes['random_k']}, without the "
+                f"lowest it {changes['low_k']}. "
+                f"{matched[group].describe(f'{top.capitalize()} {cost}')}: {verdict}."
+            )
+            result.scalars |= {f"{where}_ap_{name}": value for name, value in ap.items()}
+        if chosen:
+            result.warnings.append(
+                f"k = {k} is the smallest number of top channels without which AP on the discovery "
+                f"images is below {subject.options.k_below:g}; random channels had no such choice, "
+                "so that the comparison favors the top channels. Pass subject.k=NUMBER, or add "
+                "k_sweep to the analyses, for a verdict."
+            )
+
+
+def _scores(subject: Subject) -> Floats:
+    """Scores (n_channels,) behind the ranking of the subject."""
+    return subject.score_channels(subject.options.ranking.by)
+
+
+def _with_groups(subject: Subject, aps: ApByGenerator) -> ApByGenerator:
+    """AP by generator, and the means over seen and over unseen ones by the name of the group."""
+    parts = summarize_generators(subject, aps)
+    return aps | {GROUPS[part]: ap for part, ap in parts.items() if part != "unseen_worst"}
+
+
+def _tabulate(
+    comparisons: Mapping[str, Mapping[str, Comparison]], aps: Mapping[str, ApByGenerator]
+) -> pd.DataFrame:
+    """How much lower AP is without the top k: a row per control and generator or group."""
+    rows = [
+        {"generator": generator, "against": control, **comparison.columns("ap_lower_by")}
+        for control, by_generator in comparisons.items()
+        for generator, comparison in by_generator.items()
+    ]
+    for generator, ap in aps["top_k"].items():
+        difference = aps["low_k"][generator] - ap
+        columns = Comparison(difference, difference).columns("ap_lower_by")
+        rows.append({"generator": generator, "against": "low_k", **columns})
+    return pd.DataFrame(rows)
 
 
 def accuracies_by_threshold(evaluator: Evaluator, scores: Scores) -> list[dict[str, object]]:
@@ -171,128 +278,3 @@ def accuracies_by_threshold(evaluator: Evaluator, scores: Scores) -> list[dict[s
             row |= {name: value, f"{name}_low": low, f"{name}_high": high}
         rows.append(row)
     return rows
-
-
-def compare_with_controls(
-    subject: Subject, aps: Mapping[str, ApByGenerator], draws: Mapping[str, Sequence[str]]
-) -> pd.DataFrame:
-    """How much lower AP is without the top k channels than without other channels.
-
-    Args:
-        aps: AP with each choice of channels dropped.
-        draws: names of the random choices that each control consists of.
-
-    Returns:
-        A row per generator or group and control, with 95 % intervals.
-    """
-
-    def with_means(name: str) -> ApByGenerator:
-        parts = summarize_generators(subject, aps[name])
-        means = {GROUPS[part]: ap for part, ap in parts.items() if part != "unseen_worst"}
-        return aps[name] | means
-
-    top, low = with_means("top_k"), with_means("low_k")
-    controls = {control: [with_means(name) for name in names] for control, names in draws.items()}
-    differences = {
-        control: {g: shortfall(ap, [draw[g] for draw in of]) for g, ap in top.items()}
-        for control, of in controls.items()
-    }
-    differences["low_k"] = {generator: low[generator] - ap for generator, ap in top.items()}
-    return pd.DataFrame(
-        {"generator": generator, "against": control, **difference.columns("ap_lower_by")}
-        for control, by_generator in differences.items()
-        for generator, difference in by_generator.items()
-    )
-
-
-def _add_findings(
-    result: Result, subject: Subject, aps: dict[str, ApByGenerator], controls: pd.DataFrame
-) -> None:
-    """Findings and scalars, for seen and unseen generators."""
-    matched = controls[controls["against"] == "matched_k"].set_index("generator")
-    overall = {name: summarize_generators(subject, aps[name]) for name in DROPOUT_LABELS}
-    for where in [where for where in overall["none"] if where != "unseen_worst"]:
-        ap = {name: found[where].value for name, found in overall.items()}
-        columns = ["ap_lower_by", "ap_lower_by_low", "ap_lower_by_high"]
-        by, low, high = matched.loc[[GROUPS[where]], columns].to_numpy()[0]
-        result.findings.append(
-            f"On {GROUPS[where]}: AP {ap['none']:.3f}; without the top {subject.k} channels "
-            f"{ap['top_k']:.3f}; without {subject.k} random ones {ap['random_k']:.3f}, without "
-            f"matched ones {ap['matched_k']:.3f}; without the lowest {ap['low_k']:.3f}. "
-            f"Compared with single draws of matched ones, the top k cost {by:+.3f} AP "
-            f"({low:+.3f} to {high:+.3f}): {describe_difference(low, high)}."
-        )
-        result.scalars |= {f"{where}_ap_{name}": value for name, value in ap.items()}
-
-
-@dataclass(frozen=True)
-class Controls:
-    """Control channels for the top k of a ranking.
-
-    Args:
-        channels: the numbering.
-        ranking: (n_channels,) flat indices, best first.
-        k: size of the top and of every control.
-        seed: of random controls.
-
-    Raises:
-        ValueError: fewer than k channels remain besides the top k.
-    """
-
-    channels: Channels
-    ranking: Tensor
-    k: int
-    seed: int
-
-    def __post_init__(self) -> None:
-        if len(self.ranking) < 2 * self.k:
-            raise ValueError(
-                f"k={self.k}: random and lowest k need as many other channels, but the network has "
-                f"{len(self.ranking)} in all; lower subject.k"
-            )
-
-    @property
-    def lowest(self) -> Tensor:
-        """The last k of the ranking: (k,) flat indices."""
-        return self.ranking[-self.k :]
-
-    def random(self, draws: int) -> list[Tensor]:
-        """Sets of k channels outside the top k, each drawn without replacement."""
-        generator = np.random.default_rng(self.seed)
-        rest = self.ranking[self.k :].numpy()
-        return [
-            torch.from_numpy(generator.choice(rest, self.k, replace=False)) for _ in range(draws)
-        ]
-
-    def matched(self, draws: int) -> list[Tensor]:
-        """Random sets with as many channels in each layer as the top k has there.
-
-        Omega favors narrow layers, so random channels from anywhere lie in other layers than the
-        top k and differ from them in that too. If a layer has too few others, all of them are
-        taken, and the rest comes from anywhere: see `shortage`.
-        """
-        generator = np.random.default_rng([self.seed, 1])
-        sets = []
-        for _ in range(draws):
-            taken = [
-                generator.choice(others, min(count, len(others)), replace=False)
-                for count, others in self._layers()
-            ]
-            chosen = np.concatenate(taken)
-            elsewhere = np.setdiff1d(self.ranking[self.k :].numpy(), chosen)
-            more = generator.choice(elsewhere, self.k - len(chosen), replace=False)
-            sets.append(torch.from_numpy(np.concatenate([chosen, more])))
-        return sets
-
-    @property
-    def shortage(self) -> int:
-        """How many of the k matched channels must come from other layers."""
-        return sum(max(0, count - len(others)) for count, others in self._layers())
-
-    def _layers(self) -> list[tuple[int, Ints]]:
-        """For each layer in the top k, how many it has there, and its other channels."""
-        masks = self.channels.masks(self.ranking[: self.k])
-        return [
-            (int(inside.sum()), self.channels.starts[layer] + np.flatnonzero(~inside.numpy()))
-            for layer, inside in masks.items()
-        ]

@@ -31,14 +31,19 @@ def dropout_curves(
     xlabel: str,
     ylabel: str,
     labels: Mapping[str, str] | None = None,
+    matched: pd.DataFrame | None = None,
+    chance: float | None = None,
 ) -> Figure:
-    """Lines of `y` with bands from `y`_low to `y`_high, against the fraction `x` in percent.
+    """Lines of `y` against the number `x` of channels, with bands from `y`_low to `y`_high.
 
-    The axis is linear up to the smallest share above 0 and logarithmic beyond, since the first few
+    The axis is linear up to the smallest number above 0 and logarithmic beyond, since the first few
     channels are the ones of interest. All lines begin at the point at 0.
 
     Args:
         labels: values of `hue` in the order of the legend -> their labels.
+        matched: rows of the table whose `matched`, `matched_low` and `matched_high` are drawn as a
+            gray band: the same with random channels of the same layers.
+        chance: height of a dotted line, where a detector guesses.
     """
     if table.empty:
         return no_data()
@@ -48,13 +53,22 @@ def dropout_curves(
     for i, kind in enumerate(kinds):
         part = table[table[hue] == kind].sort_values(x)
         label = labels.get(kind, str(kind))
-        _add_line(ax, 100 * part[x], part, y, HUES[i % len(HUES)], i, label)
-    shares = 100 * table[x][table[x] > 0]
-    if len(shares):
-        ax.set_xscale("symlog", linthresh=float(shares.min()), linscale=0.4)
-        ticks = sorted({0.0, *shares.round(3).unique().tolist()})
-        ax.set_xticks(ticks, [f"{float(f'{tick:.2g}'):g}" for tick in ticks])
+        _add_line(ax, part[x], part, y, HUES[i % len(HUES)], i, label)
+    if matched is not None and len(matched):
+        part = matched.sort_values(x)
+        ends = part["matched_low"], part["matched_high"]
+        ax.fill_between(part[x], *ends, color=MUTED, alpha=0.25, linewidth=0)
+        of = str(part[hue].iloc[0])
+        ax.plot(part[x], part["matched"], color=MUTED, linestyle=_DASHES[0],
+                label=f"random, layers of {labels.get(of, of)}")  # fmt: skip
+    counts = table[x][table[x] > 0]
+    if len(counts):
+        ax.set_xscale("symlog", linthresh=float(counts.min()), linscale=0.4)
+        ticks = sorted({0, *counts.unique().tolist()})
+        ax.set_xticks(ticks, [f"{tick:,g}" for tick in ticks])
         ax.minorticks_off()
+    if chance is not None:
+        ax.axhline(chance, color=MUTED, linestyle=_DASHES[1], linewidth=1)
     ax.grid(True, axis="y")
     ax.set(xlabel=xlabel, ylabel=ylabel)
     return figure

@@ -164,7 +164,7 @@ class Estimate:
 def shortfall(one: Estimate, controls: Sequence[Estimate]) -> Estimate:
     """How far an estimate lies below the mean of random controls.
 
-    The interval covers the chance of the images and that of the random draw: if `one` were another
+    The interval covers the chance of the images and that of the random draw. If `one` were another
     draw of the m controls, whose standard deviation is s, the difference would follow
     t(m - 1) s sqrt(1 + 1/m). It therefore excludes zero in 5 % of the cases where `one` is not
     special.
@@ -173,12 +173,26 @@ def shortfall(one: Estimate, controls: Sequence[Estimate]) -> Estimate:
         one: of a deliberate choice, such as AP without the top channels.
         controls: of random choices; with a single one their spread, and the interval, is unknown.
     """
-    difference = mean(controls) - one
-    values, m = np.array([control.value for control in controls]), len(controls)
+    return add_chance_of_draws(mean(controls) - one, controls)
+
+
+def add_chance_of_draws(
+    estimate: Estimate, draws: Sequence[Estimate], one_more: bool = True
+) -> Estimate:
+    """An estimate made with the mean of m random draws, with their chance in its interval.
+
+    Args:
+        estimate: whose own interval covers the images.
+        draws: of standard deviation s; with a single one the interval is unknown.
+        one_more: the interval shows where one more draw in place of the mean would lie,
+            t(m - 1) s sqrt(1 + 1/m) to both sides; otherwise the mean of all possible draws,
+            t(m - 1) s sqrt(1/m).
+    """
+    values, m = np.array([draw.value for draw in draws]), len(draws)
     if m < 2:
-        return replace(difference, extra_half_width=np.nan)
-    quantile = float(stdtrit(m - 1, 0.975)) * math.sqrt(1 + 1 / m)
-    return replace(difference, extra_half_width=quantile * float(values.std(ddof=1)))
+        return replace(estimate, extra_half_width=np.nan)
+    reach = float(stdtrit(m - 1, 0.975)) * math.sqrt(1 / m + one_more)
+    return replace(estimate, extra_half_width=reach * float(values.std(ddof=1)))
 
 
 def mean(estimates: Sequence[Estimate]) -> Estimate:

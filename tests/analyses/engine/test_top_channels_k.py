@@ -100,15 +100,15 @@ def test_never_reached_names_the_options():
         top.find_smallest_k(Curve(np.full(13, 0.9)), 0.75, 12)
 
 
-@given(st.lists(st.floats(-1, 100), max_size=9), st.integers(1, 5000))
-def test_channel_counts(shares, total):
-    expected = set()
-    for share in shares:
-        if share > 0:
-            expected.add(max(1, round(total * (share / 100))))
-    found = top.channel_counts(shares, total)
-    assert found == sorted(found)
-    assert set(found) == expected
+@given(st.integers(1, 50_000), st.floats(0.001, 1), st.integers(2, 20))
+def test_counts_are_evenly_spaced_on_a_log_scale(total, largest, number):
+    found = top.evenly_spaced_counts(total, largest, number)
+    most = max(1, round(largest * total))
+    assert (found[0], found[-1]) == (1, most)
+    assert found == sorted(set(found))
+    expected = [most ** (i / (number - 1)) for i in range(number)]
+    assert all(min(abs(count - e) for e in expected) <= 0.5 + 1e-6 * count for count in found)
+    assert all(min(abs(count - e) for count in found) <= 0.5 + 1e-6 * e for e in expected)
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
-
 from tff.analyses.engine.subject import Subject
 from tff.statistics.bootstrap import Estimate, draw_resamples, mean, worst
 from tff.statistics.detection import ThresholdRule, measures
@@ -123,17 +121,6 @@ def summarize_generators(
     if parts["unseen"]:
         summary["unseen_worst"] = worst(parts["unseen"], smallest)
     return summary
-
-
-def describe_difference(low: float, high: float) -> str:
-    """Verdict on a difference from random channels, from the ends of its 95 % interval."""
-    if np.isnan([low, high]).any():
-        return "significance unknown, since there is a single random draw"
-    if low > 0:
-        return "significantly more than random channels"
-    if high < 0:
-        return "significantly less than random channels"
-    return "not significantly more than random channels"
 
 
 def estimate_columns(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -102,12 +102,25 @@ def _is_k(k: int | str) -> bool:
 
 #: Allowed values of the option `k`.
 K = Allowed(_is_k, "a whole number of at least 1, a share above 0% and at most 100%, or auto")
+#: Allowed numbers of channels.
+COUNT = Allowed(
+    lambda k: _is_k(k) and k != "auto",
+    "a whole number of at least 1, or a share above 0% and at most 100%",
+)
 
 
-def parse_k(k: int | str | None, total: int, fraction: float) -> int | None:
+def parse_k(
+    k: int | str | None, total: int, fraction: float = 0, option: str = "subject.k"
+) -> int | None:
     """Number of top channels from `114`, `0.43%` or None (the paper's share); None for `auto`.
 
     A share of the `total` is rounded, and is at least one channel.
+
+    Args:
+        k: the value of an option.
+        total: number of channels.
+        fraction: the paper's share.
+        option: its name, for messages.
 
     Raises:
         ValueError: k is none of these, or not between 1 and the total.
@@ -123,9 +136,9 @@ def parse_k(k: int | str | None, total: int, fraction: float) -> int | None:
         share = float(text[:-1]) / 100
         number = max(1, round(share * total)) if share else 0
     else:
-        raise ValueError(f"subject.k={k}: expected a number, a share such as 0.43%, or auto")
+        raise ValueError(f"{option}={k}: expected a number, a share such as 0.43%, or auto")
     if not 0 < number <= total:
-        raise ValueError(f"subject.k={k}: must lie between 1 and the number of channels, {total}")
+        raise ValueError(f"{option}={k}: must lie between 1 and the number of channels, {total}")
     return number
 
 
@@ -166,6 +179,7 @@ def find_smallest_k(measure_ap: Callable[[list[int]], Floats], below: float, tot
     return high
 
 
-def channel_counts(shares: Iterable[float], total: int) -> list[int]:
-    """Numbers of channels for shares in percent, ascending, each once."""
-    return sorted({max(1, round(share / 100 * total)) for share in shares if share > 0})
+def evenly_spaced_counts(total: int, largest: float = 0.2, number: int = 10) -> list[int]:
+    """Numbers of channels from 1 to the share `largest` of all, evenly spaced on a log scale."""
+    most = max(1, round(largest * total))
+    return sorted({round(count) for count in np.geomspace(1, most, number).tolist()})
