@@ -56,7 +56,7 @@ def same(one, other):
 def test_equal_to_the_last_bit(case, devices, images, alone, tmp_path):
     code, out, err = started(case, images, tmp_path / "report", devices)
     assert code == 0, err
-    assert "answers: 5" in out
+    assert "answers: 6" in out
     if case == "fine":
         same(alone, tmp_path / "report")
     else:  # other batches: other last bits
@@ -81,7 +81,7 @@ def test_ours_under_torchrun_takes_its_processes(images, alone, tmp_path):
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     code, out, err = started("fine", images, tmp_path / "report", 1, "auto", launcher=launcher)
     assert code == 0, err
-    assert out.count("answers: 5") == 2
+    assert out.count("answers: 6") == 2
     same(alone, tmp_path / "report")
 
 

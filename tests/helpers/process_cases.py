@@ -16,6 +16,7 @@ from tff.analyses.ablation import Ablation
 from tff.analyses.detection import Detection
 from tff.analyses.engine.analysis import run
 from tff.analyses.median_test import MedianTest
+from tff.analyses.mediation import Mediation
 from tff.analyses.ranking import Ranking
 from tff.analyses.sensitivity import Sensitivity
 from tff.cli.launch import launch, manage_processes
@@ -66,6 +67,7 @@ def work(device, case, images, out):
         "sensitivity": Sensitivity(random_draws=2),
         "ablation": Ablation(ablation),
         "median": MedianTest(ablation),
+        "mediation": Mediation(ablation, random_draws=2),
     }
     results = run(analyses, subject)
     if get_rank() == 0:

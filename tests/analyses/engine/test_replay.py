@@ -20,6 +20,7 @@ from tff.analyses.engine.replay import cache_passes, replay
 from tff.analyses.engine.subject import Subject
 from tff.analyses.engine.top_channels import RankingRule
 from tff.analyses.median_test import MedianTest
+from tff.analyses.mediation import Mediation
 from tff.analyses.ranking import Ranking
 from tff.analyses.sensitivity import Sensitivity
 from tff.parquet import read
@@ -30,6 +31,7 @@ ANALYSES = {
     "sensitivity": Sensitivity(random_draws=2),
     "ablation": Ablation(Grayscale()),
     "median_test": MedianTest(Grayscale()),
+    "mediation": Mediation(Grayscale(), random_draws=2),
     "detection": Detection(),
 }
 
