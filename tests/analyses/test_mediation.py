@@ -11,10 +11,10 @@ from tests.helpers import tiny
 from tff.ablations.color import Grayscale
 from tff.ablations.frequency import Lowpass
 from tff.analyses.engine.analysis import run
+from tff.analyses.engine.controls import Controls
 from tff.analyses.engine.evaluation import GROUPS
 from tff.analyses.engine.subject import TooFewImagesError
 from tff.analyses.mediation import Mediation, is_found, ratio
-from tff.analyses.sensitivity import Controls
 from tff.data.datamodule import Splits
 from tff.detectors.hooks import record_outputs
 from tff.statistics.bootstrap import Estimate
@@ -50,7 +50,7 @@ def test_effects_equal_a_loop_over_images(red_subject, result):
     table = result.tables["mediation"].set_index("generator")
     order = result.tables["mediation_all"]
     flat = [red_subject.channels.flat_index(r.layer, r.channel) for r in order.itertuples()]
-    matched = Controls(red_subject.channels, torch.tensor(flat), K, red_subject.seed).matched(3)
+    matched = Controls(red_subject.channels, torch.tensor(flat), red_subject.seed).matched(3)
     found = {}
     for generator, rows in red_subject.generators():
         plain = gap_without(red_subject, rows, [])
@@ -60,10 +60,14 @@ def test_effects_equal_a_loop_over_images(red_subject, result):
             "mediated": plain - gap_without(red_subject, rows, flat[:K]),
             "mediated_by_ranked": plain - gap_without(red_subject, rows, red_subject.top.tolist()),
             "mediated_by_matched": np.mean(
-                [plain - gap_without(red_subject, rows, c.tolist()) for c in matched]
+                [plain - gap_without(red_subject, rows, c[:K].tolist()) for c in matched]
             ),
         }
         found[generator] = effects
+        more = table.loc[generator, "more_than_matched"]
+        assert more == pytest.approx(
+            effects["mediated"] - effects["mediated_by_matched"], rel=1e-4, abs=1e-4
+        )
         for name, expected in effects.items():
             assert table.loc[generator, name] == pytest.approx(expected, rel=1e-4, abs=1e-4), name
         assert table.loc[generator, "share"] == pytest.approx(
@@ -105,6 +109,8 @@ def test_color_flows_through_the_channel_that_sees_red(result):
     sentence = result.findings[0]
     assert sentence.startswith("On the seen generator, color accounts for")
     assert f"{100 * row['share']:.0f} % (" in sentence
+    assert f"flows through the {K} channels with the largest effects: " in sentence
+    assert sentence.endswith(f" % flows through the top {K} by omega (FF-RS).")
     assert "are color-conditional by the paper's median test" in result.findings[-1]
 
 

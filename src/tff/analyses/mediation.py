@@ -12,14 +12,14 @@ import torch
 from scipy.special import ndtri, stdtrit
 
 from tff.analyses.engine.analysis import Analysis
+from tff.analyses.engine.controls import Comparison, Controls
 from tff.analyses.engine.evaluation import GROUPS, Evaluator, evaluators
 from tff.analyses.engine.passes import CueRemoval
 from tff.analyses.engine.subject import Subject, TooFewImagesError
 from tff.analyses.engine.top_channels import CRITERIA
-from tff.analyses.sensitivity import Controls
 from tff.options import checked, number, whole
 from tff.plots import curves, grouped
-from tff.statistics.bootstrap import Estimate, count_draws, mean, shortfall
+from tff.statistics.bootstrap import Estimate, count_draws, mean
 from tff.statistics.channel_tests import median_test
 from tff.statistics.rank_agreement import chance_overlap, spearman
 from tff.types import Floats, Ints, Result
@@ -61,17 +61,18 @@ class Mediation(Analysis):
     needs_responses: ClassVar[bool] = True
     ablation: CueRemoval
     channels: Annotated[int, whole(least=1)] = 20
-    random_draws: Annotated[int, whole(least=1)] = 5
+    random_draws: Annotated[int, whole(least=2)] = 5
     alpha: Annotated[float, number(above=0, below=1, hint="; 5 percent is 0.05")] = 0.05
 
     def answer(self, subject: Subject) -> Result:
         """Tables `mediation`, `mediation_curve`, `mediation_channels` and `mediation_all`."""
         cue, k = self.ablation.cue, subject.k
         order = _order(subject, self.ablation)
-        controls = Controls(subject.channels, torch.from_numpy(order), k, subject.seed)
+        controls = Controls(subject.channels, torch.from_numpy(order), subject.seed)
         singles = order[: self.channels].tolist()
         choices = {f"top {n}": torch.from_numpy(order[:n]) for n in _sizes(len(order), k)}
-        choices |= {f"matched {i}": c for i, c in enumerate(controls.matched(self.random_draws))}
+        drawn = controls.matched(self.random_draws)
+        choices |= {f"matched {i}": other[:k] for i, other in enumerate(drawn)}
         choices |= {"ranked": subject.top} | {f"channel {c}": torch.tensor([c]) for c in singles}
         plain, ablated = (subject.evaluate(c, responses=True) for c in (None, self.ablation))
         logits = {"plain": plain.logits, "ablated": ablated.logits}
@@ -265,9 +266,13 @@ def _describe(of: Mapping[str, MeanLogits], k: int) -> dict[str, float]:
         "total_real": plain.real - ablated.real,
         **{f"mediated{name}": part for name, part in parts.items()},
         **{f"share{name}": ratio(part, total) for name, part in parts.items()},
-        "more_than_matched": shortfall(of[f"top {k}"].gap, _matched(of)),
     }
-    return {c: v for name, estimate in columns.items() for c, v in estimate.columns(name).items()}
+    more = Comparison.of(of[f"top {k}"].gap, _matched(of))
+    return {
+        column: value
+        for name, estimate in columns.items()
+        for column, value in estimate.columns(name).items()
+    } | more.columns("more_than_matched")
 
 
 def _curve(groups: Mapping[str, Mapping[str, MeanLogits]], n: int, k: int) -> pd.DataFrame:
@@ -335,6 +340,7 @@ def _add_findings(
     result.scalars |= {
         f"{where}_{name}": columns[name] for name in ("gap", "total", "mediated", "share")
     }
+    more = Comparison.of(of[f"top {k}"].gap, _matched(of), lower=columns["total"] > 0)
     place, (gap, total) = f"On {GROUPS[where]}", (columns["gap"], columns["total"])
     interval = f"({columns['total_low']:.2f} to {columns['total_high']:.2f})"
     apart = "the mean logits of generated and real images differ by"
@@ -356,8 +362,8 @@ def _add_findings(
             text += (
                 f" {shares[0]} ({100 * columns['share_low']:.0f} to "
                 f"{100 * columns['share_high']:.0f}) of this effect flows through the {k} channels "
-                f"with the largest effects, {shares[1]} through random ones of the same layers "
-                f"(mean of {draws} draws), {shares[2]} through the top {k} by {criterion}."
+                f"with the largest effects: {more.verdict()} of the same layers ({shares[1]}, mean "
+                f"of {draws} draws). {shares[2]} flows through the top {k} by {criterion}."
             )
     else:
         text = (
