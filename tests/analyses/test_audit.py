@@ -8,11 +8,13 @@ from tests.helpers import tiny
 
 from tff.analyses.audit import Audit
 from tff.analyses.engine.analysis import run
+from tff.analyses.engine.sanity_checks import describe_chance, few_confident_alarm
 from tff.analyses.engine.subject import Subject
 from tff.analyses.heatmaps import Examples
 from tff.analyses.ranking import Ranking
 from tff.data.datamodule import Splits
 from tff.data.folder import Folder
+from tff.statistics.channel_tests import AUC
 
 
 def put(root: Path, real: str, fake: str, count=40, size=(16, 16), fake_size=(16, 16)) -> Path:
@@ -84,8 +86,42 @@ def test_detector_at_chance_level_raises_an_alarm(tmp_path):
         images = Folder(str(tmp_path / name)).all_splits()
         subject = Subject.of(tiny.detector(), images, device="cpu", draws=20, confidence=0.0)
         alarms = run({"ranking": Ranking()}, subject)["ranking"].alarms
-        assert any("no better than chance: g (AUC" in line for line in alarms) == expected
+        assert (
+            any("cannot be told from chance with so few images: g (AUC" in line for line in alarms)
+            == expected
+        )
         assert len(alarms) == expected
+
+
+@pytest.mark.parametrize(
+    ("areas", "words"),
+    [
+        ([(0.55, 0.45, 0.65)], "cannot be told from chance with so few images: g0 (AUC 0.55, 0.45"),
+        ([(0.52, 0.46, 0.58)], "is at chance, or close to it: g0 (AUC 0.52, 0.46 to 0.58, 20 im"),
+        ([(0.52, 0.46, 0.58), (0.55, 0.45, 0.65)], "cannot be told from chance with so few images"),
+        ([(0.4, 0.3, 0.49)], "is wrong more often than right"),
+        ([(0.4, 0.3, 0.49), (0.5, 0.4, 0.59)], "is at chance, or close to it"),
+        ([(0.56, 0.51, 0.61)], None),
+        ([(0.4, 0.3, 0.49), (0.56, 0.51, 0.61)], None),
+    ],
+)
+def test_chance_is_said_as_far_as_the_interval_tells(areas, words):
+    named = {f"g{i}": AUC(*area) for i, area in enumerate(areas)}
+    alarms = describe_chance(named, dict.fromkeys(named, 20))
+    assert len(alarms) == (words is not None)
+    assert not words or alarms[0].startswith(f"The detector {words}")
+
+
+@pytest.mark.parametrize("count", [29, 30])
+def test_few_sure_images_are_an_alarm(tmp_path, count):
+    tiny.tree(tmp_path, generators=("seen",), images=count, size=16)
+    images = Folder(str(tmp_path)).all_splits()
+    subject = Subject.of(tiny.detector(), images, device="cpu", confidence=0.0)
+    alarms = few_confident_alarm(subject)
+    assert len(alarms) == (count < 30)
+    assert (
+        not alarms or "a mean over only 29 of 29 generated images, those with P >= 0:" in alarms[0]
+    )
 
 
 def test_other_analyses_ask_for_a_detector(tmp_path):

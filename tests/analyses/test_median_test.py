@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 import torch
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 from tests.helpers import tiny
 
 from tff.ablations.color import Grayscale
@@ -67,8 +67,14 @@ def test_each_column_equals_a_loop_with_scipy():
         assert (row["area"], row["area_ablated"]) == pytest.approx(areas)
         assert row["separation_p"] == pytest.approx(delong(labels, x, y))
         assert row["loses"] == (abs(areas[1] - 0.5) < abs(areas[0] - 0.5))
+        mirrored = delong(labels, x, -y)
+        assert row["strength_p"] == pytest.approx(max(row["separation_p"], mirrored))
+        chance = max(delong(labels, v, np.zeros(len(v))) for v in (x, y))
+        turned = (areas[0] - 0.5) * (areas[1] - 0.5) < 0
+        assert row["turning_p"] == pytest.approx(chance if turned else 1)
     for p, q in (
-        ("p_value", "q_value"), ("wilcoxon_p", "wilcoxon_q"), ("separation_p", "separation_q")
+        ("p_value", "q_value"), ("wilcoxon_p", "wilcoxon_q"), ("separation_p", "separation_q"),
+        ("strength_p", "strength_q"), ("turning_p", "turning_q"),
     ):  # fmt: skip
         np.testing.assert_allclose(table[q], adjusted(table[p].to_numpy()))
 
@@ -82,6 +88,20 @@ def test_a_channel_that_separates_the_other_way_round_loses_too():
     assert not compare_responses(labels, 0.1 * down + 5, down)["loses"].item()
 
 
+def test_a_channel_that_turns_neither_loses_nor_gains(rng):
+    labels = np.repeat([0, 1], 60)
+    up = labels[:, None] + rng.normal(0, 0.3, (120, 3))
+    # Turned to the full; turned and weaker; weaker on the same side.
+    without = np.concatenate([-up[:, :1], -up[:, 1:2] + 0.3, up[:, 2:]], axis=1)
+    without[:, 1:] += rng.normal(0, 1, (120, 2))
+    shares = conditional_shares(compare_responses(labels, up, without), 0.05)
+    assert shares["share_turning"] == pytest.approx(2 / 3)
+    assert (shares["share_losing"], shares["share_gaining"]) == (pytest.approx(1 / 3), 0)
+    back = conditional_shares(compare_responses(labels, without, up), 0.05)
+    assert back["share_turning"] == pytest.approx(2 / 3)
+    assert (back["share_losing"], back["share_gaining"]) == (0, pytest.approx(1 / 3))
+
+
 def test_shares_count_channels():
     tests = pd.DataFrame(
         {
@@ -89,13 +109,16 @@ def test_shares_count_channels():
             "q_value": [0.07, 0.04, 0.2, 0.9],
             "wilcoxon_q": [0.01, 0.02, 0.03, 0.06],
             "separation_q": [0.01, 0.02, 0.5, 0.05],
+            "strength_q": [0.01, 0.03, 0.5, 0.04],
+            "turning_q": [0.9, 1.0, 0.06, 0.02],
             "loses": [True, False, True, True],
         }
     )
     assert conditional_shares(tests, 0.05) == {
-        "share": 0.5, "share_corrected": 0.25, "share_paired": 0.75, "share_separating": 0.5,
+        "share": 0.5, "share_corrected": 0.25, "share_paired": 0.75, "share_losing": 0.25,
+        "share_gaining": 0.25, "share_turning": 0.25, "share_separating": 0.5,
     }  # fmt: skip
-    assert list(conditional_shares(tests, 0.05)) == list(SHARE_LABELS)
+    assert [*SHARE_LABELS, "share_separating"] == list(conditional_shares(tests, 0.05))
     assert all(np.isnan(share) for share in conditional_shares(tests.head(0), 0.05).values())
 
 
@@ -137,6 +160,8 @@ def test_responding_but_uninformative_channels_are_no_discoveries():
     assert table["share_separating"].mean() <= 0.05
     assert (table["share_separating"] > 0).mean() <= 0.05
     assert (table["share_separating"] > 0).any()  # yet it is not blind
+    for name in ("share_losing", "share_gaining", "share_turning"):
+        assert (table[name] > 0).mean() <= 0.05
 
 
 def test_channels_whose_information_goes_with_the_cue_are_found():
@@ -216,7 +241,16 @@ def test_all_channels_are_tested_on_the_sample_and_the_top_on_all_images(red_roo
 def test_findings_of_the_median_test_are_means_over_generators(red_subject):
     result = MedianTest(Grayscale())(red_subject)
     share = result.tables["conditional_share"]
-    for name in ("share", "share_corrected", "share_paired", "share_separating"):
+    for name in (*SHARE_LABELS, "share_separating"):
         assert result.scalars[f"conditional_{name}"] == pytest.approx(share[name].mean())
     assert result.findings[0].startswith(f"{100 * share['share'].mean():.0f} % of the top 3 ")
+    logits = [red_subject.evaluate(cue).logits for cue in (None, Grayscale())]
+    for row in share.itertuples():
+        rows = red_subject.images.test.rows_of(row.generator)
+        aps = [average_precision_score(red_subject.labels[rows], one[rows]) for one in logits]
+        assert [row.ap, row.ap_ablated, row.ap_drop] == pytest.approx([*aps, aps[0] - aps[1]])
+        assert row.ap_drop_low <= row.ap_drop <= row.ap_drop_high
+    drop = share["ap_drop"].mean()
+    verb = "falls by" if drop >= 0 else "rises by"
+    assert f"{share['ap'].mean():.3f}, {verb} {abs(drop):.3f} (" in result.findings[1]
     assert any("Fewer than 20" in warning for warning in result.warnings)

@@ -31,7 +31,8 @@ def conditional(cue, share, weights="w", name=None, generators=GENERATORS):
     rows = [
         {
             "generator": generator, "seen": generator == "mine", "cue": cue,
-            "ablation": name or f"{cue}()", "share": share, "share_separating": share / 2,
+            "ablation": name or f"{cue}()", "share": share, "share_losing": share / 2,
+            "share_gaining": share / 3, "share_turning": share / 5, "share_separating": share / 7,
             "share_of_all": share / 4, "weights": weights,
         }
         for generator in generators
@@ -74,7 +75,10 @@ def test_the_table_holds_drops_and_shares_of_all_jobs(sweep):
     assert (row["ap_drop"], row["ap_drop_low"], row["share"]) == (0.2, 0.1, 0.6)
     assert (row["share_of_all"], row["median_drop"], row["ap"]) == (0.15, 0.1, 0.9)
     assert result.findings == [
-        "Mean drop of AP over generators is largest without color (0.350), blur (0.125)."
+        "Change of AP, mean over generators: -0.350 without color (falls significantly on 2 of 2), "
+        "-0.125 without blur (falls significantly on 1 of 2). Of 4 pairs of cue and generator AP "
+        "falls significantly in 3 and rises in 0; of pairs without any change, one in 20 would "
+        "seem to."
     ]
     assert result.scalars == {"ap_drop_color": pytest.approx(0.35), "ap_drop_blur": 0.125}
 
@@ -84,10 +88,20 @@ def test_the_figures_show_each_number_in_its_cell(sweep):
     reports = sweep(
         ablation=ablation("color", (0.3, -0.4)), conditional_share=conditional("color", 0.8)
     )
-    figures = compare_cues(reports).figures
+    result = compare_cues(reports)
+    figures = result.figures
     assert list(figures) == [
-        "cue_matrix_ap_drop", "cue_matrix_share_separating", "cue_matrix_share"
+        "cue_matrix_ap_drop", "cue_matrix_share_losing", "cue_matrix_share_gaining",
+        "cue_matrix_share_turning", "cue_matrix_share",
     ]  # fmt: skip
+    assert (
+        "-0.125 without blur (falls significantly on 1 of 2), +0.050 without color (falls "
+        in (result.findings[0])
+    )
+    assert (
+        "without color (falls significantly on 1 and rises significantly on 1 of 2)"
+        in (result.findings[0])
+    )
     found = cells(figures["cue_matrix_ap_drop"])
     # The cue that costs most is the first row, the seen generator the first column.
     assert {place: text.get_text() for place, text in found.items()} == {
@@ -103,7 +117,7 @@ def test_the_figures_show_each_number_in_its_cell(sweep):
         ("blur", "other")
     ]
     assert ax.images[0].get_clim() == (-0.4, 0.4)
-    found = cells(figures["cue_matrix_share_separating"])
+    found = cells(figures["cue_matrix_share_losing"])
     assert found["color", "other"].get_text() == "0.40"
     assert found["color", "other"].get_text() != cells(figures["cue_matrix_share"])[
         "color", "other"
@@ -156,7 +170,7 @@ def test_undefined_drops_are_empty_cells_and_no_finding(sweep):
     assert result.findings == []
     result = compare_cues(sweep(ablation=ablation("hue", (np.nan, 0.2))))
     assert set(cells(result.figures["cue_matrix_ap_drop"])) == {("hue", "mine (seen)")}
-    assert result.findings[0].endswith("is largest without hue (0.200).")
+    assert "generators: -0.200 without hue (falls significantly on 1 of 1). " in result.findings[0]
 
 
 def test_each_detector_has_its_own_matrix(sweep):
@@ -165,7 +179,7 @@ def test_each_detector_has_its_own_matrix(sweep):
         reports = sweep(ablation=pd.concat(both).assign(checkpoint="first"))
     result = compare_cues(reports)
     assert list(result.figures) == ["cue_matrix_ap_drop_a", "cue_matrix_ap_drop_b"]
-    assert result.findings[0].startswith("a: mean drop of AP")
+    assert result.findings[0].startswith("a: change of AP, mean")
     found = cells(result.figures["cue_matrix_ap_drop_b"])
     assert found["color", "other"].get_text() == "0.60"
     assert result.captions["cue_matrix_ap_drop_b"].endswith(". b")

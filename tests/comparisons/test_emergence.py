@@ -33,7 +33,8 @@ def shares(random):
     rows = [
         {
             "generator": name, "seen": name == "001", "cue": "color", "k": K,
-            "share": random.random(), "share_separating": random.random(), "images": 30 + i,
+            "share": random.random(), "share_losing": random.random(),
+            "share_turning": random.random(), "images": 30 + i,
         }
         for i, name in enumerate(GENERATORS)
     ]  # fmt: skip
@@ -130,7 +131,7 @@ def test_shares_over_time(template, result):
     assert list(table["generator"]) == [*GENERATORS] * 5
     for step, part in table.groupby("step"):
         want = written[step][1]
-        for column in ("share", "share_separating", "images", "k", "seen"):
+        for column in ("share", "share_losing", "share_turning", "images", "k", "seen"):
             assert part[column].tolist() == want[column].tolist()
     first, last = written[5][1], written[2000][1]
     before, after = (100 * table["share"].mean() for table in (first, last))
@@ -139,14 +140,12 @@ def test_shares_over_time(template, result):
         f"step 5, {after:.0f} % at step 2,000 (mean over 3 generators)."
     )
     assert sentence in result.findings
-    assert result.scalars["share_separating_final"] == pytest.approx(
-        last["share_separating"].mean()
-    )
+    assert result.scalars["share_turning_final"] == pytest.approx(last["share_turning"].mean())
     ax = result.figures["conditional_over_time"].axes[0]
     drawn = {line.get_label(): line for line in ax.lines}["median test, as in the paper"]
     want = [written[s][1]["share"].mean() for s in sorted(written)]
     np.testing.assert_allclose(drawn.get_ydata(), want)
-    corners = ax.collections[1].get_paths()[0].vertices
+    corners = ax.collections[2].get_paths()[0].vertices
     low = [written[s][1]["share"].min() for s in sorted(written)]
     for step, least in zip(sorted(written), low, strict=True):
         assert corners[corners[:, 0] == step, 1].min() == pytest.approx(least)

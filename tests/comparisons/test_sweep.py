@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from omegaconf import OmegaConf
-from scipy.stats import spearmanr
+from scipy.stats import spearmanr, ttest_ind
 from tests.helpers.bootstrap_by_hand import ends
 
 from tff.analyses.engine.evaluation import GROUPS
 from tff.comparisons.runs import find_runs
 from tff.comparisons.sweep import (
     Sweep,
+    compare_best,
     correlate_shares,
     find_missing,
     read_job,
@@ -55,7 +56,7 @@ def report(folder, random, summaries=True, seed=0, k=21):
     ]
     drop = (unseen["ap"] - unseen["gray"]).mean()
     conditional = [
-        f | {"cue": "color", "k": k, "share": m.share, "share_separating": m.sep, "images": 100}
+        f | {"cue": "color", "k": k, "share": m.share, "share_losing": m.sep, "images": 100}
         for f, m in zip(first, made.itertuples(), strict=True)
     ]
     tables = {
@@ -161,7 +162,7 @@ def flat(made):
                 "worst_generator": unseen["ap"].idxmin(),
                 "ap_drop": (unseen["ap"] - unseen["gray"]).mean(),
                 "conditional_share": unseen["share"].mean(),
-                "share_separating": unseen["sep"].mean(),
+                "share_losing": unseen["sep"].mean(),
             }
         )  # fmt: skip
     return pd.DataFrame(rows)
@@ -198,7 +199,7 @@ def test_means_and_spread_of_groups(template, result):
     for row in table.to_dict("records"):
         part = want.get_group(row["group"])
         assert (row["jobs"], row["compared"], row["seeds"], row["failed"]) == (3, 3, 3, 0)
-        for measure in ("objective", "unseen_ap", "worst_ap", "ap_drop", "share_separating"):
+        for measure in ("objective", "unseen_ap", "worst_ap", "ap_drop", "share_losing"):
             for how, value in (
                 ("mean", part[measure].sum() / 3),
                 ("sd", np.sqrt(((part[measure] - part[measure].mean()) ** 2).sum() / 2)),
@@ -206,16 +207,27 @@ def test_means_and_spread_of_groups(template, result):
                 ("max", part[measure].max()),
             ):
                 assert row[f"{measure}_{how}"] == pytest.approx(value), (measure, how)
-    assert result.warnings == []
+    assert all("do not tell whether" in warning for warning in result.warnings)
 
 
 def test_correlations(template, result):
     want = flat(template[1])
-    table = correlate_shares(result.tables["sweep"], 100, 5).set_index(["share", "over"])
+    jobs = result.tables["sweep"]
+    table = correlate_shares(jobs, 100, 5).set_index(["share", "over"])
     assert set(table["draws"]) == {100}
-    for share in ("conditional_share", "share_separating"):
+    for share in ("conditional_share", "share_losing"):
         means = want.groupby("group", sort=False)[["unseen_ap", share]].mean()
         for over, part in (("jobs", want), ("group means", means)):
+            row = table.loc[(share, over)]
+            assert row["n"] == len(part)
+            rho = spearmanr(part["unseen_ap"], part[share]).statistic
+            assert row["spearman"] == pytest.approx(rho)
+            assert np.isnan([row["spearman_low"], row["spearman_high"]]).all()
+    assert not table.loc[("share_losing", "jobs"), "independent"]  # three seeds a group
+    apart = jobs.assign(group=jobs["run"])
+    table = correlate_shares(apart, 100, 5).set_index(["share", "over"])
+    for share in ("conditional_share", "share_losing"):
+        for over, part in (("jobs", want), ("group means", want)):
             row = table.loc[(share, over)]
             rho = spearmanr(part["unseen_ap"], part[share]).statistic
             assert row["n"] == len(part)
@@ -242,32 +254,45 @@ def test_findings_name_the_best_group_and_a_checkpoint_by_validation(template, r
     told = f"Best in mean AP on unseen generators: {best} with {means['mean'].iloc[-1]:.3f} (3 t"
     assert findings[1].startswith(told)
     gap = means["mean"].iloc[-1] - means["mean"].iloc[-2]
-    spread = np.sqrt((means["std"].iloc[-2:] ** 2).mean())
+    samples = [want.loc[want["group"] == group, "unseen_ap"] for group in (best, following)]
+    p = ttest_ind(*samples, equal_var=False).pvalue
     assert findings[2].startswith(f"Next is {following} with")
-    assert f"The difference is {gap:.3f}" in findings[2]
-    assert f"(standard deviation {spread:.3f})" in findings[2]
-    assert ("no more than the spread" in findings[2]) == (gap <= spread)
+    no, may = ("", "") if p < 0.05 else ("no ", "may ")
+    verdict = f"{no}more than other seeds {may}explain"
+    told = f"The difference is {gap:.3f}: {verdict} (Welch's t test over seeds, p = {p:.2g})."
+    assert findings[2].endswith(told)
     mine = want[want["group"] == best]
     chosen = mine.loc[mine["objective"].idxmax(), "run"]
     path = folder / chosen / "checkpoints" / "best.ckpt"
     assert findings[3] == f"Checkpoint of this group (its best in validation): {path}"
 
 
-def test_differences_above_and_below_the_spread(tmp_path, rng):
-    for group, aps in (("resnet18", (0.5, 0.6)), ("resnet50", (0.70, 0.74))):
-        for seed, ap in enumerate(aps):
+@pytest.mark.parametrize(
+    ("aps", "words"),
+    [
+        (((0.5, 0.6, 0.55), (0.70, 0.74, 0.72)), "more than other seeds explain (Welch's t test"),
+        (((0.5, 0.6, 0.55), (0.50, 0.64, 0.63)), "no more than other seeds may explain (Welch's"),
+        (((0.5, 0.5001), (0.9, 0.9001)), "too few seeds to tell whether it is more than chance"),
+        (((0.5, 0.5001, 0.5), (0.9,)), "too few seeds to tell whether it is more than chance"),
+    ],
+)
+def test_a_lead_is_held_against_the_spread_over_seeds(tmp_path, rng, aps, words):
+    for group, of_group in zip(("resnet18", "resnet50"), aps, strict=True):
+        for seed, ap in enumerate(of_group):
             folder = tmp_path / f"{group}{seed}"
             settings(folder, group, seed=seed)
             finished(folder)
             report(folder, rng, summaries=False)
             for name in ("detection", "ablation"):
                 change(folder, name, ap=ap)
-    findings = answer(tmp_path).findings
-    spread = np.sqrt((0.005 + 0.0008) / 2)  # variances of two numbers 0.1 and 0.04 apart
-    assert (
-        f"0.170; that is more than the spread over seeds (standard deviation {spread:.3f}"
-        in (findings[2])
-    )
+    assert f": {words}" in answer(tmp_path).findings[2]
+
+
+def test_a_seed_trained_twice_counts_once(result):
+    jobs = result.tables["sweep"]
+    groups = jobs["group"].unique()[:2]
+    assert np.isfinite(compare_best(jobs, *groups))
+    assert np.isnan(compare_best(jobs.assign(seed="1"), *groups))
 
 
 def test_figures_show_the_jobs(template, result):
@@ -281,10 +306,10 @@ def test_figures_show_the_jobs(template, result):
             sorted(dot.get_xdata()), sorted(want.loc[want["group"] == group, "unseen_ap"])
         )
         assert set(dot.get_ydata()) == {i}
-    ax = result.figures["sweep_share_separating"].axes[0]
+    ax = result.figures["sweep_share_losing"].axes[0]
     for line in ax.lines:
         part = want[want["group"] == line.get_label()]
-        np.testing.assert_allclose(line.get_xdata(), part["share_separating"])
+        np.testing.assert_allclose(line.get_xdata(), part["share_losing"])
         np.testing.assert_allclose(line.get_ydata(), part["unseen_ap"])
     assert len(ax.collections) == 4  # intervals of each group
     assert set(result.captions) == set(result.figures)
@@ -316,8 +341,10 @@ def test_a_failed_job_is_an_alarm_and_counts_nowhere(sweep):
     ]  # fmt: skip
     rest = flat({name: made[name] for name in ("3", "5")})
     assert groups.loc["resnet18 blur", "unseen_ap_mean"] == pytest.approx(rest["unseen_ap"].mean())
-    together = result.tables["sweep_association"]
-    assert set(together.loc[together["over"] == "jobs", "n"]) == {11}
+    together = result.tables["sweep_association"].set_index(["over", "share"])["n"]
+    assert together["jobs"].to_dict() == {
+        "share_losing": 11, "conditional_share": 11, "share_separating": 0
+    }  # fmt: skip
     assert "11 finished, 1 failed" in result.findings[0]
     assert result.scalars["jobs failed"] == 1
 
@@ -542,20 +569,19 @@ def test_warnings_about_the_comparison(sweep, rng):
     assert "resnet50 none: seed 1 was trained more than once" in warnings
 
 
-def test_few_jobs_have_no_correlation(template):
-    folder, _ = template
-    three = Sweep([str(folder / name) for name in ("0", "4", "8")], draws=20)()
-    table = three.tables["sweep_association"]
-    assert set(table["n"]) == {3}
-    assert table[["spearman", "spearman_low", "spearman_high"]].isna().all(axis=None)
-    assert sum("only 3 trainings have both, too few" in w for w in three.warnings) == 2
-    assert not any("Spearman" in f for f in three.findings)
-    jobs, _ = tabulate_jobs([folder / name for name in ("0", "4", "8", "11")])
-    assert correlate_shares(jobs, 20, 0)["spearman"].notna().any()
+def test_few_jobs_have_no_correlation(result):
+    """Twelve jobs of four groups: neither the groups nor the seeds of one are ten."""
+    assert result.tables["sweep_association"]["spearman_low"].isna().all()
+    assert sum("do not tell whether the two are correlated" in w for w in result.warnings) == 2
+    assert not any("Spearman" in f for f in result.findings)
+    assert not any(name.startswith("spearman") for name in result.scalars)
 
 
-def test_a_perfect_order_has_no_interval(tmp_path, rng):
-    for i, (ap, share) in enumerate(((0.6, 0.9), (0.7, 0.5), (0.8, 0.4), (0.9, 0.1))):
+@pytest.mark.parametrize("swap", [0, 1])
+def test_a_perfect_order_has_no_interval(tmp_path, rng, swap):
+    shares = np.linspace(0.9, 0.1, 10)
+    shares[:2] = shares[[swap, 1 - swap]]
+    for i, (ap, share) in enumerate(zip(np.linspace(0.6, 0.9, 10), shares, strict=True)):
         settings(tmp_path / str(i), seed=i)
         finished(tmp_path / str(i))
         report(tmp_path / str(i), rng, summaries=False)
@@ -564,10 +590,14 @@ def test_a_perfect_order_has_no_interval(tmp_path, rng):
     result = answer(tmp_path)
     table = result.tables["sweep_association"].set_index(["share", "over"])
     row = table.loc[("conditional_share", "jobs")]
-    assert row["spearman"] == pytest.approx(-1)
-    assert np.isnan(row["spearman_low"])
-    assert np.isnan(row["spearman_high"])
-    assert any("-1.00 (a perfect order, which has no" in f for f in result.findings)
+    rho = spearmanr(np.arange(10), shares).statistic
+    assert row["spearman"] == pytest.approx(rho)
+    assert np.isnan([row["spearman_low"], row["spearman_high"]]).tolist() == [not swap] * 2
+    said = f"{rho:.2f} (" + ("a perfect order, which has no" if not swap else "")
+    (finding,) = [f for f in result.findings if "median test" in f]
+    assert said in finding
+    assert finding.endswith(" over 10 trainings.")
+    assert "not significant" not in finding
 
 
 def test_the_page_shows_odd_names_escaped(pair, tmp_path):

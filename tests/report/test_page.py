@@ -20,6 +20,7 @@ from tff.report.page import (
     collect_versions,
     darken,
     data_uri,
+    describe_transfer,
     format_value,
     render_png,
     render_svg,
@@ -78,6 +79,48 @@ def test_order_of_the_page(path: Path) -> None:
     parts += ["first 25 of 40 rows", 'id="words"', 'id="protocol"', "ECCV 2022"]
     places = [text.index(part) for part in parts]
     assert places == sorted(places)
+
+
+SEEN_ROW = ("001", True, 0.99, 0.98, 1.0, 60)
+KNOWN, HARDLY, UNKNOWN = (0.9, 0.8, 0.95), (0.6, 0.55, 0.65), (0.55, 0.45, 0.65)
+NO_NUMBER = (np.nan, np.nan, np.nan)
+
+
+def detection(*rows: tuple[object, ...]) -> Results:
+    """A result whose table has a row per generator, then means."""
+    columns = ["generator", "seen", "auc", "auc_low", "auc_high", "images"]
+    return {"detection": Result("", tables={"detection": pd.DataFrame(rows, columns=columns)})}
+
+
+@pytest.mark.parametrize(
+    ("unseen", "mean", "words"),
+    [
+        ([KNOWN], KNOWN, "So does this one (AUC 0.90 (0.80 to 0.95)). Something must carry over."),
+        ([HARDLY], HARDLY, "does little better than guessing on generators that it has never seen"),
+        ([UNKNOWN], UNKNOWN, "This one does not, as far as its test images tell (AUC 0.55 (0.45"),
+        ([KNOWN, UNKNOWN], HARDLY, "; of 2 generators, 1 lie above chance and 0 below)"),
+        ([(0.4, 0.3, 0.49)] * 3, UNKNOWN, "does not, as far as its test images tell (AUC 0.55"),
+        ([(0.4, 0.3, 0.49)] * 3, UNKNOWN, "of 3 generators, 0 lie above chance and 3 below"),
+        ([NO_NUMBER], NO_NUMBER, "Whether this one does is unknown"),
+        ([], None, "Whether this one does is unknown"),
+    ],
+)
+def test_the_page_begins_with_what_the_numbers_say(
+    unseen: list[tuple[float, ...]], mean: tuple[float, ...] | None, words: str
+) -> None:
+    rows = [SEEN_ROW, *((f"g{i}", False, *one, 60) for i, one in enumerate(unseen))]
+    rows.append(("seen", True, 0.99, 0.98, 1.0, np.nan))
+    if mean:
+        rows += [("mean", False, *mean, np.nan), ("worst", False, 0.1, 0.0, 0.2, np.nan)]
+    assert words in describe_transfer(detection(*rows))
+
+
+def test_the_page_begins_with_a_question_without_the_numbers(results: Results) -> None:
+    several = detection(SEEN_ROW)
+    table = several["detection"].tables["detection"]
+    several["detection"].tables["detection"] = table.assign(checkpoint="a")
+    for found in ({}, results, several, {"detection": Result("failed")}):
+        assert describe_transfer(found).endswith("often recognize those of others.")
 
 
 def test_summary_is_strict_json(

@@ -96,7 +96,8 @@ def test_a_sweep_over_cues_ends_with_a_matrix(checkpoints, tmp_path):
         assert (row.cue, row.generator) == (ablation["cue"], ablation["generator"])
         assert (row.ap_drop, row.share) == (ablation["ap_drop"], share["share"])
     assert {path.stem for path in (report / "figures").glob("*.svg")} == {
-        "cue_matrix_ap_drop", "cue_matrix_share", "cue_matrix_share_separating"
+        "cue_matrix_ap_drop", "cue_matrix_share", "cue_matrix_share_losing",
+        "cue_matrix_share_gaining", "cue_matrix_share_turning",
     }  # fmt: skip
     # The second job read what the first one had computed of the images as they are.
     names = [path.name for path in (tmp_path / "passes").rglob("evaluate-*.parquet")]

@@ -10,10 +10,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tff.analyses.engine.analysis import Analysis
+from tff.analyses.engine.evaluation import Scores, describe_drop, evaluators
 from tff.analyses.engine.passes import CueRemoval
 from tff.analyses.engine.subject import Subject
 from tff.options import checked, number
 from tff.plots import grouped
+from tff.statistics.bootstrap import Estimate, mean
 from tff.statistics.channel_tests import (
     benjamini_hochberg,
     cliffs_delta,
@@ -35,19 +37,23 @@ Benjamini and Hochberg's correction) has neither. But both ask only whether a re
 Nearly every filter responds to {cue} a little, even in a detector that has learned nothing; the
 share among all channels shows it.
 
-A stricter question is whether a channel separates generated from real images worse without {cue}.
-DeLong's test on the area under the channel's ROC curve, with and without {cue}, answers it. Where
-the images of both kinds do not differ at all, no channel has anything to lose, and in at most
-{percent:g} % of such cases the test finds any. It tells what a channel holds, not what the decision
-uses: where the images differ in {cue}, filters that were never trained lose by its removal too. So
-look at the share among all channels, and at AP without {cue}, as well.
+A stricter question is how well a channel separates generated from real images without {cue}.
+DeLong's test compares the areas under the channel's ROC curve with and without {cue}. A channel
+loses if its area moves towards 0.5, gains if it moves away from 0.5, and turns if it lies
+significantly on the other side of 0.5: what was higher on generated images is then higher on real
+ones. Where the images of both kinds do not differ at all, no channel has anything to lose, and in
+at most {percent:g} % of such cases any channel is called losing. These tests tell what a channel
+holds, not what the decision uses: where the images differ in {cue}, filters that were never trained
+lose by its removal too. So look at the share among all channels, and at what AP does, as well.
 """
 #: Column of `conditional_share` -> the test behind it.
 SHARE_LABELS = {
     "share": "median test, as in the paper",
     "share_corrected": "median test, corrected",
     "share_paired": "paired test, corrected",
-    "share_separating": "separates worse, corrected",
+    "share_losing": "separates worse, corrected",
+    "share_gaining": "separates better, corrected",
+    "share_turning": "separates the other way round, corrected",
 }
 #: Fewer generated images of a generator make the tests weak.
 FEW = 20
@@ -86,14 +92,18 @@ class MedianTest(Analysis):
         shares: list[dict[str, object]] = []
         top_tests, all_tests = [], []
         examples: list[tuple[str, Floats, Floats]] = []
-        for generator, rows in subject.generators():
+        scores = [Scores.of(subject, found.logits) for found in (plain, ablated)]
+        aps: list[tuple[Estimate, Estimate]] = []
+        for evaluator in evaluators(subject):
+            rows, labels = evaluator.rows, evaluator.labels
             first = {
-                "generator": generator,
-                "seen": generator in subject.seen,
+                "generator": evaluator.generator,
+                "seen": evaluator.seen,
                 "cue": cue,
                 "ablation": repr(self.ablation),
             }
-            labels = subject.labels[rows]
+            before, after = (evaluator.measure(of)["ap"] for of in scores)
+            aps.append((before, after))
             of_top = compare_responses(labels, plain.responses[rows], ablated.responses[rows])
             top_tests.append(_table(first, top, of_top, labels))
             inside = np.isin(subject.sample, rows)
@@ -109,11 +119,14 @@ class MedianTest(Analysis):
                     "area_lost": of_top["area_lost"].mean(),
                     **{f"{name}_of_all": share for name, share in among_all.items()},
                     "area_lost_of_all": of_all["area_lost"].mean(),
+                    **before.columns("ap"),
+                    **after.columns("ap_ablated"),
+                    **(before - after).columns("ap_drop"),
                     "alpha": self.alpha,
                     "images": int((labels == 1).sum()),
                 }
             )
-            if generator in subject.seen or not examples:
+            if evaluator.seen or not examples:
                 fake = rows[labels == 1]
                 examples = [
                     (f"{row.layer} #{row.channel}", plain.responses[fake, i],
@@ -130,7 +143,7 @@ class MedianTest(Analysis):
             "median_test": table,
             "median_test_all": pd.concat(all_tests, ignore_index=True),
         }
-        _add_findings(result, share, subject.k, cue)
+        _add_findings(result, share, subject.k, cue, *(mean(of) for of in zip(*aps, strict=True)))
         points = share.melt(["generator", "seen"], list(SHARE_LABELS), "test", "value")
         result.figures = {
             "conditional_share": grouped.grouped_points(
@@ -140,8 +153,8 @@ class MedianTest(Analysis):
             "responses": grouped.histograms(examples, ("unchanged", f"without {cue}")),
         }  # fmt: skip
         result.captions = {
-            "conditional_share": f"Share of the top channels that are {cue}-conditional by four "
-            "tests; the dashed line is the error rate that each allows.",
+            "conditional_share": f"Share of the top channels that are {cue}-conditional by "
+            f"{len(SHARE_LABELS)} tests; the dashed line is the error rate that each allows.",
             "responses": "Responses of the six strongest channels to generated images; dotted "
             "lines are medians.",
         }
@@ -162,23 +175,24 @@ def _table(
     return table.assign(images=int((labels == 1).sum()), images_real=int((labels == 0).sum()))
 
 
-def _add_findings(result: Result, share: pd.DataFrame, k: int, cue: str) -> None:
-    """Findings and scalars."""
-    mean = share.mean(numeric_only=True)
+def _add_findings(
+    result: Result, share: pd.DataFrame, k: int, cue: str, ap: Estimate, ablated: Estimate
+) -> None:
+    """Findings and scalars; `ap` and `ablated` are means over generators."""
+    means = share.mean(numeric_only=True)
+    shares = means[means.index.str.startswith("share")]
+    percent = {name: f"{100 * value:.0f} %" for name, value in shares.items()}
     result.findings = [
-        f"{100 * mean['share']:.0f} % of the top {k} channels are {cue}-conditional by the "
+        f"{percent['share']} of the top {k} channels are {cue}-conditional by the "
         f"paper's median test (mean over generators; {100 * share['share'].min():.0f} to "
-        f"{100 * share['share'].max():.0f}); of all channels it is "
-        f"{100 * mean['share_of_all']:.0f} %.",
-        f"{100 * mean['share_separating']:.0f} % of the top {k} separate generated from real "
-        f"images worse without {cue} ({100 * share['share_separating'].min():.0f} to "
-        f"{100 * share['share_separating'].max():.0f}); of all channels "
-        f"{100 * mean['share_separating_of_all']:.0f} %. Their area under the ROC curve moves "
-        f"towards 0.5 by {mean['area_lost']:.3f} on average (all channels: "
-        f"{mean['area_lost_of_all']:.3f}).",
+        f"{100 * share['share'].max():.0f}); of all channels it is {percent['share_of_all']}.",
+        f"Without {cue}, {percent['share_losing']} of the top {k} separate generated from real "
+        f"images worse, {percent['share_gaining']} better, and {percent['share_turning']} the "
+        f"other way round (all channels: {percent['share_losing_of_all']}, "
+        f"{percent['share_gaining_of_all']} and {percent['share_turning_of_all']}). AP of the "
+        f"detector itself, {ap.value:.3f}, {describe_drop(ap - ablated)}.",
     ]
-    names = [name for name in mean.index if name.startswith("share")]
-    result.scalars = {f"conditional_{name}": float(mean[name]) for name in names}
+    result.scalars = {f"conditional_{name}": float(value) for name, value in shares.items()}
 
 
 def compare_responses(labels: Ints, plain: Responses, ablated: Responses) -> pd.DataFrame:
@@ -190,8 +204,10 @@ def compare_responses(labels: Ints, plain: Responses, ablated: Responses) -> pd.
 
     Columns on both kinds: `area` and `area_ablated`, how well the channel separates generated from
     real images (area under the ROC curve; 0.5: not at all); `separation_p` and `separation_q` of
-    DeLong's test that both areas are equal; `area_lost`, by how much the area moves towards 0.5;
-    and `loses`, whether it does.
+    DeLong's test that both areas are equal; `area_lost`, by how much the area moves towards 0.5,
+    and `loses`, whether it does; `strength_p` and `strength_q` of the test that both are equally
+    far from 0.5; `turning_p` and `turning_q` of the test that they do not lie on different sides
+    of 0.5.
 
     All `q` are adjusted for the number of channels (Benjamini and Hochberg, 1995).
 
@@ -215,24 +231,35 @@ def compare_responses(labels: Ints, plain: Responses, ablated: Responses) -> pd.
             "area": areas.auc_a,
             "area_ablated": areas.auc_b,
             "separation_p": areas.p,
+            "strength_p": areas.p_strength,
+            "turning_p": areas.p_turn,
         }
     )
-    for p, q in (("p_value", "q_value"), ("wilcoxon_p", "wilcoxon_q"),
-                 ("separation_p", "separation_q")):  # fmt: skip
+    for name in ("value", "wilcoxon", "separation", "strength", "turning"):
+        p, q = ("p_value", "q_value") if name == "value" else (f"{name}_p", f"{name}_q")
         table[q] = benjamini_hochberg(table[p].to_numpy())
     lost = np.abs(table["area"] - 0.5) - np.abs(table["area_ablated"] - 0.5)
     return table.assign(area_lost=lost, loses=lost > 0)
 
 
 def conditional_shares(tests: pd.DataFrame, alpha: float) -> dict[str, float]:
-    """Share of cue-conditional channels by each test in `SHARE_LABELS`, from `compare_responses`.
+    """Share of cue-conditional channels by each test, from `compare_responses`; NaN without any.
 
-    `share_separating` counts channels that separate generated from real images worse without the
-    cue. NaN without channels.
+    Keys are those of `SHARE_LABELS`. `share_losing` and `share_gaining` count channels whose area
+    is significantly nearer to 0.5, or farther from it, without the cue; `share_turning` those whose
+    areas lie significantly on different sides of 0.5, which neither of the other two counts. And
+    `share_separating`, as in version 0.1: channels with a significantly different area that is
+    nearer to 0.5 without the cue, whether or not it is on the same side.
     """
-    return {
-        "share": float((tests["p_value"] <= alpha).mean()),
-        "share_corrected": float((tests["q_value"] <= alpha).mean()),
-        "share_paired": float((tests["wilcoxon_q"] <= alpha).mean()),
-        "share_separating": float(((tests["separation_q"] <= alpha) & tests["loses"]).mean()),
+    turns = tests["turning_q"] <= alpha
+    changes = (tests["strength_q"] <= alpha) & ~turns
+    chosen = {
+        "share": tests["p_value"] <= alpha,
+        "share_corrected": tests["q_value"] <= alpha,
+        "share_paired": tests["wilcoxon_q"] <= alpha,
+        "share_losing": changes & tests["loses"],
+        "share_gaining": changes & ~tests["loses"],
+        "share_turning": turns,
+        "share_separating": (tests["separation_q"] <= alpha) & tests["loses"],
     }
+    return {name: float(of.mean()) for name, of in chosen.items()}

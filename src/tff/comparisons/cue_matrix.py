@@ -19,16 +19,23 @@ from tff.types import Result
 
 ABOUT = """
 Each row is a cue that was removed from the test images, each column a generator. The first figure
-shows how much average precision (AP) falls without the cue; numbers whose interval includes zero
-are gray. The second shows the share of the top channels that separate generated from real images
-worse without the cue (DeLong's test, corrected), the third the share whose responses change by the
-paper's median test.
+shows how much average precision (AP) falls without the cue, or rises where the number is negative;
+numbers whose interval includes zero are gray. Each number is tested by itself: of those that are
+truly zero, about one in 20 is not gray. The next figures show the shares of the top channels that
+separate generated from real images worse, better or the other way round without the cue (DeLong's
+test, corrected), the last one the share whose responses change by the paper's median test.
 
 No cue is ever removed alone: blurring removes high frequencies too, and an image without color
 differs in other ways as well. Compare rows with each other rather than reading one by itself.
 """
+_NAMED = 5  # cues in the finding
 KEYS = ["weights", "cue", "ablation", "generator"]
-_SHARES = {"share": float, "share_separating": float}
+_SHARES = {
+    "share_losing": "share of top channels that separate worse",
+    "share_gaining": "share of top channels that separate better",
+    "share_turning": "share of top channels that separate the other way round",
+    "share": "share of top channels whose responses change (median test)",
+}
 _DROPS = dict.fromkeys(KEYS, str) | {
     "seen": bool, "ap_drop": float, "ap_drop_low": float, "ap_drop_high": float
 }  # fmt: skip
@@ -61,7 +68,9 @@ def compare_cues(reports: Iterable[Path]) -> Result | None:
         try:
             results = read_results(report)
             drop = results.table("ablation", _DROPS)
-            share = results.table("conditional_share", dict.fromkeys(KEYS, str), _SHARES)
+            share = results.table(
+                "conditional_share", dict.fromkeys(KEYS, str), dict.fromkeys(_SHARES, float)
+            )
         except ValueError as error:
             problems.append(f"A job is skipped: {error}.")
             continue
@@ -100,23 +109,40 @@ def _report_detector(result: Result, weights: str, table: pd.DataFrame, several:
     labels = {name: f"{name} (seen)" for name in table.loc[table["seen"], "generator"]}
     drop = pivot("ap_drop")
     ranked = drop.mean(axis=1).sort_values(ascending=False)
-    significant = (pivot("ap_drop_low") > 0) | (pivot("ap_drop_high") < 0)
-    start = f"{weights}: m" if several else "M"
-    if largest := [f"{cue} ({value:.3f})" for cue, value in ranked.dropna().head(3).items()]:
+    falls, rises = pivot("ap_drop_low") > 0, pivot("ap_drop_high") < 0
+    known = drop.notna()
+    counts = {"falls": falls.sum(axis=1), "rises": rises.sum(axis=1), "known": known.sum(axis=1)}
+    changes = [
+        f"{row.change:+.3f} without {row.Index} ({_count(row.falls, row.rises)} of {row.known})"
+        for row in pd.DataFrame({"change": -ranked.dropna()} | counts)
+        .sort_values("change", kind="stable")
+        .dropna()
+        .head(_NAMED)
+        .itertuples()
+    ]
+    if changes:
         result.findings.append(
-            f"{start}ean drop of AP over generators is largest without {', '.join(largest)}."
+            f"{f'{weights}: c' if several else 'C'}hange of AP, mean over generators: "
+            f"{', '.join(changes)}. Of {known.sum(axis=None)} pairs of cue and generator AP falls "
+            f"significantly in {falls.sum(axis=None)} and rises in {rises.sum(axis=None)}; of "
+            "pairs without any change, one in 20 would seem to."
         )
     end = f"_{weights}" if several else ""
     result.scalars |= {f"ap_drop_{cue}{end}": float(value) for cue, value in ranked.items()}
     titles = {"ap_drop": "AP lost without the cue"}
-    if "share_separating" in table:
-        titles["share_separating"] = "share of top channels that separate worse"
-        titles["share"] = "share of top channels whose responses change (median test)"
+    titles |= {column: title for column, title in _SHARES.items() if column in table}
     for column, title in titles.items():
         values, certain, limit = pivot(column).loc[ranked.index], None, 1.0
         if column == "ap_drop":
-            certain = significant.loc[ranked.index]
+            certain = (falls | rises).loc[ranked.index]
             limit = max(0.1, float(np.nan_to_num(values.abs().to_numpy(float)).max()))
         figure = f"cue_matrix_{column}{end}"
         result.figures[figure] = matrix_plot(values.rename(columns=labels), title, limit, certain)
         result.captions[figure] = f"{title[0].upper()}{title[1:]}. {weights}"
+
+
+def _count(falls: Any, rises: Any) -> str:
+    """Such as `significant on none`, `falls significantly on 2`."""
+    counts = {"falls": falls, "rises": rises}
+    words = [f"{verb} significantly on {n}" for verb, n in counts.items() if n]
+    return " and ".join(words) or "significant on none"

@@ -33,7 +33,8 @@ prove that training made them.
 
 The color-conditional share is that of the top channels of each checkpoint itself, not of the final
 ones. The paper's median test asks whether responses change without the cue, and is high for nearly
-any filter; `separates worse` asks whether it matters for telling generated from real images.
+any filter; the others ask how well a channel tells generated from real images without the cue. No
+test says whether a share differs between checkpoints by more than chance.
 """
 #: Columns that say how a checkpoint was analysed; `weights` names the checkpoint and always
 #: differs.
@@ -49,6 +50,8 @@ _RANKING = {
     "omega_high": float, "images": float,
 }  # fmt: skip
 _SHARES = {"generator": str, "cue": str, "share": float, "images": float}
+#: Shares of a checkpoint that the page shows.
+_SHOWN = ("share_losing", "share_gaining", "share_turning", "share")
 _HINT = (
     "train with the callback `analyze` (conf/callbacks/default.yaml) and `ranking` among its "
     "analyses"
@@ -144,7 +147,7 @@ class Step:
         return cls(
             number,
             ranking,
-            results.table("conditional_share", _SHARES, {"share_separating": float}),
+            results.table("conditional_share", _SHARES, dict.fromkeys(_SHOWN, float)),
             k if isinstance(k, int) and k > 0 else None,
         )
 
@@ -281,7 +284,7 @@ def _report_stability(result: Result, stability: pd.DataFrame, k: int) -> None:
             f"From step {int(row['step']):,} on{first}, at least half of the final top {k} "
             f"(step {last:,}) are in the top {k}: {int(row['overlap'])} at first. By chance these "
             f"would be {row['by_chance']:.1f}, or {row['within_layers']:.1f} if the number of top "
-            "channels in each layer is kept."
+            f"channels in each layer is kept (p = {row['p_within_layers']:.1g})."
         )
     row = final.iloc[-1]
     result.findings.append(
@@ -315,7 +318,7 @@ def _report_shares(result: Result, shares: pd.DataFrame) -> None:
             "the callback."
         )
         return
-    columns = [column for column in ("share_separating", "share") if column in shares]
+    columns = [column for column in _SHOWN if column in shares]
     averages: dict[str, Any] = {"n": ("generator", "size")}
     for column in columns:
         averages[column] = (column, "mean")

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import ttest_ind
 
 from tff.analyses.engine.evaluation import GROUPS
 from tff.comparisons.checkpoints import shorten_paths
@@ -40,14 +41,17 @@ Each job is one training, with the report of its best checkpoint. Jobs that diff
 form a group. AP on unseen generators is the mean over those that were not seen in training.
 
 The spread of a group is the standard deviation over its trainings (n - 1); a single training has
-none. It differs from the interval in a report, which is over images, for one trained detector. With
-three seeds a standard deviation is itself known only within a factor of about two or three. The
-best of several groups was chosen on the test images, so its AP is somewhat too good.
+none. It differs from the interval in a report, which is over images, for one trained detector.
+Whether the best group beats the next by more than seeds explain is tested by Welch's t test over
+seeds, which calls groups that are equal different in at most 5 % of cases; with fewer than {seeds}
+seeds in a group it has next to no power, and no verdict is given. The best of several groups was
+chosen on the test images, so its AP is somewhat too good.
 
 Do detectors with more color-conditional channels detect unseen generators better, or worse? The
-rank correlation (Spearman) over trainings is given with a 95 % bootstrap interval over trainings;
-with fewer than about ten it is rough. Trainings of one group are not independent, so the
-correlation of group means is given as well. Neither says that one causes the other.
+rank correlation (Spearman) is reported with a 95 % bootstrap interval if it is over at least
+{correlated} independent values: with fewer, even a strong correlation may be chance. Trainings that
+differ only in the seed are not independent, so where some of several groups have several seeds, the
+correlation is that of the group means. It does not say that one causes the other.
 
 Only jobs that finished and were analysed count in means and correlations.
 """
@@ -59,23 +63,27 @@ DONE, NOT_ANALYSED, FAILURE, UNFINISHED, DAMAGED = (
 #: Numbers of a job that are averaged over a group.
 MEASURES = (
     "objective", "seen_ap", "unseen_ap", "worst_ap", "ap_drop", "conditional_share",
-    "share_separating",
+    "share_losing", "share_gaining", "share_turning", "share_separating",
 )  # fmt: skip
 SHARES = {
-    "share_separating": "share of top channels that separate worse without the cue",
+    "share_losing": "share of top channels that separate worse without the cue",
     "conditional_share": "share of top channels whose responses change (median test)",
+    "share_separating": "share of top channels that separate worse without the cue or turn round",
 }
 #: Columns that say how a report was made; they should not differ between reports.
 PROTOCOL = (
     "protocol", "crop", "resize", "relevance", "analysis_seed", "cue", "generators",
     TRAINED_IMAGES,
 )  # fmt: skip
-MIN_CORRELATED = 4  # trainings; below, a rank correlation says nothing
+#: Independent values from which a rank correlation has an interval, and seeds of a group from which
+#: it is compared (benchmarks/claims.py).
+MIN_CORRELATED, MIN_SEEDS = 10, 3
 _FIRST = ("run", "state", "error", "group", "detector", "aug", "seed")
 _NUMBERS = (
     "unseen_ap", "unseen_ap_low", "unseen_ap_high", "worst_ap", "worst_ap_low", "worst_ap_high",
     "worst_generator", "seen_ap", "seen_ap_low", "seen_ap_high", "ap_drop", "ap_drop_low",
-    "ap_drop_high", "conditional_share", "share_separating", "k", "objective",
+    "ap_drop_high", "conditional_share", "share_losing", "share_gaining", "share_turning",
+    "share_separating", "k", "objective",
 )  # fmt: skip
 _LAST = ("seconds", "weights", "checkpoint", *PROTOCOL)
 _DRAWN = 100  # groups in a figure
@@ -113,7 +121,8 @@ class Sweep(Comparison):
         groups = summarize_groups(jobs, options)
         correlations = correlate_shares(jobs, self.draws, self.seed).assign(seed=self.seed)
         tables = {"sweep": jobs, "sweep_summary": groups, "sweep_association": correlations}
-        result = Result("Trainings side by side", ABOUT, tables=tables)
+        about = ABOUT.format(seeds=MIN_SEEDS, correlated=MIN_CORRELATED)
+        result = Result("Trainings side by side", about, tables=tables)
         states = jobs["state"].value_counts()
         counts = ", ".join(f"{n} {state}" for state, n in states.items())
         result.findings = [f"{len(jobs)} jobs in {len(groups)} groups: {counts}."]
@@ -264,7 +273,9 @@ _TABLES: dict[str, dict[str, type]] = {
     },
     "conditional_share": {"generator": str, "seen": bool, "k": int, "share": float},
 }  # fmt: skip
-_OPTIONAL = {"share_separating": float}
+_OPTIONAL = dict.fromkeys(
+    ("share_losing", "share_gaining", "share_turning", "share_separating"), float
+)
 
 
 def read_measures(report: Path) -> dict[str, object]:
@@ -301,8 +312,7 @@ def read_measures(report: Path) -> dict[str, object]:
         elif name == "conditional_share":
             unseen = table[~table["seen"]]
             found["conditional_share"] = float(unseen["share"].mean())
-            if "share_separating" in unseen:
-                found["share_separating"] = float(unseen["share_separating"].mean())
+            found |= {c: float(unseen[c].mean()) for c in _OPTIONAL if c in unseen}
             found["k"] = int(table["k"].iloc[0])
     for table in tables.values():
         first = {"analysis_seed" if c == "seed" else c: str(table[c].iloc[0]) for c in table}
@@ -369,35 +379,50 @@ def summarize_groups(jobs: pd.DataFrame, options: Sequence[str]) -> pd.DataFrame
 def correlate_shares(jobs: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
     """Spearman correlation of AP on unseen generators with each conditional share.
 
-    Over `jobs`, and over `group means`, since jobs of one group are not independent. Intervals are
-    from resamples of the jobs (or groups); NaN for a perfect order, which all resamples share. All
-    is NaN for fewer than `MIN_CORRELATED`.
+    Over `jobs`, and over `group means`. Jobs are not `independent` if some of several groups hold
+    more than one. Intervals are from resamples of the jobs (or groups); NaN for fewer than
+    `MIN_CORRELATED` independent ones, and for a perfect order, which all resamples share.
     """
     done = _select_compared(jobs)
     means = done.groupby("group", sort=False)[["unseen_ap", *SHARES]].mean()
+    independent = len(means) in (1, len(done))
     rows = []
     for share in SHARES:
         for over, part in (("jobs", done), ("group means", means)):
             pairs = part[["unseen_ap", share]].dropna().to_numpy(float)
-            rows.append((share, over, len(pairs), *_correlate(pairs, draws, seed), draws))
-    names = ["share", "over", "n", "spearman", "spearman_low", "spearman_high", "draws"]
-    return pd.DataFrame(rows, columns=names)
+            counted = over == "group means" or independent
+            value, n = spearman(*pairs.T), len(pairs)
+            known = counted and n >= MIN_CORRELATED and abs(value) < 1 - 1e-9
+            ends = _interval(pairs, draws, seed) if known else (np.nan, np.nan)
+            rows.append((share, over, n, counted, value, *ends, draws))
+    names = ["share", "over", "n", "independent", "spearman", "spearman_low", "spearman_high"]
+    return pd.DataFrame(rows, columns=[*names, "draws"])
 
 
-def _correlate(pairs: Floats, draws: int, seed: int) -> tuple[float, float, float]:
-    """Spearman correlation of the columns of (n, 2), with a 95 % interval."""
-    if len(pairs) < MIN_CORRELATED:
-        return np.nan, np.nan, np.nan
+def _interval(pairs: Floats, draws: int, seed: int) -> tuple[float, float]:
+    """95 % interval of the Spearman correlation of the columns of (n, 2)."""
 
     def statistic(resamples: Resamples) -> Floats:
         return np.array([spearman(*pairs[rows].T) for rows in resamples])
 
-    value = spearman(*pairs.T)
-    # Resamples of a perfect order are all perfect: that is no sign of certainty.
-    if abs(value) > 1 - 1e-9:
-        return value, np.nan, np.nan
     resamples = draw_resamples(np.zeros(len(pairs), np.int64), draws, seed)
-    return value, *Estimate(value, evaluate_resamples(statistic, resamples)).interval
+    return Estimate(spearman(*pairs.T), evaluate_resamples(statistic, resamples)).interval
+
+
+def compare_best(jobs: pd.DataFrame, best: str, second: str) -> float:
+    """p-value of Welch's t test that two groups have equal mean AP on unseen generators, two-sided.
+
+    The best group and the next are known only afterwards. That makes no difference: of two equal
+    groups one is always ahead, which the two-sided test counts, and of more than two the leader is
+    ahead by less (Gutmann and Maymin, Annals of Statistics 1987). NaN where a group has fewer than
+    `MIN_SEEDS` different seeds.
+    """
+    done = _select_compared(jobs).dropna(subset="unseen_ap").groupby("group")
+    samples = [done.get_group(group) for group in (best, second)]
+    if min(sample["seed"].nunique() for sample in samples) < MIN_SEEDS:
+        return np.nan
+    values = [sample["unseen_ap"].to_numpy(float) for sample in samples]
+    return float(ttest_ind(*values, equal_var=False).pvalue)
 
 
 def find_missing(runs: Sequence[Path]) -> list[str]:
@@ -474,17 +499,17 @@ def _report_groups(result: Result, jobs: pd.DataFrame, groups: pd.DataFrame) -> 
     if len(known) > 1:
         second = known.iloc[1]
         lead = best["unseen_ap_mean"] - second["unseen_ap_mean"]
-        spread = np.sqrt(np.mean([row["unseen_ap_sd"] ** 2 for row in (best, second)]))
-        deviation = f"the spread over seeds (standard deviation {spread:.3f})"
+        p = compare_best(jobs, best["group"], second["group"])
         verdict = (
-            "how much of it the seed explains is unknown, since not both have two seeds or more"
-            if np.isnan(spread)
-            else f"that is more than {deviation}"
-            if lead > spread
-            else f"that is no more than {deviation}, so another seed may reverse the order"
+            "too few seeds to tell whether it is more than chance, since not both groups have "
+            f"{MIN_SEEDS} or more"
+            if np.isnan(p)
+            else f"more than other seeds explain (Welch's t test over seeds, p = {p:.2g})"
+            if p < 0.05
+            else f"no more than other seeds may explain (Welch's t test over seeds, p = {p:.2g})"
         )
         result.findings.append(
-            f"Next is {_describe_group(second)}. The difference is {lead:.3f}; {verdict}."
+            f"Next is {_describe_group(second)}. The difference is {lead:.3f}: {verdict}."
         )
     own = done[(done["group"] == best["group"]) & (done["checkpoint"] != "")]
     if len(own):
@@ -510,21 +535,25 @@ def _report_correlations(result: Result, jobs: pd.DataFrame, correlations: pd.Da
     for share, words in SHARES.items():
         part = correlations[correlations["share"] == share].set_index("over")
         each, means = (part.loc[[over]].iloc[0] for over in ("jobs", "group means"))
-        if each["n"] == 0:
+        # Reports of version 0.1 have no other share of this kind.
+        replaced = share == "share_separating" and done["share_losing"].notna().any()
+        if each["n"] == 0 or replaced:
             continue
-        if each["n"] < MIN_CORRELATED:
+        known = part[part["independent"] & (part["n"] >= MIN_CORRELATED)]
+        if known.empty:
             result.warnings.append(
-                f"AP and {words}: only {each['n']} trainings have both, too few for a correlation "
-                f"(at least {MIN_CORRELATED} are needed)."
+                f"AP and {words}: {each['n']} trainings in {means['n']} groups do not tell whether "
+                f"the two are correlated; it takes {MIN_CORRELATED} groups, or as many seeds of a "
+                "single one."
             )
-        elif np.isfinite(each["spearman"]):
-            also = f"; over {means['n']} groups (means) {_describe_correlation(means)}"
+        elif np.isfinite(known["spearman"].iloc[0]):
+            over, row = next(known.iterrows())
             result.findings.append(
                 f"AP on unseen generators against the {words}: rank correlation (Spearman) "
-                f"{_describe_correlation(each)} over {each['n']} trainings"
-                f"{also if np.isfinite(means['spearman']) else ''}."
+                f"{_describe_correlation(row)} over {row['n']} "
+                f"{'trainings' if over == 'jobs' else over}."
             )
-            result.scalars[f"spearman_{share}"] = float(each["spearman"])
+            result.scalars[f"spearman_{share}"] = float(row["spearman"])
         result.figures[f"sweep_{share}"] = scatter_plot(
             done, share, "unseen_ap", "group", words, "AP, unseen generators"
         )
@@ -550,9 +579,11 @@ def _describe_group(group: Mapping[Any, Any] | pd.Series[Any]) -> str:
 
 
 def _describe_correlation(row: Mapping[Any, Any] | pd.Series[Any]) -> str:
-    if np.isnan(row["spearman_low"]):
-        return f"{row['spearman']:.2f} (a perfect order, which has no bootstrap interval)"
-    return f"{row['spearman']:.2f} ({row['spearman_low']:.2f} to {row['spearman_high']:.2f})"
+    value, low, high = (row[f"spearman{end}"] for end in ("", "_low", "_high"))
+    if np.isnan(low):
+        return f"{value:.2f} (a perfect order, which has no bootstrap interval)"
+    remark = "" if low > 0 or high < 0 else ", not significant"
+    return f"{value:.2f} ({low:.2f} to {high:.2f}{remark})"
 
 
 def _name_jobs(runs: pd.Series[str]) -> str:

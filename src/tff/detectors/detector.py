@@ -22,7 +22,7 @@ class Detector(nn.Module):
 
     Args:
         network: normalised images (B, 3, H, W) -> (B, 1).
-        tff_fraction: fraction of the channels that count as transferable forensic features.
+        tff_fraction: fraction of the channels that are top channels by default.
         mean: per color, subtracted from pixels in [0, 1].
         std: per color, divides the difference.
     """

@@ -95,8 +95,51 @@ def _fill(folder: Path, results: Mapping[str, Result], context: Mapping[str, obj
         lstrip_blocks=True, undefined=jinja2.StrictUndefined, finalize=_escape,
     )  # fmt: skip
     template = environment.get_template("page.html")
-    page = template.render(sections=sections, context=to_json(context))
+    page = template.render(
+        lead=describe_transfer(results), sections=sections, context=to_json(context)
+    )
     (folder / "index.html").write_text(page, encoding="utf-8")
+
+
+#: ROC area from which a detector is said to recognize images, rather than to do little better than
+#: guessing.
+RECOGNIZED = 0.7
+_QUESTION = (
+    "Detectors that have learned from the images of one generator often recognize those of others."
+)
+
+
+def describe_transfer(results: Mapping[str, Result]) -> str:
+    """Whether a detector recognizes images of generators never seen, by its table `detection`.
+
+    The general question without that table, and where it is of several checkpoints.
+    """
+    table = results["detection"].tables.get("detection") if "detection" in results else None
+    if table is None or "checkpoint" in table:
+        return _QUESTION
+    unseen = table[~table["seen"].astype(bool)]
+    each = unseen[unseen["images"].notna()]
+    mean = each if len(each) == 1 else unseen[unseen["images"].isna()]  # whose first row it is
+    if each.empty or mean["auc_low"].isna().iloc[0]:
+        return (
+            f"{_QUESTION} Whether this one does is unknown: it was not tested on real and "
+            "generated images of a generator that it has never seen."
+        )
+    auc, low, high = mean[["auc", "auc_low", "auc_high"]].iloc[0]
+    better, worse = int((each["auc_low"] > 0.5).sum()), int((each["auc_high"] < 0.5).sum())
+    of_each = f"; of {len(each)} generators, {better} lie above chance and {worse} below"
+    figures = f"AUC {auc:.2f} ({low:.2f} to {high:.2f}){of_each if len(each) > 1 else ''}"
+    if not low > 0.5:
+        return (
+            f"{_QUESTION} This one does not, as far as its test images tell ({figures}). So no "
+            "channel below is known to transfer."
+        )
+    if auc < RECOGNIZED:
+        return (
+            f"{_QUESTION} This one does little better than guessing on generators that it has "
+            f"never seen ({figures}). So little carries over."
+        )
+    return f"{_QUESTION} So does this one ({figures}). Something must carry over."
 
 
 def _escape(value: object) -> object:

@@ -159,17 +159,32 @@ def map_columns(statistic: Callable[..., Floats], *samples: Floats, chunk: int =
 
 
 class DeLongTest(NamedTuple):
-    """ROC areas of two scores and the p-value of their equality, (C,) each."""
+    """ROC areas of two scores and p-values of three tests, (C,) each.
+
+    Attributes:
+        auc_a: area of the first scores.
+        auc_b: area of the second scores.
+        p: of equal areas.
+        p_strength: of areas equally far from 0.5, on one side of it or on both.
+        p_turn: of areas that do not lie on different sides of 0.5.
+    """
 
     auc_a: Floats
     auc_b: Floats
     p: Floats
+    p_strength: Floats
+    p_turn: Floats
 
 
 def delong_test(labels: Ints, a: Floats, b: Floats) -> DeLongTest:
     """DeLong's test: do two scores of the same rows separate the labels equally well?
 
-    DeLong, DeLong and Clarke-Pearson (Biometrics, 1988), two-sided; ties count half.
+    DeLong, DeLong and Clarke-Pearson (Biometrics, 1988), two-sided; ties count half. An area below
+    0.5 separates as well as one above it, so `p_strength` is of both null hypotheses by which the
+    areas are equally far from 0.5, A = B and A = 1 - B: the larger of their p-values. `p_turn` is
+    the larger of the p-values of A = 0.5 and B = 0.5 where the areas lie on different sides, and 1
+    elsewhere. The larger p-value of several tests rejects them all at once and holds the level of
+    each (Berger, Technometrics 1982).
 
     Args:
         labels: (N,) 1 or 0; rows with other labels are ignored.
@@ -177,8 +192,8 @@ def delong_test(labels: Ints, a: Floats, b: Floats) -> DeLongTest:
         b: (N, C) the other scores of the same rows.
 
     Returns:
-        Areas, NaN unless both labels occur; p, NaN with fewer than two rows of a label and 1 where
-        both scores order the rows alike. All are NaN where a score is NaN.
+        Areas, NaN unless both labels occur; p-values, NaN with fewer than two rows of a label; `p`
+        is 1 where both scores order the rows alike. All are NaN where a score is NaN.
 
     Raises:
         ValueError: labels, a and b differ in their rows, or a and b in their columns.
@@ -190,11 +205,17 @@ def delong_test(labels: Ints, a: Floats, b: Floats) -> DeLongTest:
         )
     ones, zeros = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
     if not len(ones) or not len(zeros):
-        return DeLongTest(*np.full((3, a.shape[1]), np.nan))
+        return DeLongTest(*np.full((5, a.shape[1]), np.nan))
 
     def compare(a: Floats, b: Floats) -> Floats:
         of_a, of_b = (structural_components(scores[ones], scores[zeros]) for scores in (a, b))
-        return np.stack([of_a[0].mean(0), of_b[0].mean(0), _p_of_equal_areas(of_a, of_b)])
+        area_a, area_b = of_a[0].mean(0), of_b[0].mean(0)
+        equal = _p_of_area(of_a[0] - of_b[0], of_a[1] - of_b[1], 0)
+        mirrored = _p_of_area(of_a[0] + of_b[0], of_a[1] + of_b[1], 1)
+        apart = np.maximum(_p_of_area(*of_a, 0.5), _p_of_area(*of_b, 0.5))
+        turned = np.where((area_a - 0.5) * (area_b - 0.5) >= 0, 1.0, apart)
+        turned[np.isnan(apart)] = np.nan
+        return np.stack([area_a, area_b, equal, np.maximum(equal, mirrored), turned])
 
     return DeLongTest(*map_columns(compare, a, b))
 
@@ -216,18 +237,19 @@ def structural_components(ones: Floats, zeros: Floats) -> tuple[Floats, Floats]:
     return of_ones, of_zeros
 
 
-def _p_of_equal_areas(a: tuple[Floats, Floats], b: tuple[Floats, Floats]) -> Floats:
-    """(C,) p-value of equal areas, from the components (n, C) and (m, C) of both scores."""
-    # The variance of the differences is both variances less twice the covariance, and exactly 0
-    # where the components are equal.
-    of_ones, of_zeros = (x - y for x, y in zip(a, b, strict=True))
-    difference = np.abs(of_ones.mean(0))
+def _p_of_area(of_ones: Floats, of_zeros: Floats, null: float) -> Floats:
+    """(C,) p-value of a mean `null`, from the components (n, C) and (m, C) of an area.
+
+    The components may also be differences or sums of those of two areas of the same rows.
+    """
+    distance = np.abs(of_ones.mean(0) - null)
     if min(len(of_ones), len(of_zeros)) < 2:
-        return np.full_like(difference, np.nan)
+        return np.full_like(distance, np.nan)
     error = np.sqrt(of_ones.var(0, ddof=1) / len(of_ones) + of_zeros.var(0, ddof=1) / len(of_zeros))
     with np.errstate(invalid="ignore", divide="ignore"):
-        p: Floats = 2 * stats.norm.sf(difference / error)
-    return np.where((difference == 0) & (error == 0), 1.0, p)
+        p: Floats = 2 * stats.norm.sf(distance / error)
+    # Without rounding, both would be exactly 0 where all components equal the mean.
+    return np.where((distance < 1e-12) & (error < 1e-12), 1.0, p)
 
 
 class AUC(NamedTuple):

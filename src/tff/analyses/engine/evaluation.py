@@ -123,6 +123,14 @@ def summarize_generators(
     return summary
 
 
+def describe_drop(drop: Estimate) -> str:
+    """Verb for a drop of AP with its 95 % interval: it falls or rises, maybe not significantly."""
+    size, ends = abs(drop.value), sorted(np.copysign(1, drop.value) * np.array(drop.interval))
+    significant = "" if ends[0] > 0 else ", not significantly"
+    verb = "falls" if drop.value >= 0 else "rises"
+    return f"{verb} by {size:.3f} ({ends[0]:.3f} to {ends[1]:.3f}){significant}"
+
+
 def estimate_columns(
     estimates: Mapping[str, Estimate], names: Iterable[str], suffix: str = ""
 ) -> dict[str, float]:

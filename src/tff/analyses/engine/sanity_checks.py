@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
+from tff.analyses.engine.passes import labels_of
 from tff.analyses.engine.subject import Subject
 from tff.data.dataset import Images
-from tff.statistics.channel_tests import roc_auc, separability
+from tff.statistics.channel_tests import AUC, roc_auc, separability
 from tff.types import Result
 
 #: Properties of a file's header that a detector could learn instead of "generated".
@@ -98,6 +101,10 @@ def _range(values: pd.Series[int]) -> str:
     return f"{middle:.0f}" if low == high else f"{middle:.0f} ({low} to {high})"
 
 
+#: ROC area below which a detector is close to chance.
+NEAR_CHANCE = 0.6
+#: Images of which the detector is sure, below which a ranking by omega is no finding.
+FEW_CONFIDENT = 30
 #: Images of each kind from which 95 % intervals of AP cover the true value in at least 90 % of
 #: cases (tests/statistics).
 FEW = 30
@@ -132,19 +139,61 @@ def few_images_warning(subject: Subject) -> list[str]:
 
 
 def chance_level_alarm(subject: Subject) -> list[str]:
-    """An alarm if the detector is no better than chance on the seen (or else on all) generators."""
+    """An alarm if the detector is no better than chance on the seen (or else on all) generators.
+
+    None if there are fewer than two real or generated images of one of them.
+    """
     rows = dict(subject.generators())
     names = [name for name in rows if name in subject.seen] or list(rows)
-    logits, described = subject.evaluate().logits, []
-    for name in names:
-        labels = subject.labels[rows[name]]
-        if np.bincount(labels, minlength=2).min() < 2:
-            return []
-        auc, low, high = roc_auc(labels, logits[rows[name]])
-        if low > 0.5:
-            return []
-        described.append(f"{name} (AUC {auc:.2f}, {low:.2f} to {high:.2f})")
+    counts = [np.bincount(subject.labels[rows[name]], minlength=2).min() for name in names]
+    if min(counts, default=0) < 2:
+        return []
+    logits = subject.evaluate().logits
+    areas = {name: roc_auc(subject.labels[rows[name]], logits[rows[name]]) for name in names}
+    return describe_chance(areas, {name: len(rows[name]) for name in names})
+
+
+def describe_chance(areas: Mapping[str, AUC], images: Mapping[str, int]) -> list[str]:
+    """What intervals of the ROC area say about chance; none if one lies above 0.5.
+
+    An interval that holds 0.5 does not show that the area is 0.5: only its upper end says how far
+    above it the area may be.
+
+    Args:
+        areas: by generator.
+        images: number of them, by generator.
+    """
+    if any(not area.low <= 0.5 for area in areas.values()):
+        return []
+    named = ", ".join(
+        f"{name} (AUC {area.auc:.2f}, {area.low:.2f} to {area.high:.2f}, {images[name]} images)"
+        for name, area in areas.items()
+    )
+    highest = max(area.high for area in areas.values())
+    if highest < 0.5:
+        return [
+            "The detector is wrong more often than right, as if real and generated images were "
+            f"exchanged: {named}. Check the labels of the images before reading on."
+        ]
+    if highest < NEAR_CHANCE:
+        return [
+            f"The detector is at chance, or close to it: {named}. There is next to no decision for "
+            "the results below to explain."
+        ]
     return [
-        "The detector separates real from generated images no better than chance: "
-        f"{', '.join(described)}. The results below are not meaningful."
+        f"The detector cannot be told from chance with so few images: {named}. Test on more; the "
+        "results below may describe noise."
+    ]
+
+
+def few_confident_alarm(subject: Subject) -> list[str]:
+    """An alarm if omega is a mean over too few generated images to say which channels lead."""
+    count, options = subject.relevance["fake"].images, subject.options
+    if count >= FEW_CONFIDENT:
+        return []
+    total = int((labels_of(subject.images.discovery) == 1).sum())
+    return [
+        f"Omega is a mean over only {count} of {total} generated images, those with P >= "
+        f"{options.confidence:g}: with fewer than {FEW_CONFIDENT}, other images may put other "
+        "channels on top. Rank on more images, or lower subject.confidence."
     ]

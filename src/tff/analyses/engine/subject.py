@@ -67,7 +67,7 @@ class Options:
     """Options that all analyses of a subject share.
 
     Args:
-        k: number of top channels taken as transferable forensic features: a number, a share
+        k: number of top channels, candidates for transferable forensic features: a number, a share
             (`0.43%`), `auto`, or None for the paper's share.
         k_below: with `auto`, the smallest k is taken for which AP on the seen generator falls below
             this when the top k channels are dropped.
@@ -449,7 +449,7 @@ class Subject:
 
     @cached_property
     def k(self) -> int:
-        """Number of top channels taken as transferable forensic features.
+        """Number of top channels, the candidates for transferable forensic features.
 
         Raises:
             ValueError: `k=auto`, and no k meets its condition.
@@ -468,7 +468,7 @@ class Subject:
 
     @property
     def top(self) -> Tensor:
-        """Flat indices (k,) of the channels taken as transferable forensic features."""
+        """Flat indices (k,) of the top channels."""
         return self.ranking[: self.k]
 
     def threshold(self, rule: ThresholdRule, labels: Ints, logits: Floats) -> float:
