@@ -127,7 +127,7 @@ def describe_transfer(results: Mapping[str, Result]) -> str:
         )
     auc, low, high = mean[["auc", "auc_low", "auc_high"]].iloc[0]
     better, worse = int((each["auc_low"] > 0.5).sum()), int((each["auc_high"] < 0.5).sum())
-    of_each = f"; of {len(each)} generators, {better} lie above chance and {worse} below"
+    of_each = f"; above chance on {better} of {len(each)} generators, below it on {worse}"
     figures = f"AUC {auc:.2f} ({low:.2f} to {high:.2f}){of_each if len(each) > 1 else ''}"
     if not low > 0.5:
         return (
