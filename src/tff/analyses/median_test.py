@@ -182,6 +182,8 @@ def _add_findings(
     means = share.mean(numeric_only=True)
     shares = means[means.index.str.startswith("share")]
     percent = {name: f"{100 * value:.0f} %" for name, value in shares.items()}
+    known = np.isfinite([ap.value, ablated.value]).all()
+    itself = f" AP of the detector itself, {ap.value:.3f}, {describe_drop(ap - ablated)}."
     result.findings = [
         f"{percent['share']} of the top {k} channels are {cue}-conditional by the "
         f"paper's median test (mean over generators; {100 * share['share'].min():.0f} to "
@@ -189,8 +191,8 @@ def _add_findings(
         f"Without {cue}, {percent['share_losing']} of the top {k} separate generated from real "
         f"images worse, {percent['share_gaining']} better, and {percent['share_turning']} the "
         f"other way round (all channels: {percent['share_losing_of_all']}, "
-        f"{percent['share_gaining_of_all']} and {percent['share_turning_of_all']}). AP of the "
-        f"detector itself, {ap.value:.3f}, {describe_drop(ap - ablated)}.",
+        f"{percent['share_gaining_of_all']} and {percent['share_turning_of_all']})."
+        + (itself if known else ""),
     ]
     result.scalars = {f"conditional_{name}": float(value) for name, value in shares.items()}
 
