@@ -125,10 +125,10 @@ def summarize_generators(
 
 def describe_drop(drop: Estimate) -> str:
     """Verb for a drop of AP with its 95 % interval: it falls or rises, maybe not significantly."""
-    size, ends = abs(drop.value), sorted(np.copysign(1, drop.value) * np.array(drop.interval))
-    significant = "" if ends[0] > 0 else ", not significantly"
-    verb = "falls" if drop.value >= 0 else "rises"
-    return f"{verb} by {size:.3f} ({ends[0]:.3f} to {ends[1]:.3f}){significant}"
+    verb, sign = ("falls", 1) if drop.value >= 0 else ("rises", -1)
+    low, high = sorted(sign * end for end in drop.interval)
+    remark = "" if low > 0 else ", not significantly"
+    return f"{verb} by {abs(drop.value):.3f} ({low:.3f} to {high:.3f}){remark}"
 
 
 def estimate_columns(
