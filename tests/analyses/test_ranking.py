@@ -4,9 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.metrics import average_precision_score
 from tests.helpers import tiny
 
-from tff.analyses.engine.subject import TooFewImagesError
+from tff.analyses import ranking
+from tff.analyses.engine.passes import labels_of
+from tff.analyses.engine.top_channels import CHOICES, RankingRule, TooFewImagesError
 from tff.analyses.ranking import Ranking, leak
 from tff.published.rankings import read_omega
 from tff.relevance.lrp import LRP, channel_relevance
@@ -128,3 +131,45 @@ def test_no_confident_image_is_a_clear_error(red_root):
 def test_impossible_k_is_refused(red_root, k, message):
     with pytest.raises(ValueError, match=message):
         tiny.subject(red_root, k=k)
+
+
+def test_rankings_stand_side_by_side(red_subject, monkeypatch):
+    monkeypatch.setattr(ranking, "FEW_CONFIDENT", 1)
+    result = Ranking()(red_subject)
+    table, compared = result.tables["ranking"], result.tables["rankings"]
+    assert compared["ranking"].tolist() == ["omega", "omega_real", "both", "contrast"]
+    assert compared["chosen"].tolist() == [True, False, False, False]
+    assert compared["shared_with_chosen"].iloc[0] == 1
+    assert compared["in_top"].between(0, 1).all()
+    np.testing.assert_array_equal(table["both"], table[["omega", "omega_real"]].max(axis=1))
+    assert (table["side"] == "added trace").eq(table["omega"] >= table["omega_real"]).all()
+    assert table["in_top"].iloc[0] >= table["in_top"].iloc[-1]
+    assert (table["contrast_error"] >= 0).all()
+    found = " ".join(result.findings)
+    assert "Candidates for transferable forensic features: the top 3 of 12 channels" in found
+    assert "Ranked on two halves of the images" in found
+
+
+def test_auto_takes_the_ranking_that_costs_most_on_the_discovery_images(red_root):
+    subject = tiny.subject(red_root, ranking=RankingRule("auto"))
+    labels = labels_of(subject.images.discovery)
+    plain = tiny.subject(red_root)
+    aps = {}
+    for by in CHOICES:
+        (logits,) = plain.evaluate_without_channels(
+            {by: plain.rank(by)[: plain.k]}, split="discovery"
+        ).values()
+        aps[by] = average_precision_score(labels, logits)
+    assert subject.candidates["ap"].to_dict() == pytest.approx(aps)
+    assert subject.criterion == min(aps, key=aps.get)
+    result = Ranking()(subject)
+    assert f"was chosen among {len(CHOICES)}" in " ".join(result.findings)
+    assert result.tables["rankings"]["discovery_ap"].notna().all()
+    assert (result.tables["ranking"]["ranking"] == subject.criterion).all()
+
+
+def test_omega_of_few_sure_images_names_no_channels(red_root, monkeypatch):
+    monkeypatch.setattr(ranking, "FEW_CONFIDENT", 1000)
+    result = Ranking()(tiny.subject(red_root))
+    assert "Candidates" not in " ".join(result.findings)
+    assert "too few to name channels" in result.alarms[0]

@@ -14,7 +14,8 @@ from tests.helpers import tiny
 
 from tff.analyses.detection import Detection
 from tff.analyses.engine.analysis import Analysis
-from tff.analyses.engine.subject import Subject, TooFewImagesError
+from tff.analyses.engine.subject import Subject
+from tff.analyses.engine.top_channels import TooFewImagesError
 from tff.data.folder import Folder
 from tff.report.page import write
 from tff.training.analyze_checkpoints import AnalyzeCheckpoints

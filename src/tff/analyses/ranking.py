@@ -1,15 +1,18 @@
-"""Ranking of all channels by FF-RS (omega), and the relevance ledger."""
+"""Rankings of all channels by FF-RS (omega) and other criteria, and the relevance ledger."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
 
 from tff.analyses.engine.analysis import Analysis
 from tff.analyses.engine.subject import Subject
-from tff.analyses.engine.top_channels import CRITERIA
+from tff.analyses.engine.top_channels import CHOICES, CRITERIA, SIDES, Stability
+from tff.options import checked, some_of
 from tff.plots import channels
 from tff.published.rankings import to_published_format
 from tff.relevance.conservation import COLUMNS
@@ -19,82 +22,193 @@ ABOUT = """
 The detector gives one number per image. Layer-wise relevance propagation (LRP) walks back from that
 number through the network and distributes it: every channel of every layer gets the part that it
 contributed. Omega (FF-RS) of a channel is its share of the positive relevance of its layer,
-averaged over images of which the detector is sure. The channels with the largest omega are
-candidates for transferable forensic features (T-FF).
+averaged over images of which the detector is sure.
 
-Channels are ranked on generated images of the seen generator; the table also has their omega on
-real images.
+The paper averages over generated images. Such an omega finds channels that respond to traces which
+generated images have. A detector may as well go by details that photographs have and generated
+images lack; then omega of real images finds its channels. The side of a channel says on which of
+the two its omega is larger.
+
+Contrast asks for the decision directly: how much of the gap between the mean logits of generated
+and real images goes through the channel? It is the mean of gradient times activation, summed over
+positions, over generated images minus that over real ones.
+
+Channels are ranked on images of the seen generator, so no ranking has seen the test images. Whether
+the detector needs the channels that a ranking puts first is tested by dropping them.
 """
+#: With fewer generated images of which the detector is sure, the page names no channels.
+FEW_CONFIDENT = 30
 
 
 @dataclass(frozen=True)
+@checked("analysis.ranking")
 class Ranking(Analysis):
-    """Omega of all channels, best first, on generated and on real images, and lost relevance."""
+    """Scores of all channels by several criteria, their stability, and lost relevance.
+
+    Args:
+        rankings: criteria, see `engine.top_channels.CRITERIA`; that by which the subject ranks is
+            added.
+    """
+
+    rankings: Annotated[Sequence[str], some_of(CHOICES)] = (
+        "omega", "omega_real", "both", "contrast",
+    )  # fmt: skip
 
     def answer(self, subject: Subject) -> Result:
-        """Tables `ranking`, `ledger`, and in the authors' format `omega_fake` and `omega_real`."""
-        fake, real = subject.relevance["fake"], subject.relevance["real"]
-        table = subject.channels.table()
-        table["omega"], table["omega_error"] = fake.omega, fake.error
-        table["omega_low"] = fake.omega - 1.96 * fake.error
-        table["omega_high"] = fake.omega + 1.96 * fake.error
-        table["omega_real"] = real.omega
-        table["lift"] = subject.score_channels("lift")
-        twins = subject.info.twins.numpy()
-        names = (table["layer"] + " #" + table["channel"].astype(str)).to_numpy(object)
-        table["same_as"] = np.where(twins >= 0, names[twins], "")
-        table = table.iloc[subject.ranking.numpy()].reset_index(drop=True)
-        table.insert(0, "rank", np.arange(1, len(table) + 1))
-        table["images"], table["images_real"] = fake.images, real.images
-        top, best = table.head(subject.k), table.iloc[0]
-        share, by = subject.k / len(table), subject.options.ranking.by
-        result = Result("Which channels matter: the ranking by FF-RS (omega)", ABOUT)
-        result.findings = [
-            f"The transferable forensic features: the top {subject.k} of {len(table):,} channels "
-            f"({100 * share:.2f} %), those with omega of {top['omega'].min():.3f} or more."
-            if by == "omega"
-            else f"The top {subject.k} of {len(table):,} channels ({100 * share:.2f} %) by "
-            f"{CRITERIA[by]}, their omega is {top['omega'].min():.3f} or more.",
-            f"The strongest is channel {best['channel']} of {best['layer']}: it holds "
-            f"{100 * best['omega']:.0f} % of the relevance of its layer.",
-        ]
-        if real.images == 0:
-            result.warnings.append(
-                "No real image is recognized with the requested confidence, so omega of real "
-                "images is missing."
-            )
-        if repeated := int((top["same_as"] != "").sum()):
-            result.warnings.append(
-                f"{repeated} of the top {subject.k} are depthwise convolutions, which carry the "
-                "same relevance as the channels before them (column `same_as`); "
-                "subject.ranking.duplicates=merge counts each such feature once."
-            )
-        if fake.images < 30:
-            result.warnings.append(f"Omega rests on only {fake.images} generated images.")
-        result.tables = {"ranking": table} | {
+        """Tables `ranking`, `rankings`, `ledger`, and in the authors' format `omega_KIND`."""
+        by, k = subject.criterion, subject.k
+        shown = list(dict.fromkeys([by, *self.rankings]))
+        if subject.options.ranking.by == "auto":
+            shown = [*subject.candidates.index]
+        if by == "random":
+            shown.remove(by)
+        stable = {name: subject.stability(name) for name in shown}
+        table = self._table(subject, shown, stable)
+        compared = _compare(subject, shown, stable)
+        result = Result("Which channels matter: rankings by FF-RS (omega) and others", ABOUT)
+        _add_findings(result, subject, table, compared)
+        _add_warnings(result, subject, table)
+        result.tables = {"rankings": compared, "ranking": table} | {
             f"omega_{name}": to_published_format(found.omega, subject.channels)
             for name, found in subject.relevance.items()
         }
         result.figures = {
-            "omega_distribution": channels.omega_distribution(table, subject.k),
+            "omega_distribution": channels.omega_distribution(table, k),
             "top_channels": channels.top_channels(table),
-            "top_layers": channels.channels_per_layer(table, subject.k, subject.channels.layers),
+            "top_layers": channels.channels_per_layer(table, k, subject.channels.layers),
         }
         result.captions = {
             "omega_distribution": "Omega of every channel, largest first; few channels hold most.",
-            "top_channels": "The channels with the largest omega.",
-            "top_layers": f"Where the top {subject.k} channels lie in the network.",
+            "top_channels": f"The first channels by {CRITERIA[by]}, and their omegas.",
+            "top_layers": f"Where the top {k} channels lie in the network.",
         }
+        fake, real = subject.relevance["fake"], subject.relevance["real"]
         result.scalars = {
-            "k": subject.k,
-            "omega_top1": float(best["omega"]),
-            "omega_at_k": float(top["omega"].min()),
+            "k": k,
+            "omega_top1": float(table["omega"].iloc[0]),
+            "omega_at_k": float(table["omega"].head(k).min()),
             "zero_channels": int((fake.omega == 0).sum()),
             "images_fake": fake.images,
             "images_real": real.images,
         }
         add_conservation(result, subject)
         return result
+
+    def _table(
+        self, subject: Subject, shown: Sequence[str], stable: dict[str, Stability]
+    ) -> pd.DataFrame:
+        """One row per channel, best first."""
+        fake, real = subject.relevance["fake"], subject.relevance["real"]
+        table = subject.channels.table()
+        table["omega"], table["omega_error"] = fake.omega, fake.error
+        table["omega_low"] = fake.omega - 1.96 * fake.error
+        table["omega_high"] = fake.omega + 1.96 * fake.error
+        table["omega_real"], table["omega_real_error"] = real.omega, real.error
+        larger = np.where(real.omega > fake.omega, SIDES["real"], SIDES["fake"])
+        table["side"] = np.where(np.fmax(real.omega, fake.omega) > 0, larger, "")
+        table["lift"] = subject.score_channels("lift")
+        for name in shown:
+            if name not in table:
+                table[name] = subject.score_channels(name)
+                if name != "both":
+                    table[f"{name}_error"] = stable[name].error
+        if subject.criterion in stable:
+            table["in_top"] = stable[subject.criterion].in_top
+        twins = subject.info.twins.numpy()
+        names = (table["layer"] + " #" + table["channel"].astype(str)).to_numpy(object)
+        table["same_as"] = np.where(twins >= 0, names[twins], "")
+        table = table.iloc[subject.ranking.numpy()].reset_index(drop=True)
+        table.insert(0, "rank", np.arange(1, len(table) + 1))
+        return table.assign(images=fake.images, images_real=real.images, ranking=subject.criterion)
+
+
+def _compare(subject: Subject, shown: Sequence[str], stable: dict[str, Stability]) -> pd.DataFrame:
+    """One row per ranking: how stable its top k is, and how much of it others share.
+
+    `in_top` is the mean share of resamples of the images in which a channel of the top k is there
+    again, `halves` the share of the top k that two halves of the images have in common, and
+    `halves_chance` what random rankings would have. With `subject.ranking.by=auto`,
+    `discovery_ap` is AP on the discovery images without the top k, by which a ranking was chosen.
+    """
+    k, rows = subject.k, []
+    chosen = set(subject.top.tolist())
+    auto = subject.options.ranking.by == "auto"
+    for by in shown:
+        top = subject.rank(by)[:k].numpy()
+        found = stable.get(by)
+        rows.append(
+            {
+                "ranking": by,
+                "criterion": CRITERIA[by],
+                "chosen": by == subject.criterion,
+                "k": k,
+                "in_top": found.in_top[top].mean() if found else np.nan,
+                "halves": found.halves if found else np.nan,
+                "halves_chance": k / len(subject.channels),
+                "shared_with_chosen": len(chosen & set(top.tolist())) / k,
+            }
+        )
+        if auto:
+            rows[-1]["discovery_ap"] = subject.candidates["ap"].get(by, np.nan)
+    return pd.DataFrame(rows)
+
+
+def _add_findings(
+    result: Result, subject: Subject, table: pd.DataFrame, compared: pd.DataFrame
+) -> None:
+    k, by, fake = subject.k, subject.criterion, subject.relevance["fake"]
+    if fake.images < FEW_CONFIDENT:
+        result.alarms.append(
+            f"Omega rests on only {fake.images} generated images, those that the detector "
+            f"recognizes with P >= {subject.options.confidence:g}: too few to name channels. Rank "
+            "on more images, or lower subject.confidence."
+        )
+    else:
+        top = table.head(k)
+        share = f"the top {k} of {len(table):,} channels ({100 * k / len(table):.2f} %)"
+        result.findings.append(
+            f"Candidates for transferable forensic features: {share} by {CRITERIA[by]}; their "
+            f"omega is {top['omega'].min():.3f} or more. Whether the detector needs them is tested "
+            "by dropping them."
+        )
+        missing = int((top["side"] == SIDES["real"]).sum())
+        result.findings.append(
+            f"{k - missing} of them weigh more on generated images (an added trace), {missing} "
+            "more on real ones (a detail that generated images lack)."
+        )
+    own = compared[compared["ranking"] == by]
+    if len(own):
+        row = own.iloc[0]
+        result.findings.append(
+            f"Ranked on two halves of the images, {100 * row['halves']:.0f} % of the top {k} are "
+            f"the same (by chance: {100 * row['halves_chance']:.1f} %); on resamples of the images "
+            f"a channel of the top {k} stays there in {100 * row['in_top']:.0f} % of cases."
+        )
+    if "discovery_ap" in compared:
+        best = compared.sort_values("discovery_ap")
+        others = ", ".join(
+            f"{row.ranking} {row.discovery_ap:.3f}" for row in best.iloc[1:].itertuples()
+        )
+        result.findings.append(
+            f"The ranking by {CRITERIA[by]} was chosen among {len(best)}, because AP on the "
+            f"discovery images is lowest without its top {k}: "
+            f"{best['discovery_ap'].iloc[0]:.3f} ({others}). The test images took no part."
+        )
+
+
+def _add_warnings(result: Result, subject: Subject, table: pd.DataFrame) -> None:
+    k = subject.k
+    if subject.relevance["real"].images == 0:
+        result.warnings.append(
+            "No real image is recognized with the requested confidence, so omega of real images is "
+            "missing."
+        )
+    if repeated := int((table["same_as"].head(k) != "").sum()):
+        result.warnings.append(
+            f"{repeated} of the top {k} are depthwise convolutions, which carry the same relevance "
+            "as the channels before them (column `same_as`); subject.ranking.duplicates=merge "
+            "counts each such feature once."
+        )
 
 
 def leak(ledger: pd.DataFrame) -> pd.Series[float]:

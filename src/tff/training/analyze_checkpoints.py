@@ -14,7 +14,8 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 
 from tff.analyses.engine.analysis import Analysis, report_unanswered, run
-from tff.analyses.engine.subject import Subject, TooFewImagesError
+from tff.analyses.engine.subject import Subject
+from tff.analyses.engine.top_channels import TooFewImagesError
 from tff.distributed import guard_collectives
 from tff.options import PATH, checked, whole
 from tff.report import loggers

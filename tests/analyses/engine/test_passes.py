@@ -105,21 +105,27 @@ def test_activity_equals_a_loop_over_images(batch_size, view, root):
     images, made = tiny.splits(root, **view).test, passes(batch_size)
     found = activity(made, images)
     net, output, response, effect = made.detector.network, [], [], []
+    signed: dict[int, list] = {0: [], 1: []}
     for row in range(len(images)):
         for image in views(images, row):
             # By autograd, from leaves in place of the convolutions' outputs.
             _, maps = by_hand(made.detector, image[None])
             output.append(torch.cat([y.mean((2, 3)) for y in maps.values()], 1))
-            if images.manifest.at[row, "label"] == 0:
-                continue
-            response.append(maxima(maps))
             one = maps["conv1"].clone().requires_grad_()
             x = net.bn1(one).relu()
             two = net.conv2(x)
             two.retain_grad()
             net.fc((net.bn2(two) + x).relu().mean((2, 3))).sum().backward()
             parts = [(y.detach() * y.grad).sum((2, 3)) for y in (one, two)]
-            effect.append(torch.cat(parts, 1).abs())
+            slopes = [y.grad.sum((2, 3)) for y in (one, two)]
+            label = int(images.manifest.at[row, "label"])
+            signed[label].append(torch.cat([*parts, *slopes], 1))
+            if label:
+                response.append(maxima(maps))
+                effect.append(torch.cat(parts, 1).abs())
+    gap = (torch.cat(signed[1]).double().mean(0) - torch.cat(signed[0]).double().mean(0)).numpy()
+    np.testing.assert_allclose(found.contrast, gap[:12], rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(found.slope_contrast, gap[12:], rtol=1e-3, atol=1e-6)
     for name, rows in (("output", output), ("response", response), ("effect", effect)):
         expected = torch.cat(rows).double().mean(0).numpy()
         np.testing.assert_allclose(getattr(found, name), expected, rtol=1e-4, atol=1e-6)

@@ -133,8 +133,9 @@ def test_other_options_need_other_passes(finished):
     run({"ranking": Ranking(), "detection": Detection()}, subject)  # these passes are cached
     with pytest.raises(ValueError, match=r"no such pass \(dropped channels\); run .* ckpt="):
         Sensitivity(random_draws=2)(subject)
-    with pytest.raises(ValueError, match=r"no such pass \(activity\)"):
-        _ = replay(folder, make(ranking=RankingRule("effect"))).top
+    assert len(replay(folder, make(ranking=RankingRule("effect"))).top) == 3
+    with pytest.raises(ValueError, match=r"no such pass \(dropped channels\)"):
+        _ = replay(folder, make(ranking=RankingRule("auto"))).top
     with pytest.raises(ValueError, match=r"subject\.k=13: must lie between 1 and .* 12"):
         replay(folder, make(k=13))
 

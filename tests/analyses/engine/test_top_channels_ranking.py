@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -6,9 +8,15 @@ from hypothesis import strategies as st
 from tests.helpers import tiny
 
 from tff.analyses.engine import top_channels
-from tff.analyses.engine.passes import Activity
+from tff.analyses.engine.passes import RESAMPLED, Activity, Relevance
 from tff.analyses.engine.subject import Options
-from tff.analyses.engine.top_channels import RankingRule
+from tff.analyses.engine.top_channels import (
+    Evidence,
+    RankingRule,
+    TooFewImagesError,
+    assess_stability,
+)
+from tff.statistics.resampled_means import DRAWS, RESAMPLES
 from tff.types import Channels
 
 CHANNELS = Channels({"a": 3, "b": 5, "c": 1})
@@ -20,33 +28,66 @@ def refuse():
 
 def activity(seed=0):
     random = np.random.default_rng(seed)
-    return Activity(*(random.normal(size=9) for _ in range(4)))
+    resamples = {name: random.normal(size=(RESAMPLES, 9)) for name in RESAMPLED}
+    return Activity(*(random.normal(size=9) for _ in range(6)), resamples)
+
+
+def relevance(seed=0, real=True):
+    random = np.random.default_rng(seed)
+    found = {}
+    for kind in ("fake", "real"):
+        omega, resamples = random.random(9), random.random((RESAMPLES, 9))
+        if kind == "real" and not real:
+            omega, resamples = omega * np.nan, resamples * np.nan
+        found[kind] = Relevance(omega, omega / 9, 7, np.empty((0, 5)), resamples)
+    return found
+
+
+WIDTHS = np.repeat([3, 5, 1], [3, 5, 1])
+
+
+def evidence(of_relevance=refuse, of_activity=refuse, **options):
+    return Evidence(of_relevance, of_activity, WIDTHS, **options)
 
 
 def test_lift_is_omega_times_the_width_of_the_layer():
-    omega = np.random.default_rng(1).random(9)
+    omega = relevance()["fake"].omega
     expected = [omega[i] * (3 if i < 3 else 5 if i < 8 else 1) for i in range(9)]
-    found = top_channels.score_channels("lift", lambda: omega, refuse, CHANNELS)
-    np.testing.assert_array_equal(found, expected)
-    # A layer that shares out evenly has a lift of 1 everywhere.
-    even = np.repeat([1 / 3, 1 / 5, 1], [3, 5, 1])
-    np.testing.assert_allclose(
-        top_channels.score_channels("lift", lambda: even, refuse, CHANNELS), 1
-    )
+    np.testing.assert_array_equal(evidence(relevance).score("lift"), expected)
 
 
 def test_each_criterion_asks_for_its_own_pass_only():
-    omega, measured = np.arange(9.0), activity()
-    assert top_channels.score_channels("omega", lambda: omega, refuse, CHANNELS) is omega
-    for by in ("effect", "response", "weight"):
-        found = top_channels.score_channels(by, refuse, lambda: measured, CHANNELS)
-        np.testing.assert_array_equal(found, getattr(measured, by))
+    found, measured = relevance(), activity()
+    fake, real = found["fake"].omega, found["real"].omega
+    of_relevance = evidence(lambda: found)
+    np.testing.assert_array_equal(of_relevance.score("omega"), fake)
+    np.testing.assert_array_equal(of_relevance.score("omega_real"), real)
+    larger = [max(pair) for pair in zip(fake, real, strict=True)]
+    np.testing.assert_array_equal(of_relevance.score("both"), larger)
+    of_activity = evidence(of_activity=lambda: measured)
+    for by in ("contrast", "effect", "response", "weight"):
+        np.testing.assert_array_equal(of_activity.score(by), getattr(measured, by))
+    replaced = evidence(of_activity=lambda: measured, baseline="mean").score("contrast")
+    expected = measured.contrast - measured.output * measured.slope_contrast
+    np.testing.assert_array_equal(replaced, expected)
+
+
+def test_without_sure_real_images_the_larger_omega_is_that_of_generated_ones():
+    found = relevance(real=False)
+    np.testing.assert_array_equal(evidence(lambda: found).score("both"), found["fake"].omega)
+    with pytest.raises(TooFewImagesError, match=r"subject\.ranking\.by=omega_real: .* real images"):
+        evidence(lambda: found).score("omega_real")
+
+
+def test_contrast_needs_images_of_both_kinds():
+    known = activity()
+    one_kind = replace(known, contrast=known.contrast * np.nan)
+    with pytest.raises(TooFewImagesError, match="images of both kinds"):
+        evidence(of_activity=lambda: one_kind).score("contrast")
 
 
 def test_random_comes_from_the_seed():
-    one, same, other = (
-        top_channels.score_channels("random", refuse, refuse, CHANNELS, seed) for seed in (4, 4, 5)
-    )
+    one, same, other = (evidence(seed=seed).score("random") for seed in (4, 4, 5))
     np.testing.assert_array_equal(one, same)
     assert len(set(one)) == 9
     assert (one != other).any()
@@ -54,10 +95,39 @@ def test_random_comes_from_the_seed():
 
 @pytest.mark.parametrize("by", ["", "Omega", "output", "relevance"])
 def test_unknown_criterion(by):
-    with pytest.raises(ValueError, match=rf"subject\.ranking\.by={by}: expected one of omega, "):
-        top_channels.score_channels(by, refuse, activity, CHANNELS)
-    with pytest.raises(ValueError, match=rf"subject\.ranking\.by={by}: expected one of omega, "):
+    message = rf"subject\.ranking\.by={by}: expected one of omega, "
+    with pytest.raises(ValueError, match=message):
+        evidence(relevance, activity).score(by)
+    with pytest.raises(ValueError, match=message):
         RankingRule(by=by)
+
+
+@pytest.mark.parametrize("by", ["omega", "both", "contrast", "weight"])
+@pytest.mark.parametrize("k", [1, 4, 9])
+def test_stability_counts_how_often_a_channel_is_in_the_top(by, k, rng):
+    found, measured = relevance(rng.integers(99)), activity(rng.integers(99))
+    given = evidence(lambda: found, lambda: measured)
+    stable = assess_stability(given, by, torch.full((9,), -1), RankingRule(), k)
+    scores = {
+        "omega": found["fake"].resamples,
+        "both": np.maximum(found["fake"].resamples, found["real"].resamples),
+        "contrast": measured.resamples["contrast"],
+        "weight": np.tile(measured.weight, (RESAMPLES, 1)),
+    }[by]
+    tops = [set(np.argsort(-row)[:k].tolist()) for row in scores]
+    expected = [sum(c in top for top in tops[:DRAWS]) / DRAWS for c in range(9)]
+    np.testing.assert_allclose(stable.in_top, expected)
+    assert stable.halves == len(tops[-1] & tops[-2]) / k
+    np.testing.assert_allclose(stable.error, scores[:DRAWS].std(0, ddof=1), atol=1e-12)
+
+
+def test_stability_without_images_is_unknown():
+    found = relevance(real=False)
+    stable = assess_stability(
+        evidence(lambda: found), "omega_real", torch.full((9,), -1), RankingRule(), 2
+    )
+    assert np.isnan(stable.in_top).all()
+    assert np.isnan(stable.halves)
 
 
 def test_unknown_treatment_of_duplicates():

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
 from tff.analyses.engine.sanity_checks import add_sanity_checks
-from tff.analyses.engine.subject import Subject, TooFewImagesError
+from tff.analyses.engine.subject import Subject
+from tff.analyses.engine.top_channels import TooFewImagesError
 from tff.distributed import guard_collectives
 from tff.types import Result
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Generic, Protocol, TypeVar
@@ -29,6 +29,7 @@ from tff.relevance.conservation import COLUMNS
 from tff.relevance.lrp import LRP, Explanation
 from tff.statistics.ffrs import FFRS, ExactMean
 from tff.statistics.per_image import PerImage
+from tff.statistics.resampled_means import RESAMPLES, ResampledMeans
 from tff.types import Batch, Floats, Ints
 
 
@@ -67,6 +68,10 @@ class Table:
         """Copy of a column, so that nobody changes a cached table."""
         return self.rows[name].to_numpy(float, copy=True)
 
+    def resamples(self, name: str) -> Floats:
+        """A column on resamples of the images, (RESAMPLES, rows)."""
+        return self.rows[resample_columns([name])].to_numpy(float).T
+
 
 @dataclass(frozen=True)
 class Relevance:
@@ -78,12 +83,21 @@ class Relevance:
         images: number of images.
         conservation: (n_operations, 5) means over these images of what leaky operations receive,
             pass on and lose, see `relevance.conservation.COLUMNS`.
+        resamples: (RESAMPLES, n_channels) omega on resamples of the images, see `ResampledMeans`.
     """
 
     omega: Floats
     error: Floats
     images: int
     conservation: Floats
+    resamples: Floats
+
+    @staticmethod
+    def columns() -> list[str]:
+        """Columns of the table that `from_table` reads."""
+        kinds = ("fake", "real")
+        plain = [f"{name}_{kind}" for name in ("omega", "error") for kind in kinds]
+        return plain + resample_columns([f"omega_{kind}" for kind in kinds])
 
     @classmethod
     def from_table(cls, table: Table, kind: str) -> Relevance:
@@ -93,7 +107,12 @@ class Relevance:
             table.column(f"error_{kind}"),
             table.facts[kind]["images"],
             np.asarray(table.facts[kind]["ledger"], np.float64).reshape(-1, len(COLUMNS)),
+            table.resamples(f"omega_{kind}"),
         )
+
+    def resample(self, i: int) -> Relevance:
+        """Relevance with the omega of a resample of the images."""
+        return replace(self, omega=self.resamples[i])
 
     @staticmethod
     def can_use(facts: Mapping[str, Any], operations: int) -> bool:
@@ -148,25 +167,57 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Activity:
-    """Activity of each channel on the average image, (n_channels,) each, from raw outputs y.
+    """Activity of each channel over the images, (n_channels,) each, from raw outputs y.
+
+    Let g = sum over positions of y dlogit/dy for one image: the first-order change of the logit if
+    the channel is dropped, with the opposite sign (Molchanov et al., ICLR 2017).
 
     Attributes:
         output: mean of y over images of both kinds and positions.
         response: mean over generated images of the spatial maximum of y.
-        effect: mean over generated images of |sum over positions of y dlogit/dy|, the first-order
-            change of the logit when the channel is dropped (Molchanov et al., ICLR 2017).
+        effect: mean over generated images of |g|.
+        contrast: mean of g over generated images minus that over real ones, each image counting
+            once: the part of the gap between the mean logits of both kinds that, to first order,
+            goes through the channel.
+        slope_contrast: the same of the sum over positions of dlogit/dy. `contrast` minus `output`
+            times this is the contrast for channels that are replaced by their mean, not by 0.
         weight: norm of the channel's filter; needs no images.
+        resamples: attribute -> (RESAMPLES, n_channels) on resamples of the images, for those in
+            `RESAMPLED`.
     """
 
     output: Floats
     response: Floats
     effect: Floats
+    contrast: Floats
+    slope_contrast: Floats
     weight: Floats
+    resamples: Mapping[str, Floats]
+
+    @staticmethod
+    def columns() -> list[str]:
+        """Columns of the table that `from_table` reads."""
+        return [*_ACTIVITY, *resample_columns(RESAMPLED)]
 
     @classmethod
     def from_table(cls, table: Table) -> Activity:
         """From the result of `Passes.compute_activity`."""
-        return cls(**{name: table.column(name) for name in cls.__dataclass_fields__})
+        resamples = {name: table.resamples(name) for name in RESAMPLED}
+        return cls(**{name: table.column(name) for name in _ACTIVITY}, resamples=resamples)
+
+    def resample(self, i: int) -> Activity:
+        """Activity on a resample of the images; the means of `output` stay."""
+        return replace(self, **{name: values[i] for name, values in self.resamples.items()})
+
+
+_ACTIVITY = ("output", "response", "effect", "contrast", "slope_contrast", "weight")
+#: Attributes of `Activity` that are known on resamples of the images.
+RESAMPLED = ("response", "effect", "contrast", "slope_contrast")
+
+
+def resample_columns(names: Iterable[str]) -> list[str]:
+    """Columns of values on resamples of the images and on their halves."""
+    return [f"{name} {i}" for name in names for i in range(RESAMPLES)]
 
 
 def response_columns(channels: Tensor) -> list[str]:
@@ -287,6 +338,7 @@ class Passes:
         n_lines, kinds = len(lrp.leaky_operations) * len(COLUMNS), ("fake", "real")
         omega = {kind: FFRS(width).to(self.device) for kind in kinds}
         conservation = {kind: ExactMean(n_lines).to(self.device) for kind in kinds}
+        resampled = {kind: ResampledMeans(width).to(self.device) for kind in kinds}
 
         def explain(batch: Batch) -> Explanation:
             return lrp.explain(batch.image, torch.where(batch.label == 1, 1.0, lrp.real_sign))
@@ -299,15 +351,18 @@ class Passes:
             }
             for kind, mask in confident.items():
                 omega[kind].update(explanation.shares[mask])
+                resampled[kind].update(batch.index[mask.cpu()], explanation.shares[mask])
                 conservation[kind].update(explanation.conservation[mask].flatten(1))
 
         statistics: dict[str, Metric] = {f"omega {kind}": omega[kind] for kind in kinds}
         statistics |= {f"conservation {kind}": conservation[kind] for kind in kinds}
+        statistics |= {f"resampled {kind}": resampled[kind] for kind in kinds}
         self._run(images, "relevance", explain, collect, statistics)
         rows, facts = self.detector.channels.table(), {}
         for kind in kinds:
             mean, error, count = omega[kind].summary()
             rows[f"omega_{kind}"], rows[f"error_{kind}"] = mean.cpu().numpy(), error.cpu().numpy()
+            rows = _add_resamples(rows, f"omega_{kind}", resampled[kind].compute())
             means = conservation[kind].compute().reshape(-1, len(COLUMNS))
             facts[kind] = {"images": count, "ledger": means.cpu().tolist()}
         return Table(rows, facts)
@@ -407,34 +462,68 @@ class Passes:
         width = len(channels)
         output, response = (ExactMean(width).to(self.device) for _ in range(2))
         effect = ExactMean(width, 2**40, 2**8).to(self.device)  # effects are small
+        # Of g and of the sum of slopes, over real (0) and generated (1) images.
+        signed = [ExactMean(2 * width, 2**36, 2**14).to(self.device) for _ in range(2)]
+        again = {
+            name: ResampledMeans(columns * width, scale, 2**14).to(self.device)
+            for name, columns, scale in (
+                ("response", 1, 2**24), ("effect", 1, 2**28), ("real", 2, 2**28),
+                ("fake", 2, 2**28),
+            )
+        }  # fmt: skip
 
         def compute(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
             with record_outputs(self.detector, layers) as outputs:
                 logits = self.detector(batch.image.clone().requires_grad_())
             slopes = torch.autograd.grad(logits.sum(), [outputs[name] for name in layers])
             maps = {name: y.detach() for name, y in outputs.items()}
-            pairs = zip(maps.items(), slopes, strict=True)
-            effects = join({name: (y * slope).sum((2, 3)).abs() for (name, y), slope in pairs})
+            pairs = dict(zip(layers, slopes, strict=True))
+            g = join({name: (y * pairs[name]).sum((2, 3)) for name, y in maps.items()})
+            slope = join({name: pairs[name].sum((2, 3)) for name in layers})
             maxima = join({name: y.amax((2, 3)) for name, y in maps.items()})
-            return join({name: y.mean((2, 3)) for name, y in maps.items()}), maxima, effects
+            means = join({name: y.mean((2, 3)) for name, y in maps.items()})
+            return means, maxima, torch.cat([g, slope], dim=1)
 
         def collect(batch: Batch, result: tuple[Tensor, Tensor, Tensor]) -> None:
-            means, maxima, effects = result
+            means, maxima, both = result
             output.update(means)
-            response.update(maxima[batch.label == 1])
-            effect.update(effects[batch.label == 1])
+            for label, kind in enumerate(("real", "fake")):
+                mask = batch.label == label
+                rows = batch.index[mask.cpu()]
+                signed[label].update(both[mask])
+                again[kind].update(rows, both[mask])
+            effects = both[mask, :width].abs()
+            response.update(maxima[mask])
+            effect.update(effects)
+            again["response"].update(rows, maxima[mask])
+            again["effect"].update(rows, effects)
 
         with torch.inference_mode(False), torch.enable_grad():
-            statistics = {"output": output, "response": response, "effect": effect}
+            statistics: dict[str, Metric] = {
+                "output": output, "response": response, "effect": effect,
+                "signed real": signed[0], "signed fake": signed[1],
+            }  # fmt: skip
+            statistics |= {f"resampled {name}": metric for name, metric in again.items()}
             self._run(images, "activity", compute, collect, statistics)
         rows = channels.table()
-        for name, mean in (("output", output), ("response", response), ("effect", effect)):
-            rows[name] = mean.compute().cpu().numpy()
+        gap = signed[1].compute() - signed[0].compute()
+        gaps = again["fake"].compute() - again["real"].compute()
+        for name, mean in (
+            ("output", output.compute()), ("response", response.compute()),
+            ("effect", effect.compute()), ("contrast", gap[:width]),
+            ("slope_contrast", gap[width:]),
+        ):  # fmt: skip
+            rows[name] = mean.cpu().numpy()
         filters = {
             layer: next(self.detector.network.get_submodule(layer).parameters()) for layer in layers
         }
         norms = join({layer: weight.flatten(1).norm(dim=1) for layer, weight in filters.items()})
-        return Table(rows.assign(weight=norms.detach().double().cpu().numpy()))
+        rows["weight"] = norms.detach().double().cpu().numpy()
+        resamples = {"response": again["response"].compute(), "effect": again["effect"].compute()}
+        resamples |= {"contrast": gaps[:, :width], "slope_contrast": gaps[:, width:]}
+        for name, values in resamples.items():
+            rows = _add_resamples(rows, name, values)
+        return Table(rows)
 
     def compute_attribution(self, images: Images, ablation: CueRemoval) -> Table:
         """Effects of a cue through each channel to first order, a row per channel.
@@ -536,3 +625,11 @@ def _name_rows(images: Images, values: pd.DataFrame) -> pd.DataFrame:
     """The values beside path, generator and label of each image."""
     names = images.manifest[["path", "generator", "label"]].reset_index(drop=True)
     return pd.concat([names, values], axis=1)
+
+
+def _add_resamples(rows: pd.DataFrame, name: str, values: Tensor) -> pd.DataFrame:
+    """Rows with a column for each resample of the images, (RESAMPLES, n_rows)."""
+    # Rounded to float32, which halves the file; a rank needs no more.
+    columns = pd.DataFrame(values.cpu().float().double().numpy().T, rows.index)
+    columns.columns = pd.Index(resample_columns([name]))
+    return pd.concat([rows, columns], axis=1)

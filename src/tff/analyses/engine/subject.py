@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Annotated, Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -27,12 +29,16 @@ from tff.analyses.engine.passes import (
 )
 from tff.analyses.engine.protocol import Protocol, describe_view
 from tff.analyses.engine.top_channels import (
+    CHOICES,
+    Evidence,
     K,
     RankingRule,
+    Stability,
+    TooFewImagesError,
+    assess_stability,
     find_smallest_k,
     parse_k,
     rank_channels,
-    score_channels,
 )
 from tff.data.datamodule import Splits
 from tff.data.dataset import Images
@@ -108,10 +114,6 @@ class DetectorInfo:
     tff_fraction: float
     leaky_operations: list[tuple[str, str]]
     max_leak: float
-
-
-class TooFewImagesError(ValueError):
-    """A statistic has no images to be computed from."""
 
 
 def refuse_nan(logits: Floats, images: Images, how: str) -> None:
@@ -297,7 +299,7 @@ class Subject:
             lambda: self._require_passes("relevance").compute_relevance(images, confidence),
             Expected(
                 len(self.channels),
-                [f"{name}_{kind}" for name in ("omega", "error") for kind in ("fake", "real")],
+                Relevance.columns(),
                 fits=partial(Relevance.can_use, operations=len(self.info.leaky_operations)),
             ),
         )
@@ -316,7 +318,7 @@ class Subject:
             "activity",
             {"pass": "activity", **self._identities["discovery"]},
             lambda: self._require_passes("activity").compute_activity(self.images.discovery),
-            Expected(len(self.channels), [*Activity.__dataclass_fields__]),
+            Expected(len(self.channels), Activity.columns()),
         )
         return Activity.from_table(table)
 
@@ -427,15 +429,19 @@ class Subject:
         )
         return Attribution(images, effects, errors, totals[:, 0])
 
-    def score_channels(self, by: str, seed: int | None = None) -> Floats:
-        """Score of each channel by one of `top_channels.CRITERIA`, (n_channels,)."""
-        return score_channels(
-            by,
-            lambda: self.relevance["fake"].omega,
+    def _evidence(self, seed: int | None = None) -> Evidence:
+        rule, layers = self.options.ranking, self.channels.widths.values()
+        return Evidence(
+            lambda: self.relevance,
             lambda: self.activity,
-            self.channels,
+            np.repeat(list(layers), list(layers)),
+            rule.baseline,
             self.seed if seed is None else seed,
         )
+
+    def score_channels(self, by: str, seed: int | None = None) -> Floats:
+        """Score of each channel by one of `top_channels.CRITERIA`, (n_channels,)."""
+        return self._evidence(seed).score(by)
 
     def rank(self, by: str, seed: int | None = None) -> Tensor:
         """Flat indices of all channels, (n_channels,), best first by a criterion."""
@@ -443,9 +449,42 @@ class Subject:
         return rank_channels(self.score_channels(by, seed), self.info.twins, duplicates)
 
     @cached_property
+    def criterion(self) -> str:
+        """Criterion by which channels are ranked; with `auto`, the best on the discovery images."""
+        by = self.options.ranking.by
+        return str(self.candidates["ap"].idxmin()) if by == "auto" else by
+
+    @cached_property
+    def candidates(self) -> pd.DataFrame:
+        """AP on the discovery images without the top k channels of each criterion (column `ap`).
+
+        One row per criterion that can be computed, in the order of `top_channels.CHOICES`. The
+        number of channels is k; with `k=auto`, which needs a ranking, the paper's share.
+        """
+        k = parse_k(None if self.options.k == "auto" else self.options.k, *self._total)
+        assert k is not None
+        orders = {}
+        for by in CHOICES:
+            with suppress(TooFewImagesError):
+                orders[by] = self.rank(by)[:k]
+        logits = self.evaluate_without_channels(orders, split="discovery")
+        labels = labels_of(self.images.discovery)
+        aps = {by: float(average_precision(labels, values)) for by, values in logits.items()}
+        return pd.DataFrame({"ap": aps, "k": k})
+
+    @cached_property
     def ranking(self) -> Tensor:
         """Flat indices of all channels, (n_channels,), best first by this subject's criterion."""
-        return self.rank(self.options.ranking.by)
+        return self.rank(self.criterion)
+
+    def stability(self, by: str) -> Stability:
+        """How the ranking by a criterion changes with the discovery images."""
+        rule = self.options.ranking
+        return assess_stability(self._evidence(), by, self.info.twins, rule, self.k)
+
+    @property
+    def _total(self) -> tuple[int, float]:
+        return len(self.channels), self.info.tff_fraction
 
     @cached_property
     def k(self) -> int:
@@ -454,8 +493,7 @@ class Subject:
         Raises:
             ValueError: `k=auto`, and no k meets its condition.
         """
-        total = len(self.channels)
-        if (k := parse_k(self.options.k, total, self.info.tff_fraction)) is not None:
+        if (k := parse_k(self.options.k, *self._total)) is not None:
             return k
         labels = labels_of(self.images.discovery)
 
@@ -464,7 +502,7 @@ class Subject:
             logits = self.evaluate_without_channels(choices, split="discovery")
             return np.array([average_precision(labels, logits[str(k)]) for k in ks])
 
-        return find_smallest_k(measure_ap, self.options.k_below, total)
+        return find_smallest_k(measure_ap, self.options.k_below, len(self.channels))
 
     @property
     def top(self) -> Tensor:
@@ -499,7 +537,7 @@ class Subject:
             "protocol": f"{self.options.scoring}",
             # A description must not start the search for `auto`.
             "k": f"{vars(self).get('k', self.options.k)} of {len(self.channels):,} channels",
-            "ranking": f"by {rule.by}, duplicates {rule.duplicates}",
+            "ranking": f"by {vars(self).get('criterion', rule.by)}, duplicates {rule.duplicates}",
             "confidence": self.options.confidence,
             "bootstrap resamples": self.draws,
             **images,

@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tff.analyses.engine.passes import Activity
+from tff.analyses.engine.passes import Activity, Relevance
 from tff.options import Allowed, checked, one_of
-from tff.types import Channels, Floats
+from tff.statistics.resampled_means import DRAWS, RESAMPLES
+from tff.types import Floats, Ints
 
 #: Criteria by which channels can be ranked, in the words of legends.
 CRITERIA = {
-    "omega": "omega (FF-RS)",
+    "omega": "omega of generated images (FF-RS)",
+    "omega_real": "omega of real images",
+    "both": "the larger of the two omegas",
     "lift": "lift (omega times layer width)",
-    "effect": "gradient x activation",
+    "contrast": "contrast (gradient x activation, generated minus real)",
+    "effect": "effect (mean |gradient x activation|)",
     "response": "mean response",
     "weight": "norm of the filter",
     "random": "random",
 }
+#: Those among which `auto` chooses.
+CHOICES = tuple(by for by in CRITERIA if by != "random")
+#: Those that need a pass of relevance; the others, but for `random`, need one of activity.
+_FROM_RELEVANCE = ("omega", "omega_real", "both", "lift")
+#: What a channel speaks for if its omega is larger on images of a kind.
+SIDES = {"fake": "added trace", "real": "missing detail"}
 Duplicates = Literal["mark", "merge"]
+Baseline = Literal["zero", "mean"]
 
 
 @dataclass(frozen=True)
@@ -33,41 +45,132 @@ class RankingRule:
     """How channels are ranked.
 
     Args:
-        by: one of `CRITERIA`.
+        by: one of `CRITERIA`; or `auto`, the one whose top k channels cost most AP on the discovery
+            images.
         duplicates: see `rank_channels`.
+        baseline: what a dropped channel is thought to be replaced by in `contrast`.
     """
 
-    by: Annotated[str, one_of(CRITERIA)] = "omega"
+    by: Annotated[str, one_of([*CRITERIA, "auto"])] = "omega"
     duplicates: Duplicates = "mark"
+    baseline: Baseline = "zero"
 
 
-def score_channels(
-    by: str, omega: Callable[[], Floats], activity: Callable[[], Activity], channels: Channels,
-    seed: int = 0,
-) -> Floats:  # fmt: skip
-    """Score of each channel by one of `CRITERIA`, (n_channels,); higher ranks first.
+class TooFewImagesError(ValueError):
+    """A statistic has no images to be computed from."""
 
-    Lift compares a channel's share of relevance with an even share of its layer: shares of a layer
-    add up to 1 whatever its width, so omega favors narrow layers.
+
+@dataclass(frozen=True)
+class Evidence:
+    """What scores of channels are computed from.
 
     Args:
-        omega: computes FF-RS; called only if needed, since it takes a pass over the images.
-        activity: computes the other criteria; likewise.
+        relevance: gives relevance over `fake` and `real` images; called only if needed, since it
+            takes a pass over the images.
+        activity: gives the activity of the channels; likewise.
+        widths: (n_channels,) width of the layer of each channel.
+        baseline: see `RankingRule`.
         seed: of the random order.
-
-    Raises:
-        ValueError: the criterion is unknown.
     """
-    one_of(CRITERIA).require("subject.ranking.by", by)
-    if by == "omega":
-        return omega()
-    if by == "lift":
-        widths = [width for width in channels.widths.values() for _ in range(width)]
-        return omega() * np.asarray(widths, np.float64)
-    if by == "random":
-        return np.random.default_rng(seed).random(len(channels))
-    scores: Floats = getattr(activity(), by)
-    return scores
+
+    relevance: Callable[[], Mapping[str, Relevance]]
+    activity: Callable[[], Activity]
+    widths: Ints
+    baseline: Baseline = "zero"
+    seed: int = 0
+
+    def score(self, by: str) -> Floats:
+        """Score of each channel by one of `CRITERIA`, (n_channels,); higher ranks first.
+
+        omega and omega_real: FF-RS over generated and over real images. both: the larger of the
+        two, since a detector may go by traces that generated images have and real ones lack, or by
+        details that real images have and generated ones lack; both are shares of the relevance of a
+        layer, so they can be compared. lift: omega times the width of the layer; shares of a layer
+        add up to 1 whatever its width, so omega favors narrow layers. The others: see `Activity`.
+
+        Raises:
+            ValueError: the criterion is unknown.
+            TooFewImagesError: there are no images to compute it from.
+        """
+        one_of(CRITERIA).require("subject.ranking.by", by)
+        if by == "random":
+            return np.random.default_rng(self.seed).random(len(self.widths))
+        scores = self._from_relevance(by) if by in _FROM_RELEVANCE else self._from_activity(by)
+        if np.isnan(scores).all():
+            raise TooFewImagesError(
+                f"subject.ranking.by={by}: the discovery images give no score; it needs "
+                + ("real images that the detector recognizes with P <= 1 - subject.confidence"
+                   if by == "omega_real" else "images of both kinds")
+            )  # fmt: skip
+        return scores
+
+    def resample(self, i: int) -> Evidence:
+        """The same from a resample of the images."""
+        return replace(
+            self,
+            relevance=lambda: {kind: r.resample(i) for kind, r in self.relevance().items()},
+            activity=lambda: self.activity().resample(i),
+        )
+
+    def _from_relevance(self, by: str) -> Floats:
+        found = self.relevance()
+        fake, real = found["fake"].omega, found["real"].omega
+        if by == "both":
+            return np.fmax(fake, real)
+        return real if by == "omega_real" else fake * self.widths if by == "lift" else fake
+
+    def _from_activity(self, by: str) -> Floats:
+        found = self.activity()
+        if by == "contrast" and self.baseline == "mean":
+            return found.contrast - found.output * found.slope_contrast
+        scores: Floats = getattr(found, by)
+        return scores
+
+
+@dataclass(frozen=True)
+class Stability:
+    """How a ranking changes with the images that it was made from.
+
+    Attributes:
+        error: (n_channels,) standard error of each score; NaN if unknown.
+        in_top: (n_channels,) share of the resamples in which the channel is among the top k.
+        halves: share of the top k that two disjoint halves of the images have in common.
+        chance: what two random rankings would have in common on average, k / n_channels.
+    """
+
+    error: Floats
+    in_top: Floats
+    halves: float
+    chance: float
+
+
+def assess_stability(
+    evidence: Evidence, by: str, twins: Tensor, rule: RankingRule, k: int
+) -> Stability:
+    """Stability of a ranking by one of `CRITERIA`, over resamples of the images.
+
+    Args:
+        twins: see `rank_channels`.
+        rule: of the ranking.
+        k: number of top channels.
+    """
+    scores = np.stack([_score_or_nan(evidence.resample(i), by) for i in range(RESAMPLES)])
+    tops = np.zeros(scores.shape)
+    for top, score in zip(tops, scores, strict=True):
+        top[rank_channels(score, twins, rule.duplicates)[:k].numpy()] = 1
+    tops[np.isnan(scores).all(1)] = np.nan
+    halves = float(tops[DRAWS:].prod(0).sum() / k)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # no resample has images
+        error = np.nanstd(scores[:DRAWS], axis=0, ddof=1)
+        return Stability(error, np.nanmean(tops[:DRAWS], axis=0), halves, k / len(twins))
+
+
+def _score_or_nan(evidence: Evidence, by: str) -> Floats:
+    try:
+        return evidence.score(by)
+    except TooFewImagesError:
+        return np.full(len(evidence.widths), np.nan)
 
 
 def rank_channels(scores: Floats, twins: Tensor, duplicates: Duplicates = "mark") -> Tensor:
