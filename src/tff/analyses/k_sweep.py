@@ -122,7 +122,7 @@ class KSweep(Analysis):
     def answer(self, subject: Subject) -> Result:
         """Tables `k_sweep`, one row per point of a curve, and `k_sweep_area`, one per curve."""
         total, ks = len(subject.channels), self._counts(subject)
-        own = subject.options.ranking.by
+        own = subject.criterion
         points: list[dict[str, object]] = []
         areas: list[dict[str, object]] = []
         result = Result("Does the ranking find the channels that matter?", ABOUT)

@@ -71,7 +71,7 @@ class Patches(Analysis):
         kind = "real and generated" if self.label == "all" else self.label
         result = Result("What the top channels respond to", ABOUT.format(kind=kind))
         result.tables = {"patches": table}
-        result.figures = {"patches": collage(_rows(table, found, subject.options.ranking.by))}
+        result.figures = {"patches": collage(_rows(table, found, subject.criterion))}
         result.captions = {
             "patches": f"Patches of the {kind} test images at which each channel responds most, "
             "strongest first; channels by rank. Frames show where patches were cut from."
@@ -105,7 +105,7 @@ def _table(subject: Subject, found: list[Peak], responses: Floats) -> pd.DataFra
     images = subject.images.test.manifest.loc[[pair.row for pair in pairs]].reset_index(drop=True)
     flat = subject.top.numpy()[[pair.rank - 1 for pair in pairs]]
     columns = ["peak_row", "peak_column", *Patch._fields]
-    by, none = subject.options.ranking.by, (None,) * len(columns)
+    by, none = subject.criterion, (None,) * len(columns)
     boxes = [none if peak.box is None else (*peak.position, *peak.box) for peak in found]
     return pd.DataFrame(
         {

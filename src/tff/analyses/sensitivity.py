@@ -151,7 +151,7 @@ class Sensitivity(Analysis):
         if tied := self._controls(subject).lowest(subject.k, _scores(subject))[1]:
             result.captions["sensitivity"] += (
                 f" The lowest {subject.k} were drawn at random: {tied:,} channels share the lowest "
-                f"{CRITERIA[subject.options.ranking.by]}."
+                f"{CRITERIA[subject.criterion]}."
             )
         return result
 
@@ -233,7 +233,7 @@ class Sensitivity(Analysis):
 
 def _scores(subject: Subject) -> Floats:
     """Scores (n_channels,) behind the ranking of the subject."""
-    return subject.score_channels(subject.options.ranking.by)
+    return subject.score_channels(subject.criterion)
 
 
 def _with_groups(subject: Subject, aps: ApByGenerator) -> ApByGenerator:
