@@ -7,7 +7,7 @@ import scipy.stats
 from tests.helpers import tiny
 
 from tff.analyses.ranking import Ranking
-from tff.analyses.ranking_agreement import RankingAgreement
+from tff.analyses.ranking_agreement import RankingAgreement, spearman_of_unrelated
 from tff.detectors.torchvision_models import torchvision_model
 from tff.published.rankings import published_omega
 
@@ -70,6 +70,23 @@ def test_numbers_equal_literal_definitions(tmp_path, subject):
         assert row["spearman"] == pytest.approx(inside)
     within = table.loc[k, "within_layers"]
     assert within == pytest.approx(layers["by_chance"].sum())
+
+
+def test_the_tops_of_unrelated_rankings_seem_to_disagree(rng):
+    """By scipy on other permutations; scores of a layer stay in it."""
+    n, k = 600, 30
+    groups = np.sort(rng.integers(0, 3, n))
+    ours, theirs = (rng.random(n) + groups for _ in range(2))
+    top = np.argsort(-ours)[:k]
+    found = spearman_of_unrelated(ours, theirs, top, groups, 0, draws=200)
+    expected = []
+    for _ in range(200):
+        other = rng.random(n) + groups
+        either = sorted({*top, *np.argsort(-other)[:k]})
+        expected.append(scipy.stats.spearmanr(ours[either], other[either]).statistic)
+    assert found == pytest.approx(np.mean(expected), abs=0.1)
+    assert found < -0.3
+    assert np.isnan(spearman_of_unrelated(ours, 0 * theirs, top, groups, 0))
 
 
 def test_the_top_of_either_with_both_places(tmp_path, subject):

@@ -118,10 +118,16 @@ def test_findings_and_figures_of_the_comparison(compared):
     result = compared["comparison"]
     table = result.tables["comparison"]
     means = table[table["input"] == "as they are"].groupby("checkpoint")["ap"].mean()
-    assert result.findings[0] == (
+    assert result.findings[0].startswith(
         "Mean AP over generators, images as they are: "
-        f"a {means['a']:.3f}; b {means['b']:.3f}; c {means['c']:.3f}."
+        f"a {means['a']:.3f}; b {means['b']:.3f}; c {means['c']:.3f}. "
+        f"Compared with a: b {means['b'] - means['a']:+.3f} ("
     )
+    # c is a copy of a; b hardly needs color.
+    assert result.findings[0].endswith("; c +0.000 (+0.000 to +0.000, not significant).")
+    gray = result.findings[1].partition("Compared with a: b ")[2].partition(";")[0]
+    assert "not significant" not in gray
+    assert gray.startswith("+0.")
     assert set(result.figures) == {"comparison_as_they_are", "comparison_without_color"}
     legend = result.figures["comparison_as_they_are"].legends[0].get_texts()
     assert [text.get_text() for text in legend] == ["a", "b", "c"]

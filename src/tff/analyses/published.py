@@ -33,8 +33,9 @@ ABOUT = """
 Published table cells, measured here: average precision and accuracies with nothing dropped, with
 the top, random and the lowest k channels dropped, and without color. "Inside" means that the
 published number, which is rounded, lies in our 95 % interval over the images: of the bootstrap, and
-Wilson's for accuracies on real or generated images alone. That interval ignores variation between
-trainings: detectors of one recipe may differ by more.
+Wilson's for accuracies on real or generated images alone. Some numbers of the very same detector on
+other images would lie outside too. And the interval ignores variation between trainings: detectors
+of one recipe may differ by more.
 
 Cells are matched by the name of the generator. The same name on other images is another
 measurement; the published ones use all test images of ForenSynths. A row whose protocol differs

@@ -101,6 +101,7 @@ class RankingAgreement(Analysis):
         rbo = rank_biased_overlap(counts, self.p)
         by_chance = rank_biased_overlap(np.arange(1, n + 1) ** 2 / n, self.p)
         everywhere, among_top = spearman(ours, theirs), spearman(ours[top], theirs[top])
+        unrelated = spearman_of_unrelated(ours, theirs, tops[0], groups, subject.seed)
         row = table[table["k"] == subject.k].iloc[0]
         layers = layer_table(subject.channels.layers, groups, ours, theirs, *tops)
         both = channels.iloc[top].assign(
@@ -123,7 +124,9 @@ class RankingAgreement(Analysis):
             f"{row['by_chance']:.1f}, and {row['within_layers']:.1f} with the same layers "
             f"(p = {row['p_within_layers']:.1g}): {verdict}.",
             f"Rank correlation (Spearman) over all channels: {everywhere:.3f}; over the "
-            f"{len(top)} channels in the top {subject.k} of either: {among_top:.3f}. "
+            f"{len(top)} channels in the top {subject.k} of either: {among_top:.3f}, where two "
+            f"rankings that share only the layers have {unrelated:.3f}, since what one of them "
+            "puts there is rarely as high in the other. "
             f"Rank-biased overlap (p = {self.p:g}): {rbo:.3f}, by chance {by_chance:.3f}.",
         ]
         result.scalars = {
@@ -134,6 +137,7 @@ class RankingAgreement(Analysis):
             "p_within_layers": float(row["p_within_layers"]),
             "spearman": everywhere,
             "spearman_top": among_top,
+            "spearman_top_by_chance": unrelated,
             "rank_biased_overlap": rbo,
             "rank_biased_overlap_by_chance": by_chance,
             "zeros_ours": int((ours == 0).sum()),
@@ -149,6 +153,28 @@ class RankingAgreement(Analysis):
             "marks a layer without one, because all its omegas are equal.",
         }
         return result
+
+
+def spearman_of_unrelated(
+    ours: Floats, theirs: Floats, top: Ints, groups: Ints, seed: int, draws: int = 20
+) -> float:
+    """Mean Spearman correlation over the top k of either of two rankings that share only layers.
+
+    Args:
+        ours: (n,) scores.
+        theirs: (n,) other scores, which are permuted within the layers.
+        top: (k,) the top channels by our ranking.
+        groups: (n,) index of each channel's layer.
+        seed: of the permutations.
+        draws: number of permutations.
+    """
+    generator, order = np.random.default_rng(seed), np.argsort(groups, kind="stable")
+    found, shuffled = [], np.empty_like(theirs)
+    for _ in range(draws):
+        shuffled[order] = theirs[np.lexsort((generator.random(len(theirs)), groups))]
+        either = np.union1d(top, rank(shuffled)[: len(top)])
+        found.append(spearman(ours[either], shuffled[either]))
+    return float(np.nanmean(found)) if np.isfinite(found).any() else np.nan
 
 
 def overlap_table(

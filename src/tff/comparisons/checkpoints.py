@@ -15,14 +15,15 @@ from tff.analyses.engine.evaluation import Scores, evaluators
 from tff.analyses.engine.passes import CueRemoval
 from tff.analyses.engine.subject import Subject
 from tff.plots import grouped
-from tff.statistics.bootstrap import Estimate
+from tff.statistics.bootstrap import Estimate, mean
 from tff.types import Result
 
 ABOUT = """
 Several detectors on the same test images, unchanged and without a cue. Differences from the first
 detector are taken image by image, so their intervals are narrower than those of the numbers
 themselves. They say how certain a difference is between these trained detectors, not between others
-trained in the same way.
+trained in the same way. Each detector is compared with the first one by itself: of twenty that are
+equally good, about one will seem better or worse.
 """
 
 
@@ -79,6 +80,7 @@ def compare(runs: Mapping[str, Analyzed]) -> Result:
     """
     rows: list[dict[str, object]] = []
     first: dict[object, Estimate] = {}
+    differences: dict[tuple[str, str], list[Estimate]] = {}
     for name, (subject, analyses, _) in runs.items():
         removals = [a.ablation for a in analyses.values() if isinstance(a, Ablation)]
         cues: dict[str, CueRemoval | None] = {"as they are": None}
@@ -91,6 +93,8 @@ def compare(runs: Mapping[str, Analyzed]) -> Result:
                 # Images are paired only if they are the same, not merely as many.
                 key = (evaluator.generator, words, tuple(paths), tuple(evaluator.labels))
                 more = ap - first[key] if key in first else None
+                if more and name != next(iter(runs)):
+                    differences.setdefault((words, name), []).append(more)
                 first.setdefault(key, ap)
                 rows.append(
                     {"generator": evaluator.generator, "seen": evaluator.seen, "checkpoint": name}
@@ -104,13 +108,26 @@ def compare(runs: Mapping[str, Analyzed]) -> Result:
     for shown, part in table.groupby("input", sort=False):
         means = part.groupby("checkpoint", sort=False)["ap"].mean()
         values = "; ".join(f"{name} {ap:.3f}" for name, ap in means.items())
-        result.findings.append(f"Mean AP over generators, images {shown}: {values}.")
+        compared = [
+            f"{name} {describe_more(mean(found))}"
+            for (words, name), found in differences.items()
+            if words == shown and len(found) == part["generator"].nunique()
+        ]
+        lead = f" Compared with {next(iter(runs))}: {'; '.join(compared)}." if compared else ""
+        result.findings.append(f"Mean AP over generators, images {shown}: {values}.{lead}")
         figure = f"comparison_{str(shown).replace(' ', '_')}"
         result.figures[figure] = grouped.grouped_points(
             part, "generator", "checkpoint", "ap", "ap_low", "ap_high", "average precision", 0.5
         )
         result.captions[figure] = f"Average precision on images {shown}."
     return result
+
+
+def describe_more(more: Estimate) -> str:
+    """A difference of AP with its 95 % interval, and whether it may be 0."""
+    low, high = more.interval
+    remark = "" if low > 0 or high < 0 else ", not significant"
+    return f"{more.value:+.3f} ({low:+.3f} to {high:+.3f}{remark})"
 
 
 def join(results: Mapping[str, Result]) -> Result:
