@@ -220,10 +220,6 @@ class Weighted(Rule):
             total.addcmul_(part, x)
         return total
 
-    def lost_to_bias(self, relevance: Tensor, a: Tensor) -> Tensor | None:
-        """Part of R (B, ...) that the bias absorbs, (B,); None if the rule ignores biases."""
-        return None
-
 
 class ZPlus(Weighted):
     """c = [a w]+, biases ignored (Bach et al. 2015, alpha 1 beta 0; Montavon et al. 2017).
@@ -244,28 +240,19 @@ class Epsilon(Weighted):
     """c = a w, and the bias absorbs its share: z = W a + b, stabilised (Bach et al. 2015)."""
 
     def distribute(self, relevance: Tensor, a: Tensor) -> Tensor:
-        products = self.products(a)
-        return self.back(relevance / stabilise(self.biased_sum(products)), products)
+        products = [(self.map.pad(a), self.weight)]
+        return self.back(relevance / stabilise(self.output(products)), products)
 
-    def products(self, a: Tensor) -> Products:
-        """Products whose sum is c."""
-        return [(self.map.pad(a), self.weight)]
-
-    def constant(self) -> Tensor | None:
-        """Contribution of the bias to z, (C,)."""
-        return self.bias
-
-    def biased_sum(self, products: Products) -> Tensor:
+    def output(self, products: Products) -> Tensor:
         """Z with the contribution of the bias."""
-        bias = self.constant()
-        return self.sum(products) if bias is None else self.sum(products) + self.map.column(bias)
+        z = self.sum(products)
+        return z if self.bias is None else z.add_(self.map.column(self.bias))
 
-    def lost_to_bias(self, relevance: Tensor, a: Tensor) -> Tensor:
-        bias = self.constant()
-        if bias is None:
+    def lost_to_bias(self, relevance: Tensor, *inputs: Tensor) -> Tensor:
+        if self.bias is None:
             return relevance.new_zeros(len(relevance))
-        z = stabilise(self.biased_sum(self.products(a)))
-        return (relevance / z * self.map.column(bias)).flatten(1).sum(1)
+        z = stabilise(self.output([(self.map.pad(inputs[0]), self.weight)]))
+        return (relevance / z * self.map.column(self.bias)).flatten(1).sum(1)
 
 
 class Linear(Rule):
@@ -286,8 +273,8 @@ class Linear(Rule):
     def relevance(self, relevance: Tensor, run: Operation, *inputs: Tensor) -> list[Tensor]:
         return self._rule(inputs[0]).relevance(relevance, run, *inputs)
 
-    def lost_to_bias(self, relevance: Tensor, a: Tensor) -> Tensor | None:
-        return self._rule(a).lost_to_bias(relevance, a)
+    def lost_to_bias(self, relevance: Tensor, *inputs: Tensor) -> Tensor | None:
+        return self._rule(inputs[0]).lost_to_bias(relevance, *inputs)
 
 
 def quotient(relevance: Tensor, z: Tensor) -> Tensor:
@@ -314,23 +301,52 @@ class AlphaBeta(ZPlus):
         return positive.mul_(self.alpha).sub_(negative, alpha=self.alpha - 1)
 
 
-class Gamma(Epsilon):
-    """c = a w + gamma [a w]+, the bias likewise: support of a unit weighs more.
+class Gamma(Weighted):
+    """c = a w + gamma [a w]+ where the unit's output is positive, a w + gamma [a w]- elsewhere.
 
-    Montavon et al. 2019, extended to inputs of any sign.
+    What speaks for the sign of the output weighs more, the bias likewise, so that |z| is at least
+    gamma times the sum of it: contributions that cancel cannot make relevance diverge. Montavon et
+    al. 2019, whose outputs are never negative; for both signs as in zennit (Anders et al. 2021).
     """
 
     def __init__(self, *args: Any, gamma: float = 0.25, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.gamma = gamma
 
-    def products(self, a: Tensor) -> Products:
-        a = self.map.pad(a)
-        up, down = self.gamma * a.clamp(min=0), self.gamma * a.clamp(max=0)
-        return [(a, self.weight), (up, self.positive), (down, self.negative)]
+    def distribute(self, relevance: Tensor, a: Tensor) -> Tensor:
+        sides = self.products(a)
+        z, weights, _ = self.strengthened(sides)
+        q = relevance / stabilise(z)
+        pro, contra = (self.back(q * w, side) for w, side in zip(weights, sides, strict=True))
+        return pro.add_(contra)
 
-    def constant(self) -> Tensor | None:
-        return None if self.bias is None else self.bias + self.gamma * self.bias.clamp(min=0)
+    def products(self, a: Tensor) -> tuple[Products, Products]:
+        """Products whose sums are [a w]+ and [a w]-."""
+        a = self.map.pad(a)
+        if self.nonnegative[0]:
+            return [(a, self.positive)], [(a, self.negative)]
+        up, down = a.clamp(min=0), a.clamp(max=0)
+        return [(up, self.positive), (down, self.negative)], [
+            (up, self.negative),
+            (down, self.positive),
+        ]
+
+    def strengthened(
+        self, sides: tuple[Products, Products]
+    ) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor]:
+        """z, the factors 1 + gamma or 1 of [a w]+ and [a w]-, and what the bias contributes."""
+        pro, contra = (self.sum(products) for products in sides)
+        bias = pro.new_zeros(()) if self.bias is None else self.map.column(self.bias)
+        up = pro + contra + bias >= 0
+        strong, weak = 1 + self.gamma * up, 1 + self.gamma * ~up
+        bias = strong * bias.clamp(min=0) + weak * bias.clamp(max=0)
+        return strong * pro + weak * contra + bias, (strong, weak), bias
+
+    def lost_to_bias(self, relevance: Tensor, *inputs: Tensor) -> Tensor:
+        if self.bias is None:
+            return relevance.new_zeros(len(relevance))
+        z, _, bias = self.strengthened(self.products(inputs[0]))
+        return (relevance / stabilise(z) * bias).flatten(1).sum(1)
 
 
 class WSquare(Weighted):

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from tff.relevance.canonize import Step
 from tff.relevance.conservation import ConservationGraph, ConservationRecord, RelevanceSums
-from tff.relevance.conv_rules import Linear, Weighted
 from tff.relevance.rules import Operation, Rule
 
 
@@ -96,9 +95,7 @@ class Propagator:
                 inputs = [values[j] for j in step.carriers] if rule.keeps_inputs else []
                 parts = rule.relevance(arrived, self._operation(step, values), *inputs)
             if step.rule.leaks:
-                to_bias = None
-                if parts and isinstance(rule, Weighted | Linear):
-                    to_bias = rule.lost_to_bias(arrived, inputs[0])
+                to_bias = rule.lost_to_bias(arrived, *inputs) if parts else None
                 result.conservation.record(i, arrived, sums, parts, to_bias)
             for j, part in zip(step.carriers, parts, strict=bool(parts)):
                 if shapes[j] is not None and part.shape != shapes[j]:

@@ -58,6 +58,10 @@ class Rule:
         """
         raise NotImplementedError
 
+    def lost_to_bias(self, relevance: Tensor, *inputs: Tensor) -> Tensor | None:
+        """Part of the relevance of the output that a bias absorbs, (B,); None if none ever does."""
+        return None
+
     def output_nonnegative(self) -> bool:
         """Whether the output is known to be nonnegative."""
         return self.keeps_sign and all(self.nonnegative)
@@ -173,27 +177,47 @@ class Pad(Copy):
 
 @register_rule(nn.LayerNorm, nn.GroupNorm)
 class Normalisation(Rule):
-    """y = w (a - mean(a)) / s + b, with s held constant (Ali et al., ICML 2022).
+    """y = w n + b with n = (a - mean(a)) / s, and s held constant (Ali et al., ICML 2022).
 
-    w and b pass R unchanged, as in BatchNorm; then the epsilon rule for n = (a - mean(a)) / s.
+    The epsilon rule for what is linear then: q = R / e(y), R_a = a / s (w q - mean(w q)), with
+    means over the values that are normalised together; b absorbs its share b q.
     """
 
     leaks = True
 
     def relevance(self, relevance: Tensor, run: Operation, *inputs: Tensor) -> list[Tensor]:
-        (a,), norm = inputs, self.module
-        assert isinstance(norm, nn.GroupNorm | nn.LayerNorm)
+        (a,), norm = inputs, self._norm
         # Values that are normalised together form one row.
         rows = (
             (len(a), norm.num_groups, -1)
             if isinstance(norm, nn.GroupNorm)
             else (*a.shape[: -len(norm.normalized_shape)], -1)
         )
-        flat, R = a.reshape(rows), relevance.reshape(rows)
-        variance, mean = torch.var_mean(flat, -1, correction=0, keepdim=True)
-        s = (variance + norm.eps).sqrt()
-        q = R / stabilise((flat - mean) / s)
+        flat = a.reshape(rows)
+        s = (torch.var(flat, -1, correction=0, keepdim=True) + norm.eps).sqrt()
+        q = relevance / stabilise(norm(a))
+        if norm.weight is not None:
+            q = q * self._spread(norm.weight, a)
+        q = q.reshape(rows)
         return [(flat / s * (q - q.mean(-1, keepdim=True))).reshape(a.shape)]
+
+    def lost_to_bias(self, relevance: Tensor, *inputs: Tensor) -> Tensor:
+        (a,), norm = inputs, self._norm
+        if norm.bias is None:
+            return relevance.new_zeros(len(relevance))
+        kept = relevance / stabilise(norm(a)) * self._spread(norm.bias, a)
+        return kept.flatten(1).sum(1)
+
+    @property
+    def _norm(self) -> nn.LayerNorm | nn.GroupNorm:
+        assert isinstance(self.module, nn.LayerNorm | nn.GroupNorm)
+        return self.module
+
+    def _spread(self, parameter: Tensor, a: Tensor) -> Tensor:
+        """A weight or bias in a shape that broadcasts over the input."""
+        if isinstance(self.module, nn.GroupNorm):  # one number for each channel, (B, C, ...)
+            return parameter.reshape(-1, *[1] * (a.ndim - 2))
+        return parameter
 
 
 @register_rule(torch.mul, torch.div)

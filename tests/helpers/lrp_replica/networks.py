@@ -10,6 +10,7 @@ from tests.helpers.lrp_replica.recorder import Node
 from tests.helpers.lrp_replica.tape import Tape
 from torch import Tensor, nn
 
+NORMS = nn.BatchNorm2d | nn.LayerNorm | nn.GroupNorm
 BLOCKS = blocks.BLOCKS | between.BLOCKS
 
 
@@ -112,7 +113,7 @@ def network(
     stem = {"kernel_size": 3, "stride": 1, "padding": 1} | stem
     found = Network(Stem(first, pool, **stem), made, HEADS[head](width, pooled))
     for module in found.modules():
-        if isinstance(module, nn.BatchNorm2d | nn.LayerNorm | nn.GroupNorm):
+        if isinstance(module, NORMS) and module.weight is not None:
             nn.init.normal_(module.weight)  # negative ones among them: fusion flips signs
             nn.init.normal_(module.bias, std=0.5)
         if isinstance(module, nn.BatchNorm2d):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import timm
 import torch
 from tests.helpers.lrp_replica.recorder import Node
 from tests.helpers.lrp_replica.tape import Tape
@@ -15,19 +16,26 @@ from torch.nn import functional as F
 from torchvision.models.convnext import LayerNorm2d
 
 
-class ChannelNorm(LayerNorm2d):
-    """LayerNorm of the channels at every place."""
+class ChannelNorm(nn.Module):
+    """LayerNorm of the channels at every place, by torchvision or timm."""
+
+    def __init__(self, make: Callable[[int], nn.Module]) -> None:
+        super().__init__()
+        self.norm = make(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x)
 
     def replay(self, tape: Tape, a: Node) -> Node:
         last = tape.route(lambda x: x.permute(0, 2, 3, 1), a)
-        last = tape.normalise(self, last, rows=last.shape[0] * last.shape[1])
+        last = tape.normalise(self.norm, last, rows=last.shape[0] * last.shape[1])
         return tape.route(lambda x: x.permute(0, 3, 1, 2), last)
 
 
 class GroupNorm(nn.Module):
-    def __init__(self, groups: int) -> None:
+    def __init__(self, make: Callable[..., nn.Module], *size: int) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(groups, 4)
+        self.norm = make(*size)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(x)
@@ -124,9 +132,15 @@ class Constant(nn.Module):
 
 
 PARTS: dict[str, Callable[[], Any]] = {
-    "channel norm": partial(ChannelNorm, 4),
-    "group norm": partial(GroupNorm, 2),
-    "norm of all": partial(GroupNorm, 1),
+    "channel norm": partial(ChannelNorm, LayerNorm2d),
+    "channel norm of timm": partial(ChannelNorm, timm.layers.LayerNorm2d),
+    "channel norm without weights": partial(
+        ChannelNorm, partial(timm.layers.LayerNorm2d, affine=False)
+    ),
+    "group norm": partial(GroupNorm, nn.GroupNorm, 2, 4),
+    "group norm without weights": partial(GroupNorm, partial(nn.GroupNorm, affine=False), 2, 4),
+    "norm of all": partial(GroupNorm, nn.GroupNorm, 1, 4),
+    "norm of all by timm": partial(GroupNorm, timm.layers.GroupNorm1, 4),
     "norm with activation": NormAct,
     "channels last": ChannelsLast,
     "squeeze excite": Gate,

@@ -55,7 +55,7 @@ def proportional(R: Tensor, c: Tensor) -> Shared:
 
 def stabilised(R: Tensor, c: Tensor, bias: Tensor | float = 0.0) -> Shared:
     """R_i = sum_j c_ij / e(z_j) R_j, with a bias that is part of z and keeps its part of R."""
-    bias = torch.as_tensor(bias).expand(c.shape[2])
+    bias = torch.as_tensor(bias).expand(len(c), c.shape[2])
     z = c.sum(1) + bias
     q = R / away_from_zero(z)
     size = c.abs().sum(1) + bias.abs()
@@ -89,7 +89,11 @@ def gamma(
     R: Tensor, a: Tensor, W: Tensor, seen: Tensor, bias: Tensor, gamma: float = 0.25
 ) -> Shared:
     c = a[:, :, None] * W
-    return stabilised(R, c + gamma * positive(c), bias + gamma * positive(bias))
+    doubt = stabilised(R, c, bias).doubt  # of the sign of the output
+    up = c.sum(1) + bias >= 0  # (B, N_out); what speaks for this sign counts more
+    bias = bias + gamma * torch.where(up, positive(bias), negative(bias))
+    c = c + gamma * torch.where(up[:, None], positive(c), negative(c))
+    return stabilised(R, c, bias)._replace(doubt=doubt)
 
 
 def wsquare(R: Tensor, a: Tensor, W: Tensor, seen: Tensor, bias: Tensor) -> Shared:

@@ -32,7 +32,7 @@ class Tape(Recorder):
         self.layers: dict[str, list[Node]] = {}
 
     def normalise(self, norm: nn.Module, a: Node, rows: int) -> Node:
-        """LayerNorm and the like with the scale held constant: epsilon rule for (a - mean) / s.
+        """LayerNorm and the like with the scale held constant: epsilon rule, the bias absorbs.
 
         Args:
             rows: how many sets of values an image has that are normalised by themselves.
@@ -41,15 +41,22 @@ class Tape(Recorder):
         N = flat.shape[1]
         mean = flat.sum(1, keepdim=True) / N
         s = (((flat - mean) ** 2).sum(1, keepdim=True) / N + norm.eps).sqrt()
-        c = flat[:, :, None] * (torch.eye(N, dtype=flat.dtype) - 1 / N) / s[:, :, None]
         places = (1, 1) if isinstance(norm, nn.GroupNorm) else ()  # its channels come first
-        weight, bias = (p.reshape(*p.shape, *places) for p in (norm.weight, norm.bias))
-        value = c.sum(1).reshape(a.value.shape) * weight + bias
+        weight, bias = (
+            torch.full_like(flat, without)
+            if p is None
+            else p.reshape(*p.shape, *places).expand(a.value.shape).reshape(flat.shape)
+            for p, without in ((norm.weight, 1.0), (norm.bias, 0.0))
+        )
+        # Of every value to every value of its row.
+        c = flat[:, :, None] * (torch.eye(N, dtype=flat.dtype) - 1 / N) / s[:, :, None]
+        c = c * weight[:, None]
+        value = (c.sum(1) + bias).reshape(a.value.shape)
 
         def share(R: Tensor) -> Shared:
-            inputs, _, at_zero, doubt = stabilised(R.reshape(-1, N), c)
-            at_zero = at_zero.reshape(-1, rows).sum(1)
-            return Shared(inputs.reshape(len(R), -1), torch.zeros(len(R)), at_zero, doubt)
+            inputs, *lost, doubt = stabilised(R.reshape(-1, N), c, bias)
+            to_bias, at_zero = (part.reshape(-1, rows).sum(1) for part in lost)
+            return Shared(inputs.reshape(len(R), -1), to_bias, at_zero, doubt)
 
         return self._record([a], value, share, self.names.get(norm, ""))
 
