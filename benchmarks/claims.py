@@ -15,9 +15,9 @@ from tff.analyses.engine.evaluation import describe_drop
 from tff.analyses.engine.sanity_checks import describe_chance
 from tff.comparisons.sweep import DONE, compare_best, correlate_shares
 from tff.report.page import describe_transfer
-from tff.statistics.bootstrap import Estimate, draw_resamples, evaluate_resamples
+from tff.statistics.bootstrap import draw_resamples
 from tff.statistics.channel_tests import delong_test, median_test, roc_auc
-from tff.statistics.detection import average_precision
+from tff.statistics.detection import measures, sigmoid
 from tff.types import Result
 
 ALPHA = 0.05
@@ -133,19 +133,14 @@ def color(rng, rounds):
             for number in range(rounds // 10):
                 _, a, b = two_kinds(rng, n, (area, area), 0.7, 1)
                 rows = draw_resamples(labels, 300, number)
-                drop = ap(labels, a[:, 0], rows) - ap(labels, b[:, 0], rows)
+                one, other = (
+                    measures(labels, of[:, 0], of[:, 0] > 0, sigmoid(of[:, 0]), rows)["ap"]
+                    for of in (a, b)
+                )
+                drop = one - other
                 count += "not significantly" not in describe_drop(drop)
             told = f"{n} + {n} images, AUC {area} with and without"
             yield "AP falls or rises without the cue", told, count / (rounds // 10)
-
-
-def ap(labels, scores, rows):
-    """AP with its resamples."""
-
-    def of(at):
-        return average_precision(labels[at], scores[at])
-
-    return Estimate(float(average_precision(labels, scores)), evaluate_resamples(of, rows))
 
 
 def lead(rng, rounds):

@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from tests.helpers import tiny
 
+from tff.analyses.detection import Detection
 from tff.plots.grouped import box_plot
 from tff.plots.style import DARK
 from tff.report.page import (
@@ -113,6 +115,16 @@ def test_the_page_begins_with_what_the_numbers_say(
     if mean:
         rows += [("mean", False, *mean, np.nan), ("worst", False, 0.1, 0.0, 0.2, np.nan)]
     assert words in describe_transfer(detection(*rows))
+
+
+def test_the_page_begins_with_the_mean_of_the_analysis(tmp_path: Path) -> None:
+    """Its rows of means and of the worst are taken for what they are."""
+    root = tiny.tree(tmp_path, ("seen", "one", "other"), images=20, size=16)
+    found = Detection()(tiny.subject(root))
+    mean = found.scalars["unseen_auc"]
+    said = describe_transfer({"detection": found})
+    assert f"AUC {mean:.2f} (" in said
+    assert "of 2 generators" in said
 
 
 def test_the_page_begins_with_a_question_without_the_numbers(results: Results) -> None:
