@@ -254,3 +254,14 @@ def test_findings_of_the_median_test_are_means_over_generators(red_subject):
     verb = "falls by" if drop >= 0 else "rises by"
     assert f"{share['ap'].mean():.3f}, {verb} {abs(drop):.3f} (" in result.findings[1]
     assert any("Fewer than 20" in warning for warning in result.warnings)
+
+
+def test_effects_on_the_decision_stand_beside_the_tests(red_subject):
+    plain, both = (MedianTest(Grayscale(), mediated=m)(red_subject).tables for m in (False, True))
+    found = red_subject.attribute(Grayscale())
+    for name, flat in (("median_test", red_subject.top), ("median_test_all", torch.arange(12))):
+        columns = ["mediated", "mediated_error"]
+        pd.testing.assert_frame_equal(both[name].drop(columns=columns), plain[name])
+        for generator, part in both[name].groupby("generator"):
+            expected = np.stack(found.gap([generator]), axis=1)[flat.numpy()]
+            np.testing.assert_array_equal(part[columns], expected)

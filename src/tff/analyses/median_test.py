@@ -69,11 +69,15 @@ class MedianTest(Analysis):
     Args:
         ablation: removes the cue.
         alpha: significance level, of p-values and of adjusted p-values.
+        mediated: whether tables also hold `mediated` and `mediated_error`, the effect of the cue on
+            the decision through the channel, which takes one more pass; see
+            `engine.attribution.Attribution.gap`.
     """
 
     needs_responses: ClassVar[bool] = True
     ablation: CueRemoval
     alpha: Annotated[float, number(above=0, below=1, hint="; 5 percent is 0.05")] = 0.05
+    mediated: bool = False
 
     def answer(self, subject: Subject) -> Result:
         """Tables `conditional_share`, `median_test` (top channels) and `median_test_all`."""
@@ -89,6 +93,7 @@ class MedianTest(Analysis):
         rank = np.empty(len(channels), np.int64)
         rank[subject.ranking.numpy()] = np.arange(1, len(channels) + 1)
         channels["rank"] = rank
+        effects = subject.attribute(self.ablation) if self.mediated else None
         shares: list[dict[str, object]] = []
         top_tests, all_tests = [], []
         examples: list[tuple[str, Floats, Floats]] = []
@@ -105,10 +110,14 @@ class MedianTest(Analysis):
             before, after = (evaluator.measure(of)["ap"] for of in scores)
             aps.append((before, after))
             of_top = compare_responses(labels, plain.responses[rows], ablated.responses[rows])
-            top_tests.append(_table(first, top, of_top, labels))
             inside = np.isin(subject.sample, rows)
             sampled = subject.labels[subject.sample[inside]]
             of_all = compare_responses(sampled, plain.sample[inside], ablated.sample[inside])
+            if effects:
+                of_all["mediated"], of_all["mediated_error"] = effects.gap([generator])
+                columns = ["mediated", "mediated_error"]
+                of_top[columns] = of_all[columns].to_numpy()[subject.top.numpy()]
+            top_tests.append(_table(first, top, of_top, labels))
             all_tests.append(_table(first, channels, of_all, sampled))
             among_all = conditional_shares(of_all, self.alpha)
             shares.append(
