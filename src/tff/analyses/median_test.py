@@ -114,7 +114,7 @@ class MedianTest(Analysis):
             sampled = subject.labels[subject.sample[inside]]
             of_all = compare_responses(sampled, plain.sample[inside], ablated.sample[inside])
             if effects:
-                of_all["mediated"], of_all["mediated_error"] = effects.gap([generator])
+                of_all["mediated"], of_all["mediated_error"] = effects.gap([evaluator.generator])
                 columns = ["mediated", "mediated_error"]
                 of_top[columns] = of_all[columns].to_numpy()[subject.top.numpy()]
             top_tests.append(_table(first, top, of_top, labels))

@@ -15,8 +15,8 @@ from tff.analyses.engine.analysis import Analysis
 from tff.analyses.engine.controls import Comparison, Controls
 from tff.analyses.engine.evaluation import GROUPS, Evaluator, evaluators
 from tff.analyses.engine.passes import CueRemoval
-from tff.analyses.engine.subject import Subject, TooFewImagesError
-from tff.analyses.engine.top_channels import CRITERIA
+from tff.analyses.engine.subject import Subject
+from tff.analyses.engine.top_channels import CRITERIA, TooFewImagesError
 from tff.options import checked, number, whole
 from tff.plots import curves, grouped
 from tff.statistics.bootstrap import Estimate, count_draws, mean
@@ -37,9 +37,9 @@ change that moves both kinds alike does not help to tell them apart. A positive 
 {cue} widens the gap. Effects on each kind are in the tables. Where the interval of the total effect
 contains 0, or comes near it, no share is given.
 
-Channels are ordered by a first-order estimate on the validation images (attribution patching), and
+Channels are ordered by the size of an estimate on the validation images (attribution patching), and
 effects are measured exactly on the test images, so that the choice of channels flatters none of
-them. The estimate is a linear one: on large effects it is often too small. Effects of single
+them. The estimate is a linear one, and off where the network bends. Effects of single
 channels overlap, since {cue} flows through one channel after the other, and need not add up to the
 total; their joint effect is measured instead. An exchanged map is out of its context, in which all
 other channels still see {cue}.
@@ -93,7 +93,7 @@ class Mediation(Analysis):
             "mediation_all": everything,
         }
         for where, of in groups.items():
-            _add_findings(result, where, of, cue, k, CRITERIA[subject.options.ranking.by])
+            _add_findings(result, where, of, cue, k, CRITERIA[subject.criterion])
         _compare_rankings(result, groups, subject, order, cue)
         _add_figures(result, cue, k)
         return result
@@ -191,7 +191,7 @@ def ratio(part: Estimate, total: Estimate) -> Estimate:
 
 
 def _order(subject: Subject, ablation: CueRemoval) -> Ints:
-    """Flat indices of all channels, (n_channels,), by their effect in the direction of the total.
+    """Flat indices of all channels, (n_channels,), by the size of their effect.
 
     Raises:
         TooFewImagesError: the discovery images lack one kind.
@@ -204,7 +204,7 @@ def _order(subject: Subject, ablation: CueRemoval) -> Ints:
             f"effects of {ablation.cue}: the images on which channels are ranked lack generated or "
             "real ones; add some of each kind to the validation images"
         )
-    return np.argsort(-effects * (-1 if found.total(generators) < 0 else 1), kind="stable")
+    return np.argsort(-np.abs(effects), kind="stable")
 
 
 def _sizes(total: int, k: int) -> list[int]:
@@ -402,10 +402,10 @@ def _compare_rankings(
         return
     expected = chance_overlap(shared, k, len(order)).mean
     result.findings.append(
-        f"{100 * agreement['conditional_of_top']:.0f} % of these {k} channels are "
-        f"{cue}-conditional by the paper's median test, as are "
-        f"{100 * agreement['conditional_of_all']:.0f} % of all channels; {shared} of them are "
-        f"among the top {k} by {CRITERIA[subject.options.ranking.by]} (by chance "
+        f"Of the {k} channels with the largest effects, "
+        f"{100 * agreement['conditional_of_top']:.0f} % are {cue}-conditional by the paper's "
+        f"median test; of all channels, {100 * agreement['conditional_of_all']:.0f} %. The top "
+        f"{k} by {CRITERIA[subject.criterion]} hold {shared} of the {k} (by chance "
         f"{expected:.1f}). Over all channels, the size of the effect and omega have a rank "
         f"correlation of {agreement['spearman_omega']:+.2f}."
     )

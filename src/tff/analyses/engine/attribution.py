@@ -18,24 +18,24 @@ def number_strata(images: Images) -> Ints:
 
 @dataclass(frozen=True)
 class Attribution:
-    """Effects of a cue through each channel, first-order estimates, in logits.
+    """Effects of a cue through each channel, estimates, in logits.
 
-    The effect in an image x is the sum over positions of (y(x) - y(x without the cue)) df/dy at x,
-    where y is the raw output of the channel and f the logit (attribution patching: Nanda, 2023;
-    Syed et al., arXiv 2310.10348). It estimates the exact effect, f(x) minus f(x with y taken from
-    the image without the cue); a positive one speaks for "generated".
+    The effect in an image x is the sum over positions of (y(x) - y(x')) df/dy, where x' is x
+    without the cue, y the raw output of the channel and f the logit (attribution patching: Nanda,
+    2023; Syed et al., arXiv 2310.10348). The slope df/dy is the mean of those at x and at x', a
+    coarse integral (Hanna et al., arXiv 2403.17806): with the slope at x alone, channels are ranked
+    far less like exact effects (docs/cues.md). The exact effect is f(x) minus f(x with y taken from
+    x'); a positive one speaks for "generated".
 
     Attributes:
         images: S strata of these images are told apart, see `number_strata`.
         effects: (S, n_channels) means over the images of a stratum.
         errors: (S, n_channels) standard errors of these means; NaN with fewer than two images.
-        totals: (S,) means of f(x) - f(x without the cue).
     """
 
     images: Images
     effects: Floats
     errors: Floats
-    totals: Floats
 
     def gap(self, generators: Iterable[str]) -> tuple[Floats, Floats]:
         """Effects on the gap between the mean logits of generated and real images.
@@ -51,11 +51,6 @@ class Attribution:
         used = weights != 0
         variance = np.square(weights[used, None] * self.errors[used]).sum(0)
         return weights[used] @ self.effects[used], np.sqrt(variance)
-
-    def total(self, generators: Iterable[str]) -> float:
-        """Effect of the cue itself on that gap; NaN as in `gap`."""
-        weights = self._weights(generators)
-        return float(weights[weights != 0] @ self.totals[weights != 0])
 
     def _weights(self, generators: Iterable[str]) -> Floats:
         """(S,) what the mean of a stratum counts for: several generators may share real images."""

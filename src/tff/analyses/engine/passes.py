@@ -526,35 +526,36 @@ class Passes:
         return Table(rows)
 
     def compute_attribution(self, images: Images, ablation: CueRemoval) -> Table:
-        """Effects of a cue through each channel to first order, a row per channel.
+        """Effects of a cue through each channel, estimated; a row per channel.
 
         See `attribution.Attribution`. For each stratum of the images, by its number, the columns
-        `effect 0`, `error 0` and `total 0`, the last of which is the same for all channels.
+        `effect 0` and `error 0`.
         """
         channels, strata = self.detector.channels, number_strata(images)
-        layers, width, number = channels.layers, len(channels), strata.max(initial=-1) + 1
-        # Effects and the total, and their squares; effects are small.
-        means = [ExactMean(2 * (width + 1), 2**40).to(self.device) for _ in range(number)]
+        layers, number = channels.layers, strata.max(initial=-1) + 1
+        # Effects, which are small, and their squares.
+        means = [ExactMean(2 * len(channels), 2**40).to(self.device) for _ in range(number)]
+
+        def run(image: Tensor) -> tuple[list[Tensor], tuple[Tensor, ...]]:
+            with record_outputs(self.detector, layers) as outputs:
+                logits = self.detector(image.clone().requires_grad_())
+            maps = [outputs[name] for name in layers]
+            return [y.detach() for y in maps], torch.autograd.grad(logits.sum(), maps)
 
         def compute(batch: Batch) -> Tensor:
-            with torch.no_grad(), record_outputs(self.detector, layers) as without:
-                logits_without = self.detector(channels_last(ablation(batch.image)))
-            with record_outputs(self.detector, layers) as outputs:
-                logits = self.detector(batch.image.clone().requires_grad_())
-            slopes = torch.autograd.grad(logits.sum(), [outputs[name] for name in layers])
-            effects = {
-                name: ((outputs[name].detach() - without[name]) * slope).sum((2, 3))
-                for name, slope in zip(layers, slopes, strict=True)
-            }
-            total = (logits.detach() - logits_without)[:, None]
-            return torch.cat([channels.join(effects), total], dim=1)
+            with_cue, without = run(batch.image), run(channels_last(ablation(batch.image)))
+            effects = [
+                ((y - other) * (slope + other_slope)).sum((2, 3)) / 2
+                for y, slope, other, other_slope in zip(*with_cue, *without, strict=True)
+            ]
+            return torch.cat(effects, dim=1)
 
         def collect(batch: Batch, effects: Tensor) -> None:
-            if len(rows := batch.index[effects[:, -1].isnan().cpu()]):
+            if len(rows := batch.index[effects.isnan().any(dim=1).cpu()]):
                 raise ValueError(
-                    "the detector gives no number (NaN) for some images, such as "
-                    f"{images.manifest['path'].iloc[int(rows[0])]}, as they are or without "
-                    f"{ablation.cue}: its training has diverged, or its activations overflow"
+                    f"the effects of {ablation.cue} are no numbers (NaN) for some images, such as "
+                    f"{images.manifest['path'].iloc[int(rows[0])]}: the detector's training has "
+                    "diverged, or its activations overflow"
                 )
             values = torch.cat([effects, effects.double().square()], dim=1)
             of_batch = strata[batch.index.numpy()]
@@ -570,8 +571,7 @@ class Passes:
                 mean, square = ExactMean.compute(metric).cpu().numpy().reshape(2, -1)
                 count = int(metric.counts[0])
             error = np.sqrt(np.maximum(square - mean**2, 0) / max(count - 1, 1))
-            rows[f"effect {i}"], rows[f"total {i}"] = mean[:-1], mean[-1]
-            rows[f"error {i}"] = error[:-1] if count > 1 else np.nan
+            rows[f"effect {i}"], rows[f"error {i}"] = mean, error if count > 1 else np.nan
         return Table(rows)
 
     def _load_replacements(self, images: Images, batch: Batch) -> Tensor:

@@ -415,7 +415,7 @@ class Subject:
         """
         images: Images = getattr(self.images, split)
         strata = range(number_strata(images).max(initial=-1) + 1)
-        names = ("effect", "error", "total")
+        names = ("effect", "error")
         table = self.cache.get(
             f"attribution-{type(ablation).__name__.lower()}",
             {"pass": "attribution", **self._identities[split], "cue": ablation},
@@ -424,10 +424,10 @@ class Subject:
             ),
             Expected(len(self.channels), [f"{name} {i}" for i in strata for name in names]),
         )
-        effects, errors, totals = (
+        effects, errors = (
             np.array([table.column(f"{name} {i}") for i in strata]) for name in names
         )
-        return Attribution(images, effects, errors, totals[:, 0])
+        return Attribution(images, effects, errors)
 
     def _evidence(self, seed: int | None = None) -> Evidence:
         rule, layers = self.options.ranking, self.channels.widths.values()
