@@ -4,11 +4,12 @@ import torch
 from PIL import Image
 from sklearn.metrics import average_precision_score
 from tests.helpers import fake_subject
-from tests.helpers.bootstrap_by_hand import ends
+from tests.helpers.bootstrap_by_hand import Known, average, ends, weighted_sum, worst
 
 from tff.ablations.color import Grayscale
 from tff.analyses.ablation import Ablation
-from tff.statistics.bootstrap import draw_resamples
+from tff.analyses.engine.evaluation import describe_drop
+from tff.statistics.bootstrap import Estimate, draw_resamples
 
 
 def test_ablation_equals_pillow_and_a_direct_count(red_subject):
@@ -58,25 +59,44 @@ def test_drops_of_ap_are_paired_by_image(noisy):
     result = Ablation(Grayscale())(noisy)
     table, drops = result.tables["ablation"].set_index("generator"), {}
     plain, ablated = noisy.evaluate().logits, noisy.evaluate(Grayscale()).logits
+
+    def ap_of(at, logits, seed):
+        labels = noisy.labels[at]
+        value = average_precision_score(labels, logits[at])
+        draws = ap_draws(noisy, at, logits, seed).tolist()
+        return Known.of_fraction(value, draws, min(np.bincount(labels)))
+
     for generator, at in noisy.generators():
-        row, pair = table.loc[generator], [ap_draws(noisy, at, z, 0) for z in (plain, ablated)]
-        drops[generator] = pair[0] - pair[1]
+        row, pair = table.loc[generator], [ap_of(at, z, 0) for z in (plain, ablated)]
+        drop = drops[generator] = weighted_sum(pair, [1, -1])
         assert row["ap_drop"] == pytest.approx(row["ap"] - row["ap_ablated"])
-        expected = ends(row["ap_drop"], drops[generator])
-        assert (row["ap_drop_low"], row["ap_drop_high"]) == pytest.approx(expected)
+        assert (row["ap_drop_low"], row["ap_drop_high"]) == pytest.approx(drop.interval)
         # Other resamples for each side, as if they were other images, tell much less.
-        alone = ap_draws(noisy, at, plain, 1) - ap_draws(noisy, at, ablated, 2)
-        assert expected[1] - expected[0] < 0.6 * np.diff(np.quantile(alone, [0.025, 0.975]))[0]
+        low, high = weighted_sum([ap_of(at, plain, 1), ap_of(at, ablated, 2)], [1, -1]).interval
+        assert drop.interval[1] - drop.interval[0] < 0.75 * (high - low)
     summary = result.tables["ablation_summary"].set_index("where")
     assert list(summary.index) == ["seen", "unseen", "unseen_worst"]
-    both = np.array([drops["other"], drops["third"]])
-    for where, over in (("unseen", np.mean), ("unseen_worst", np.max)):  # the largest drop
+    both = [drops["other"], drops["third"]]
+    largest = worst(both, smallest=False)
+    for where, known in (("unseen", average(both)), ("unseen_worst", largest)):
         row = summary.loc[where]
-        assert row["ap_drop"] == pytest.approx(over(table.loc[["other", "third"], "ap_drop"]))
-        expected = ends(row["ap_drop"], over(both, axis=0))
-        assert (row["ap_drop_low"], row["ap_drop_high"]) == pytest.approx(expected)
+        assert row["ap_drop"] == pytest.approx(known.value)
+        assert (row["ap_drop_low"], row["ap_drop_high"]) == pytest.approx(known.interval)
         assert result.scalars[f"{where}_ap_drop"] == row["ap_drop"]
     assert summary.loc["seen", "ap_drop"] == table.loc["seen", "ap_drop"]
+
+
+@pytest.mark.parametrize(
+    ("value", "ends", "words"),
+    [
+        (0.05, (0.02, 0.08), "falls by 0.050 (0.020 to 0.080)"),
+        (0.05, (-0.02, 0.08), "falls by 0.050 (-0.020 to 0.080), not significantly"),
+        (-0.012, (-0.03, -0.004), "rises by 0.012 (0.004 to 0.030)"),
+        (-0.012, (-0.03, 0.01), "rises by 0.012 (-0.010 to 0.030), not significantly"),
+    ],
+)
+def test_a_negative_drop_is_a_rise(value, ends, words):
+    assert describe_drop(Estimate(value, np.zeros(0), ends=lambda _: ends)) == words
 
 
 def test_the_interval_of_a_median_drop_equals_a_loop(noisy):

@@ -2,14 +2,16 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score, roc_curve
+from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 from tests.helpers import fake_subject, tiny
-from tests.helpers.bootstrap_by_hand import ends
+from tests.helpers.bootstrap_by_hand import Known, average, worst
 
 from tff.analyses.detection import Detection
+from tff.analyses.engine.analysis import run
+from tff.analyses.engine.evaluation import evaluators
 from tff.analyses.engine.protocol import Protocol
 from tff.statistics.bootstrap import draw_resamples
-from tff.statistics.detection import sigmoid
+from tff.statistics.detection import calibrated_errors, sigmoid
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +30,6 @@ def table(subject):
     return Detection()(subject).tables["detection"].set_index("generator")
 
 
-def caught(labels, scores, rate):
-    """The largest share caught by any threshold with so few false alarms."""
-    false, true, _ = roc_curve(labels, scores, drop_intermediate=False)
-    return true[false <= rate].max()
-
-
 def calibration_error(labels, p):
     """Over 15 bins of equal width: how far the mean probability is from the share of generated."""
     bins = np.minimum((p * 15).astype(int), 14)
@@ -48,69 +44,159 @@ MEASURES = {
     "auc": roc_auc_score,
     "real_accuracy": lambda y, z: np.mean(z[y == 0] <= 0),
     "fake_accuracy": lambda y, z: np.mean(z[y == 1] > 0),
-    "balanced_accuracy": lambda y, z: (np.mean(z[y == 0] <= 0) + np.mean(z[y == 1] > 0)) / 2,
-    "tpr_at_1": lambda y, z: caught(y, z, 0.01),
-    "tpr_at_5": lambda y, z: caught(y, z, 0.05),
-    "ece": lambda y, z: calibration_error(y, sigmoid(z)),
     "brier": lambda y, z: brier_score_loss(y, sigmoid(z)),
 }
 
 
-def literal(subject, at, measure):
-    """Of the images, and of each resample."""
-    labels, logits = subject.labels[at], subject.evaluate().logits[at]
+def literal(subject, at, name):
+    """Of the images, and of each resample, with its interval."""
+    measure, labels, logits = MEASURES[name], subject.labels[at], subject.evaluate().logits[at]
     rows = draw_resamples(labels, subject.draws, subject.seed)
-    return measure(labels, logits), np.array([measure(labels[r], logits[r]) for r in rows])
+    interval = Known.of_share if "accuracy" in name else Known.of_fraction
+    n_images = 40 if name == "brier" else 20
+    draws = [measure(labels[r], logits[r]) for r in rows]
+    return interval(measure(labels, logits), draws, n_images)
 
 
-def over_all(over, several):
-    """Of the images, and of each resample."""
-    draws = [over(both) for both in zip(*(draws for _, draws in several), strict=True)]
-    return over([value for value, _ in several]), np.array(draws)
+GROUPS = [
+    "seen", "other", "third", "the seen generator", "generators never seen (mean)",
+    "the worst of them", "all generators (mean)", "the worst of all",
+]  # fmt: skip
+
+
+def over_all(found, smallest=True):
+    """Rows of the table from those of the generators."""
+    unseen = [found["other"], found["third"]]
+    everyone = [found["seen"], *unseen]
+    rows = [
+        found["seen"], *unseen, found["seen"], average(unseen), worst(unseen, smallest),
+        average(everyone), worst(everyone, smallest),
+    ]  # fmt: skip
+    return dict(zip(GROUPS, rows, strict=True))
 
 
 @pytest.mark.parametrize("name", MEASURES)
 def test_each_generator_the_mean_and_the_worst(subject, table, name):
-    found = {g: literal(subject, at, MEASURES[name]) for g, at in subject.generators()}
-    unseen = [found["other"], found["third"]]
-    least = max if name in ("ece", "brier") else min  # of errors the largest is the worst
-    found["the seen generator"] = found["seen"]
-    for words, over in (("generators never seen (mean)", np.mean), ("the worst of them", least)):
-        found[words] = over_all(over, unseen)
-    for words, over in (("all generators (mean)", np.mean), ("the worst of all", least)):
-        found[words] = over_all(over, [found["seen"], *unseen])
-    assert list(table.index) == [
-        "seen", "other", "third", "the seen generator", "generators never seen (mean)",
-        "the worst of them", "all generators (mean)", "the worst of all",
-    ]  # fmt: skip
-    for generator, (value, draws) in found.items():
+    found = {g: literal(subject, at, name) for g, at in subject.generators()}
+    assert list(table.index) == GROUPS
+    # Of errors the largest is the worst.
+    for generator, known in over_all(found, smallest=name != "brier").items():
         row = table.loc[generator]
-        assert row[name] == pytest.approx(value)
+        assert row[name] == pytest.approx(known.value)
         interval = row[[f"{name}_low", f"{name}_high"]].astype(float)
-        np.testing.assert_allclose(interval, ends(value, draws), atol=1e-12)
+        np.testing.assert_allclose(interval, known.interval, atol=1e-9)
+
+
+def test_balanced_accuracy_is_the_mean_of_two_shares(subject, table):
+    for generator, at in subject.generators():
+        both = [literal(subject, at, f"{kind}_accuracy") for kind in ("real", "fake")]
+        row = table.loc[generator]
+        columns = ["balanced_accuracy", "balanced_accuracy_low", "balanced_accuracy_high"]
+        expected = [average(both).value, *average(both).interval]
+        np.testing.assert_allclose(row[columns].astype(float), expected, atol=1e-9)
+
+
+def test_calibration_errors_stand_beside_those_of_calibrated_detectors(subject, table):
+    """Means and worst of both are taken draw by draw."""
+    errors, nulls = {}, {}
+    for number, (generator, at) in enumerate(subject.generators()):
+        labels, p = subject.labels[at], sigmoid(subject.evaluate().logits[at])
+        rows = draw_resamples(labels, subject.draws, subject.seed)
+        every = [np.arange(len(at)), *rows]
+        errors[generator] = np.array([calibration_error(labels[r], p[r]) for r in every])
+        nulls[generator] = calibrated_errors(p, subject.draws, subject.seed + 1000 * number)
+    for over, names in ((np.mean, GROUPS[4::2]), (np.max, GROUPS[5::2])):
+        for name, members in zip(names, (["other", "third"], list(errors)), strict=True):
+            for values in (errors, nulls):
+                values[name] = over([values[m] for m in members], axis=0)
+    for name in errors:
+        row, (value, *draws) = table.loc[name], errors[name]
+        assert row["ece"] == pytest.approx(value)
+        assert row["ece_null"] == pytest.approx(np.quantile(nulls[name], 0.95))
+        assert row["ece_low"] == pytest.approx(max(0, value - row["ece_null"]))
+        assert row["ece_high"] == pytest.approx(min(1, value + 1.959964 * np.std(draws)))
 
 
 def test_findings_and_scalars_are_those_of_the_table(subject, table):
     result = Detection()(subject)
     assert result.scalars["unseen_worst_ece"] == table.loc["the worst of them", "ece"]
     assert result.scalars["seen_ap"] == table.loc["seen", "ap"]
-    worst = table.loc["the worst of them"]
+    row = table.loc["the worst of them"]
+    least = table.loc[["other", "third"], "ap"].idxmin()
     assert result.findings[2] == (
-        f"On the worst of them: AP {worst['ap']:.3f} ({worst['ap_low']:.3f} to "
-        f"{worst['ap_high']:.3f}); at 1 % false alarms it catches {100 * worst['tpr_at_1']:.0f} % "
-        f"({100 * worst['tpr_at_1_low']:.0f} to {100 * worst['tpr_at_1_high']:.0f})."
+        f"On the worst of them: AP {row['ap']:.3f} ({row['ap_low']:.3f} to {row['ap_high']:.3f}; "
+        f"{least})."
     )
+    row = table.loc["the seen generator"]
+    assert result.findings[0].startswith(f"On the seen generator: AP {row['ap']:.3f} (")
+    more = "more than" if row["ece"] > row["ece_null"] else "no more than chance makes of"
+    assert f"calibration error {row['ece']:.3f}, {more} that" in result.findings[0]
     assert list(table["seen"]) == [True, False, False, True] + [False] * 4
 
 
-def test_the_figure_shows_the_generators_and_no_means(subject, table):
-    ax = Detection()(subject).figures["detection"].axes[0]
+def test_shares_at_few_false_alarms_need_images(subject):
+    result = Detection()(subject)
+    table = result.tables["detection"]
+    assert table[["tpr_at_1", "tpr_at_5", "tpr_at_1_low", "tpr_at_5_high"]].isna().all(axis=None)
+    names = "seen, other, third"
+    assert result.warnings == [
+        f"The share caught at 1 % false alarms is not given for {names}: that takes at least 299 "
+        "real images.",
+        f"The share caught at 5 % false alarms is not given for {names}: that takes at least 59 "
+        "real images.",
+    ]
+    assert not any("false alarms" in finding for finding in result.findings)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    root = tiny.tree(tmp_path_factory.mktemp("many"), ("other", "seen", "third"), images=60, size=8)
+    return fake_subject.subject(root)
+
+
+def test_the_headline_is_the_least_rate_that_can_be_told(many):
+    result = Detection()(many)
+    row = result.tables["detection"].set_index("generator").loc["the seen generator"]
+    assert (
+        f"; at 5 % false alarms it catches {100 * row['tpr_at_5']:.0f} % "
+        f"({100 * row['tpr_at_5_low']:.0f} to {100 * row['tpr_at_5_high']:.0f});"
+    ) in result.findings[0]
+    assert [w for w in result.warnings if "5 % false" in w] == []
+
+
+def test_the_figure_shows_the_generators_and_no_means(many):
+    result = Detection()(many)
+    table = result.tables["detection"].set_index("generator")
+    ax = result.figures["detection"].axes[0]
     rows = [text.get_text() for text in ax.get_yticklabels()]
     assert rows == ["seen (seen)", "other", "third"]
     line = next(x for x in ax.lines if x.get_label() == "caught at 5 % false alarms")
     np.testing.assert_allclose(line.get_xdata(), table["tpr_at_5"].head(3))
+    assert not any("at 1 %" in x.get_label() for x in ax.lines)  # of too few images
     whiskers = [[s[0, 0], s[1, 0]] for c in ax.collections for s in c.get_segments()]
     assert table.loc["third", ["ap_low", "ap_high"]].tolist() in whiskers
+
+
+def test_few_images_are_told_by_detection_alone(subject):
+    result = run({"detection": Detection()}, subject)["detection"]
+    assert any(w.startswith("Fewer than 30 real or generated images of") for w in result.warnings)
+
+
+def test_photographs_are_drawn_as_a_whole(many, monkeypatch):
+    """Intervals of images of which ten at a time are of one photograph are wider."""
+    alone = Detection()(many).tables["detection"].set_index("generator")
+    groups = np.arange(len(many.labels)) // 10
+    monkeypatch.setitem(vars(many.images.test), "groups", groups)
+    for evaluator in evaluators(many):
+        labels = many.labels[evaluator.rows]
+        expected = draw_resamples(labels, many.draws, many.seed, groups[evaluator.rows])
+        np.testing.assert_array_equal(evaluator.resamples, expected)
+    result = run({"detection": Detection()}, many)["detection"]
+    table = result.tables["detection"].set_index("generator")
+    for name in ("ap", "fake_accuracy"):
+        width, least = (t[f"{name}_high"] - t[f"{name}_low"] for t in (table, alone))
+        assert (width > 1.2 * least).all()
+    assert any("fewer than 10 groups: their 95 % intervals" in w for w in result.warnings)
 
 
 def test_single_seen_generator_has_no_mean(tmp_path):
@@ -122,7 +208,7 @@ def test_single_seen_generator_has_no_mean(tmp_path):
 def test_means_and_worst_are_not_repeated(tmp_path, monkeypatch):
     subject = fake_subject.subject(tiny.tree(tmp_path, ("one", "seen"), images=6, size=16))
     for seen, rows in (
-        ({"one", "seen"}, ["the seen generator", "the worst of all"]),
+        ({"one", "seen"}, ["the 2 seen generators (mean)", "the worst of all"]),
         (set(), ["generators never seen (mean)", "the worst of them"]),
     ):
         monkeypatch.setitem(vars(subject), "seen", seen)

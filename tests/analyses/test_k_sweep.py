@@ -10,7 +10,7 @@ import torch
 from scipy.stats import t
 from sklearn.metrics import average_precision_score
 from tests.helpers import tiny
-from tests.helpers.bootstrap_by_hand import ends
+from tests.helpers.bootstrap_by_hand import Known, average, difference, weighted_sum
 
 from tff.analyses.engine.controls import Controls
 from tff.analyses.engine.top_channels import CRITERIA
@@ -63,57 +63,70 @@ def logits(subject, channels, context=drop_channels):
         return subject.detector(images).double().numpy()
 
 
-def aps(subject, at, score):
-    """(1 + draws,): AP of the images first, then of each resample."""
+def ap_of(subject, at, score):
+    """AP of the images, and of each resample, with its interval."""
     labels = subject.labels[at]
     every = [np.arange(len(at)), *draw_resamples(labels, subject.draws, subject.seed)]
-    return np.array([average_precision_score(labels[r], score[at][r]) for r in every])
+    value, *draws = (average_precision_score(labels[r], score[at][r]) for r in every)
+    return Known.of_fraction(value, draws, min(np.bincount(labels)))
 
 
 @cache
 def each_order(subject, where, by, context=drop_channels, matched=False, keep=False):
-    """(orders, len(KS), 1 + draws): means over generators of a kind."""
+    """For each order, and each of KS: mean AP over generators of a kind."""
     at_of = [at for name, at in subject.generators() if (name in subject.seen) == (where == "seen")]
-    return np.array(
+    return [
         [
-            [np.mean([aps(subject, at, logits(subject, order[k:] if keep else order[:k], context))
-                      for at in at_of], 0) for k in KS]
-            for order in (matched_orders if matched else orders)(subject, by)
+            average([
+                ap_of(subject, at, logits(subject, order[k:] if keep else order[:k], context))
+                for at in at_of
+            ])
+            for k in KS
         ]
-    )  # fmt: skip
+        for order in (matched_orders if matched else orders)(subject, by)
+    ]  # fmt: skip
 
 
-def check(row, name, literal, reach=0, shares=False):
-    """Value and interval of a column against (1 + draws,) numbers.
+def check(row, name, known, reach=0, shares=False):
+    """Value and interval of a column.
 
     Args:
         reach: half the interval of the random draws.
         shares: the ends lie from 0 to 1.
     """
-    value, low, high = literal[0], *ends(literal[0], literal[1:])
-    expected = [value, value - np.hypot(value - low, reach), value + np.hypot(high - value, reach)]
+    expected = [known.value, *known.with_chance(reach)]
     found = row[[name, f"{name}_low", f"{name}_high"]].astype(float)
     np.testing.assert_allclose(found, np.clip(expected, 0, 1) if shares else expected, atol=1e-6)
 
 
-def chance(values, one_more=True):
-    m = len(values)
+def chance(drawn, one_more=True):
+    m = len(drawn)
     if m == 1:
         return 0
+    values = [known.value for known in drawn]
     return t.ppf(0.975, m - 1) * np.std(values, ddof=1) * np.sqrt(1 / m + one_more)
 
 
-def check_against_matched(row, own, drawn, sign=1):
-    """Columns of the comparison: own (1 + draws,), drawn (orders, 1 + draws)."""
-    difference, values = sign * (drawn.mean(0) - own), drawn[:, 0]
-    check(row, "beats_matched_by", difference, chance(values))
-    check(row, "beats_matched_by_on_average", difference, chance(values, one_more=False))
+def check_against_matched(row, own, drawn, lower=True):
+    """Columns of the comparison of a choice with several random ones."""
+    mean = average(drawn)
+    found = difference(mean, own) if lower else difference(own, mean)
+    check(row, "beats_matched_by", found, chance(drawn))
+    check(row, "beats_matched_by_on_average", found, chance(drawn, one_more=False))
 
 
-def log_heights(heights):
-    """Mean over a log scale of k, without k = 0: (..., len(KS), n) -> (..., n)."""
-    x = np.log(KS[1:])
-    return np.trapezoid(heights[..., 1:, :], x, axis=-2) / (x[-1] - x[0])
+def height(xs, curve):
+    """Mean height by the trapezoid rule."""
+    xs, weights = list(xs), [0.0] * len(curve)
+    for i in range(len(xs) - 1):
+        for j in (i, i + 1):
+            weights[j] += (xs[i + 1] - xs[i]) / 2 / (xs[-1] - xs[0])
+    return weighted_sum(curve, weights)
+
+
+def log_height(curve):
+    """Mean over a log scale of k, without k = 0."""
+    return height(np.log(KS[1:]), curve[1:])
 
 
 def rows_of(result, where, by, instead="zero"):
@@ -130,22 +143,24 @@ def test_every_point_and_area_equals_a_loop(subject, result, by):
         table, areas = rows_of(result, where, by)
         assert list(table["k"]) == list(KS)
         np.testing.assert_allclose(table["share"], np.array(KS) / 12)
-        for (_, row), literal in zip(table.iterrows(), each.swapaxes(0, 1), strict=True):
-            check(row, "ap", literal.mean(0), chance(literal[:, 0]), shares=True)
+        for i, (_, row) in enumerate(table.iterrows()):
+            points = [order[i] for order in each]
+            check(row, "ap", average(points), chance(points), shares=True)
         x, row = np.array(KS) / 12, areas.iloc[0]
-        area = np.trapezoid(each.mean(0), x, axis=0) / 0.5
+        area = average([height(x, order) for order in each])
         check(row, "area", area)
         assert row["up_to_share"] == 0.5
         if by == "random":
             assert row[["below_random", "beats_matched_by"]].isna().all()
             continue
-        drawn = np.trapezoid(each_order(subject, where, "random"), x, axis=1) / 0.5
-        check(row, "below_random", drawn.mean(0) - area, chance(drawn[:, 0]))
+        drawn = [height(x, order) for order in each_order(subject, where, "random")]
+        check(row, "below_random", difference(average(drawn), area), chance(drawn))
         drawn = each_order(subject, where, by, matched=True)
-        check_against_matched(row, log_heights(each[0]), log_heights(drawn))
+        check_against_matched(row, log_height(each[0]), [log_height(order) for order in drawn])
         for i, (_, row) in enumerate(table.iterrows()):
-            check(row, "matched", drawn[:, i].mean(0), chance(drawn[:, i, 0]), shares=True)
-            check_against_matched(row, each[0, i], drawn[:, i])
+            points = [order[i] for order in drawn]
+            check(row, "matched", average(points), chance(points), shares=True)
+            check_against_matched(row, each[0][i], points)
 
 
 def test_the_sweep_meets_something(subject, result):
@@ -237,9 +252,10 @@ def test_kept_channels_equal_a_loop(subject):
         drawn = each_order(subject, where, "weight", context, matched=True, keep=True)
         for i, (_, row) in enumerate(table.iterrows()):
             check(row, "ap", own[i], shares=True)
-            check_against_matched(row, own[i], drawn[:, i], sign=-1)
-        check_against_matched(areas.iloc[0], log_heights(own), log_heights(drawn), sign=-1)
-        assert own[0, 0] == pytest.approx(0.5)  # the same for all images
+            check_against_matched(row, own[i], [order[i] for order in drawn], lower=False)
+        heights = [log_height(order) for order in drawn]
+        check_against_matched(areas.iloc[0], log_height(own), heights, lower=False)
+        assert own[0].value == pytest.approx(0.5)  # the same for all images
     assert all(" channels kept" in f for f in result.findings)
 
 

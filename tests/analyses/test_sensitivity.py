@@ -6,7 +6,7 @@ import torch
 from scipy.stats import t
 from sklearn.metrics import average_precision_score
 from tests.helpers import fake_subject, tiny
-from tests.helpers.bootstrap_by_hand import ends
+from tests.helpers.bootstrap_by_hand import Known, average, difference, wilson
 
 from tff.analyses.engine.protocol import Protocol
 from tff.analyses.sensitivity import Sensitivity
@@ -51,21 +51,24 @@ def aps_of(subject, at, score):
         average_precision_score(labels[rows], score[at][rows])
         for rows in draw_resamples(labels, subject.draws, subject.seed)
     ]
-    return average_precision_score(labels, score[at]), np.array(draws)
+    value = average_precision_score(labels, score[at])
+    return Known.of_fraction(value, draws, min(np.bincount(labels)))
 
 
-def chance(values, one_more=True):
+def chance(drawn, one_more=True):
     """Half the interval of one more draw, or of the mean over the draws; 0 for a choice."""
-    m = len(values)
+    m = len(drawn)
     if m == 1:
         return 0
+    values = [known.value for known in drawn]
     return t.ppf(0.975, m - 1) * np.std(values, ddof=1) * np.sqrt(1 / m + one_more)
 
 
-def with_chance(value, draws, reach):
-    """Ends of the interval of both kinds of chance."""
-    low, high = ends(value, draws)
-    return value - np.hypot(value - low, reach), value + np.hypot(high - value, reach)
+def check(row, name, known, reach=0, shares=False):
+    """Value and interval of a column."""
+    low, high = np.clip(known.with_chance(reach), *((0, 1) if shares else (-9, 9)))
+    found = row[[name, f"{name}_low", f"{name}_high"]].astype(float)
+    np.testing.assert_allclose(found, [known.value, low, high], atol=1e-7)
 
 
 def test_ap_its_interval_and_its_drop_equal_a_loop(subject, result):
@@ -76,25 +79,17 @@ def test_ap_its_interval_and_its_drop_equal_a_loop(subject, result):
         for name, score in scores.items():
             row = table[(table["generator"] == generator) & (table["dropout"] == name)].iloc[0]
             each = [aps_of(subject, at, p) for p in single.get(name, [score])]
-            values, draws = [v for v, _ in each], np.mean([d for _, d in each], axis=0)
-            value, reach = np.mean(values), chance(values)
-            assert row["ap"] == pytest.approx(value)
-            expected = np.clip(with_chance(value, draws, reach), 0, 1)
-            np.testing.assert_allclose(row[["ap_low", "ap_high"]].astype(float), expected)
-            ensemble = aps_of(subject, at, score)
-            assert row["ap_ensemble"] == pytest.approx(ensemble[0])
-            found = row[["ap_ensemble_low", "ap_ensemble_high"]].astype(float)
-            np.testing.assert_allclose(found, ends(*ensemble))
+            reach = chance(each)
+            check(row, "ap", average(each), reach, shares=True)
+            check(row, "ap_ensemble", aps_of(subject, at, score))
             assert row["k"] == (0 if name == "none" else 3)
             if name == "none":
                 assert np.isnan(row["ap_drop"])
                 continue
-            assert row["ap_drop"] == pytest.approx(plain[0] - value)
-            drop = row[["ap_drop_low", "ap_drop_high"]].astype(float)
-            expected = with_chance(plain[0] - value, plain[1] - draws, reach)
-            np.testing.assert_allclose(drop, expected, atol=1e-12)
+            check(row, "ap_drop", average([difference(plain, one) for one in each]), reach)
             told_of = row[["ap_draws_mean", "ap_draws_sd", "ap_draws_min", "ap_draws_max"]]
-            literal = [value, np.std(values, ddof=1), min(values), max(values)] \
+            values = [one.value for one in each]
+            literal = [np.mean(values), np.std(values, ddof=1), min(values), max(values)] \
                 if name in single else [np.nan] * 4  # fmt: skip
             np.testing.assert_allclose(told_of.astype(float), literal)
 
@@ -104,28 +99,22 @@ def test_differences_from_controls_are_paired_and_include_variation_of_draws(sub
     table, (scores, single) = result.tables["sensitivity_against_matched"], scores_of(subject)
     by_generator = dict(subject.generators())
     for control in ("random_k", "matched_k", "low_k"):
-        sets, found = single.get(control, [scores[control]]), {}
+        tops, sets = {}, {}
         for generator, at in by_generator.items():
-            top = aps_of(subject, at, scores["top_k"])
-            found[generator] = [
-                (value - top[0], draws - top[1])
-                for value, draws in (aps_of(subject, at, score) for score in sets)
-            ]
-        found["the seen generator"] = found["seen"]
-        found["generators never seen (mean)"] = [
-            (np.mean([a[0], b[0]]), np.mean([a[1], b[1]], axis=0))
-            for a, b in zip(found["other"], found["third"], strict=True)
-        ]
+            tops[generator] = aps_of(subject, at, scores["top_k"])
+            several = single.get(control, [scores[control]])
+            sets[generator] = [aps_of(subject, at, score) for score in several]
+        tops["the seen generator"], sets["the seen generator"] = tops["seen"], sets["seen"]
+        unseen = "generators never seen (mean)"
+        tops[unseen] = average([tops["other"], tops["third"]])
+        pairs = zip(sets["other"], sets["third"], strict=True)
+        sets[unseen] = [average(pair) for pair in pairs]
         part = table[table["against"] == control].set_index("generator")
-        assert set(part.index) == set(found)
-        for generator, several in found.items():
-            row, values = part.loc[generator], [value for value, _ in several]
-            value, of_images = np.mean(values), np.mean([draws for _, draws in several], axis=0)
+        assert set(part.index) == set(tops)
+        for generator, drawn in sets.items():
+            found = difference(average(drawn), tops[generator])
             for name, one_more in (("ap_lower_by", True), ("ap_lower_by_on_average", False)):
-                assert row[name] == pytest.approx(value)
-                expected = with_chance(value, of_images, chance(values, one_more))
-                interval = row[[f"{name}_low", f"{name}_high"]].astype(float)
-                np.testing.assert_allclose(interval, expected, atol=1e-12)
+                check(part.loc[generator], name, found, chance(drawn, one_more))
 
 
 def test_a_single_draw_knows_no_chance(subject):
@@ -166,14 +155,6 @@ def test_accuracies_fall_by_the_difference(result):
             assert np.isnan(plain[f"{name}_drop"])
 
 
-def wilson(right, total, z=1.959963984540054):
-    """Wilson (1927), as it is printed."""
-    share = right / total
-    middle = (share + z**2 / (2 * total)) / (1 + z**2 / total)
-    reach = z / (1 + z**2 / total) * np.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
-    return middle - reach, middle + reach
-
-
 def balance(labels, p, threshold):
     """What the released code makes largest, of images at or above a threshold."""
     called = p >= threshold
@@ -204,7 +185,7 @@ def test_accuracies_at_each_threshold_equal_a_count(subject, result):
                 interval = (
                     getattr(row, f"{name}_accuracy_low"), getattr(row, f"{name}_accuracy_high")
                 )  # fmt: skip
-                assert interval == pytest.approx(wilson(right.sum(), len(right)), abs=1e-9)
+                assert interval == pytest.approx(wilson(right.mean(), len(right)), abs=1e-9)
 
 
 def test_findings_say_whether_it_is_significant(subject, result):

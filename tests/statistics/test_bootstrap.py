@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import t
-from tests.helpers.bootstrap_by_hand import ends
+from scipy.special import ndtri
+from scipy.stats import binomtest, t
+from tests.helpers.bootstrap_by_hand import Known, average, ends, weighted_sum
+from tests.helpers.bootstrap_by_hand import worst as worst_by_hand
 
 from tff.statistics.bootstrap import (
     Estimate,
     bias_corrected_interval,
     count_draws,
     draw_resamples,
+    estimate_fraction,
+    estimate_share,
     evaluate_resamples,
     mean,
     mean_height,
     shortfall,
+    units_by_label,
+    wilson_interval,
     worst,
 )
-from tff.statistics.detection import measures
+from tff.statistics.detection import average_precision, measures
 
 LABELS = np.array([0, 1, 1, 0, 0, 0, 1])
 
@@ -355,3 +361,109 @@ def test_intervals_of_ap_hold_with_thirty_images_of_a_kind(apart):
         found = measures(labels, scores(1), labels > 0, none, rows)["ap"]
         held.append(found.low <= truth["ap"].value <= found.high)
     assert 0.86 <= np.mean(held) <= 0.99
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 100])
+def test_wilson_as_scipy_has_it(n):
+    for right in {0, 1, n // 2, n}:
+        expected = binomtest(right, n).proportion_ci(0.9, "wilson")
+        found = wilson_interval(right / n, n, ndtri(0.95))
+        assert found == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert wilson_interval(0.3, n, np.inf) == (0, 1)
+    assert np.isnan(wilson_interval(np.nan, n, 2)).all()
+    assert np.isnan(wilson_interval(0.3, 0, 2)).all()
+
+
+def fractions(rng, value, n_draws=60):
+    """Three measures between 0 and 1 of the same resamples, by both implementations."""
+    common = rng.normal(size=n_draws)
+    made = [
+        np.clip(v + 0.02 * common + 0.03 * rng.normal(size=n_draws), 0, 1)
+        for v in (value, value * 0.9, value * 0.95)
+    ]
+    values = (value, value * 0.9, value * 0.95)
+    return (
+        [estimate_fraction(v, d, 25) for v, d in zip(values, made, strict=True)],
+        [Known.of_fraction(v, d.tolist(), 25) for v, d in zip(values, made, strict=True)],
+    )
+
+
+@pytest.mark.parametrize("value", [0.0, 0.4, 0.97, 1.0])
+def test_intervals_of_fractions_and_of_their_combinations_are_as_printed(rng, value):
+    ours, known = fractions(rng, value)
+    pairs = [
+        *zip(ours, known, strict=True),
+        (ours[0] - ours[1], weighted_sum(known[:2], [1, -1])),
+        (mean(ours), average(known)),
+        (worst(ours), worst_by_hand(known)),
+        (worst(ours, smallest=False), worst_by_hand(known, smallest=False)),
+        (mean_height([0, 1, 3], ours), weighted_sum(known, [1 / 6, 3 / 6, 2 / 6])),
+        (mean(ours) - ours[2], weighted_sum([average(known), known[2]], [1, -1])),
+        (mean([ours[0], Estimate(2.0, ours[1].draws)]),
+         average([known[0], Known.of_draws(2.0, known[1].draws)])),
+    ]  # fmt: skip
+    for found, expected in pairs:
+        assert found.value == pytest.approx(expected.value, abs=1e-12)
+        np.testing.assert_allclose(found.draws, expected.draws, atol=1e-12)
+        assert found.interval == pytest.approx(expected.interval, abs=1e-7)
+        assert found.low <= found.value <= found.high
+
+
+@pytest.mark.parametrize("units", [2, 30])
+def test_nothing_collapses_where_all_images_are_right(units):
+    """The interval of a perfect fraction is that of as many shares, and differences have one."""
+    perfect = estimate_fraction(1.0, np.ones(50), units)
+    student = t.ppf(0.975, units - 1)
+    assert perfect.interval == pytest.approx((1 / (1 + student**2 / units), 1))
+    share = estimate_share(1.0, np.ones(50), units)
+    assert share.low == binomtest(units, units).proportion_ci(method="wilson").low
+    for one in (perfect, share):
+        difference = one - one
+        assert difference.value == 0
+        assert (difference.low, difference.high) == pytest.approx((one.low - 1, 1 - one.low))
+        assert mean([one, one]).low == pytest.approx(1 - (1 - one.low) / np.sqrt(2))
+        assert worst([one, one]).low == one.low
+
+
+def test_a_detector_does_not_differ_from_itself(rng):
+    (one, *_), _ = fractions(rng, 0.8)
+    assert (one - one).interval == (0, 0)
+
+
+def test_one_image_tells_nothing():
+    assert estimate_fraction(1.0, np.ones(5), 1).interval == (0, 1)
+    assert np.isnan(estimate_fraction(1.0, np.zeros(0), 9).interval).all()
+    assert np.isnan(estimate_fraction(np.nan, np.full(5, np.nan), 9).interval).all()
+
+
+def test_units_are_images_or_groups():
+    assert units_by_label(GROUP_LABELS) == {0: 6, 1: 6}
+    assert units_by_label(GROUP_LABELS, GROUPS) == {0: 4, 1: 4}
+    assert units_by_label(np.zeros(0, np.int64)) == {0: 0, 1: 0}
+
+
+@pytest.mark.parametrize(("distance", "least"), [(4.1, 0.9), (2.5, 0.88)])
+def test_intervals_hold_near_one(distance, least):
+    """AP 0.998 and 0.96 of 30 + 30 images: quantiles of the draws hold 0.998 in 50 % of cases."""
+    generator, labels, held = np.random.default_rng(0), np.repeat([0, 1], 30), []
+    many = np.repeat([0, 1], 100_000)
+    truth = average_precision(many, generator.normal(size=200_000) + distance * many)
+    for seed in range(150):
+        scores = generator.normal(size=60) + distance * labels
+        rows, none = draw_resamples(labels, 100, seed), np.full(60, np.nan)
+        found = measures(labels, scores, scores > 0, none, rows)["ap"]
+        held.append(found.low <= truth <= found.high)
+    assert np.mean(held) >= least
+
+
+@pytest.mark.parametrize("spread", [0.0, 1.0])
+def test_the_worst_holds_the_least_true_value(spread):
+    """Of four equal or unequal generators."""
+    generator, held = np.random.default_rng(0), []
+    truth = np.array([0.9, 0.9, 0.9, 0.9]) - spread * np.array([0.0, 0.02, 0.1, 0.3])
+    for _ in range(300):
+        shares = generator.binomial(100, truth) / 100
+        draws = generator.binomial(100, shares, (80, 4)) / 100
+        found = worst([estimate_share(v, d, 100) for v, d in zip(shares, draws.T, strict=True)])
+        held.append(found.low <= truth.min() <= found.high)
+    assert np.mean(held) >= 0.92

@@ -19,18 +19,21 @@ from sklearn.metrics import (
     roc_auc_score,
     roc_curve,
 )
-from tests.helpers.bootstrap_by_hand import ends
+from tests.helpers.bootstrap_by_hand import Known, average, wilson
 from torchmetrics.functional.classification import binary_calibration_error
 
-from tff.statistics.bootstrap import draw_resamples
+from tff.statistics.bootstrap import Estimate, draw_resamples
 from tff.statistics.detection import (
     MEASURES,
     Accuracy,
     AveragePrecision,
     average_precision,
     best_threshold,
+    calibrated_errors,
     calibration_terms,
     count_above_thresholds,
+    judge_calibration,
+    least_real_images,
     measures,
     sigmoid,
 )
@@ -81,15 +84,42 @@ def test_intervals_are_those_of_every_resample(rng):
     scores = (labels + rng.normal(0, 1, 60)).round(1)
     called, resamples = scores > 0.4, draw_resamples(labels, 200, 7)
     found = measures(labels, scores, called, sigmoid(scores), resamples)
+    n = {label: int((labels == label).sum()) for label in (0, 1)}
     statistics = {
-        "ap": lambda at: average_precision_score(labels[at], scores[at]),
-        "real_accuracy": lambda at: recall_score(labels[at], called[at], pos_label=0),
-        "fake_accuracy": lambda at: recall_score(labels[at], called[at], pos_label=1),
+        "ap": (average_precision_score, scores, Known.of_fraction, min(n.values())),
+        "real_accuracy": (recall, called, Known.of_share, n[0]),
+        "fake_accuracy": (lambda y, c: recall(y, c, 1), called, Known.of_share, n[1]),
+        "brier": (brier_score_loss, sigmoid(scores), Known.of_fraction, 60),
     }
-    for name, statistic in statistics.items():
-        value = statistic(np.arange(60))
-        expected = [value, *ends(value, [statistic(row) for row in resamples])]
-        assert [*found[name].columns(name).values()] == pytest.approx(expected, abs=1e-12)
+    expected = {}
+    for name, (statistic, values, interval, units) in statistics.items():
+        draws = [statistic(labels[row], values[row]) for row in resamples]
+        expected[name] = interval(statistic(labels, values), draws, units)
+    expected["balanced_accuracy"] = average([expected["real_accuracy"], expected["fake_accuracy"]])
+    for name, known in expected.items():
+        assert [*found[name].columns(name).values()] == pytest.approx(
+            [known.value, *known.interval], abs=1e-9
+        )
+
+
+def recall(labels, called, label=0):
+    return recall_score(labels, called, pos_label=label)
+
+
+def test_images_of_a_group_count_once(rng):
+    """Intervals of copies are those of the images, up to the chance of the draws."""
+    labels = np.repeat([0, 1], 40)
+    scores = labels + rng.normal(size=80)
+    p, of = sigmoid(scores), np.tile(np.arange(80), 5)
+    single = measures(labels, scores, scores > 0, p, draw_resamples(labels, 800, 0))
+    rows = draw_resamples(labels[of], 800, 1, of)
+    copies = measures(labels[of], scores[of], scores[of] > 0, p[of], rows, of)
+    for name in ("ap", "auc", "real_accuracy", "balanced_accuracy", "brier"):
+        assert copies[name].value == pytest.approx(single[name].value)
+        assert [copies[name].low, copies[name].high] == pytest.approx(
+            [single[name].low, single[name].high], abs=0.03
+        ), name
+    assert np.isnan(copies["tpr_at_5"].value)  # 40 photographs, however many crops of them
 
 
 @pytest.mark.parametrize(("label", "missing"), [(0, "fake_accuracy"), (1, "real_accuracy")])
@@ -100,7 +130,8 @@ def test_one_kind_of_image(label, missing):
     assert np.isnan([*found[missing].columns("x").values()]).all()
     assert np.isnan(found["ap"].value) == (label == 0)
     other = found["real_accuracy" if label == 0 else "fake_accuracy"]
-    assert [*other.columns("x").values()] == [1, 1, 1]
+    low, high = wilson(1.0, 5)
+    assert [*other.columns("x").values()] == pytest.approx([1, low, high])
 
 
 def test_sigmoid_does_not_overflow():
@@ -113,8 +144,11 @@ def test_sigmoid_does_not_overflow():
 
 
 def caught(labels: np.ndarray, scores: np.ndarray, rate: float) -> float:
+    """The threshold admits k real images of n, the largest k with (k + 1) / (n + 1) <= rate."""
+    n = int((labels == 0).sum())
+    allowed = [k for k in range(n + 1) if (k + 1) / (n + 1) <= rate + 1e-12]
     false, true, _ = roc_curve(labels, scores, drop_intermediate=False)
-    return true[false <= rate].max()
+    return true[false <= allowed[-1] / n + 1e-12].max() if allowed else 0
 
 
 def one_by_one(labels, scores, called, p) -> dict[str, float]:
@@ -125,15 +159,15 @@ def one_by_one(labels, scores, called, p) -> dict[str, float]:
         "real_accuracy": recall_score(labels, called, pos_label=0),
         "fake_accuracy": recall_score(labels, called, pos_label=1),
         "balanced_accuracy": balanced_accuracy_score(labels, called),
-        "tpr_at_1": caught(labels, scores, 0.01),
-        "tpr_at_5": caught(labels, scores, 0.05),
+        "tpr_at_1": caught(labels, scores, 0.01) if (labels == 0).sum() >= 299 else np.nan,
+        "tpr_at_5": caught(labels, scores, 0.05) if (labels == 0).sum() >= 59 else np.nan,
         "ece": error.item(),
         "brier": brier_score_loss(labels, p),
     }
 
 
 @pytest.mark.parametrize("decimals", [0, 1, 9])
-@pytest.mark.parametrize(("real", "fake"), [(1, 1), (2, 7), (150, 120)])
+@pytest.mark.parametrize(("real", "fake"), [(1, 1), (2, 7), (59, 120), (310, 50)])
 def test_measures_of_every_resample(rng, decimals, real, fake):
     labels = rng.permutation(np.repeat([0, 1], (real, fake)))
     scores = (labels + rng.normal(0, 1, real + fake)).round(decimals)
@@ -141,11 +175,11 @@ def test_measures_of_every_resample(rng, decimals, real, fake):
     found = measures(labels, scores, called, p, rows)
     assert tuple(found) == MEASURES
     for name, value in one_by_one(labels, scores, called, p).items():
-        assert found[name].value == pytest.approx(value, abs=1e-12), name
+        assert found[name].value == pytest.approx(value, abs=1e-12, nan_ok=True), name
     for i, row in enumerate(rows):
         expected = one_by_one(labels[row], scores[row], called[row], p[row])
         for name, value in expected.items():
-            assert found[name].draws[i] == pytest.approx(value, abs=1e-12), name
+            assert found[name].draws[i] == pytest.approx(value, abs=1e-12, nan_ok=True), name
 
 
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(-2, 2)), max_size=12), st.integers(0, 3))
@@ -159,6 +193,8 @@ def test_measures_of_any_images(pairs, draws):
         "ap": fake,
         "real_accuracy": real,
         "fake_accuracy": fake,
+        "tpr_at_1": False,  # needs more images
+        "tpr_at_5": False,
         "ece": real or fake,
         "brier": real or fake,
     }
@@ -167,7 +203,10 @@ def test_measures_of_any_images(pairs, draws):
         assert np.isfinite(estimate.value) == defined, name
         assert estimate.draws.shape == (draws,)
         assert (np.isfinite(estimate.draws) == defined).all(), name
-        assert np.isfinite(estimate.low) == np.isfinite(estimate.high) == (defined and draws > 0)
+        assert np.isfinite(estimate.low) == np.isfinite(estimate.high)
+        known = defined and (draws > 0 or "accuracy" in name)  # Wilson's needs no draws
+        assert np.isfinite(estimate.low) == known, name
+        assert not known or 0 <= estimate.low <= estimate.value <= estimate.high <= 1
 
 
 @pytest.mark.parametrize("chunk", [1, 100, 10**7])
@@ -177,7 +216,7 @@ def test_measures_do_not_depend_on_the_chunk(rng, chunk, monkeypatch):
     expected = measures(*arguments)
     monkeypatch.setattr("tff.statistics.detection._CHUNK", chunk)
     for name, estimate in measures(*arguments).items():
-        assert estimate.draws == pytest.approx(expected[name].draws, abs=1e-12)
+        assert estimate.draws == pytest.approx(expected[name].draws, abs=1e-12, nan_ok=True)
 
 
 def test_what_is_unknown_spoils_only_what_needs_it():
@@ -186,7 +225,8 @@ def test_what_is_unknown_spoils_only_what_needs_it():
     p = sigmoid(scores)
     p[2] = np.nan
     found = measures(labels, scores, scores > 4, p, rows)
-    assert {name for name in found if np.isnan(found[name].value)} == {"ece", "brier"}
+    few = {"tpr_at_1", "tpr_at_5"}
+    assert {name for name in found if np.isnan(found[name].value)} == {"ece", "brier"} | few
     scores[3] = np.nan
     found = measures(labels, scores, scores > 4, np.full(8, 0.5), rows)
     unknown = {"ap", "auc", "tpr_at_1", "tpr_at_5"}
@@ -274,15 +314,16 @@ def test_weights_are_copies(pairs, seed):
 
 def test_nothing_is_caught_before_the_first_false_alarm():
     counts = count_above_thresholds(np.array([0, 1, 1, 0]), np.array([3.0, 2, 1, 0]))
-    assert counts.true_positive_rate_at(0.49) == 0
-    assert counts.true_positive_rate_at(0.5) == 1
+    assert counts.true_positive_rate_at(0.66) == 0
+    assert counts.true_positive_rate_at(2 / 3) == 1
 
 
 def test_wide_scores():
     scores = np.array([-np.inf, np.inf, 1e308, 700.0])
     counts = count_above_thresholds(np.array([0, 1, 0, 1]), scores)
     assert counts.roc_auc() == 0.75
-    assert counts.true_positive_rate_at(0) == 0.5
+    assert counts.true_positive_rate_at(1 / 3) == 0.5
+    assert counts.true_positive_rate_at(0.3) == 0
 
 
 def test_missing_scores_make_only_their_set_nan():
@@ -346,6 +387,56 @@ def test_calibrated_probabilities():
     assert found["ece"] < 0.01
     assert found["brier"] == pytest.approx(1 / 6, abs=0.003)
     assert values(labels, p**2)["ece"] > 0.1
+
+
+def test_calibrated_errors_are_those_of_drawn_labels(rng):
+    p = rng.random(50).round(1)
+    found = calibrated_errors(p, 4000, seed=0)
+    assert found.shape == (4000,)
+    literal = [values((rng.random(50) < p).astype(int), p)["ece"] for _ in range(400)]
+    assert found.mean() == pytest.approx(np.mean(literal), rel=0.05)
+    assert np.quantile(found, 0.95) == pytest.approx(np.quantile(literal, 0.95), rel=0.1)
+    np.testing.assert_array_equal(found, calibrated_errors(p, 4000, seed=0))
+
+
+@pytest.mark.parametrize("p", [[], [0.5, np.nan]])
+def test_no_calibrated_error(p):
+    assert np.isnan(calibrated_errors(np.array(p), 7, 0)).all()
+
+
+def test_certain_and_right_is_calibrated():
+    assert (calibrated_errors(np.array([0.0, 1.0, 1.0]), 5, 0) == 0).all()
+
+
+def test_the_interval_of_a_calibration_error_begins_below_the_chance_of_its_bins(rng):
+    null, draws = rng.random(200) / 5, 0.1 + rng.random(30) / 20
+    found = judge_calibration(Estimate(0.12, draws), null)
+    assert found.low == pytest.approx(max(0, 0.12 - np.quantile(null, 0.95)))
+    assert found.high == pytest.approx(0.12 + 1.959964 * draws.std())
+    assert judge_calibration(Estimate(0.05, draws), null + 0.1).low == 0
+
+
+def test_a_calibrated_detector_is_seldom_called_uncalibrated():
+    generator, held = np.random.default_rng(0), []
+    for seed in range(200):
+        p = sigmoid(3 * generator.normal(size=60))
+        labels = (generator.random(60) < p).astype(np.int64)
+        rows, none = draw_resamples(labels, 20, seed), np.full(60, np.nan)
+        ece = measures(labels, none, p > 0.5, p, rows)["ece"]
+        held.append(judge_calibration(ece, calibrated_errors(p, 300, seed)).low == 0)
+    assert 0.88 <= np.mean(held) <= 0.99
+
+
+def test_thresholds_keep_their_rate_of_false_alarms_on_new_images():
+    """True rate of the threshold, of real images that are uniform; plain counts have 1.33 %."""
+    generator, rates = np.random.default_rng(0), []
+    labels = np.repeat([0, 1], [300, 10_001])
+    for _ in range(400):
+        scores = np.concatenate([generator.random(300), np.linspace(0, 1, 10_001)])
+        caught = count_above_thresholds(labels, scores).true_positive_rate_at(0.01)
+        rates.append(caught)  # generated images lie evenly too
+    assert np.mean(rates) == pytest.approx(0.01, abs=0.0012)
+    assert [least_real_images(rate) for rate in (0.01, 0.05)] == [299, 59]
 
 
 def test_metric_takes_wide_logits_in_batches():

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from tff.analyses.engine.analysis import Analysis
 from tff.analyses.engine.evaluation import (
-    GROUPS,
     MAIN_MEASURES,
     Scores,
+    describe_drop,
     estimate_columns,
     evaluators,
+    group_labels,
     summarize_generators,
 )
 from tff.analyses.engine.passes import CueRemoval
@@ -83,7 +84,7 @@ class Ablation(Analysis):
         result = Result(f"What is lost without {cue}", about)
         summary = [{"where": w, "cue": cue} | e.columns("ap_drop") for w, e in overall.items()]
         result.tables = {"ablation": table, "ablation_summary": pd.DataFrame(summary)}
-        self._add_findings(result, table, overall)
+        self._add_findings(result, table, overall, group_labels(subject))
         result.figures = {
             "ablation_ap": grouped.grouped_points(
                 pd.DataFrame(points), "generator", "input", "ap", "ap_low", "ap_high",
@@ -101,19 +102,21 @@ class Ablation(Analysis):
         return result
 
     def _add_findings(
-        self, result: Result, table: pd.DataFrame, overall: dict[str, Estimate]
+        self,
+        result: Result,
+        table: pd.DataFrame,
+        overall: dict[str, Estimate],
+        labels: dict[str, str],
     ) -> None:
-        """Findings, scalars and warnings."""
+        """Findings, scalars and warnings; group names from `group_labels`."""
         cue, median = self.ablation.cue, float(table["median_drop"].mean())
         for where, drop in overall.items():
             if where == "unseen_worst":
                 continue
             part = table[table["seen"] == (where == "seen")]
-            remark = "" if drop.low > 0 or drop.high < 0 else ", not significant"
             result.findings.append(
-                f"Without {cue}, AP on {GROUPS[where]} goes from {part['ap'].mean():.3f} to "
-                f"{part['ap_ablated'].mean():.3f}: a drop of {drop.value:.3f} ({drop.low:.3f} "
-                f"to {drop.high:.3f}){remark}."
+                f"Without {cue}, AP on {labels[where]} goes from {part['ap'].mean():.3f} to "
+                f"{part['ap_ablated'].mean():.3f}: it {describe_drop(drop)}."
             )
         if np.isfinite(median):
             n_generators, n_images = table["median_drop"].notna().sum(), table["images_boxed"].sum()

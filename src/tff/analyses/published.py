@@ -12,6 +12,7 @@ import pandas as pd
 from tff.ablations.color import Grayscale
 from tff.analyses.ablation import Ablation
 from tff.analyses.engine.analysis import Analysis
+from tff.analyses.engine.evaluation import Scores, evaluators
 from tff.analyses.engine.subject import Subject
 from tff.analyses.sensitivity import Sensitivity
 from tff.options import checked, one_of
@@ -26,7 +27,6 @@ from tff.published.tables import (
     load_cells,
     normalize_name,
 )
-from tff.statistics.bootstrap import Estimate, draw_resamples
 from tff.types import Result
 
 ABOUT = """
@@ -190,14 +190,10 @@ def measure_numbers(subject: Subject) -> Numbers:
             numbers.setdefault(key, []).append(_measurement(row, column, rule, int(row["k"])))
     for row in Ablation(Grayscale())(subject).tables["ablation"].to_dict("records"):
         numbers["gray", str(row["generator"]), "ap"] = [_measurement(row, "ap_ablated")]
-    logits = subject.evaluate().logits
-    for generator, rows in subject.generators():
-        labels = subject.labels[rows]
-        right = (logits[rows] > 0) == (labels == 1)
-
-        resamples = draw_resamples(labels, subject.draws, subject.seed)
-        estimate = Estimate(float(right.mean()), right[resamples].mean(-1))
-        numbers["baseline", generator, "accuracy"] = [
+    scores = Scores.of(subject, subject.evaluate().logits)
+    for evaluator in evaluators(subject):
+        estimate = evaluator.accuracies(scores, "half")["accuracy"]
+        numbers["baseline", evaluator.generator, "accuracy"] = [
             Measurement(estimate.value, *estimate.interval, threshold="half")
         ]
     return numbers

@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
-import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
 from torch import Tensor
 
 from tff.analyses.engine.analysis import Analysis
@@ -259,22 +257,14 @@ def _tabulate(
 
 
 def accuracies_by_threshold(evaluator: Evaluator, scores: Scores) -> list[dict[str, object]]:
-    """Accuracies under each threshold rule, with 95 % intervals (Wilson, 1927); a row per rule.
+    """Accuracies under each threshold rule, with 95 % intervals; a row per rule.
 
     As in the released code, `validation` and `oracle` thresholds come from the detector with
     nothing dropped. `oracle` uses the evaluated images themselves and is optimistic.
     """
     rows: list[dict[str, object]] = []
-    p = scores.p[evaluator.rows]
     for rule in RULES:
-        threshold = evaluator.threshold(rule)
-        row: dict[str, object] = {"threshold_rule": rule, "threshold": threshold}
-        for name, label in (("real_accuracy", 0), ("fake_accuracy", 1)):
-            right = ((p > threshold) == (label == 1))[evaluator.labels == label]
-            value = low = high = np.nan
-            if total := len(right):
-                value = right.mean()
-                low, high = binomtest(int(right.sum()), total).proportion_ci(method="wilson")
-            row |= {name: value, f"{name}_low": low, f"{name}_high": high}
-        rows.append(row)
+        found = evaluator.accuracies(scores, rule)
+        columns = estimate_columns(found, ("real_accuracy", "fake_accuracy"))
+        rows.append({"threshold_rule": rule, "threshold": evaluator.threshold(rule), **columns})
     return rows

@@ -338,8 +338,13 @@ def _measure_ap(table: pd.DataFrame) -> dict[str, object]:
         found["worst_generator"] = str(worst["generator"].iloc[0])
         found |= _take_interval(worst, "ap", "worst_ap")
     means = table[table["images"].isna()]
-    for name, group in (("seen", "seen"), ("unseen", "unseen"), ("worst", "unseen_worst")):
-        found |= _take_interval(means[means["generator"] == GROUPS[group]], "ap", f"{name}_ap")
+    groups = {
+        "seen": means["seen"].astype(bool),  # its name tells how many they are
+        "unseen": means["generator"] == GROUPS["unseen"],
+        "worst": means["generator"] == GROUPS["unseen_worst"],
+    }
+    for name, rows in groups.items():
+        found |= _take_interval(means[rows], "ap", f"{name}_ap")
     return found
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +12,8 @@ from scipy.special import ndtr, ndtri, stdtrit
 
 from tff.types import Floats, Ints
 
+#: Equal numbers may be this far apart by rounding.
+_ROUNDING = 1e-12
 #: (D, M) row numbers, one resample of the N images per row. Resamples of groups differ in size; the
 #: number N, which is that of no row, fills up the shorter ones.
 Resamples = NDArray[np.int64]
@@ -50,6 +51,17 @@ def draw_resamples(labels: Ints, draws: int, seed: int, groups: Ints | None = No
     filled = np.arange(rows.shape[1]) < sizes[:, None]
     rows[filled] = np.repeat(np.tile(np.arange(n_rows), draws), copies.ravel())
     return rows
+
+
+def units_by_label(labels: Ints, groups: Ints | None = None) -> dict[int, int]:
+    """Number of independent images, or of their groups, with label 0 and with label 1.
+
+    Args:
+        labels: (N,) each 0 or 1.
+        groups: (N,) number of each image's group; None: each image is one of its own.
+    """
+    units = np.arange(len(labels)) if groups is None else groups
+    return {label: len(np.unique(units[labels == label])) for label in (0, 1)}
 
 
 def count_draws(resamples: Resamples, size: int) -> Resamples:
@@ -98,12 +110,16 @@ def bias_corrected_interval(
     known = draws[~np.isnan(draws)]
     if np.isnan(value) or not len(known):
         return np.nan, np.nan
-    equal = np.isclose(known, value, rtol=0, atol=1e-12)  # rounding may separate equal numbers
+    equal = np.isclose(known, value, rtol=0, atol=_ROUNDING)  # rounding may separate equal numbers
     below = ((known < value) & ~equal).mean() + equal.mean() / 2
     bias = ndtri(np.clip(below, 0.5 / len(known), 1 - 0.5 / len(known)))
     levels = ndtr(2 * bias + ndtri(np.array([1 - level, 1 + level]) / 2))
     low, high = np.quantile(known, levels)
     return float(min(low, value)), float(max(high, value))
+
+
+#: Lower and upper end of an interval of the given coverage.
+Ends = Callable[[float], tuple[float, float]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,16 +136,27 @@ class Estimate:
         draws: (D,) on their resamples; NaN where undefined.
         extra_half_width: half the width of the 95 % interval from chance other than that of the
             images, such as a random choice of channels.
+        ends: interval of the chance of the images, by its coverage; None: that of the draws, see
+            `bias_corrected_interval`.
     """
 
     value: float
     draws: Floats
     extra_half_width: float = 0.0
+    ends: Ends | None = None
+
+    def interval_at(self, level: float) -> tuple[float, float]:
+        """Lower and upper end of the interval of given coverage, of the chance of the images."""
+        if self.ends is None:
+            return bias_corrected_interval(self.value, self.draws, level)
+        return self.ends(level)
 
     @property
     def interval(self) -> tuple[float, float]:
         """Lower and upper end of the 95 % interval, of all chance together; NaN if unknown."""
-        low, high = bias_corrected_interval(self.value, self.draws)
+        low, high = self.interval_at(0.95)
+        if self.extra_half_width == 0:
+            return low, high
         return (
             self.value - math.hypot(self.value - low, self.extra_half_width),
             self.value + math.hypot(high - self.value, self.extra_half_width),
@@ -148,17 +175,87 @@ class Estimate:
     def __sub__(self, other: Estimate) -> Estimate:
         """Difference on each resample, which cancels what varies in both alike.
 
-        Undefined if either is undefined on the images themselves.
+        Undefined if either is undefined on the images themselves. Exactly 0 if both agree on
+        resamples that differ: they are of the same scores.
         """
         if np.isnan([self.value, other.value]).any():
             return _undefined(max(len(self.draws), len(other.draws)))
-        draws = _stack_draws([self, other])
-        return Estimate(self.value - other.value, draws[0] - draws[1])
+        found = _combine([self, other], [1, -1])
+        same = abs(found.value) < _ROUNDING and bool((np.abs(found.draws) < _ROUNDING).all())
+        return (
+            replace(found, ends=None)
+            if same and len(self.draws) and np.ptp(self.draws) > _ROUNDING
+            else found
+        )
 
     def columns(self, name: str) -> dict[str, float]:
         """Columns of a table: `name`, `name_low` and `name_high`."""
         low, high = self.interval
         return {name: self.value, f"{name}_low": low, f"{name}_high": high}
+
+
+def wilson_interval(value: float, size: float, critical: float) -> tuple[float, float]:
+    """Score interval of a share (Wilson, JASA 1927), which has a width at 0 and at 1 too.
+
+    Args:
+        value: observed share.
+        size: number of independent images; 0 or NaN: nothing is known.
+        critical: quantile of the normal distribution, 1.96 for 95 %.
+    """
+    if np.isnan([value, size]).any() or size <= 0:
+        return np.nan, np.nan
+    if np.isinf(critical):
+        return 0.0, 1.0
+    square = critical**2
+    middle = (value + square / (2 * size)) / (1 + square / size)
+    spread = math.sqrt(value * (1 - value) / size + square / (4 * size**2))
+    half = critical * spread / (1 + square / size)
+    return max(0.0, min(middle - half, value)), min(1.0, max(middle + half, value))
+
+
+def estimate_share(value: float, draws: Floats, units: int) -> Estimate:
+    """A share of images, each of them independent, with Wilson's interval.
+
+    Args:
+        value: the share.
+        draws: (D,) on resamples.
+        units: number of images.
+    """
+
+    def ends(level: float) -> tuple[float, float]:
+        return wilson_interval(value, units, ndtri((1 + level) / 2))
+
+    return Estimate(value, draws, ends=ends)
+
+
+def estimate_fraction(value: float, draws: Floats, units: int) -> Estimate:
+    """A measure between 0 and 1, with Wilson's interval of its effective number of images.
+
+    Near 0 or 1 all resamples agree, and intervals of their quantiles or their variance collapse.
+    Wilson's does not. It needs a number of images: that of a share p with the variance V of the
+    draws, n = p (1 - p) / V (Korn & Graubard, Survey Methodology 1998, who also take the quantile
+    of Student's t). Where few images are wrong, both parts of that quotient are hardly known, so
+    half an image that is as wrong as can be is added to both: n = (p (1 - p) + h / m) /
+    (V m / (m - 1) + h / m^2), where h = 1/2 and m is the number of units. n is m where nothing
+    varies, and p (1 - p) / V where much does. benchmarks/intervals.py measures the coverage.
+
+    Args:
+        value: of the images themselves.
+        draws: (D,) on resamples; NaN (undefined) is ignored.
+        units: m, number of independent images, or groups of images, of the rarer kind.
+    """
+    known = draws[~np.isnan(draws)]
+    variance = float(np.var(known)) if len(known) else np.nan
+
+    def ends(level: float) -> tuple[float, float]:
+        if units < 2:
+            return wilson_interval(value, variance + 1, np.inf)
+        size = (value * (1 - value) + 0.5 / units) / (
+            variance * units / (units - 1) + 0.5 / units**2
+        )
+        return wilson_interval(value, size, float(stdtrit(units - 1, (1 + level) / 2)))
+
+    return Estimate(value, draws, ends=ends)
 
 
 def shortfall(one: Estimate, controls: Sequence[Estimate]) -> Estimate:
@@ -201,20 +298,43 @@ def mean(estimates: Sequence[Estimate]) -> Estimate:
     Estimates that are undefined on the images themselves are ignored. A draw in which any other one
     is undefined is undefined too: it would be a mean over other generators.
     """
-    return _reduce(np.mean, estimates)
+    draws = _stack_draws(estimates)
+    known = [estimate for estimate in estimates if not np.isnan(estimate.value)]
+    if not known:
+        return _undefined(draws.shape[1])
+    return _combine(known, [1 / len(known)] * len(known))
 
 
 def worst(estimates: Sequence[Estimate], smallest: bool = True) -> Estimate:
     """Smallest (or largest) over generators, on each resample, whichever generator it is there.
 
-    The minimum of noisy numbers lies below the minimum of the true ones, and that of a resample
-    lower still: value and interval err on the cautious side. Undefined estimates as in `mean`.
+    The minimum of noisy numbers lies below that of the true ones. The lower end of its interval is
+    the lowest of those of the generators, of which one belongs to the truly worst. The upper end is
+    the lowest of their upper ends, each of which must hold, so that their level is corrected for
+    the number of generators (Bonferroni); nor is the worst better than the mean.
 
     Args:
-        estimates: one per generator.
+        estimates: one per generator; undefined ones as in `mean`.
         smallest: whether less is worse, as for accuracies; for errors the largest is the worst.
     """
-    return _reduce(np.min if smallest else np.max, estimates)
+    draws = _stack_draws(estimates)
+    defined = [estimate for estimate in estimates if not np.isnan(estimate.value)]
+    if not defined:
+        return _undefined(draws.shape[1])
+    overall = mean(defined)
+
+    def ends(level: float) -> tuple[float, float]:
+        plain = np.array([estimate.interval_at(level) for estimate in defined])
+        strict = 1 - (1 - level) / len(defined)
+        held = np.array([estimate.interval_at(strict) for estimate in defined])
+        bound = overall.interval_at(level)
+        if smallest:
+            return plain[:, 0].min(), max(value, min(held[:, 1].min(), bound[1]))
+        return min(value, max(held[:, 0].max(), bound[0])), plain[:, 1].max()
+
+    least = np.min if smallest else np.max
+    value = float(least([estimate.value for estimate in defined]))
+    return Estimate(value, least(_stack_draws(defined), axis=0), ends=ends)
 
 
 def mean_height(xs: Sequence[float], estimates: Sequence[Estimate]) -> Estimate:
@@ -236,20 +356,48 @@ def mean_height(xs: Sequence[float], estimates: Sequence[Estimate]) -> Estimate:
             f"xs={list(xs)} of {len(estimates)} estimates: pass one finite x for each, ascending"
         )
     draws = _stack_draws(estimates)
-    if not len(x) or x[0] == x[-1]:
+    if not len(x) or x[0] == x[-1] or np.isnan([e.value for e in estimates]).any():
         return _undefined(draws.shape[1])
-    values, width = [estimate.value for estimate in estimates], x[-1] - x[0]
-    return Estimate(float(np.trapezoid(values, x) / width), np.trapezoid(draws, x, axis=0) / width)
+    steps = np.diff(x) / (2 * (x[-1] - x[0]))
+    return _combine(estimates, np.append(steps, 0) + np.append(0, steps))
 
 
-def _reduce(function: Callable[..., Any], estimates: Sequence[Estimate]) -> Estimate:
-    """A reduction of the defined estimates, on the images and on each resample."""
-    draws = _stack_draws(estimates)
-    values = np.array([estimate.value for estimate in estimates])
-    known = ~np.isnan(values)
-    if not known.any():
-        return _undefined(draws.shape[1])
-    return Estimate(float(function(values[known])), function(draws[known], axis=0))
+def _combine(estimates: Sequence[Estimate], weights: Sequence[float] | Floats) -> Estimate:
+    """Weighted sum of defined estimates, on the images and on each resample.
+
+    If they have intervals of their own, that of the sum follows from these and from the
+    correlations of the draws (MOVER: Zou & Donner, Statistics in Medicine 2008): the square of each
+    distance from value to end is the sum over pairs of weight x distance, times correlation.
+    Estimates that do not vary over the draws count as independent.
+    """
+    weight, draws = np.asarray(weights, np.float64), _stack_draws(estimates)
+    value = float(weight @ [estimate.value for estimate in estimates])
+    total = weight @ draws
+    if all(estimate.ends is None for estimate in estimates):
+        return Estimate(value, total)
+    known = draws[:, ~np.isnan(draws).any(0)]
+    centered = known - known.mean(1, keepdims=True) if known.size else known
+    norms = np.sqrt((centered**2).sum(1))
+    varies = norms > 1e-9 * math.sqrt(max(1, known.shape[1]))
+    unit = np.where(varies, 1 / np.where(varies, norms, 1), 0)[:, None] * centered
+    correlation = unit @ unit.T
+    np.fill_diagonal(correlation, 1)
+
+    def ends(level: float) -> tuple[float, float]:
+        intervals = [estimate.interval_at(level) for estimate in estimates]
+        down, up = np.array([
+            (estimate.value - low, high - estimate.value)
+            for estimate, (low, high) in zip(estimates, intervals, strict=True)
+        ]).T  # fmt: skip
+        below = weight * np.where(weight > 0, down, up)
+        above = weight * np.where(weight > 0, up, down)
+        low, high = (
+            math.sqrt(max(0.0, d @ correlation @ d)) if np.isfinite(d).all() else np.nan
+            for d in (below, above)
+        )
+        return value - low, value + high
+
+    return Estimate(value, total, ends=ends)
 
 
 def _stack_draws(estimates: Sequence[Estimate]) -> Floats:

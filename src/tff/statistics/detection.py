@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import ndtri
 from sklearn.metrics import roc_curve
 from torch import Tensor
 from torchmetrics import Metric
 
-from tff.statistics.bootstrap import Estimate, Resamples, count_draws, evaluate_resamples
+from tff.statistics.bootstrap import (
+    Estimate,
+    Resamples,
+    count_draws,
+    estimate_fraction,
+    estimate_share,
+    evaluate_resamples,
+    mean,
+    units_by_label,
+)
 from tff.statistics.per_image import PerImage, concatenate
 from tff.types import Floats, Ints
 
@@ -23,6 +33,8 @@ MEASURES = (
     "ap", "auc", "real_accuracy", "fake_accuracy", "balanced_accuracy", "tpr_at_1", "tpr_at_5",
     "ece", "brier",
 )  # fmt: skip
+#: False alarm rates of `tpr_at_1` and `tpr_at_5`.
+RATES = {"tpr_at_1": 0.01, "tpr_at_5": 0.05}
 #: Bins of equal width of the expected calibration error.
 BINS = 15
 #: Number of resampled rows evaluated at once; the arrays made from them should fit into the cache.
@@ -35,8 +47,12 @@ def measures(
     called: NDArray[np.bool_],
     probabilities: Floats,
     resamples: Resamples,
+    groups: Ints | None = None,
 ) -> dict[str, Estimate]:
-    """All detection measures of one detector on one set of images, with bootstrap draws.
+    """All detection measures of one detector on one set of images, with intervals.
+
+    Intervals are Wilson's, of the number of images for accuracies, and of the effective number for
+    other measures (`estimate_fraction`) and for images in groups; that of `ece` is the bootstrap's.
 
     Estimates of two detectors are paired if both get the same resamples.
 
@@ -46,13 +62,16 @@ def measures(
         called: (N,) whether the image is called generated.
         probabilities: (N,) of "generated"; NaN makes `ece` and `brier` NaN.
         resamples: (D, n) resampled rows.
+        groups: (N,) number of each image's group, if the resamples are of groups; see
+            `draw_resamples`.
 
     Returns:
         `ap`, `auc`, `real_accuracy`, `fake_accuracy`, `balanced_accuracy` (the mean of these two),
-        `tpr_at_1` and `tpr_at_5` (true positive rate at a false positive rate of at most 1 and
-        5 %), `ece` (expected calibration error) and `brier` (Brier score). All are fractions in
-        [0, 1], and NaN where a class that they need is missing: `ap` needs generated images, `ece`
-        and `brier` any image, the others both or their own class.
+        `tpr_at_1` and `tpr_at_5` (true positive rate at a false positive rate of 1 and 5 %, see
+        `ThresholdCounts.true_positive_rate_at`; NaN with fewer real images than
+        `least_real_images`), `ece` (expected calibration error) and `brier` (Brier score). All are
+        fractions in [0, 1], and NaN where a class that they need is missing: `ap` needs generated
+        images, `ece` and `brier` any image, the others both or their own class.
 
     Raises:
         ValueError: labels, scores, calls and probabilities differ in length; a probability lies
@@ -64,30 +83,95 @@ def measures(
             "labels, scores, called and probabilities of {}, {}, {} and {} images: pass those of "
             "the same images".format(*sizes)
         )
-    fake = labels == 1
-    hits = np.stack([~fake, fake, ~fake & ~called, fake & called], axis=1).astype(np.float64)
+    units = units_by_label(labels, groups)
     gaps, squares = calibration_terms(labels, probabilities)
-    terms = np.concatenate([hits, gaps, squares[:, None]], axis=1)
+    terms = np.concatenate([gaps, squares[:, None]], axis=1)
 
     def evaluate(rows: Resamples) -> Floats:
         weights = count_draws(rows, len(labels))
         counts = count_above_thresholds(labels, scores, weights)
         with np.errstate(invalid="ignore"):
-            sums = weights @ terms
-            real_accuracy, fake_accuracy = (sums[:, 2:4] / sums[:, :2]).T
-            n_images = sums[:, :2].sum(1)
-            ece, brier = np.abs(sums[:, 4:-1]).sum(1) / n_images, sums[:, -1] / n_images
+            sums = weights @ terms / weights.sum(1, keepdims=True)
+        rates = [
+            counts.true_positive_rate_at(rate)
+            if units[0] >= least_real_images(rate)
+            else np.full(len(rows), np.nan)
+            for rate in RATES.values()
+        ]
         areas = [counts.average_precision(), counts.roc_auc()]
-        accuracies = [real_accuracy, fake_accuracy, (real_accuracy + fake_accuracy) / 2]
-        rates = [counts.true_positive_rate_at(rate) for rate in (0.01, 0.05)]
-        return np.stack([*areas, *accuracies, *rates, ece, brier], axis=1)
+        return np.stack([*areas, *rates, np.abs(sums[:, :-1]).sum(1), sums[:, -1]], axis=1)
 
-    values = evaluate(np.arange(len(labels))[None])[0]
-    draws = evaluate_resamples(evaluate, resamples, _CHUNK)
-    return {
-        name: Estimate(float(value), draw)
-        for name, value, draw in zip(MEASURES, values, draws.T, strict=True)
+    values, draws = _evaluate(evaluate, len(labels), resamples)
+    ap, auc, *rates, (ece, ece_draws), brier = zip(values.tolist(), draws.T, strict=True)
+    rarer = min(units.values())
+    found = {
+        "ap": estimate_fraction(*ap, rarer),
+        "auc": estimate_fraction(*auc, rarer),
+        **accuracies(labels, called, resamples, groups),
+        "ece": Estimate(ece, ece_draws),
+        "brier": estimate_fraction(*brier, _count_all(labels, groups)),
     }
+    for name, rate in zip(RATES, rates, strict=True):
+        found[name] = estimate_fraction(*rate, units[1])
+    return {name: found[name] for name in MEASURES}
+
+
+def accuracies(
+    labels: Ints, called: NDArray[np.bool_], resamples: Resamples, groups: Ints | None = None
+) -> dict[str, Estimate]:
+    """Shares of images that are called what they are; arguments as those of `measures`.
+
+    Returns:
+        `real_accuracy`, `fake_accuracy`, their mean `balanced_accuracy`, and `accuracy`, that of
+        all images. NaN without such images.
+    """
+    fake = labels == 1
+    hits = np.stack([~fake, fake, ~fake & ~called, fake & called], axis=1).astype(np.float64)
+
+    def evaluate(rows: Resamples) -> Floats:
+        real, generated, right_real, right_fake = (count_draws(rows, len(labels)) @ hits).T
+        both = _divide(right_real + right_fake, real + generated)
+        return np.stack([_divide(right_real, real), _divide(right_fake, generated), both], axis=1)
+
+    values, draws = _evaluate(evaluate, len(labels), resamples)
+    units = units_by_label(labels, groups)
+    share = estimate_share if groups is None else estimate_fraction
+    real, generated, both = (
+        share(value, draw, n)
+        for value, draw, n in zip(
+            values.tolist(), draws.T, (units[0], units[1], _count_all(labels, groups)), strict=True
+        )
+    )
+    known = not np.isnan([real.value, generated.value]).any()
+    return {
+        "real_accuracy": real,
+        "fake_accuracy": generated,
+        # Without images of a kind the difference of both is undefined, and their mean too.
+        "balanced_accuracy": mean([real, generated]) if known else real - generated,
+        "accuracy": both,
+    }
+
+
+def _evaluate(
+    statistic: Callable[[Resamples], Floats], n_images: int, resamples: Resamples
+) -> tuple[Floats, Floats]:
+    """Values of a statistic on the images, (m,), and on their resamples, (D, m)."""
+    values = statistic(np.arange(n_images)[None])[0]
+    return values, evaluate_resamples(statistic, resamples, _CHUNK)
+
+
+def _count_all(labels: Ints, groups: Ints | None) -> int:
+    """Number of images, or of their groups."""
+    return len(labels) if groups is None else len(np.unique(groups))
+
+
+def least_real_images(rate: float) -> int:
+    """Number of real images below which a true positive rate at `rate` is not given.
+
+    With fewer, not one of them lies above the threshold of that rate in more than 1 of 20 samples,
+    so that the images tell nothing of the threshold: 299 for 1 %, 59 for 5 %.
+    """
+    return math.ceil(math.log(0.05) / math.log1p(-rate))
 
 
 def calibration_terms(labels: Ints, probabilities: Floats) -> tuple[Floats, Floats]:
@@ -119,6 +203,54 @@ def calibration_terms(labels: Ints, probabilities: Floats) -> tuple[Floats, Floa
     return np.where(in_bin, distance[:, None], 0), distance**2
 
 
+def calibrated_errors(probabilities: Floats, draws: int, seed: int) -> Floats:
+    """Expected calibration errors of a perfectly calibrated detector, (draws,).
+
+    It gives the same probabilities, and each image is generated with its probability. With few
+    images its error is far from 0: the bins hold few images, and each bin's chance adds up.
+
+    Args:
+        probabilities: (N,) of "generated"; NaN makes all errors NaN.
+        draws: number of sets of labels.
+        seed: of the labels.
+    """
+    p = np.asarray(probabilities, np.float64)
+    if not len(p) or np.isnan(p).any():
+        return np.full(draws, np.nan)
+    generator, step = np.random.default_rng(seed), max(1, _CHUNK // len(p))
+    expected, _ = calibration_terms(np.zeros(len(p), np.int64), p)
+    in_bin = (expected != 0).astype(np.float64)  # p = 0 is never generated and adds nothing
+    errors = [
+        np.abs(
+            (generator.random((min(step, draws - start), len(p))) < p) @ in_bin - expected.sum(0)
+        ).sum(1)
+        / len(p)
+        for start in range(0, draws, step)
+    ]
+    return np.concatenate([np.zeros(0), *errors])
+
+
+def judge_calibration(ece: Estimate, null: Floats) -> Estimate:
+    """An expected calibration error with an interval that allows for its bias.
+
+    The error adds up the chance of all bins, on resamples even more: it is never 0. Chance adds at
+    most what a calibrated detector shows, which the lower end subtracts; it is 0 where 95 % of
+    calibrated detectors may show as much. Chance never lowers the error on average, so the upper
+    end lies 1.96 standard deviations of the draws above it.
+
+    Args:
+        ece: the error, or a mean or maximum of errors.
+        null: (D,) the same of calibrated detectors, see `calibrated_errors`.
+    """
+
+    def ends(level: float) -> tuple[float, float]:
+        low = max(0.0, ece.value - float(np.quantile(null, level))) if len(null) else np.nan
+        spread = float(np.nanstd(ece.draws)) if np.isfinite(ece.draws).any() else np.nan
+        return low, min(1.0, ece.value + float(ndtri((1 + level) / 2)) * spread)
+
+    return replace(ece, ends=ends)
+
+
 @dataclass(frozen=True, eq=False)
 class ThresholdCounts:
     """Number of images at or above each threshold, from a threshold above all scores downwards.
@@ -146,12 +278,16 @@ class ThresholdCounts:
         return _divide(area, self.true[..., -1] * self.false[..., -1])
 
     def true_positive_rate_at(self, rate: float) -> Floats:
-        """Largest true positive rate at a false positive rate of at most `rate`, (...,).
+        """True positive rate at a threshold of which the false positive rate is `rate`, (...,).
 
-        No interpolation: the best of the actual thresholds, one above all scores among them. NaN
-        unless both classes occur.
+        The threshold lies above all but the first k of the n real images, where k is the largest
+        number with (k + 1) / (n + 1) <= rate: on new images of the same kind such a threshold
+        raises a false alarm in (k + 1) / (n + 1) of the cases on average (a tolerance limit: Wilks,
+        Annals of Mathematical Statistics 1941), one with k / n = rate in more. No interpolation. 0
+        where n is too small for any; NaN unless both classes occur.
         """
-        allowed = _divide(self.false, self.false[..., -1:]) <= rate
+        real = self.false[..., -1:]
+        allowed = self.false <= np.floor(rate * (real + 1) + 1e-9) - 1
         missing = np.where(self.false[..., -1] > 0, 1, np.nan)
         return _divide(np.where(allowed, self.true, 0).max(-1), self.true[..., -1]) * missing
 

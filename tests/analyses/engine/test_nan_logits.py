@@ -53,7 +53,7 @@ def test_average_precision_of_no_number_is_none():
 def test_few_images_give_a_warning(root, tmp_path):
     (warning,) = few_images_warning(fake_subject.subject(root))
     assert warning.startswith(
-        "Fewer than 30 real or generated images of seen, other: their 95 % inter"
+        "Fewer than 30 real or generated images of seen, other: with so few, va"
     )
     assert (
         few_images_warning(

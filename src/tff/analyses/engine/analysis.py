@@ -26,9 +26,12 @@ class Analysis(ABC):
     #: Whether it needs responses of channels besides logits. Such analyses run first: their pass
     #: over the images gives the logits too, so that images are read once.
     needs_responses: ClassVar[bool] = False
-    #: Sanity checks that its results need: only of the files if the results hold for any detector;
-    #: none if the analysis itself reports on the files.
-    sanity_checks: ClassVar[Literal["files and detector", "files", "none"]] = "files and detector"
+    #: Sanity checks that its results need: only of the files if the results hold for any detector,
+    #: and of the number of images if the results have intervals; none if the analysis itself
+    #: reports on the files.
+    sanity_checks: ClassVar[Literal["files and detector", "files and number", "files", "none"]] = (
+        "files and detector"
+    )
 
     def __call__(self, subject: Subject) -> Result:
         """Result of the analysis; each row of its tables carries the protocol of the subject."""
@@ -88,7 +91,7 @@ def run(
         first.alarms += [f"Test images: {alarm}" for alarm in test.alarms]
     checks = {analysis.sanity_checks for analysis in analyses.values()}
     if checks and "none" not in checks:
-        arguments = next(iter(results.values())), subject, "files and detector" in checks
+        arguments = next(iter(results.values())), subject, checks
         if failure := attempt("sanity_checks", add_sanity_checks, *arguments):
             results["sanity_checks"] = failure
     return results

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from tff.analyses.engine.subject import Subject
 from tff.statistics.bootstrap import Estimate, draw_resamples, mean, worst
-from tff.statistics.detection import ThresholdRule, measures
+from tff.statistics.detection import ThresholdRule, accuracies, measures
 from tff.types import Floats, Ints
 
 #: Those of `statistics.detection.MEASURES` that tables of interventions show.
@@ -56,9 +56,15 @@ class Evaluator:
         return self.subject.labels[self.rows]
 
     @cached_property
+    def groups(self) -> Ints | None:
+        """Number of each image's group, (n,); None: each image is one of its own."""
+        groups = self.subject.images.test.groups
+        return None if groups is None else groups[self.rows]
+
+    @cached_property
     def resamples(self) -> Ints:
-        """Bootstrap resamples (draws, n), the same for all scores."""
-        return draw_resamples(self.labels, self.subject.draws, self.subject.seed)
+        """Bootstrap resamples of the groups, the same for all scores; see `draw_resamples`."""
+        return draw_resamples(self.labels, self.subject.draws, self.subject.seed, self.groups)
 
     @property
     def seen(self) -> bool:
@@ -74,7 +80,13 @@ class Evaluator:
         """All `statistics.detection.MEASURES`, with intervals."""
         p = scores.p[self.rows]
         called = p > self.threshold(rule)
-        return measures(self.labels, scores.score[self.rows], called, p, self.resamples)
+        score = scores.score[self.rows]
+        return measures(self.labels, score, called, p, self.resamples, self.groups)
+
+    def accuracies(self, scores: Scores, rule: ThresholdRule | None = None) -> dict[str, Estimate]:
+        """`real_accuracy`, `fake_accuracy`, `balanced_accuracy` and `accuracy`, with intervals."""
+        called = scores.p[self.rows] > self.threshold(rule)
+        return accuracies(self.labels, called, self.resamples, self.groups)
 
     def columns(self) -> dict[str, object]:
         """Columns of a results table that describe threshold and images."""
@@ -99,6 +111,12 @@ GROUPS = {
     "unseen": "generators never seen (mean)",
     "unseen_worst": "the worst of them",
 }
+
+
+def group_labels(subject: Subject) -> dict[str, str]:
+    """`GROUPS`, with the number of seen generators where there are several."""
+    n_seen = sum(generator in subject.seen for generator, _ in subject.generators())
+    return GROUPS | ({"seen": f"the {n_seen} seen generators (mean)"} if n_seen > 1 else {})
 
 
 def summarize_generators(

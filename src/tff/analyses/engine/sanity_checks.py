@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 import numpy as np
 import pandas as pd
@@ -10,8 +10,9 @@ import pandas as pd
 from tff.analyses.engine.passes import labels_of
 from tff.analyses.engine.subject import Subject
 from tff.data.dataset import Images
+from tff.statistics.bootstrap import units_by_label
 from tff.statistics.channel_tests import AUC, roc_auc, separability
-from tff.types import Result
+from tff.types import Ints, Result
 
 #: Properties of a file's header that a detector could learn instead of "generated".
 HEADER = ["format", "mode", "quality", "chroma", "height", "width"]
@@ -105,17 +106,23 @@ def _range(values: pd.Series[int]) -> str:
 NEAR_CHANCE = 0.6
 #: Images of which the detector is sure, below which a ranking by omega is no finding.
 FEW_CONFIDENT = 30
-#: Images of each kind from which 95 % intervals of AP cover the true value in at least 90 % of
-#: cases (tests/statistics).
+#: Images of each kind with fewer of which 95 % intervals span most of what is possible.
 FEW = 30
+#: Groups of images (`data.group`) of each kind with fewer of which intervals do not hold.
+FEW_GROUPS = 10
 
 
-def add_sanity_checks(result: Result, subject: Subject, detector: bool) -> None:
-    """Add alarms and warnings about the files, and if requested the detector, to a result."""
+def add_sanity_checks(result: Result, subject: Subject, checks: Set[str]) -> None:
+    """Add alarms and warnings to a result.
+
+    Args:
+        checks: requested ones, see `Analysis.sanity_checks`; those of the files always run.
+    """
     discovery, images = subject.images.discovery, subject.images.test
     result.alarms += format_bias_alarms(format_bias(images, subject.seed))
-    if detector:
+    if "files and detector" in checks:
         result.alarms += chance_level_alarm(subject)
+    if checks & {"files and detector", "files and number"}:
         result.warnings[:0] = few_images_warning(subject)
     sets: dict[str, list[str]] = {}  # remarks on the whole tree once
     for name, lines in (("Discovery", discovery.notes), ("Test", file_warnings(images))):
@@ -125,17 +132,28 @@ def add_sanity_checks(result: Result, subject: Subject, detector: bool) -> None:
 
 
 def few_images_warning(subject: Subject) -> list[str]:
-    """A warning if some generators have too few images for reliable intervals."""
-    counts = {
-        name: int(np.bincount(subject.labels[at], minlength=2).min())
-        for name, at in subject.generators()
-    }
-    if not (names := [name for name, count in counts.items() if count < FEW]):
-        return []
-    return [
-        f"Fewer than {FEW} real or generated images of {', '.join(names)}: their 95 % intervals "
-        "are too narrow and cover the true value in only about 85 % of cases."
-    ]
+    """A warning if some generators have too few images for narrow intervals."""
+    images, lines = subject.images.test, []
+
+    def name_scarce(groups: Ints | None, least: int) -> str:
+        names = []
+        for name, at in subject.generators():
+            units = units_by_label(subject.labels[at], None if groups is None else groups[at])
+            if min(units.values()) < least:
+                names.append(name)
+        return ", ".join(names)
+
+    if names := name_scarce(None, FEW):
+        lines.append(
+            f"Fewer than {FEW} real or generated images of {names}: with so few, values change "
+            "much with the choice of images; go by their 95 % intervals."
+        )
+    if images.groups is not None and (names := name_scarce(images.groups, FEW_GROUPS)):
+        lines.append(
+            f"The real or the generated images of {names} come from fewer than {FEW_GROUPS} "
+            f"{images.unit}s: their 95 % intervals are not reliable."
+        )
+    return lines
 
 
 def chance_level_alarm(subject: Subject) -> list[str]:
