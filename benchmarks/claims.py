@@ -1,23 +1,34 @@
 """How often is a sentence of a report false where it should not be?
 
 python benchmarks/claims.py [--rounds 2000] [--only channels seeds correlation chance color lead]
+python benchmarks/claims.py --only few --ckpt FILE
 
 Each line simulates one sentence where the truth is known, and prints in which share of the rounds
-the report says what is not so, or, where that is the point, what is so. Scores are normal.
+the report says what is not so, or, where that is the point, what is so. Scores are normal. `few`
+ranks the channels of a detector on different images, and prints which share of the top k of one
+ranking is in the top k of the other.
 """
+
+from functools import partial
 
 import numpy as np
 import pandas as pd
+import torch
 from common import option_parser
 from scipy.stats import norm
 
 from tff.analyses.engine.evaluation import describe_drop
+from tff.analyses.engine.passes import labels_of
 from tff.analyses.engine.sanity_checks import describe_chance
+from tff.analyses.engine.subject import Subject
 from tff.comparisons.sweep import DONE, compare_best, correlate_shares
+from tff.detectors.checkpoint import load
+from tff.relevance.lrp import LRP
 from tff.report.page import describe_transfer
 from tff.statistics.bootstrap import draw_resamples
 from tff.statistics.channel_tests import delong_test, median_test, roc_auc
 from tff.statistics.detection import measures, sigmoid
+from tff.training.from_checkpoint import Checkpoint
 from tff.types import Result
 
 ALPHA = 0.05
@@ -169,13 +180,34 @@ def lead(rng, rounds):
             yield "something or little carries over", told, count / (rounds // 10)
 
 
+def few(rng, rounds, ckpt):
+    """Top k by omega on n images of which the detector is sure, and on n others."""
+    detector = load(ckpt)
+    subject = Subject.of(detector, Checkpoint.read(ckpt).data.splits())
+    images, lrp, shares = subject.images.discovery, LRP(detector), []
+    for row in np.flatnonzero(labels_of(images) == 1):
+        explanation = lrp.explain(images[0, row].image[None].float() / 255, torch.ones(1))
+        if explanation.logit.sigmoid().item() >= subject.options.confidence:
+            shares.append(explanation.shares[0].detach().double().numpy())
+    shares, k = np.array(shares), subject.k
+    for n in [n for n in (3, 9, 30, 100) if 2 * n <= len(shares)]:
+        in_both = []
+        for _ in range(rounds // 20):
+            drawn = rng.permutation(len(shares))[: 2 * n].reshape(2, n)
+            one, other = (np.argsort(-shares[rows].mean(0))[:k] for rows in drawn)
+            in_both.append(len(np.intersect1d(one, other)) / k)
+        yield f"the top {k} are the same", f"{n} images, mean", np.mean(in_both)
+        yield f"the top {k} are the same", f"{n} images, 5th percentile", np.quantile(in_both, 0.05)
+
+
 CLAIMS = {f.__name__: f for f in (channels, seeds, correlation, chance, color, lead)}
 
 
 def main():
-    parser = option_parser(__doc__, rounds=2000, seed=0)
-    parser.add_argument("--only", nargs="+", choices=CLAIMS, default=[*CLAIMS])
+    parser = option_parser(__doc__, rounds=2000, seed=0, ckpt="")
+    parser.add_argument("--only", nargs="+", choices=[*CLAIMS, "few"], default=[*CLAIMS])
     args = parser.parse_args()
+    CLAIMS["few"] = partial(few, ckpt=args.ckpt)
     print("| sentence | truth | said |\n|---|---|---|")
     for name in args.only:
         for claim, truth, rate in CLAIMS[name](np.random.default_rng(args.seed), args.rounds):
