@@ -7,7 +7,8 @@ Trains a small network (160 channels) on each planted cue, and prints the effect
 decision, its share through the top channels, and rank correlations with the exact effects of all
 channels: of the estimate, of one with the slope at the unchanged images only, of omega and of the
 median test. Color carries all of `chroma` and nothing of `checkerboard`; `none` is the control.
-With --ckpt, the same for a detector of your own, over one channel in EVERY. The false alarms of
+With --ckpt, the same for a detector of your own and the generators it was trained on, over one
+channel in EVERY. The false alarms of
 "the decision uses color" and the coverage of shares are simulated (--simulations).
 """
 
@@ -165,7 +166,8 @@ def main():
     args = parser.parse_args()
     if args.ckpt:
         splits = Checkpoint.read(args.ckpt).data.splits()
-        show(args.ckpt, Subject.of(load(args.ckpt), splits, draws=args.draws), args.every)
+        seen = Splits(splits.discovery, splits.test.select(splits.discovery.generators, None))
+        show(args.ckpt, Subject.of(load(args.ckpt), seen, draws=args.draws), args.every)
         return
     for cue in args.cues:
         counts = {"train": args.train, "val": 200, "test": 100}

@@ -13,7 +13,7 @@ from tff.ablations.frequency import Lowpass
 from tff.analyses.engine.analysis import run
 from tff.analyses.engine.controls import Controls
 from tff.analyses.engine.evaluation import GROUPS
-from tff.analyses.engine.top_channels import TooFewImagesError
+from tff.analyses.engine.top_channels import CRITERIA, TooFewImagesError
 from tff.analyses.mediation import Mediation, is_found, ratio
 from tff.data.datamodule import Splits
 from tff.detectors.hooks import record_outputs
@@ -110,7 +110,7 @@ def test_color_flows_through_the_channel_that_sees_red(result):
     assert sentence.startswith("On the seen generator, color accounts for")
     assert f"{100 * row['share']:.0f} % (" in sentence
     assert f"flows through the {K} channels with the largest effects: " in sentence
-    assert sentence.endswith(f" % flows through the top {K} by omega (FF-RS).")
+    assert sentence.endswith(f" % flows through the top {K} by {CRITERIA['omega']}.")
     assert "are color-conditional by the paper's median test; of all" in result.findings[-1]
 
 
