@@ -14,7 +14,12 @@ from torch import Tensor
 
 from tff.analyses.engine.analysis import Analysis
 from tff.analyses.engine.controls import Comparison, Controls, describe_draws
-from tff.analyses.engine.evaluation import GROUPS, Scores, evaluators, summarize_generators
+from tff.analyses.engine.evaluation import (
+    Scores,
+    evaluators,
+    group_labels,
+    summarize_generators,
+)
 from tff.analyses.engine.subject import Subject
 from tff.analyses.engine.top_channels import COUNT, CRITERIA, evenly_spaced_counts, parse_k
 from tff.data.dataset import Images
@@ -122,6 +127,7 @@ class KSweep(Analysis):
     def answer(self, subject: Subject) -> Result:
         """Tables `k_sweep`, one row per point of a curve, and `k_sweep_area`, one per curve."""
         total, ks = len(subject.channels), self._counts(subject)
+        labels = group_labels(subject)
         own = subject.criterion
         points: list[dict[str, object]] = []
         areas: list[dict[str, object]] = []
@@ -139,7 +145,7 @@ class KSweep(Analysis):
                         scores[by] = found.score(ks)
                         area |= scores[by].columns("beats_matched_by")
                     areas.append(first | {"up_to_share": ks[-1] / total} | area)
-                result.findings += _describe(scores, where, instead, ks, own)
+                result.findings += _describe(scores, labels[where], instead, ks, own)
         table, area_table = pd.DataFrame(points), pd.DataFrame(areas)
         result.tables = {"k_sweep_area": area_table, "k_sweep": table}
         for row in area_table.to_dict("records"):
@@ -159,7 +165,7 @@ class KSweep(Analysis):
                 CRITERIA, part[part["ranking"].isin(compared)], _share_generated(subject, where),
             )  # fmt: skip
             result.captions[name] = (
-                f"AP on {GROUPS[where]} against the number of channels {verb}; replaced by "
+                f"AP on {labels[where]} against the number of channels {verb}; replaced by "
                 f"{REPLACEMENTS[instead]}. Bands are 95 % intervals."
             )
         return result
@@ -263,16 +269,17 @@ def _replacement(subject: Subject, instead: str) -> Tensor | Images | None:
 
 
 def _describe(
-    scores: Mapping[str, Comparison], where: str, instead: str, ks: list[int], own: str
+    scores: Mapping[str, Comparison], group: str, instead: str, ks: list[int], own: str
 ) -> list[str]:
     """Findings on one group of generators.
 
     Args:
         scores: of each ranking.
+        group: its name.
         own: the ranking behind the top k of the report, chosen before the sweep.
     """
     verb = "keep" if instead == "insert" else "cost"
-    start = f"On {GROUPS[where]}, over {ks[1]:,} to {ks[-1]:,} channels {_SHORT[instead]}"
+    start = f"On {group}, over {ks[1]:,} to {ks[-1]:,} channels {_SHORT[instead]}"
     found = []
     if own in scores:
         of_own = scores[own].describe(f"the first by {CRITERIA[own]} {verb}")

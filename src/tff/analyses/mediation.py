@@ -13,7 +13,7 @@ from scipy.special import ndtri, stdtrit
 
 from tff.analyses.engine.analysis import Analysis
 from tff.analyses.engine.controls import Comparison, Controls
-from tff.analyses.engine.evaluation import GROUPS, Evaluator, evaluators
+from tff.analyses.engine.evaluation import Evaluator, evaluators, group_labels
 from tff.analyses.engine.passes import CueRemoval
 from tff.analyses.engine.subject import Subject
 from tff.analyses.engine.top_channels import CRITERIA, TooFewImagesError
@@ -80,9 +80,10 @@ class Mediation(Analysis):
         measured = {e.generator: mean_logits(e, logits) for e in evaluators(subject)}
         groups = _average_groups(subject, measured)
         first = {"cue": cue, "ablation": repr(self.ablation), "k": k}
+        labels = group_labels(subject)
         rows = [
             {"generator": name, "seen": name in subject.seen} | first | _describe(of, k)
-            for name, of in (measured | {GROUPS[where]: of for where, of in groups.items()}).items()
+            for name, of in (measured | {labels[where]: of for where, of in groups.items()}).items()
         ]
         result = Result(f"Which channels carry the effect of {cue}", ABOUT.format(cue=cue))
         everything = self._all_channels(subject, order, plain.sample, ablated.sample)
@@ -93,7 +94,7 @@ class Mediation(Analysis):
             "mediation_all": everything,
         }
         for where, of in groups.items():
-            _add_findings(result, where, of, cue, k, CRITERIA[subject.criterion])
+            _add_findings(result, where, labels[where], of, cue, k, CRITERIA[subject.criterion])
         _compare_rankings(result, groups, subject, order, cue)
         _add_figures(result, cue, k)
         return result
@@ -333,15 +334,21 @@ def _describe_kind(of: Mapping[str, MeanLogits], kind: str) -> str:
 
 
 def _add_findings(
-    result: Result, where: str, of: Mapping[str, MeanLogits], cue: str, k: int, criterion: str
+    result: Result,
+    where: str,
+    group: str,
+    of: Mapping[str, MeanLogits],
+    cue: str,
+    k: int,
+    criterion: str,
 ) -> None:
-    """Findings and scalars of a group of generators."""
+    """Findings and scalars of a group of generators with that name."""
     columns, draws = _describe(of, k), len(_matched(of))
     result.scalars |= {
         f"{where}_{name}": columns[name] for name in ("gap", "total", "mediated", "share")
     }
     more = Comparison.of(of[f"top {k}"].gap, _matched(of), lower=columns["total"] > 0)
-    place, (gap, total) = f"On {GROUPS[where]}", (columns["gap"], columns["total"])
+    place, (gap, total) = f"On {group}", (columns["gap"], columns["total"])
     interval = f"({columns['total_low']:.2f} to {columns['total_high']:.2f})"
     apart = "the mean logits of generated and real images differ by"
     shares = [f"{100 * columns[name]:.0f} %" for name in _SHARES]

@@ -18,12 +18,12 @@ from tff.analyses.engine.controls import (
     join_draws,
 )
 from tff.analyses.engine.evaluation import (
-    GROUPS,
     MAIN_MEASURES,
     Evaluator,
     Scores,
     estimate_columns,
     evaluators,
+    group_labels,
     oracle_warning,
     summarize_generators,
 )
@@ -199,7 +199,7 @@ class Sensitivity(Analysis):
         k, draws = subject.k, self._draws
         chosen = subject.options.k == "auto"
         top, cost = (f"the top {k} channels", "cost") if k > 1 else ("the top channel", "costs")
-        for where, group in GROUPS.items():
+        for where, group in group_labels(subject).items():
             if group not in matched:
                 continue
             ap = {
@@ -236,8 +236,8 @@ def _scores(subject: Subject) -> Floats:
 
 def _with_groups(subject: Subject, aps: ApByGenerator) -> ApByGenerator:
     """AP by generator, and the means over seen and over unseen ones by the name of the group."""
-    parts = summarize_generators(subject, aps)
-    return aps | {GROUPS[part]: ap for part, ap in parts.items() if part != "unseen_worst"}
+    parts, labels = summarize_generators(subject, aps), group_labels(subject)
+    return aps | {labels[part]: ap for part, ap in parts.items() if part != "unseen_worst"}
 
 
 def _tabulate(
