@@ -14,7 +14,7 @@ from tff.analyses.engine.analysis import run
 from tff.analyses.engine.passes import Passes
 from tff.analyses.engine.subject import Subject
 from tff.analyses.median_test import MedianTest
-from tff.analyses.patches import Patches
+from tff.analyses.patches import Filter, Patches, select_filters
 from tff.relevance.lrp import LRP
 from tff.relevance.patch import locate_patch, positive_heat
 
@@ -122,7 +122,7 @@ def test_channels_that_are_never_positive_have_no_patch(root):
     missing = int(table["top"].isna().sum())
     assert result.scalars == {"patches_missing": missing}
     assert f"{missing} of {len(table)} patches are missing" in result.warnings[0]
-    (figure,) = result.figures.values()
+    figure = result.figures["patches"]
     said = [text.get_text() for ax in figure.axes for text in ax.texts]
     assert said.count("no patch") == missing
 
@@ -175,3 +175,28 @@ def test_without_such_an_image_it_says_so(root):
     subject = Subject.of(tiny.detector(), images._replace(test=fakes), draws=10, device="cpu")
     with pytest.raises(ValueError, match="label=real: no such test image"):
         Patches(label="real")(subject)
+
+
+def test_filters_of_the_first_layer_are_shown(root):
+    subject = tiny.subject(root, k=12)
+    filters = select_filters(subject, 12)
+    assert sorted(f.channel for f in filters) == list(range(6))
+    assert {f.layer for f in filters} == {"conv1"}
+    ranks = subject.ranking.tolist()
+    weight = subject.detector.network.conv1.weight.detach().double().numpy()
+    for one in filters:
+        assert ranks[one.rank - 1] == one.channel
+        np.testing.assert_array_equal(one.weights, weight[one.channel])
+    result = Patches(channels=12, images=1)(subject)
+    assert list(result.figures) == ["filters", "patches"]
+    assert len(result.tables["filters"]) == 6
+
+
+@pytest.mark.parametrize("frequency", [0, 1, 2, 4])
+def test_a_filter_is_described_by_its_frequency_and_color(frequency):
+    wave = np.cos(2 * np.pi * frequency / 8 * np.arange(8))
+    gray = Filter(1, "conv1", 0, np.broadcast_to(wave, (3, 8, 8)).copy())
+    assert gray.peak_frequency == pytest.approx(frequency / 8, abs=0.02)  # 8 weights leak
+    assert gray.color_share == pytest.approx(0)
+    color = np.array([1.0, -1, 0])[:, None, None] * gray.weights
+    assert Filter(1, "conv1", 0, color).color_share == pytest.approx(1)

@@ -16,7 +16,7 @@ from tff.analyses.engine.image_selection import to_picture
 from tff.analyses.engine.passes import SplitWhenOutOfMemory
 from tff.analyses.engine.subject import Subject
 from tff.options import checked, one_of, whole
-from tff.plots.image_grids import Cutout, collage
+from tff.plots.image_grids import Cutout, Picture, collage, image_grid
 from tff.relevance.lrp import MaximumExplanation
 from tff.relevance.patch import ENDS, Patch, locate_patch, positive_heat
 from tff.types import Batch, Floats, Pixels, Result
@@ -31,6 +31,11 @@ beside it shows where it was cut from.
 As in the paper, images are ordered by the output before BatchNorm, while LRP-max explains the
 largest positive output after it. The two differ where BatchNorm flips the sign; an image whose
 largest output after BatchNorm is not positive has no patch.
+
+A channel of a convolution that reads the image itself is a linear filter, so its weights can be
+looked at: gray is 0, a color is the color to which the filter responds at that place. Its spectrum
+shows which frequencies pass, from 0 in the center to 0.5 cycles per pixel at the edges, in the
+color that passes.
 """
 
 #: Option `label` -> labels of the images among which patches are searched.
@@ -58,7 +63,7 @@ class Patches(Analysis):
     box: Annotated[str, one_of(ENDS)] = "inclusive"
 
     def answer(self, subject: Subject) -> Result:
-        """Table `patches`, one row per channel and image; figure `patches`."""
+        """Tables `patches`, one row per channel and image, and `filters`; figures likewise."""
         responses = subject.evaluate(None, responses=True).responses
         assert responses is not None
         best: dict[tuple[int, int], Peak] = {}
@@ -70,12 +75,19 @@ class Patches(Analysis):
         table = _table(subject, found, responses)
         kind = "real and generated" if self.label == "all" else self.label
         result = Result("What the top channels respond to", ABOUT.format(kind=kind))
-        result.tables = {"patches": table}
+        filters = select_filters(subject, self.channels)
+        result.tables = {"patches": table, "filters": _describe_filters(filters)}
         result.figures = {"patches": collage(_rows(table, found, subject.criterion))}
         result.captions = {
             "patches": f"Patches of the {kind} test images at which each channel responds most, "
             "strongest first; channels by rank. Frames show where patches were cut from."
         }
+        if filters:
+            result.figures = {"filters": image_grid(_filter_rows(filters))} | result.figures
+            result.captions["filters"] = (
+                f"Filters of the {len(filters)} among the top {self.channels} channels that read "
+                "the image itself, and their spectra."
+            )
         missing = int(table["top"].isna().sum())
         result.scalars = {"patches_missing": missing}
         if missing:
@@ -134,6 +146,86 @@ def _rows(table: pd.DataFrame, found: list[Peak], by: str) -> list[tuple[str, li
         title = f"{rank}. {first['layer']} #{first['channel']}, {by} {first[by]:.2g}"
         rows.append((title, [pieces[i] for i in same.index]))
     return rows
+
+
+class Filter(NamedTuple):
+    """A channel that reads the image itself.
+
+    Attributes:
+        rank: of the channel, from 1.
+        weights: (3, h, w) of its convolution.
+    """
+
+    rank: int
+    layer: str
+    channel: int
+    weights: Floats
+
+    @property
+    def spectrum(self) -> Floats:
+        """(3, n, n) gain at each frequency; frequency 0 in the center."""
+        padded = np.fft.fft2(self.weights, (_SPECTRUM, _SPECTRUM))
+        return np.abs(np.fft.fftshift(padded, (1, 2)))
+
+    @property
+    def color_share(self) -> float:
+        """Share of the squared weights by which the three colors differ: 0 for a gray filter."""
+        total = float((self.weights**2).sum())
+        gray = float((self.weights.mean(0) ** 2).sum()) * len(self.weights)
+        return 1 - gray / total if total else np.nan
+
+    @property
+    def peak_frequency(self) -> float:
+        """Frequency with the largest gain, in cycles per pixel."""
+        gain = (self.spectrum**2).sum(0)
+        rows, columns = np.unravel_index(int(gain.argmax()), gain.shape)
+        return float(np.hypot(rows - _SPECTRUM // 2, columns - _SPECTRUM // 2) / _SPECTRUM)
+
+
+_SPECTRUM = 64  # frequencies along a side
+_ACROSS = 6  # filters side by side
+
+
+def select_filters(subject: Subject, channels: int) -> list[Filter]:
+    """Those of the top channels whose convolution reads the image itself."""
+    first = {step.name for step in subject.lrp.steps if step.carriers == [-1]}
+    names, found = subject.channels.table(), []
+    for rank, flat in enumerate(subject.top[:channels].tolist(), 1):
+        layer, channel = names.loc[flat, ["layer", "channel"]]
+        if layer in first:
+            every = next(subject.detector.network.get_submodule(str(layer)).parameters())
+            weights = every[int(channel)].detach().double().cpu().numpy()
+            if len(weights) == 3:
+                found.append(Filter(rank, str(layer), int(channel), weights))
+    return found
+
+
+def _describe_filters(filters: list[Filter]) -> pd.DataFrame:
+    columns = ["rank", "layer", "channel", "peak_frequency", "color_share"]
+    return pd.DataFrame(
+        [(f.rank, f.layer, f.channel, f.peak_frequency, f.color_share) for f in filters],
+        columns=columns,
+    )
+
+
+def _filter_rows(filters: list[Filter]) -> dict[str, list[Picture]]:
+    """Rows of pictures: weights, and below them their spectra."""
+    rows: dict[str, list[Picture]] = {}
+    for start in range(0, len(filters), _ACROSS):
+        part = filters[start : start + _ACROSS]
+        ranks = f"{part[0].rank} to {part[-1].rank}" if len(part) > 1 else f"{part[0].rank}"
+        weights = [to_rgb(0.5 + f.weights / (2 * np.abs(f.weights).max() or 1)) for f in part]
+        spectra = [to_rgb(f.spectrum / (f.spectrum.max() or 1)) for f in part]
+        names = [f"{f.layer} #{f.channel}" for f in part]
+        peaks = [f"peak {f.peak_frequency:.2f}" for f in part]
+        rows[f"weights, rank {ranks}"] = list(zip(weights, names, strict=True))
+        rows[f"spectra, rank {ranks}"] = list(zip(spectra, peaks, strict=True))
+    return rows
+
+
+def to_rgb(values: Floats) -> Pixels:
+    """(3, H, W) in [0, 1] -> picture (H, W, 3)."""
+    return np.asarray((values.transpose(1, 2, 0) * 255).round().clip(0, 255), np.uint8)
 
 
 class Pair(NamedTuple):

@@ -124,6 +124,8 @@ def test_activity_equals_a_loop_over_images(batch_size, view, root):
                 response.append(maxima(maps))
                 effect.append(torch.cat(parts, 1).abs())
     gap = (torch.cat(signed[1]).double().mean(0) - torch.cat(signed[0]).double().mean(0)).numpy()
+    both = torch.cat([*signed[0], *signed[1]])[:, :12].abs().double().mean(0)
+    np.testing.assert_allclose(found.effect_all, both.numpy(), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(found.contrast, gap[:12], rtol=1e-3, atol=1e-6)
     np.testing.assert_allclose(found.slope_contrast, gap[12:], rtol=1e-3, atol=1e-6)
     for name, rows in (("output", output), ("response", response), ("effect", effect)):

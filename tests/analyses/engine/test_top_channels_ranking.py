@@ -29,7 +29,7 @@ def refuse():
 def activity(seed=0):
     random = np.random.default_rng(seed)
     resamples = {name: random.normal(size=(RESAMPLES, 9)) for name in RESAMPLED}
-    return Activity(*(random.normal(size=9) for _ in range(6)), resamples)
+    return Activity(*(random.normal(size=9) for _ in range(7)), resamples)
 
 
 def relevance(seed=0, real=True):
@@ -65,11 +65,13 @@ def test_each_criterion_asks_for_its_own_pass_only():
     larger = [max(pair) for pair in zip(fake, real, strict=True)]
     np.testing.assert_array_equal(of_relevance.score("both"), larger)
     of_activity = evidence(of_activity=lambda: measured)
-    for by in ("contrast", "effect", "response", "weight"):
+    for by in ("contrast", "effect", "effect_all", "response", "weight"):
         np.testing.assert_array_equal(of_activity.score(by), getattr(measured, by))
     replaced = evidence(of_activity=lambda: measured, baseline="mean").score("contrast")
     expected = measured.contrast - measured.output * measured.slope_contrast
     np.testing.assert_array_equal(replaced, expected)
+    size = evidence(of_activity=lambda: measured, baseline="mean").score("contrast_abs")
+    np.testing.assert_array_equal(size, np.sqrt(expected**2))
 
 
 def test_without_sure_real_images_the_larger_omega_is_that_of_generated_ones():

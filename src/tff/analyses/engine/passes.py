@@ -176,6 +176,7 @@ class Activity:
         output: mean of y over images of both kinds and positions.
         response: mean over generated images of the spatial maximum of y.
         effect: mean over generated images of |g|.
+        effect_all: the same over images of both kinds.
         contrast: mean of g over generated images minus that over real ones, each image counting
             once: the part of the gap between the mean logits of both kinds that, to first order,
             goes through the channel.
@@ -189,6 +190,7 @@ class Activity:
     output: Floats
     response: Floats
     effect: Floats
+    effect_all: Floats
     contrast: Floats
     slope_contrast: Floats
     weight: Floats
@@ -210,9 +212,11 @@ class Activity:
         return replace(self, **{name: values[i] for name, values in self.resamples.items()})
 
 
-_ACTIVITY = ("output", "response", "effect", "contrast", "slope_contrast", "weight")
+_ACTIVITY = (
+    "output", "response", "effect", "effect_all", "contrast", "slope_contrast", "weight",
+)  # fmt: skip
 #: Attributes of `Activity` that are known on resamples of the images.
-RESAMPLED = ("response", "effect", "contrast", "slope_contrast")
+RESAMPLED = ("response", "effect", "effect_all", "contrast", "slope_contrast")
 
 
 def resample_columns(names: Iterable[str]) -> list[str]:
@@ -461,14 +465,15 @@ class Passes:
         layers, join = channels.layers, channels.join
         width = len(channels)
         output, response = (ExactMean(width).to(self.device) for _ in range(2))
-        effect = ExactMean(width, 2**40, 2**8).to(self.device)  # effects are small
+        # Effects are small.
+        effect, effect_all = (ExactMean(width, 2**40, 2**8).to(self.device) for _ in range(2))
         # Of g and of the sum of slopes, over real (0) and generated (1) images.
         signed = [ExactMean(2 * width, 2**36, 2**14).to(self.device) for _ in range(2)]
         again = {
             name: ResampledMeans(columns * width, scale, 2**14).to(self.device)
             for name, columns, scale in (
-                ("response", 1, 2**24), ("effect", 1, 2**28), ("real", 2, 2**28),
-                ("fake", 2, 2**28),
+                ("response", 1, 2**24), ("effect", 1, 2**28), ("effect_all", 1, 2**28),
+                ("real", 2, 2**28), ("fake", 2, 2**28),
             )
         }  # fmt: skip
 
@@ -487,21 +492,24 @@ class Passes:
         def collect(batch: Batch, result: tuple[Tensor, Tensor, Tensor]) -> None:
             means, maxima, both = result
             output.update(means)
+            sizes = both[:, :width].abs()
+            effect_all.update(sizes)
+            again["effect_all"].update(batch.index, sizes)
             for label, kind in enumerate(("real", "fake")):
                 mask = batch.label == label
                 rows = batch.index[mask.cpu()]
                 signed[label].update(both[mask])
                 again[kind].update(rows, both[mask])
-            effects = both[mask, :width].abs()
             response.update(maxima[mask])
-            effect.update(effects)
+            effect.update(sizes[mask])
             again["response"].update(rows, maxima[mask])
-            again["effect"].update(rows, effects)
+            again["effect"].update(rows, sizes[mask])
 
         with torch.inference_mode(False), torch.enable_grad():
             statistics: dict[str, Metric] = {
                 "output": output, "response": response, "effect": effect,
-                "signed real": signed[0], "signed fake": signed[1],
+                "effect_all": effect_all, "signed real": signed[0],
+                "signed fake": signed[1],
             }  # fmt: skip
             statistics |= {f"resampled {name}": metric for name, metric in again.items()}
             self._run(images, "activity", compute, collect, statistics)
@@ -510,8 +518,8 @@ class Passes:
         gaps = again["fake"].compute() - again["real"].compute()
         for name, mean in (
             ("output", output.compute()), ("response", response.compute()),
-            ("effect", effect.compute()), ("contrast", gap[:width]),
-            ("slope_contrast", gap[width:]),
+            ("effect", effect.compute()), ("effect_all", effect_all.compute()),
+            ("contrast", gap[:width]), ("slope_contrast", gap[width:]),
         ):  # fmt: skip
             rows[name] = mean.cpu().numpy()
         filters = {
@@ -519,7 +527,7 @@ class Passes:
         }
         norms = join({layer: weight.flatten(1).norm(dim=1) for layer, weight in filters.items()})
         rows["weight"] = norms.detach().double().cpu().numpy()
-        resamples = {"response": again["response"].compute(), "effect": again["effect"].compute()}
+        resamples = {name: again[name].compute() for name in ("response", "effect", "effect_all")}
         resamples |= {"contrast": gaps[:, :width], "slope_contrast": gaps[:, width:]}
         for name, values in resamples.items():
             rows = _add_resamples(rows, name, values)

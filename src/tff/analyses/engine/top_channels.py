@@ -24,7 +24,9 @@ CRITERIA = {
     "both": "the larger of the two omegas",
     "lift": "lift (omega times layer width)",
     "contrast": "contrast (gradient x activation, generated minus real)",
-    "effect": "effect (mean |gradient x activation|)",
+    "contrast_abs": "contrast, whatever its sign",
+    "effect": "effect (mean |gradient x activation|, generated images)",
+    "effect_all": "effect on both kinds of images",
     "response": "mean response",
     "weight": "norm of the filter",
     "random": "random",
@@ -121,10 +123,13 @@ class Evidence:
 
     def _from_activity(self, by: str) -> Floats:
         found = self.activity()
-        if by == "contrast" and self.baseline == "mean":
-            return found.contrast - found.output * found.slope_contrast
-        scores: Floats = getattr(found, by)
-        return scores
+        if not by.startswith("contrast"):
+            scores: Floats = getattr(found, by)
+            return scores
+        contrast = found.contrast
+        if self.baseline == "mean":
+            contrast = contrast - found.output * found.slope_contrast
+        return np.abs(contrast) if by == "contrast_abs" else contrast
 
 
 @dataclass(frozen=True)
