@@ -7,10 +7,12 @@ import pytest
 import torch
 from PIL import Image
 from tests.helpers import tiny
+from torch import nn
 
 from tff.analyses.engine.image_selection import select_images
 from tff.analyses.engine.subject import Subject
-from tff.analyses.heatmaps import Examples, Heatmaps, explain_pixels
+from tff.analyses.heatmaps import Examples, Heatmaps, correlate, explain_pixels
+from tff.detectors.detector import Detector
 from tff.relevance.lrp import LRP
 
 
@@ -137,3 +139,49 @@ def test_examples_show_every_generator(red_subject):
     result = Examples(images=2)(red_subject)
     assert list(result.figures) == ["examples_seen", "examples_other", "examples_third"]
     assert "never seen" in result.captions["examples_other"]
+
+
+def reader(places):
+    """A detector that sums the channels of images of 32 px, with a weight (32, 32) per place."""
+    network = nn.Sequential(nn.Conv2d(3, 1, 1), nn.ReLU(), nn.Flatten(), nn.Linear(32 * 32, 1))
+    network[0].weight.data.fill_(1.0)
+    network[0].bias.data.zero_()
+    network[3].weight.data[:], network[3].bias.data[:] = places.reshape(1, -1), 0.0
+    return Detector(network.eval())
+
+
+@pytest.mark.parametrize("analysis", [Heatmaps(images=2), Examples(images=2)])
+def test_maps_of_the_network_rather_than_the_image_bring_a_warning(root, analysis):
+    corner = torch.zeros(32, 32)
+    corner[:16, :16] = 1.0
+    name = type(analysis).__name__.lower()
+    for places, geometry in ((corner, True), (torch.ones(32, 32), False)):
+        subject = Subject.of(reader(places), tiny.splits(root), draws=10, device="cpu")
+        result = analysis(subject)
+        turns, stays = (result.scalars[f"{name}_{what}"] for what in ("turns", "stays"))
+        said = [w for w in result.warnings if "geometry of the network" in w]
+        assert bool(said) == geometry == (stays >= turns)
+        assert f"by {turns:.2f} if it is turned back, and by {stays:.2f}" in result.about
+        if geometry:  # nothing of the map lies where it would have to turn to
+            assert turns < 0 < stays
+            assert f"{stays:.2f}" in said[0]
+        else:  # every pixel is explained by itself
+            assert turns == pytest.approx(1)
+
+
+def test_agreement_of_the_map_of_each_image_with_that_of_the_turned_image(root):
+    subject = unsure(root)
+    table = Heatmaps(images=2)(subject).tables["heatmaps"]
+    paths = [*subject.images.test.manifest["path"]]
+    for row in table.itertuples():
+        image = subject.images.test[0, paths.index(row.path)].image
+        (_, one), (_, two) = (explain_pixels(subject, x) for x in (image, image.rot90(2, (1, 2))))
+        a, b = one.clip(min=0), two.clip(min=0)
+        assert row.stays == pytest.approx(np.corrcoef(a.ravel(), b.ravel())[0, 1])
+        assert row.turns == pytest.approx(np.corrcoef(a.ravel(), np.rot90(b, 2).ravel())[0, 1])
+
+
+def test_map_without_positive_relevance_agrees_with_nothing():
+    some, none = np.array([[1.0, -2.0], [0.0, 3.0]]), np.full((2, 2), -1.0)
+    assert np.isnan(correlate(some, none))
+    assert correlate(some, np.array([[2.0, -9.0], [0.0, 6.0]])) == pytest.approx(1)

@@ -30,7 +30,6 @@ from tff.plots.image_grids import (
     overlay,
     shrink,
 )
-from tff.relevance.patch import positive_heat
 from tff.types import Floats, Pixels, Result
 
 ABOUT = """
@@ -63,9 +62,10 @@ class Heatmaps(Analysis):
 
     def answer(self, subject: Subject) -> Result:
         """Table `heatmaps`, one row per image, and a figure for each selection of images."""
+        maps = TurnedMaps(subject)
 
         def explain(_path: str, image: Tensor, small: Pixels) -> tuple[float, dict[str, Picture]]:
-            logit, relevance = explain_pixels(subject, image)
+            logit, relevance = maps.explain(image)
             values = shrink(relevance, SIDE)
             light = normalize(values, self.blur)
             pictures = {
@@ -79,6 +79,8 @@ class Heatmaps(Analysis):
         about = ABOUT.format(evidence=describe_evidence(subject))
         result = Result("What single images were judged by", about)
         show_images(result, "heatmaps", select_images(subject, self.files, self.images), explain)
+        result.tables["heatmaps"][["turns", "stays"]] = np.reshape(maps.agreement, (-1, 2))
+        maps.report(result, "heatmaps")
         return result
 
 
@@ -98,10 +100,67 @@ def explain_pixels(subject: Subject, image: Tensor) -> tuple[float, Floats]:
     return logit, np.asarray(torch.nan_to_num(relevance).cpu().numpy())
 
 
+def correlate(first: Floats, second: Floats) -> float:
+    """Correlation over the pixels of the positive parts of two maps; NaN if one is constant."""
+    a, b = (np.ravel(values.clip(min=0)) for values in (first, second))
+    return float(np.corrcoef(a, b)[0, 1]) if np.ptp(a) > 0 and np.ptp(b) > 0 else float("nan")
+
+
+class TurnedMaps:
+    """Relevance maps, and whether they show the images or the geometry of the network.
+
+    Each image is explained a second time, turned by 180 degrees. A map of what is in the image
+    turns with it. A map that stays in place is that of the network: convolutions with a stride read
+    some places more than others, on images of even size most of all the upper left.
+
+    Attributes:
+        agreement: for each image the correlation of its map with that of the turned image, turned
+            back (`turns`), and as it is (`stays`).
+    """
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+        self.agreement: list[tuple[float, float]] = []
+
+    def explain(self, image: Tensor) -> tuple[float, Floats]:
+        """The logit of an image and its map, see `explain_pixels`."""
+        logit, relevance = explain_pixels(self._subject, image)
+        _, turned = explain_pixels(self._subject, image.flip(-2, -1))
+        back = turned[::-1, ::-1]
+        self.agreement.append((correlate(relevance, back), correlate(relevance, turned)))
+        return logit, relevance
+
+    def report(self, result: Result, name: str) -> None:
+        """Say beside the maps how they turn; a warning if they show the network.
+
+        Args:
+            result: of the analysis; the scalars `NAME_turns` and `NAME_stays` are added.
+            name: of the analysis.
+        """
+        pairs = [pair for pair in self.agreement if np.isfinite(pair).all()]
+        if not pairs:
+            return
+        turns, stays = (float(value) for value in np.mean(pairs, axis=0))
+        result.scalars |= {f"{name}_turns": turns, f"{name}_stays": stays}
+        result.about += (
+            "\nMaps of what is in an image turn with it. With the map of the image turned by 180 "
+            f"degrees, a map correlates by {turns:.2f} if it is turned back, and by {stays:.2f} if "
+            f"it is not (means of {len(pairs)} images).\n"
+        )
+        if stays >= turns:
+            result.warnings.append(
+                "The relevance maps show the geometry of the network rather than the images: when "
+                "an image is turned by 180 degrees, its map stays in place (correlation "
+                f"{stays:.2f}) instead of turning with it ({turns:.2f}). Take no bright place for "
+                "a trace: either the evidence lies all over the image, or the network reads some "
+                "places more than others."
+            )
+
+
 ABOUT_EXAMPLES = """
 The first test images of each generator: real ones, and generated ones with the detector's
 probability of "generated" (P). Below each generated image is its relevance map: bright pixels are
-those on which the decision rests, found by layer-wise relevance propagation down to the pixels.
+those on which {evidence} rests, found by layer-wise relevance propagation down to the pixels.
 """
 
 
@@ -120,7 +179,8 @@ class Examples(Analysis):
     def answer(self, subject: Subject) -> Result:
         """One figure per generator, no tables."""
         test = subject.images.test
-        result = Result("What the detector sees", ABOUT_EXAMPLES)
+        about = ABOUT_EXAMPLES.format(evidence=describe_evidence(subject))
+        result, maps = Result("What the detector sees", about), TurnedMaps(subject)
         for generator, rows in subject.generators():
             real, fake = (rows[subject.labels[rows] == label][: self.images] for label in (0, 1))
             grid: dict[str, list[Picture]] = {
@@ -130,15 +190,14 @@ class Examples(Analysis):
             }
             for row in fake:
                 image = test[0, int(row)].image
-                pixels = image[None].to(subject.passes.device).float() / 255
-                found = subject.lrp.explain(pixels, pixels=True)
-                assert found.pixels is not None
-                p = float(found.logit.sigmoid())
+                logit, relevance = maps.explain(image)
+                p = 1 / (1 + np.exp(-logit))
                 grid["generated"].append((to_picture(image), f"P = {p:.2f}"))
-                light = normalize(positive_heat(found.pixels[0]))
+                light = normalize(relevance)
                 grid["relevance"].append((colorize(light), ""))
             name = f"examples_{generator}"
             result.figures[name] = image_grid(grid)
             known = "seen in training" if generator in subject.seen else "never seen"
             result.captions[name] = f"Test images of {generator} ({known})."
+        maps.report(result, "examples")
         return result
