@@ -100,6 +100,9 @@ def weighted_sum(parts, weights):
         for row in zip(*(part.draws for part in parts), strict=True)
     ]
 
+    rows = [part.draws for part in parts]
+    correlations = [[_correlation(a, b) for b in rows] for a in rows]
+
     def interval(level):
         reached = []
         for side in (0, 1):
@@ -108,7 +111,7 @@ def weighted_sum(parts, weights):
                 end = part.ends(level)[side if w > 0 else 1 - side]
                 arms.append(abs(w) * abs(part.value - end) * (1 if w > 0 else -1))
             square = sum(
-                a * b * (1 if i == j else _correlation(parts[i].draws, parts[j].draws))
+                a * b * (1 if i == j else correlations[i][j])
                 for i, a in enumerate(arms)
                 for j, b in enumerate(arms)
             )
