@@ -89,11 +89,11 @@ def test_a_channel_that_separates_the_other_way_round_loses_too():
 
 
 def test_a_channel_that_turns_neither_loses_nor_gains(rng):
-    labels = np.repeat([0, 1], 60)
-    up = labels[:, None] + rng.normal(0, 0.3, (120, 3))
+    labels = np.repeat([0, 1], 150)
+    up = labels[:, None] + rng.normal(0, 0.3, (300, 3))
     # Turned to the full; turned and weaker; weaker on the same side.
     without = np.concatenate([-up[:, :1], -up[:, 1:2] + 0.3, up[:, 2:]], axis=1)
-    without[:, 1:] += rng.normal(0, 1, (120, 2))
+    without[:, 1:] += rng.normal(0, 1, (300, 2))
     shares = conditional_shares(compare_responses(labels, up, without), 0.05)
     assert shares["share_turning"] == pytest.approx(2 / 3)
     assert (shares["share_losing"], shares["share_gaining"]) == (pytest.approx(1 / 3), 0)
