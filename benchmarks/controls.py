@@ -15,6 +15,7 @@ Power: AP without the top k is 0.10 lower than without random ones, whose standa
 """
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -82,7 +83,7 @@ def measure(ckpt, passes, ks, sets, draws):
     splits = Checkpoint.read(ckpt).data.splits()
     subject = Subject.of(load(ckpt), splits, confidence=0.5, draws=draws)
     if passes:
-        subject = cache_passes(subject, passes)
+        subject = cache_passes(subject, Path(passes))
     orders = Controls(subject.channels, subject.ranking, subject.seed + 1).matched(sets)
     choices = {f"{i} {k}": order[:k] for i, order in enumerate(orders) for k in ks}
     logits = subject.evaluate_without_channels(choices)
@@ -90,9 +91,7 @@ def measure(ckpt, passes, ks, sets, draws):
     for name, at in subject.generators():
         labels = subject.labels[at]
         rows = draw_resamples(labels, draws, subject.seed)
-        found[name] = [
-            [ap(labels, logits[f"{i} {k}"][at], rows) for k in ks] for i in range(sets)
-        ]
+        found[name] = [[ap(labels, logits[f"{i} {k}"][at], rows) for k in ks] for i in range(sets)]
     return found
 
 

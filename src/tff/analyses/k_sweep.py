@@ -72,11 +72,13 @@ class Curves:
         own: for each order of the ranking (several if it is random), AP at each number of channels.
         matched: the same for random orders matched in layer; none for a random ranking.
         lower: whether lower is better: channels are dropped, not kept.
+        among: number of rankings that this one was chosen from.
     """
 
     own: list[list[Estimate]]
     matched: list[list[Estimate]]
     lower: bool
+    among: int
 
     def at(self, i: int) -> dict[str, float]:
         """Columns of the i-th number of channels."""
@@ -84,7 +86,9 @@ class Curves:
         columns = describe_draws(own, "ap")
         if drawn:
             columns |= describe_draws(drawn, "matched")
-            columns |= Comparison.of(own[0], drawn, self.lower).columns("beats_matched_by")
+            columns |= Comparison.of(own[0], drawn, self.lower, self.among).columns(
+                "beats_matched_by"
+            )
         return columns
 
     def score(self, ks: Sequence[int]) -> Comparison:
@@ -93,7 +97,8 @@ class Curves:
         def height(order: list[Estimate]) -> Estimate:
             return mean_height(np.log(ks[1:]).tolist(), order[1:]) if len(ks) > 2 else order[1]
 
-        return Comparison.of(height(self.own[0]), [height(o) for o in self.matched], self.lower)
+        drawn = [height(order) for order in self.matched]
+        return Comparison.of(height(self.own[0]), drawn, self.lower, self.among)
 
 
 @dataclass(frozen=True)
@@ -223,7 +228,8 @@ class KSweep(Analysis):
 
         def curves_of(by: str, aps: Mapping[str, Estimate]) -> Curves:
             own, matched = ([[aps[n] for n in line] for line in lines] for lines in named[by])
-            return Curves(own, matched, lower)
+            among = subject.among if by == subject.criterion else 1
+            return Curves(own, matched, lower, among)
 
         return {where: {by: curves_of(by, aps) for by in named} for where, aps in groups.items()}
 

@@ -123,7 +123,9 @@ class Sensitivity(Analysis):
         by_group = {name: _with_groups(subject, found) for name, found in aps.items()}
         comparisons = {
             control: {
-                generator: Comparison.of(ap, [by_group[name][generator] for name in names])
+                generator: Comparison.of(
+                    ap, [by_group[name][generator] for name in names], among=subject.among
+                )
                 for generator, ap in by_group["top_k"].items()
             }
             for control, names in draws.items()

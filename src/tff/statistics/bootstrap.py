@@ -274,7 +274,7 @@ def shortfall(one: Estimate, controls: Sequence[Estimate]) -> Estimate:
 
 
 def add_chance_of_draws(
-    estimate: Estimate, draws: Sequence[Estimate], one_more: bool = True
+    estimate: Estimate, draws: Sequence[Estimate], one_more: bool = True, among: int = 1
 ) -> Estimate:
     """An estimate made with the mean of m random draws, with their chance in its interval.
 
@@ -284,11 +284,13 @@ def add_chance_of_draws(
         one_more: the interval shows where one more draw in place of the mean would lie,
             t(m - 1) s sqrt(1 + 1/m) to both sides; otherwise the mean of all possible draws,
             t(m - 1) s sqrt(1/m).
+        among: number of further draws that all lie in the interval in 95 % of the cases or more
+            (Bonferroni).
     """
     values, m = np.array([draw.value for draw in draws]), len(draws)
     if m < 2:
         return replace(estimate, extra_half_width=np.nan)
-    reach = float(stdtrit(m - 1, 0.975)) * math.sqrt(1 / m + one_more)
+    reach = float(stdtrit(m - 1, 1 - 0.025 / among)) * math.sqrt(1 / m + one_more)
     return replace(estimate, extra_half_width=reach * float(values.std(ddof=1)))
 
 

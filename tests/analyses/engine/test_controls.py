@@ -167,6 +167,20 @@ def test_words_have_the_direction_of_the_difference():
         )
 
 
+def test_the_best_of_several_rankings_is_held_against_as_many_draws(rng):
+    """Else chance would pass more often than in one case of twenty."""
+    passed = Counter()
+    for _ in range(1000):
+        values = [Estimate(v, np.full(2, v)) for v in rng.normal(size=16)]
+        best, drawn = min(values[:6], key=lambda one: one.value), values[6:]
+        for among in (1, 6):
+            compared = Comparison.of(best, drawn, among=among)
+            passed[among] += compared.verdict().startswith("significantly more")
+    assert passed[1] > 80  # some 13 %
+    assert passed[6] <= 50
+    assert "than the best of 6 more draws of them" in compared.describe("They cost")
+
+
 @pytest.mark.parametrize(
     ("top", "words"),
     [

@@ -106,25 +106,32 @@ class Comparison:
         from_one: the same difference, with the interval in which that from one more draw lies.
             Only if it excludes 0 do the top channels do what chance seldom does: even a random draw
             differs from the average one.
+        among: number of rankings of which this is the best on the discovery images. Random draws
+            have no such choice, so `from_one` is then the interval of as many more draws together.
     """
 
     on_average: Estimate
     from_one: Estimate
+    among: int = 1
 
     @classmethod
-    def of(cls, top: Estimate, drawn: Sequence[Estimate], lower: bool = True) -> Comparison:
+    def of(
+        cls, top: Estimate, drawn: Sequence[Estimate], lower: bool = True, among: int = 1
+    ) -> Comparison:
         """How much lower (or higher) the measure is with the top channels than with random ones.
 
         Args:
             top: with the top channels dropped, or only them kept.
             drawn: the same with each random draw.
             lower: whether the difference is positive where the measure is lower.
+            among: number of rankings that the ranking was chosen from.
         """
         average = mean(drawn)
         difference = average - top if lower else top - average
         return cls(
             add_chance_of_draws(difference, drawn, one_more=False),
-            add_chance_of_draws(difference, drawn),
+            add_chance_of_draws(difference, drawn, among=among),
+            among,
         )
 
     def columns(self, name: str) -> dict[str, float]:
@@ -139,9 +146,10 @@ class Comparison:
             "{:.3f} to {:.3f}".format(*sorted(sign * end for end in estimate.interval))
             for estimate in (self.on_average, self.from_one)
         )
+        more = "one more draw" if self.among == 1 else f"the best of {self.among} more draws"
         return (
             f"{what} {abs(value):.3f} {word} AP than random ones of the same layers on average "
-            f"({average}), and {one} {word} than one more draw of them"
+            f"({average}), and {one} {word} than {more} of them"
         )
 
     def verdict(self) -> str:

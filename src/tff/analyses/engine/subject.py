@@ -472,6 +472,11 @@ class Subject:
         aps = {by: float(average_precision(labels, values)) for by, values in logits.items()}
         return pd.DataFrame({"ap": aps, "k": k})
 
+    @property
+    def among(self) -> int:
+        """Number of rankings that the one of this subject was chosen from; 1 without `auto`."""
+        return len(self.candidates) if self.options.ranking.by == "auto" else 1
+
     @cached_property
     def ranking(self) -> Tensor:
         """Flat indices of all channels, (n_channels,), best first by this subject's criterion."""
