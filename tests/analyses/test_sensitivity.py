@@ -9,6 +9,7 @@ from tests.helpers import fake_subject, tiny
 from tests.helpers.bootstrap_by_hand import Known, average, difference, wilson
 
 from tff.analyses.engine.protocol import Protocol
+from tff.analyses.engine.top_channels import CRITERIA
 from tff.analyses.sensitivity import Sensitivity
 from tff.detectors.hooks import drop_channels
 from tff.statistics.bootstrap import draw_resamples
@@ -254,7 +255,7 @@ def test_ties_among_the_lowest_are_told(root):
 
     assert "drawn at random" not in caption(range(12))
     assert caption([5, 4, 3, *[0] * 9]).endswith(
-        "The lowest 3 were drawn at random: 9 channels share the lowest omega (FF-RS)."
+        f"The lowest 3 were drawn at random: 9 channels share the lowest {CRITERIA['omega']}."
     )
 
 
