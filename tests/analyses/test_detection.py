@@ -196,7 +196,7 @@ def test_photographs_are_drawn_as_a_whole(many, monkeypatch):
     for name in ("ap", "fake_accuracy"):
         width, least = (t[f"{name}_high"] - t[f"{name}_low"] for t in (table, alone))
         assert (width > 1.2 * least).all()
-    assert any("fewer than 10 groups: their 95 % intervals" in w for w in result.warnings)
+    assert any("Intervals allow for the chance of the groups" in w for w in result.warnings)
 
 
 def test_single_seen_generator_has_no_mean(tmp_path):

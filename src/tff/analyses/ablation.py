@@ -14,6 +14,7 @@ from tff.analyses.engine.evaluation import (
     MAIN_MEASURES,
     Scores,
     describe_drop,
+    describe_resamples,
     estimate_columns,
     evaluators,
     group_labels,
@@ -96,7 +97,8 @@ class Ablation(Analysis):
             ),
         }  # fmt: skip
         result.captions = {
-            "ablation_ap": f"Average precision with and without {cue}.",
+            "ablation_ap": f"Average precision with and without {cue}, with 95 % intervals. "
+            f"{describe_resamples(subject)}",
             "ablation_boxes": f"P of generated images, with and without {cue}.",
         }
         return result

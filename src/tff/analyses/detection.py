@@ -12,6 +12,7 @@ import pandas as pd
 from tff.analyses.engine.analysis import Analysis
 from tff.analyses.engine.evaluation import (
     Scores,
+    describe_resamples,
     estimate_columns,
     evaluators,
     group_labels,
@@ -97,7 +98,10 @@ class Detection(Analysis):
                 "high", "fraction", labels={name: SHOWN[name] for name in shown},
             )
         }  # fmt: skip
-        result.captions = {"detection": "Detection of each generator with 95 % intervals."}
+        result.captions = {
+            "detection": f"Detection of each generator with 95 % intervals. "
+            f"{describe_resamples(subject)}"
+        }
         result.warnings += [*_missing_rates(measured), *oracle_warning(subject)]
         return result
 

@@ -16,6 +16,7 @@ from tff.analyses.engine.analysis import Analysis
 from tff.analyses.engine.controls import Comparison, Controls, describe_draws
 from tff.analyses.engine.evaluation import (
     Scores,
+    describe_resamples,
     evaluators,
     group_labels,
     summarize_generators,
@@ -171,7 +172,8 @@ class KSweep(Analysis):
             )  # fmt: skip
             result.captions[name] = (
                 f"AP on {labels[where]} against the number of channels {verb}; replaced by "
-                f"{REPLACEMENTS[instead]}. Bands are 95 % intervals."
+                f"{REPLACEMENTS[instead]}. Bands are 95 % intervals. "
+                f"{describe_resamples(subject)}"
             )
         return result
 

@@ -21,6 +21,7 @@ from tff.analyses.engine.evaluation import (
     MAIN_MEASURES,
     Evaluator,
     Scores,
+    describe_resamples,
     estimate_columns,
     evaluators,
     group_labels,
@@ -146,7 +147,8 @@ class Sensitivity(Analysis):
         }  # fmt: skip
         result.captions = {
             "sensitivity": f"Average precision with k = {subject.k} channels dropped in four ways; "
-            f"random ones: mean of {self.random_draws} draws, whiskers of one more draw."
+            f"random ones: mean of {self.random_draws} draws, whiskers of one more draw. "
+            f"{describe_resamples(subject)}"
         }
         if tied := self._controls(subject).lowest(subject.k, _scores(subject))[1]:
             result.captions["sensitivity"] += (

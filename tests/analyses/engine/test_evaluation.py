@@ -79,7 +79,7 @@ def test_thresholds_are_their_definitions(rule, root):
             )
     assert evaluator.columns() == {
         "threshold": evaluator.threshold("oracle"), "threshold_rule": "oracle", "scores": "logits",
-        "images": 16,
+        "images": 16, "groups": None, "resampled": "image",
     }  # fmt: skip
 
 

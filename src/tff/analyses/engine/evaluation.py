@@ -6,7 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+
 from tff.analyses.engine.subject import Subject
+from tff.data.groups import count_units
 from tff.statistics.bootstrap import Estimate, draw_resamples, mean, worst
 from tff.statistics.detection import ThresholdRule, accuracies, measures
 from tff.types import Floats, Ints
@@ -57,13 +60,12 @@ class Evaluator:
 
     @cached_property
     def groups(self) -> Ints | None:
-        """Number of each image's group, (n,); None: each image is one of its own."""
-        groups = self.subject.images.test.groups
-        return None if groups is None else groups[self.rows]
+        """Group (n,) of each image if resamples draw groups; see `Subject.resampled_groups`."""
+        return self.subject.resampled_groups(self.rows)
 
     @cached_property
     def resamples(self) -> Ints:
-        """Bootstrap resamples of the groups, the same for all scores; see `draw_resamples`."""
+        """Resamples of images or groups, the same for all scores; see `draw_resamples`."""
         return draw_resamples(self.labels, self.subject.draws, self.subject.seed, self.groups)
 
     @property
@@ -89,12 +91,15 @@ class Evaluator:
         return accuracies(self.labels, called, self.resamples, self.groups)
 
     def columns(self) -> dict[str, object]:
-        """Columns of a results table that describe threshold and images."""
+        """Columns of a results table that describe threshold, images and resamples."""
+        known = self.subject.images.test.groups
         return {
             "threshold": self.threshold(),
             "threshold_rule": self.subject.options.scoring.threshold,
             "scores": self.subject.options.scoring.scores,
             "images": len(self.rows),
+            "groups": None if known is None else len(np.unique(known[self.rows])),
+            "resampled": "image" if self.groups is None else self.subject.images.test.unit,
         }
 
 
@@ -103,6 +108,27 @@ def evaluators(subject: Subject) -> Iterable[Evaluator]:
     logits = subject.evaluate().logits
     for generator, rows in subject.generators():
         yield Evaluator(subject, generator, rows, logits)
+
+
+def describe_resamples(subject: Subject) -> str:
+    """What the intervals of a result are over, in a sentence for its captions."""
+    test = subject.images.test
+    if test.groups is None:
+        return (
+            "Intervals are over images; from how many photographs or other sources these come is "
+            "not known (data.group)."
+        )
+    rows = dict(subject.generators())
+    few = [name for name in rows if subject.resampled_groups(rows[name]) is None]
+    grouped = [rows[name] for name in rows if name not in few]
+    if not grouped:
+        found = count_units(len(np.unique(test.groups)), test.unit)
+        return f"Intervals are over images; these come from {found}, which is too few to resample."
+    number = len(np.unique(test.groups[np.concatenate(grouped)]))
+    text = f"Intervals are over {count_units(number, test.unit)}, each with all of its images"
+    return (
+        f"{text}; for {', '.join(few)}, of fewer {test.unit}s, over images." if few else f"{text}."
+    )
 
 
 #: Groups of generators, as tables and reports call them.

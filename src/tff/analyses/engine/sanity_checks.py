@@ -10,9 +10,10 @@ import pandas as pd
 from tff.analyses.engine.passes import labels_of
 from tff.analyses.engine.subject import Subject
 from tff.data.dataset import Images
+from tff.data.groups import count_units
 from tff.statistics.bootstrap import units_by_label
 from tff.statistics.channel_tests import AUC, roc_auc, separability
-from tff.types import Ints, Result
+from tff.types import Result
 
 #: Properties of a file's header that a detector could learn instead of "generated".
 HEADER = ["format", "mode", "quality", "chroma", "height", "width"]
@@ -108,7 +109,7 @@ NEAR_CHANCE = 0.6
 FEW_CONFIDENT = 30
 #: Images of each kind with fewer of which 95 % intervals span most of what is possible.
 FEW = 30
-#: Groups of images (`data.group`) of each kind with fewer of which intervals do not hold.
+#: Groups of images (`data.group`) of each kind with fewer of which there is a warning.
 FEW_GROUPS = 10
 
 
@@ -123,7 +124,7 @@ def add_sanity_checks(result: Result, subject: Subject, checks: Set[str]) -> Non
     if "files and detector" in checks:
         result.alarms += chance_level_alarm(subject)
     if checks & {"files and detector", "files and number"}:
-        result.warnings[:0] = few_images_warning(subject)
+        result.warnings[:0] = [*few_images_warning(subject), *few_groups_warning(subject)]
     sets: dict[str, list[str]] = {}  # remarks on the whole tree once
     for name, lines in (("Discovery", discovery.notes), ("Test", file_warnings(images))):
         for line in lines:
@@ -133,25 +134,42 @@ def add_sanity_checks(result: Result, subject: Subject, checks: Set[str]) -> Non
 
 def few_images_warning(subject: Subject) -> list[str]:
     """A warning if some generators have too few images for narrow intervals."""
-    images, lines = subject.images.test, []
+    counts = {
+        name: int(np.bincount(subject.labels[at], minlength=2).min())
+        for name, at in subject.generators()
+    }
+    if not (names := [name for name, count in counts.items() if count < FEW]):
+        return []
+    return [
+        f"Fewer than {FEW} real or generated images of {', '.join(names)}: with so few, values "
+        "change much with the choice of images; go by their 95 % intervals."
+    ]
 
-    def name_scarce(groups: Ints | None, least: int) -> str:
-        names = []
-        for name, at in subject.generators():
-            units = units_by_label(subject.labels[at], None if groups is None else groups[at])
-            if min(units.values()) < least:
-                names.append(name)
-        return ", ".join(names)
 
-    if names := name_scarce(None, FEW):
-        lines.append(
-            f"Fewer than {FEW} real or generated images of {names}: with so few, values change "
-            "much with the choice of images; go by their 95 % intervals."
+def few_groups_warning(subject: Subject) -> list[str]:
+    """Warnings if images come from so few photographs that intervals hardly know their chance."""
+    test, discovery = subject.images.test, subject.images.discovery
+    sources: dict[tuple[str, bool], list[str]] = {}
+    if test.groups is not None:
+        for name, rows in subject.generators():
+            groups = test.groups[rows]
+            if min(units_by_label(subject.labels[rows], groups).values()) < FEW_GROUPS:
+                resampled = subject.resampled_groups(rows) is not None
+                key = (count_units(len(np.unique(groups)), test.unit), resampled)
+                sources.setdefault(key, []).append(name)
+    lines = []
+    for (found, resampled), names in sources.items():
+        consequence = (
+            f"Intervals allow for the chance of the {test.unit}s, as far as so few show it."
+            if resampled
+            else f"No interval here holds the chance of the {test.unit}s: with other {test.unit}s, "
+            "all numbers may change by more than their intervals say."
         )
-    if images.groups is not None and (names := name_scarce(images.groups, FEW_GROUPS)):
+        lines.append(f"The test images of {', '.join(names)} come from {found}. {consequence}")
+    if discovery.groups is not None and (n := len(np.unique(discovery.groups))) < FEW_GROUPS:
         lines.append(
-            f"The real or the generated images of {names} come from fewer than {FEW_GROUPS} "
-            f"{images.unit}s: their 95 % intervals are not reliable."
+            f"Channels are ranked on images of {count_units(n, discovery.unit)}: other "
+            f"{discovery.unit}s may rank them otherwise, by more than standard errors say."
         )
     return lines
 

@@ -47,6 +47,7 @@ from tff.detectors.feature_maps import depthwise_twins
 from tff.detectors.frozen import freeze
 from tff.options import SEED, Allowed, FieldsOf, checked, number, whole
 from tff.relevance.lrp import LRP
+from tff.statistics.bootstrap import units_by_label
 from tff.statistics.detection import ThresholdRule, average_precision, best_threshold
 from tff.types import Channels, Floats, Ints
 
@@ -65,6 +66,10 @@ def _is_device(name: str) -> bool:
 DEVICE = Allowed(
     _is_device, "auto, cpu, or a GPU that PyTorch finds on this machine, such as cuda:0"
 )
+
+
+#: Groups of real and of generated images from which on intervals are over groups of images.
+FEWEST_GROUPS = 5
 
 
 @dataclass(frozen=True)
@@ -260,6 +265,20 @@ class Subject:
     def labels(self) -> Ints:
         """Labels of the test images, (N,): 0 real, 1 generated."""
         return labels_of(self.images.test)
+
+    def resampled_groups(self, rows: Ints) -> Ints | None:
+        """Group (n,) of some test images, if intervals draw groups as a whole; None: images.
+
+        They draw images where it is not known which images belong together (`data.group`), and
+        where there are too few groups to know how much these differ.
+
+        Args:
+            rows: (n,) of the images.
+        """
+        if (known := self.images.test.groups) is None:
+            return None
+        fewest = min(units_by_label(self.labels[rows], known[rows]).values())
+        return known[rows] if fewest >= FEWEST_GROUPS else None
 
     @cached_property
     def seen(self) -> set[str]:
