@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from scipy.stats import t
 from tests.helpers import tiny
+from torch import nn
 
 from tff.ablations.color import Grayscale
 from tff.ablations.frequency import Lowpass
@@ -16,6 +17,8 @@ from tff.analyses.engine.evaluation import GROUPS
 from tff.analyses.engine.top_channels import CRITERIA, TooFewImagesError
 from tff.analyses.mediation import Mediation, is_found, ratio
 from tff.data.datamodule import Splits
+from tff.data.synthetic.planted import Planted
+from tff.detectors.detector import Detector
 from tff.detectors.hooks import record_outputs
 from tff.statistics.bootstrap import Estimate
 
@@ -216,3 +219,44 @@ def test_several_cues_share_what_they_can(red_root):
         pd.testing.assert_frame_equal(table, together["lowpass"].tables[name], check_exact=True)
     totals = [together[name].tables["mediation"]["total"] for name in analyses]
     assert not np.allclose(*totals)
+
+
+def small_detector(images, epochs=8):
+    """Detector with three convolutions, trained on these images and their turns."""
+    torch.manual_seed(0)
+    layers = []
+    for before, after in ((3, 32), (32, 64), (64, 64)):
+        layers += [nn.Conv2d(before, after, 3, 2, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+    head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 1))
+    detector = Detector(nn.Sequential(*layers, *head), tff_fraction=0.06)
+    pixels, labels = tiny.pixels(images), torch.tensor(images.manifest["label"].tolist()).float()
+    optimizer = torch.optim.AdamW(detector.parameters(), 3e-3)
+    for _ in range(epochs):
+        for rows in torch.randperm(len(pixels)).split(64):
+            turned = torch.rot90(pixels[rows], int(torch.randint(4, ())), (2, 3))
+            loss = nn.functional.binary_cross_entropy_with_logits(detector(turned), labels[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return detector.eval()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("cue", "uses_color"), [("chroma", True), ("checkerboard", False)])
+def test_planted_cues(cue, uses_color, tmp_path):
+    counts = {"train": 500, "val": 100, "test": 100}
+    data = Planted(str(tmp_path), cue=cue, counts=counts, strength=2.0)
+    splits = Splits(data.discovery(), data.test().select([cue, "none"], None))
+    detector = small_detector(data.images("train"))
+    subject = tiny.Subject.of(detector, splits, draws=200, device="cpu", confidence=0.5)
+    table = Mediation(CUE, channels=3)(subject).tables["mediation"].set_index("generator")
+    seen, control = table.loc[cue], table.loc["none"]
+    assert seen["gap"] > 1  # the cue is learned
+    if uses_color:
+        assert seen["total"] > 0.8 * seen["gap"]
+        assert seen["share_low"] > 0.7
+        assert seen["share"] > seen["share_by_matched"]
+    else:
+        assert abs(seen["total"]) < 0.2 * seen["gap"]
+    # Without a cue there is nothing that color could carry.
+    assert abs(control["total"]) < 0.1 * seen["gap"]
