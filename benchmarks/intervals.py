@@ -1,6 +1,6 @@
 """How often the intervals of detection measures hold, by simulation.
 
-    python benchmarks/intervals.py [--samples 200]
+    python benchmarks/intervals.py [--samples 100]
 
 Scores of real images follow N(0, 1), those of generated ones N(d, 1); d gives the measure the true
 value of each row. `plain` are bias-corrected quantiles of the resamples, `here` what the tables
@@ -243,6 +243,6 @@ def table(samples: int) -> Iterator[str]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--samples", type=int, default=200)
+    parser.add_argument("--samples", type=int, default=100)
     for line in table(parser.parse_args().samples):
         print(line, flush=True)
