@@ -46,9 +46,11 @@ excludes 0 for one ranking in twenty that means nothing. Both are paired by imag
 With `insert`, channels are not dropped but kept: all others are replaced by their mean, and the
 sooner AP rises, the better the ranking.
 
-Omega is the paper's criterion; lift is omega times the width of the layer, so that narrow layers
-have no advantage; gradient x activation is the change of the logit to first order; mean response
-and norm of the filter ignore the decision.
+Omega of generated images is the paper's criterion; omega of real images finds what they have and
+generated ones lack. Lift is omega times the width of the layer, so that narrow layers have no
+advantage. Contrast and effect are changes to first order when a channel is dropped: of the gap
+between both kinds of images, and of the logit. Mean response and norm of the filter ignore the
+decision.
 """
 #: What happens to channels.
 REPLACEMENTS = {
