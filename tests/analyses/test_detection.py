@@ -129,8 +129,11 @@ def test_findings_and_scalars_are_those_of_the_table(subject, table):
     )
     row = table.loc["the seen generator"]
     assert result.findings[0].startswith(f"On the seen generator: AP {row['ap']:.3f} (")
-    more = "more than" if row["ece"] > row["ece_null"] else "no more than chance makes of"
-    assert f"calibration error {row['ece']:.3f}, {more} that" in result.findings[0]
+    remark = "" if row["ece"] > row["ece_null"] else ": no sign of miscalibration"
+    assert result.findings[0].endswith(
+        f"calibration error {row['ece']:.3f}, where 95 % of calibrated detectors stay below "
+        f"{row['ece_null']:.3f}{remark}."
+    )
     assert list(table["seen"]) == [True, False, False, True] + [False] * 4
 
 

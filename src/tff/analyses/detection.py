@@ -152,10 +152,10 @@ def _describe(
             break
     ece, null = estimates["ece"].value, estimates[NULL].value
     if not where.endswith("worst") and not np.isnan([ece, null]).any():
-        more = "more than" if ece > null else "no more than chance makes of"
+        remark = "" if ece > null else ": no sign of miscalibration"
         text += (
-            f"; calibration error {ece:.3f}, {more} that of a calibrated detector "
-            f"(below {null:.3f} in 95 % of cases)"
+            f"; calibration error {ece:.3f}, where 95 % of calibrated detectors stay below "
+            f"{null:.3f}{remark}"
         )
     return f"{text}."
 
