@@ -422,8 +422,8 @@ def _add_figures(result: Result, cue: str, k: int) -> None:
     """Joint effect against the number of channels, and effects of single channels."""
     curve = result.tables["mediation_curve"]
     labels: dict[str, str] = {
-        f"{choice} {where}": f"{where} generators{text}"
-        for choice, text in (("top", ""), ("matched", ": random channels"))
+        f"{choice} {where}": f"{text}{where}"
+        for choice, text in (("top", ""), ("matched", "random ones, "))
         for where in ("seen", "unseen")
     }
     curve = curve.assign(line=curve["choice"] + " " + curve["where"])
@@ -435,7 +435,7 @@ def _add_figures(result: Result, cue: str, k: int) -> None:
     first = first.assign(exact_low=first["exact"] - reach, exact_high=first["exact"] + reach)
     result.figures = {
         "mediation_curve": curves.dropout_curves(
-            curve, "part", "line", "effect", "channels whose maps are exchanged, percent of all",
+            curve, "channels", "line", "effect", "channels whose maps are exchanged",
             f"effect of {cue} on the gap, logits", labels,
         ),
         "mediation_channels": grouped.grouped_points(
