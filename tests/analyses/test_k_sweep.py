@@ -13,10 +13,11 @@ from tests.helpers import tiny
 from tests.helpers.bootstrap_by_hand import Known, average, difference, weighted_sum
 
 from tff.analyses.engine.controls import Controls
-from tff.analyses.engine.top_channels import CRITERIA
+from tff.analyses.engine.top_channels import CRITERIA, TooFewImagesError
 from tff.analyses.k_sweep import KSweep
 from tff.analyses.sensitivity import Sensitivity
 from tff.detectors.hooks import drop_channels
+from tff.report.page import write
 from tff.statistics.bootstrap import draw_resamples
 
 SHARES, KS = (10, 25, 50), (0, 1, 3, 6)  # of 12 channels
@@ -381,3 +382,28 @@ def test_resampling_needs_images_of_equal_size(tmp_path):
     tiny.tree(root, ("other",), images=6, size=40)
     with pytest.raises(ValueError, match=r"different sizes.*data\.crop=center224"):
         KSweep(("omega",), shares=SHARES, instead=("resample",))(tiny.subject(root, batch_size=12))
+
+
+def test_curves_of_another_run_are_drawn_beside(subject, result, tmp_path):
+    write({"k_sweep": result}, tmp_path / "other" / "report", {})
+    beside = KSweep(
+        shares=SHARES, random_orders=ORDERS, rankings=["omega"], beside=str(tmp_path / "other")
+    )(subject)
+    assert list(beside.figures) == ["drop_curves"]
+    titles = [ax.get_title(loc="left") for ax in beside.figures["drop_curves"].axes]
+    assert titles[-1] == "other"
+    assert len(titles) == 3
+    with pytest.raises(ValueError, match=r"k_sweep\.beside=.*no report with a k_sweep; pass"):
+        KSweep(rankings=["omega"], beside=str(tmp_path))(subject)
+
+
+def test_a_ranking_without_images_is_missing_and_said(root):
+    detector = tiny.detector()
+    detector.network.fc.bias.data += 30  # every image is called generated
+    subject = tiny.Subject.of(detector, tiny.splits(root), draws=5, device="cpu")
+    result = KSweep(rankings=["omega", "omega_real"], ks=[2], random_orders=2)(subject)
+    assert set(result.tables["k_sweep"]["ranking"]) == {"omega"}
+    (warning,) = [text for text in result.warnings if "A ranking is missing" in text]
+    assert "subject.ranking.by=omega_real" in warning
+    with pytest.raises(TooFewImagesError, match="omega_real"):
+        KSweep(rankings=["omega_real"], ks=[2], random_orders=2)(subject)

@@ -22,7 +22,7 @@ from tff.parquet import open_parquet, read, read_columns, write
 OPTIONS = {"device": "cpu", "batch_size": 5, "sample": 2, "k": 3, "confidence": 0.0}
 REQUESTS = {
     "relevance": lambda s: vars(s.relevance["fake"]),
-    "activity": lambda s: vars(s.activity),
+    "activity": lambda s: {**vars(s.activity), **s.activity.resamples, "resamples": 0},
     "evaluate": lambda s: vars(s.evaluate(responses=True)),
     "dropped": lambda s: s.evaluate_without_channels({"top": s.top}),
 }

@@ -159,7 +159,7 @@ def test_a_browser_runs_nothing(page, tmp_path_factory):
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert "CONSOLE" not in done.stderr  # not even a blocked request
-    assert "<title>Transferable forensic features</title>" in done.stdout
+    assert "<title>In search of transferable forensic features</title>" in done.stdout
     live = Parsed(done.stdout)
     assert "script" not in {tag for tag, _ in live.tags}
     assert not any(key.startswith("on") for _, attributes in live.tags for key in attributes)

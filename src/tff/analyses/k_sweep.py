@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -22,10 +23,16 @@ from tff.analyses.engine.evaluation import (
     summarize_generators,
 )
 from tff.analyses.engine.subject import Subject
-from tff.analyses.engine.top_channels import COUNT, CRITERIA, evenly_spaced_counts, parse_k
+from tff.analyses.engine.top_channels import (
+    COUNT,
+    CRITERIA,
+    evenly_spaced_counts,
+    parse_k,
+)
 from tff.data.dataset import Images
-from tff.options import checked, each, number, some_of, whole
+from tff.options import PATH, checked, each, number, some_of, whole
 from tff.plots import curves
+from tff.report.results import read_results
 from tff.statistics.bootstrap import Estimate, mean, mean_height, shortfall
 from tff.types import Floats, Result
 
@@ -118,6 +125,8 @@ class KSweep(Analysis):
         instead: replacements of dropped channels, some of `REPLACEMENTS`.
         random_orders: number of random orders that the curve `random` averages, and of orders
             matched in layer for each other ranking.
+        beside: folder of a run whose report has a `k_sweep` too, of another detector: its curves
+            are drawn beside these. None: no other.
     """
 
     rankings: Annotated[Sequence[str], some_of(CRITERIA)] = tuple(CRITERIA)
@@ -131,9 +140,15 @@ class KSweep(Analysis):
     ) = None
     instead: Annotated[Sequence[str], some_of(REPLACEMENTS)] = ("zero",)
     random_orders: Annotated[int, whole(least=1)] = 10
+    beside: Annotated[str, PATH] | None = None
 
     def answer(self, subject: Subject) -> Result:
         """Tables `k_sweep`, one row per point of a curve, and `k_sweep_area`, one per curve."""
+        usable, missing = subject.usable_criteria(self.rankings)
+        if missing:
+            result = replace(self, rankings=usable).answer(subject)
+            result.warnings += missing
+            return result
         total, ks = len(subject.channels), self._counts(subject)
         labels = group_labels(subject)
         own = subject.criterion
@@ -162,7 +177,21 @@ class KSweep(Analysis):
             if by != "random":
                 name = f"{where}_beats_matched_by_{by}_{instead}"
                 result.scalars[name] = row["beats_matched_by"]
-        for instead, where in product(self.instead, table["where"].unique()):
+        others = _read_beside(self.beside) if self.beside else []
+        if others:
+            shown = table[table["instead"] == self.instead[0]]
+            mine = [
+                curves.Panel(labels[str(where)], part, _share_generated(subject, str(where)))
+                for where, part in shown.groupby("where", sort=False)
+            ]
+            result.figures["drop_curves"] = curves.dropout_panels([*mine, *others], CRITERIA, own)
+            result.captions["drop_curves"] = (
+                "AP against the number of channels dropped, for several rankings; the same colors "
+                f"in all panels. On the right the detector of {Path(str(self.beside)).name}, which "
+                "was trained on other images. Gray: random channels of the same layers. Dotted: a "
+                f"detector that guesses. {describe_resamples(subject)}"
+            )
+        for instead, where in product(self.instead, () if others else table["where"].unique()):
             part = table[(table["where"] == where) & (table["instead"] == instead)]
             name = f"k_sweep_{where}" + (f"_{instead}" if len(self.instead) > 1 else "")
             compared = [by for by in (own, *self.rankings) if by in self.rankings]
@@ -249,6 +278,26 @@ def _summarize(subject: Subject, logits: Mapping[str, Floats]) -> dict[str, dict
             if where != "unseen_worst":
                 groups.setdefault(where, {})[name] = ap
     return groups
+
+
+def _read_beside(run: str) -> list[curves.Panel]:
+    """Curves in the report of another run, on the generator that its detector has seen.
+
+    Raises:
+        ValueError: there is no report with a `k_sweep`, or its table is damaged.
+    """
+    folder = Path(run).expanduser()
+    columns = {"where": str, "ranking": str, "instead": str, "k": int}
+    optional = dict.fromkeys(("ap", "ap_low", "ap_high"), float)
+    bands = dict.fromkeys(("matched", "matched_low", "matched_high"), float)
+    table = read_results(folder / "report").table("k_sweep", columns | optional, bands)
+    if table is None:
+        raise ValueError(
+            f"analysis.k_sweep.beside={run}: there is no report with a k_sweep; pass the folder of "
+            "a run of analyze.py with analysis=k_sweep"
+        )
+    shown = table[(table["where"] == "seen") & (table["instead"] == table["instead"].iloc[0])]
+    return [curves.Panel(folder.name, shown, None)] if len(shown) else []
 
 
 def _share_generated(subject: Subject, where: str) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from tff.analyses.engine.analysis import Analysis
+from tff.analyses.engine.sanity_checks import few_confident_alarm
 from tff.analyses.engine.subject import Subject
 from tff.analyses.engine.top_channels import CHOICES, CRITERIA, SIDES, Stability
 from tff.options import checked, some_of
@@ -36,8 +37,6 @@ positions, over generated images minus that over real ones.
 Channels are ranked on images of the seen generator, so no ranking has seen the test images. Whether
 the detector needs the channels that a ranking puts first is tested by dropping them.
 """
-#: With fewer generated images of which the detector is sure, the page names no channels.
-FEW_CONFIDENT = 30
 
 
 @dataclass(frozen=True)
@@ -62,12 +61,14 @@ class Ranking(Analysis):
             shown = [*subject.candidates.index]
         if by == "random":
             shown.remove(by)
+        shown, missing = subject.usable_criteria(shown)
         stable = {name: subject.stability(name) for name in shown}
         table = self._table(subject, shown, stable)
         compared = _compare(subject, shown, stable)
         result = Result("Which channels matter: rankings by FF-RS (omega) and others", ABOUT)
         _add_findings(result, subject, table, compared)
         _add_warnings(result, subject, table)
+        result.warnings += missing
         result.tables = {"rankings": compared, "ranking": table} | {
             f"omega_{name}": to_published_format(found.omega, subject.channels)
             for name, found in subject.relevance.items()
@@ -156,13 +157,9 @@ def _compare(subject: Subject, shown: Sequence[str], stable: dict[str, Stability
 def _add_findings(
     result: Result, subject: Subject, table: pd.DataFrame, compared: pd.DataFrame
 ) -> None:
-    k, by, fake = subject.k, subject.criterion, subject.relevance["fake"]
-    if fake.images < FEW_CONFIDENT:
-        result.alarms.append(
-            f"Omega rests on only {fake.images} generated images, those that the detector "
-            f"recognizes with P >= {subject.options.confidence:g}: too few to name channels. Rank "
-            "on more images, or lower subject.confidence."
-        )
+    k, by = subject.k, subject.criterion
+    if alarms := few_confident_alarm(subject):
+        result.alarms += alarms
     else:
         top = table.head(k)
         share = f"the top {k} of {len(table):,} channels ({100 * k / len(table):.2f} %)"

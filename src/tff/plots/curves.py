@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -15,8 +16,10 @@ from tff.plots.style import (
     INK,
     MARKERS,
     MUTED,
+    WIDTH,
     finite_values,
     no_data,
+    shorten,
     single_axes,
     styled,
 )
@@ -61,17 +64,75 @@ def dropout_curves(
         of = str(part[hue].iloc[0])
         ax.plot(part[x], part["matched"], color=MUTED, linestyle=_DASHES[0],
                 label=f"random, layers of {labels.get(of, of)}")  # fmt: skip
-    counts = table[x][table[x] > 0]
-    if len(counts):
-        ax.set_xscale("symlog", linthresh=float(counts.min()), linscale=0.4)
-        ticks = sorted({0, *counts.unique().tolist()})
-        ax.set_xticks(ticks, [f"{tick:,g}" for tick in ticks])
-        ax.minorticks_off()
+    _count_channels(ax, table[x])
     if chance is not None:
         ax.axhline(chance, color=MUTED, linestyle=_DASHES[1], linewidth=1)
     ax.grid(True, axis="y")
     ax.set(xlabel=xlabel, ylabel=ylabel)
     return figure
+
+
+class Panel(NamedTuple):
+    """Curves of one detector on one group of generators.
+
+    Attributes:
+        title: above the panel.
+        table: columns `k`, `ranking`, `ap` with ends, and `matched` with ends where random channels
+            of the same layers were dropped.
+        chance: AP of a detector that guesses; None if unknown.
+    """
+
+    title: str
+    table: pd.DataFrame
+    chance: float | None
+
+
+@styled
+def dropout_panels(panels: Sequence[Panel], labels: Mapping[str, str], banded: str) -> Figure:
+    """AP against the number of dropped channels, panels side by side.
+
+    Args:
+        labels: rankings in the order of the legend -> their labels.
+        banded: ranking whose matched random channels are the gray band; the first one that a panel
+            has, if it lacks this one.
+    """
+    if not panels:
+        return no_data()
+    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    known = [by for by in labels if any(by in set(panel.table["ranking"]) for panel in panels)]
+    for ax, panel in zip(axes, panels, strict=True):
+        for i, by in enumerate(known):
+            part = panel.table[panel.table["ranking"] == by].sort_values("k")
+            if len(part):
+                _add_line(ax, part["k"], part, "ap", _BRIGHT[i % len(_BRIGHT)], i, labels[by])
+        matched = panel.table.dropna(subset=["matched"]) if "matched" in panel.table else None
+        if matched is not None and len(matched):
+            found = set(matched["ranking"])
+            of = banded if banded in found else next(by for by in known if by in found)
+            part = matched[matched["ranking"] == of].sort_values("k")
+            ends = part["matched_low"], part["matched_high"]
+            ax.fill_between(part["k"], *ends, color=MUTED, alpha=0.25, linewidth=0)
+            ax.plot(part["k"], part["matched"], color=MUTED, linestyle=_DASHES[0],
+                    label="random channels of the same layers")  # fmt: skip
+        if panel.chance is not None:
+            ax.axhline(panel.chance, color=MUTED, linestyle=_DASHES[1], linewidth=1)
+        _count_channels(ax, panel.table["k"])
+        ax.set_title(shorten(panel.title, 28), fontsize=9.5, loc="left")
+        ax.grid(True, axis="y")
+    axes[0].set(ylabel="average precision", ylim=(None, 1.02))
+    figure.supxlabel("channels dropped", fontsize=9.5, color=MUTED)
+    return figure
+
+
+def _count_channels(ax: Axes, ks: pd.Series[int]) -> None:
+    """Axis of numbers of channels: linear up to the smallest above 0, logarithmic beyond."""
+    counts = ks[ks > 0]
+    if len(counts):
+        ax.set_xscale("symlog", linthresh=float(counts.min()), linscale=0.4)
+        ticks = sorted({0, *counts.unique().tolist()})
+        ax.set_xticks(ticks, [f"{tick:,g}" for tick in ticks])
+        ax.minorticks_off()
 
 
 _BRIGHT = (*HUES[:2], *HUES[3:])  # gray is for the others

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Annotated, Any
@@ -462,6 +461,24 @@ class Subject:
         """Score of each channel by one of `top_channels.CRITERIA`, (n_channels,)."""
         return self._evidence(seed).score(by)
 
+    def usable_criteria(self, names: Iterable[str]) -> tuple[list[str], list[str]]:
+        """Those of some criteria that the discovery images allow; why not, for each of the others.
+
+        Raises:
+            TooFewImagesError: they allow none.
+        """
+        usable: list[str] = []
+        missing: list[TooFewImagesError] = []
+        for by in names:
+            try:
+                self.score_channels(by)
+                usable.append(by)
+            except TooFewImagesError as error:
+                missing.append(error)
+        if missing and not usable:
+            raise missing[0]
+        return usable, [f"A ranking is missing. {error}." for error in missing]
+
     def rank(self, by: str, seed: int | None = None) -> Tensor:
         """Flat indices of all channels, (n_channels,), best first by a criterion."""
         duplicates = self.options.ranking.duplicates
@@ -482,10 +499,7 @@ class Subject:
         """
         k = parse_k(None if self.options.k == "auto" else self.options.k, *self._total)
         assert k is not None
-        orders = {}
-        for by in CHOICES:
-            with suppress(TooFewImagesError):
-                orders[by] = self.rank(by)[:k]
+        orders = {by: self.rank(by)[:k] for by in self.usable_criteria(CHOICES)[0]}
         logits = self.evaluate_without_channels(orders, split="discovery")
         labels = labels_of(self.images.discovery)
         aps = {by: float(average_precision(labels, values)) for by, values in logits.items()}

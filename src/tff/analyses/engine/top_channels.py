@@ -116,10 +116,10 @@ class Evidence:
 
     def _from_relevance(self, by: str) -> Floats:
         found = self.relevance()
-        fake, real = found["fake"].omega, found["real"].omega
         if by == "both":
-            return np.fmax(fake, real)
-        return real if by == "omega_real" else fake * self.widths if by == "lift" else fake
+            return np.fmax(found["fake"].omega, found["real"].omega)
+        omega = found["real" if by == "omega_real" else "fake"].omega
+        return omega * self.widths if by == "lift" else omega
 
     def _from_activity(self, by: str) -> Floats:
         found = self.activity()
