@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
-from tests.helpers.lrp_agreement import CASES, agree
+from tests.helpers.lrp_agreement import CASES, Case, agree
 from torch import nn
 
 from tff.relevance.conv_rules import CONVOLUTIONS
@@ -14,9 +14,15 @@ from tff.relevance.lrp import LRP
 
 OPTIONS = {"alphabeta": {"alpha": 1.5}, "gamma": {"gamma": 0.7}}
 HIGH, LOW = (1 - 0.406) / 0.225, (0 - 0.485) / 0.229
+#: Outputs of both signs in its convolutions.
+BOTH_SIGNS = Case(
+    [("adaptive", 1, 1)], "convolutional", 0, 1, 1, "average",
+    {"kernel_size": 1, "stride": 1, "padding": 0}, 1, (8, 7),
+)  # fmt: skip
 
 
 @given(CASES, st.sampled_from(sorted(CONVOLUTIONS)), st.booleans(), st.booleans())
+@example(BOTH_SIGNS, "gamma", True, False)  # float32 would round its 0.7
 def test_random_networks_agree_with_the_replica(case, rule, optional, box):
     assume(case.fits)
     options = OPTIONS.get(rule, {}) if optional else {}

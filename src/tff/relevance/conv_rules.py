@@ -337,8 +337,8 @@ class Gamma(Weighted):
         """z, the factors 1 + gamma or 1 of [a w]+ and [a w]-, and what the bias contributes."""
         pro, contra = (self.sum(products) for products in sides)
         bias = pro.new_zeros(()) if self.bias is None else self.map.column(self.bias)
-        up = pro + contra + bias >= 0
-        strong, weak = 1 + self.gamma * up, 1 + self.gamma * ~up
+        up = (pro + contra + bias >= 0).to(pro.dtype)  # a bool times gamma is float32
+        strong, weak = 1 + self.gamma * up, 1 + self.gamma * (1 - up)
         bias = strong * bias.clamp(min=0) + weak * bias.clamp(max=0)
         return strong * pro + weak * contra + bias, (strong, weak), bias
 
