@@ -25,16 +25,16 @@ setup: .venv/.demo ## Install what is needed to run, into .venv
 
 # The detector of the demo, and one of a planted cue to compare it with.
 demo: .venv/.demo ## Train a small detector on embedded images and find what it goes by, in minutes
-	$(BIN)/python train.py experiment=planted trainer.max_epochs=2 hydra.run.dir=outputs/planted-color
+	$(BIN)/python train.py experiment=planted hydra.run.dir=outputs/planted-color
 	$(BIN)/python analyze.py ckpt=outputs/planted-color/checkpoints/best.ckpt hydra.run.dir=outputs/planted-color $(PLANTED)
 	$(BIN)/python train.py experiment=demo
 	$(BIN)/python analyze.py ckpt=outputs/demo/checkpoints/best.ckpt hydra.run.dir=outputs/demo $(DEMO)
 
-CURVES = 'analysis.k_sweep.rankings=[omega,omega_real,contrast]' 'analysis.k_sweep.ks=[1,5,21,96]' analysis.k_sweep.random_orders=5
-PLANTED = 'analysis=[k_sweep,detection]' $(CURVES) data=planted 'data.generators=[chroma]' images=64
-DEMO = 'analysis=[k_sweep,patches,mediation,detection,ranking,sensitivity,ablation,median_test,examples]' $(CURVES) \
+CURVES = 'analysis.k_sweep.rankings=[omega,omega_real,contrast]' 'analysis.k_sweep.ks=[5,21,96]'
+PLANTED = 'analysis=[k_sweep,detection]' $(CURVES) analysis.k_sweep.random_orders=5 data=planted 'data.generators=[chroma]' images=64
+DEMO = 'analysis=[sensitivity,k_sweep,ranking,patches,mediation,ablation,median_test,detection,examples]' $(CURVES) \
 	analysis.k_sweep.beside=outputs/planted-color subject.ranking.by=auto images=64 \
-	analysis.patches.channels=6 analysis.mediation.channels=5
+	analysis.patches.channels=6 analysis.mediation.channels=3 analysis.mediation.random_draws=2
 
 test: .venv/.dev ## The fast tests (minutes on 2 cores)
 	$(FAST)

@@ -14,7 +14,7 @@ from tests.helpers.bootstrap_by_hand import Known, average, difference, weighted
 
 from tff.analyses.engine.controls import Controls
 from tff.analyses.engine.top_channels import CRITERIA, TooFewImagesError
-from tff.analyses.k_sweep import KSweep
+from tff.analyses.k_sweep import SHORT, KSweep
 from tff.analyses.sensitivity import Sensitivity
 from tff.detectors.hooks import drop_channels
 from tff.report.page import write
@@ -341,11 +341,11 @@ def test_findings_tell_the_ranking_of_the_report_and_the_others(result):
             row["beats_matched_by_low"] > 0
         )
         rest = part.drop("omega")
-        better = [CRITERIA[by] for by in rest.index if rest.loc[by, "beats_matched_by_low"] > 0]
-        told = others.split(" significantly", 1)[1].split(". Scores")[0].removeprefix(": ")
-        assert sorted(told.split(", ") if told else []) == sorted(better)
+        better = [SHORT[by] for by in rest.index if rest.loc[by, "beats_matched_by_low"] > 0]
+        named = others.split("matched in layer: ")[1].split(". Each")[0]
+        assert sorted(named.split(", ")) == sorted(better or ["none"])
         for by, value in rest["beats_matched_by"].items():
-            assert f"{CRITERIA[by]} {value:+.3f}" in others
+            assert f"{SHORT[by]} {value:+.3f}" in others
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from tff.analyses.detection import Detection
 from tff.plots.grouped import box_plot
 from tff.plots.style import DARK
 from tff.report.page import (
+    OPENING,
     collect_versions,
     darken,
     data_uri,
@@ -125,6 +126,15 @@ def test_the_page_begins_with_the_mean_of_the_analysis(tmp_path: Path) -> None:
     said = describe_transfer({"detection": found})
     assert f"AUC {mean:.2f} (" in said
     assert "of 2 generators" in said
+
+
+def test_the_page_opens_with_the_curves(tmp_path: Path) -> None:
+    figures = {name: box_plot({"a": {"b": np.arange(5.0)}}, "x") for name in (OPENING, "second")}
+    result = Result("Dropping", figures=figures, captions={OPENING: "Opens", "second": "Follows"})
+    page = write({"k_sweep": result}, tmp_path / "report", {}).read_text()
+    assert page.count("Opens <span>") == page.count("Follows <span>") == 1
+    assert page.index("What was found</h2>") < page.index("Opens <span>") < page.index('id="idea"')
+    assert page.index('<section id="k_sweep">') < page.index("Follows <span>")
 
 
 def test_the_page_begins_with_a_question_without_the_numbers(results: Results) -> None:

@@ -72,6 +72,9 @@ _SHORT = {
     "resample": "replaced by their maps from other images",
     "insert": "kept",
 }
+#: Titles of panels, and criteria without what stands in brackets.
+_TITLES = {"seen": "seen", "unseen": "never seen (mean)"}
+SHORT = {by: words.partition(" (")[0] for by, words in CRITERIA.items()}
 
 
 @dataclass(frozen=True)
@@ -181,10 +184,10 @@ class KSweep(Analysis):
         if others:
             shown = table[table["instead"] == self.instead[0]]
             mine = [
-                curves.Panel(labels[str(where)], part, _share_generated(subject, str(where)))
+                curves.Panel(_TITLES[str(where)], part, _share_generated(subject, str(where)))
                 for where, part in shown.groupby("where", sort=False)
             ]
-            result.figures["drop_curves"] = curves.dropout_panels([*mine, *others], CRITERIA, own)
+            result.figures["drop_curves"] = curves.dropout_panels([*mine, *others], SHORT, own)
             result.captions["drop_curves"] = (
                 "AP against the number of channels dropped, for several rankings; the same colors "
                 f"in all panels. On the right the detector of {Path(str(self.beside)).name}, which "
@@ -346,12 +349,12 @@ def _describe(
     others = {by: score for by, score in scores.items() if by != own}
     if others:
         order = sorted(others, key=lambda by: -others[by].from_one.value)
-        better = [CRITERIA[by] for by in order if others[by].from_one.low > 0]
-        count = f"{len(better)} beat{'s' * (len(better) == 1)}" if better else "none beats"
-        listed = ", ".join(f"{CRITERIA[by]} {others[by].from_one.value:+.3f}" for by in order)
+        better = [SHORT[by] for by in order if others[by].from_one.low > 0]
+        listed = ", ".join(f"{SHORT[by]} {others[by].from_one.value:+.3f}" for by in order)
         found.append(
-            f"{start}, of the {len(others)} other rankings {count} random orders matched in layer "
-            f"significantly{': ' * bool(better)}{', '.join(better)}. Scores: {listed}. Each "
-            "ranking is judged alone: of 40 that mean nothing, one would pass."
+            f"{start}, the other rankings have scores of {listed}; significantly better than "
+            f"random orders matched in layer: {', '.join(better) or 'none'}. Each ranking is "
+            "judged alone: "
+            "of 40 that mean nothing, one would pass."
         )
     return found

@@ -114,11 +114,12 @@ def dropout_panels(panels: Sequence[Panel], labels: Mapping[str, str], banded: s
             ends = part["matched_low"], part["matched_high"]
             ax.fill_between(part["k"], *ends, color=MUTED, alpha=0.25, linewidth=0)
             ax.plot(part["k"], part["matched"], color=MUTED, linestyle=_DASHES[0],
-                    label="random channels of the same layers")  # fmt: skip
+                    label="random, of the same layers")  # fmt: skip
         if panel.chance is not None:
             ax.axhline(panel.chance, color=MUTED, linestyle=_DASHES[1], linewidth=1)
         _count_channels(ax, panel.table["k"])
-        ax.set_title(shorten(panel.title, 28), fontsize=9.5, loc="left")
+        ax.set_title(shorten(panel.title, 24), fontsize=9, loc="left")
+        ax.set_xlim(-0.3 * panel.table["k"][panel.table["k"] > 0].min(), None)
         ax.grid(True, axis="y")
     axes[0].set(ylabel="average precision", ylim=(None, 1.02))
     figure.supxlabel("channels dropped", fontsize=9.5, color=MUTED)
