@@ -130,15 +130,17 @@ def open_parquet(stream: IO[bytes]) -> pq.ParquetFile:
     metadata = pq.ParquetFile(stream).metadata
     leaves = [metadata.schema.column(i) for i in range(metadata.num_columns)]
     texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
-    if stream.seek(0, os.SEEK_END) > _ALWAYS_ALLOWED:
-        groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-        chunks = [group.column(i) for group in groups for i in range(group.num_columns)]
-        large = {c.path_in_schema for c in chunks if c.total_uncompressed_size > _FOLDED}
-        texts = [path for path in texts if path not in large]
-    return pq.ParquetFile(
+    size = stream.seek(0, os.SEEK_END)
+    # Facts about single columns are not asked for: damaged ones end the process (pyarrow 26).
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    if size > _ALWAYS_ALLOWED and any(group.total_byte_size > _FOLDED for group in groups):
+        texts = []
+    file = pq.ParquetFile(
         stream, read_dictionary=texts, page_checksum_verification=True,
         arrow_extensions_enabled=False,
     )  # fmt: skip
+    file.size = size
+    return file
 
 
 def read_columns(
@@ -167,15 +169,14 @@ def read_columns(
     rows = sum(part.num_rows for part in parts)
     if rows > _ROWS:
         raise ValueError(f"{rows:,} rows are more than {_ROWS:,}")
-    chunks = [part.column(i) for part in parts for i in range(part.num_columns)]
-    packed = sum(chunk.total_compressed_size for chunk in chunks)
+    packed = file.size
     allowed = max(_ALWAYS_ALLOWED, _RATIO * packed)
 
     def require(size: int) -> None:
         if size > allowed:
             raise ValueError(f"its {packed:,} bytes would unfold to {size:,}")
 
-    require(sum(chunk.total_uncompressed_size for chunk in chunks))
+    require(sum(part.total_byte_size for part in parts))
     require(rows * sum(_find_width(schema.field(name).type) for name in columns))
     table = file.read_row_groups(list(groups), columns=list(columns))
     if table.num_rows != rows:

@@ -16,7 +16,13 @@ from tests.helpers import tiny
 from tff.ablations.color import Grayscale
 from tff.analyses.engine.cache import Cache, Expected, digest, digest_network, identify
 from tff.analyses.engine.parts import Parts
-from tff.analyses.engine.passes import Passes, Relevance, draw_images
+from tff.analyses.engine.passes import (
+    RESAMPLES_SIZE,
+    Passes,
+    Relevance,
+    draw_images,
+    resample_column,
+)
 from tff.analyses.engine.subject import Subject
 from tff.data.datamodule import Splits
 from tff.data.dataset import View
@@ -149,7 +155,11 @@ def test_no_image_with_enough_confidence_comes_back_too(plain, images, folder):
         return plain.passes.compute_relevance(images, 1.5)
 
     table = compute()
-    needed = Expected(len(table.rows), [*table.rows.columns[2:]])
+    needed = Expected(
+        len(table.rows),
+        Relevance.columns(),
+        sizes={resample_column(name): RESAMPLES_SIZE for name in Relevance.resampled()},
+    )
     for _ in range(2):
         found = Cache(folder, "x").get("relevance", {"pass": "relevance"}, compute, needed)
         for name in needed.columns:

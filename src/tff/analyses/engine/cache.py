@@ -40,12 +40,14 @@ class Expected:
         rows: number of images or channels.
         columns: names; all hold float64.
         channels: number of those of the detector.
+        sizes: names of columns of bytes -> number of bytes in each row.
         fits: whether the facts can be used.
     """
 
     rows: int
     columns: Sequence[str]
     channels: int = 0
+    sizes: Mapping[str, int] = field(default_factory=dict)
     fits: Callable[[Mapping[str, Any]], bool] = lambda facts: True
 
 
@@ -146,6 +148,7 @@ def _write_pass(path: Path, key: Mapping[str, Any], table: Table) -> None:
 
 def _read_pass(path: Path, key: Mapping[str, Any], expected: Expected) -> Table:
     columns: dict[str, type] = dict.fromkeys(expected.columns, float)
+    columns |= dict.fromkeys(expected.sizes, bytes)
     if key.get("sample"):
         columns[_SAMPLE] = bytes
     rows, written = read(path, columns, expected.rows)
@@ -155,6 +158,11 @@ def _read_pass(path: Path, key: Mapping[str, Any], expected: Expected) -> Table:
         raise ValueError(f"{path}: holds another pass than its name says; delete it and run again")
     if not isinstance(facts, dict) or not expected.fits(facts):
         raise ValueError(f"{path}: its facts cannot be used; delete it and run again")
+    for name, size in expected.sizes.items():
+        if {len(value) if isinstance(value, bytes) else -1 for value in rows[name]} - {size}:
+            raise ValueError(
+                f"{path}: the column {name} holds values of another size; delete it and run again"
+            )
     if _SAMPLE not in rows:
         return Table(rows, facts)
     column = rows.pop(_SAMPLE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Generic, Protocol, TypeVar
@@ -70,7 +70,8 @@ class Table:
 
     def resamples(self, name: str) -> Floats:
         """A column on resamples of the images, (RESAMPLES, rows)."""
-        return self.rows[resample_columns([name])].to_numpy(float).T
+        values = np.frombuffer(b"".join(self.rows[resample_column(name)]), np.float32)
+        return values.reshape(-1, RESAMPLES).T.astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -95,9 +96,12 @@ class Relevance:
     @staticmethod
     def columns() -> list[str]:
         """Columns of the table that `from_table` reads."""
-        kinds = ("fake", "real")
-        plain = [f"{name}_{kind}" for name in ("omega", "error") for kind in kinds]
-        return plain + resample_columns([f"omega_{kind}" for kind in kinds])
+        return [f"{name}_{kind}" for name in ("omega", "error") for kind in ("fake", "real")]
+
+    @staticmethod
+    def resampled() -> list[str]:
+        """Names of the columns that it reads on resamples of the images."""
+        return ["omega_fake", "omega_real"]
 
     @classmethod
     def from_table(cls, table: Table, kind: str) -> Relevance:
@@ -196,32 +200,32 @@ class Activity:
     weight: Floats
     resamples: Mapping[str, Floats]
 
-    @staticmethod
-    def columns() -> list[str]:
-        """Columns of the table that `from_table` reads."""
-        return [*_ACTIVITY, *resample_columns(RESAMPLED)]
-
     @classmethod
     def from_table(cls, table: Table) -> Activity:
         """From the result of `Passes.compute_activity`."""
         resamples = {name: table.resamples(name) for name in RESAMPLED}
-        return cls(**{name: table.column(name) for name in _ACTIVITY}, resamples=resamples)
+        return cls(**{name: table.column(name) for name in ACTIVITY}, resamples=resamples)
 
     def resample(self, i: int) -> Activity:
         """Activity on a resample of the images; the means of `output` stay."""
         return replace(self, **{name: values[i] for name, values in self.resamples.items()})
 
 
-_ACTIVITY = (
+#: Attributes of `Activity` that are columns of its table.
+ACTIVITY = (
     "output", "response", "effect", "effect_all", "contrast", "slope_contrast", "weight",
 )  # fmt: skip
 #: Attributes of `Activity` that are known on resamples of the images.
 RESAMPLED = ("response", "effect", "effect_all", "contrast", "slope_contrast")
 
 
-def resample_columns(names: Iterable[str]) -> list[str]:
-    """Columns of values on resamples of the images and on their halves."""
-    return [f"{name} {i}" for name in names for i in range(RESAMPLES)]
+#: Bytes of a value on all resamples of the images, float32.
+RESAMPLES_SIZE = 4 * RESAMPLES
+
+
+def resample_column(name: str) -> str:
+    """Column of the bytes of a value on all resamples of the images and on their halves."""
+    return f"{name} resampled"
 
 
 def response_columns(channels: Tensor) -> list[str]:
@@ -636,8 +640,7 @@ def _name_rows(images: Images, values: pd.DataFrame) -> pd.DataFrame:
 
 
 def _add_resamples(rows: pd.DataFrame, name: str, values: Tensor) -> pd.DataFrame:
-    """Rows with a column for each resample of the images, (RESAMPLES, n_rows)."""
-    # Rounded to float32, which halves the file; a rank needs no more.
-    columns = pd.DataFrame(values.cpu().float().double().numpy().T, rows.index)
-    columns.columns = pd.Index(resample_columns([name]))
-    return pd.concat([rows, columns], axis=1)
+    """Rows with the bytes of a value on all resamples of the images, (RESAMPLES, n_rows)."""
+    # One column: a file with one for each resample would be mostly names.
+    of_row = values.cpu().float().numpy().T
+    return rows.assign(**{resample_column(name): [one.tobytes() for one in of_row]})

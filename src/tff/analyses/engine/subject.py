@@ -15,6 +15,9 @@ from torch import Tensor
 from tff.analyses.engine.attribution import Attribution, number_strata
 from tff.analyses.engine.cache import Cache, Expected, describe_cue, digest, identify
 from tff.analyses.engine.passes import (
+    ACTIVITY,
+    RESAMPLED,
+    RESAMPLES_SIZE,
     Activity,
     CueRemoval,
     Instead,
@@ -23,6 +26,7 @@ from tff.analyses.engine.passes import (
     Relevance,
     draw_images,
     labels_of,
+    resample_column,
     response_columns,
     sample_evenly,
 )
@@ -318,6 +322,7 @@ class Subject:
             Expected(
                 len(self.channels),
                 Relevance.columns(),
+                sizes={resample_column(name): RESAMPLES_SIZE for name in Relevance.resampled()},
                 fits=partial(Relevance.can_use, operations=len(self.info.leaky_operations)),
             ),
         )
@@ -336,7 +341,11 @@ class Subject:
             "activity",
             {"pass": "activity", **self._identities["discovery"]},
             lambda: self._require_passes("activity").compute_activity(self.images.discovery),
-            Expected(len(self.channels), Activity.columns()),
+            Expected(
+                len(self.channels),
+                ACTIVITY,
+                sizes={resample_column(name): RESAMPLES_SIZE for name in RESAMPLED},
+            ),
         )
         return Activity.from_table(table)
 
