@@ -7,10 +7,9 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from scipy.stats import t
 from sklearn.metrics import average_precision_score
 from tests.helpers import tiny
-from tests.helpers.bootstrap_by_hand import Known, average, difference, weighted_sum
+from tests.helpers.bootstrap_by_hand import Known, average, chance, difference, weighted_sum
 
 from tff.analyses.engine.controls import Controls
 from tff.analyses.engine.top_channels import CRITERIA, TooFewImagesError
@@ -98,14 +97,6 @@ def check(row, name, known, reach=0, shares=False):
     expected = [known.value, *known.with_chance(reach)]
     found = row[[name, f"{name}_low", f"{name}_high"]].astype(float)
     np.testing.assert_allclose(found, np.clip(expected, 0, 1) if shares else expected, atol=1e-6)
-
-
-def chance(drawn, one_more=True):
-    m = len(drawn)
-    if m == 1:
-        return 0
-    values = [known.value for known in drawn]
-    return t.ppf(0.975, m - 1) * np.std(values, ddof=1) * np.sqrt(1 / m + one_more)
 
 
 def check_against_matched(row, own, drawn, lower=True):

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from scipy.stats import t
 from sklearn.metrics import average_precision_score
 from tests.helpers import fake_subject, tiny
-from tests.helpers.bootstrap_by_hand import Known, average, difference, wilson
+from tests.helpers.bootstrap_by_hand import Known, average, chance, difference, wilson
 
 from tff.analyses.engine.protocol import Protocol
 from tff.analyses.engine.top_channels import CRITERIA
@@ -54,15 +53,6 @@ def aps_of(subject, at, score):
     ]
     value = average_precision_score(labels, score[at])
     return Known.of_fraction(value, draws, min(np.bincount(labels)))
-
-
-def chance(drawn, one_more=True):
-    """Half the interval of one more draw, or of the mean over the draws; 0 for a choice."""
-    m = len(drawn)
-    if m == 1:
-        return 0
-    values = [known.value for known in drawn]
-    return t.ppf(0.975, m - 1) * np.std(values, ddof=1) * np.sqrt(1 / m + one_more)
 
 
 def check(row, name, known, reach=0, shares=False):

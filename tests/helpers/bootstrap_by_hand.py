@@ -151,3 +151,12 @@ def worst(parts, smallest=True):
         return low, max(value, min(highs))
 
     return Known(value, draws, interval)
+
+
+def chance(drawn, one_more=True):
+    """Half the interval of one more draw, or of the mean over the draws; 0 for a choice."""
+    m = len(drawn)
+    if m == 1:
+        return 0
+    values = [known.value for known in drawn]
+    return t.ppf(0.975, m - 1) * np.std(values, ddof=1) * np.sqrt(1 / m + one_more)

@@ -13,7 +13,12 @@ from scipy.special import ndtri, stdtrit
 
 from tff.analyses.engine.analysis import Analysis
 from tff.analyses.engine.controls import Comparison, Controls
-from tff.analyses.engine.evaluation import Evaluator, evaluators, group_labels
+from tff.analyses.engine.evaluation import (
+    Evaluator,
+    evaluators,
+    group_labels,
+    split_generators,
+)
 from tff.analyses.engine.passes import CueRemoval
 from tff.analyses.engine.subject import Subject
 from tff.analyses.engine.top_channels import CRITERIA, TooFewImagesError
@@ -118,10 +123,10 @@ class Mediation(Analysis):
             subject.images.discovery.generators
         )
         test = subject.attribute(self.ablation)
-        for where, names in _names_by_group(subject).items():
+        for where, names in split_generators(subject, dict(subject.generators())).items():
             table[f"estimate_{where}"], table[f"estimate_{where}_error"] = test.gap(names)
         # On generated images of the seen generators, as in the paper.
-        names = next(iter(_names_by_group(subject).values()), [])
+        names = next(iter(split_generators(subject, dict(subject.generators())).values()), [])
         at = subject.images.test.manifest.iloc[subject.sample]
         rows = (at["generator"].isin(names) & (at["label"] == 1)).to_numpy()
         table["p_value"] = median_test(*(np.nan_to_num(r[rows]) for r in (plain, ablated)))
@@ -214,21 +219,12 @@ def _sizes(total: int, k: int) -> list[int]:
     return sorted({k} | {n for n in steps if n <= total // 2 and not k / 2 < n < 2 * k})
 
 
-def _names_by_group(subject: Subject) -> dict[str, list[str]]:
-    names = [name for name, _ in subject.generators()]
-    parts = {
-        "seen": [name for name in names if name in subject.seen],
-        "unseen": [name for name in names if name not in subject.seen],
-    }
-    return {where: part for where, part in parts.items() if part}
-
-
 def _average_groups(
     subject: Subject, measured: Mapping[str, dict[str, MeanLogits]]
 ) -> dict[str, dict[str, MeanLogits]]:
     """Means over seen and over unseen generators that have images of both kinds."""
     groups: dict[str, dict[str, MeanLogits]] = {}
-    for where, names in _names_by_group(subject).items():
+    for where, names in split_generators(subject, dict(subject.generators())).items():
         parts = [measured[name] for name in names]
         known = [part for part in parts if not np.isnan(part["plain"].gap.value)]
         if known:

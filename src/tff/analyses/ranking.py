@@ -136,21 +136,20 @@ def _compare(subject: Subject, shown: Sequence[str], stable: dict[str, Stability
     auto = subject.options.ranking.by == "auto"
     for by in shown:
         top = subject.rank(by)[:k].numpy()
-        found = stable.get(by)
         rows.append(
             {
                 "ranking": by,
                 "criterion": CRITERIA[by],
                 "chosen": by == subject.criterion,
                 "k": k,
-                "in_top": found.in_top[top].mean() if found else np.nan,
-                "halves": found.halves if found else np.nan,
+                "in_top": stable[by].in_top[top].mean(),
+                "halves": stable[by].halves,
                 "halves_chance": k / len(subject.channels),
                 "shared_with_chosen": len(chosen & set(top.tolist())) / k,
             }
         )
         if auto:
-            rows[-1]["discovery_ap"] = subject.candidates["ap"].get(by, np.nan)
+            rows[-1]["discovery_ap"] = subject.candidates["ap"][by]
     return pd.DataFrame(rows)
 
 

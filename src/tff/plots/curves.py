@@ -58,12 +58,8 @@ def dropout_curves(
         label = labels.get(kind, str(kind))
         _add_line(ax, part[x], part, y, HUES[i % len(HUES)], i, label)
     if matched is not None and len(matched):
-        part = matched.sort_values(x)
-        ends = part["matched_low"], part["matched_high"]
-        ax.fill_between(part[x], *ends, color=MUTED, alpha=0.25, linewidth=0)
-        of = str(part[hue].iloc[0])
-        ax.plot(part[x], part["matched"], color=MUTED, linestyle=_DASHES[0],
-                label=f"random, layers of {labels.get(of, of)}")  # fmt: skip
+        of = str(matched[hue].iloc[0])
+        _add_matched(ax, matched, x, f"random, layers of {labels.get(of, of)}")
     _count_channels(ax, table[x])
     if chance is not None:
         ax.axhline(chance, color=MUTED, linestyle=_DASHES[1], linewidth=1)
@@ -110,11 +106,8 @@ def dropout_panels(panels: Sequence[Panel], labels: Mapping[str, str], banded: s
         if matched is not None and len(matched):
             found = set(matched["ranking"])
             of = banded if banded in found else next(by for by in known if by in found)
-            part = matched[matched["ranking"] == of].sort_values("k")
-            ends = part["matched_low"], part["matched_high"]
-            ax.fill_between(part["k"], *ends, color=MUTED, alpha=0.25, linewidth=0)
-            ax.plot(part["k"], part["matched"], color=MUTED, linestyle=_DASHES[0],
-                    label="random, of the same layers")  # fmt: skip
+            part = matched[matched["ranking"] == of]
+            _add_matched(ax, part, "k", "random, of the same layers")
         if panel.chance is not None:
             ax.axhline(panel.chance, color=MUTED, linestyle=_DASHES[1], linewidth=1)
         _count_channels(ax, panel.table["k"])
@@ -124,6 +117,14 @@ def dropout_panels(panels: Sequence[Panel], labels: Mapping[str, str], banded: s
     axes[0].set(ylabel="average precision", ylim=(None, 1.02))
     figure.supxlabel("channels dropped", fontsize=9.5, color=MUTED)
     return figure
+
+
+def _add_matched(ax: Axes, part: pd.DataFrame, x: str, label: str) -> None:
+    """Draw `matched` with its ends as a dashed line in a gray band."""
+    part = part.sort_values(x)
+    ends = part["matched_low"], part["matched_high"]
+    ax.fill_between(part[x], *ends, color=MUTED, alpha=0.25, linewidth=0)
+    ax.plot(part[x], part["matched"], color=MUTED, linestyle=_DASHES[0], label=label)
 
 
 def _count_channels(ax: Axes, ks: pd.Series[int]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -73,6 +75,7 @@ class ResampledMeans(Metric):
         return mean
 
 
+@lru_cache(maxsize=4096)  # several metrics of a pass see the same images
 def _draw_counts(unit: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """How often a unit counts in each resample and in each half, (RESAMPLES,)."""
     rng = np.random.default_rng([3, unit])

@@ -145,6 +145,14 @@ def group_labels(subject: Subject) -> dict[str, str]:
     return GROUPS | ({"seen": f"the {n_seen} seen generators (mean)"} if n_seen > 1 else {})
 
 
+def split_generators(subject: Subject, names: Iterable[str]) -> dict[str, list[str]]:
+    """Generators that are `seen` and `unseen`, in their order; groups without any are absent."""
+    parts: dict[str, list[str]] = {"seen": [], "unseen": []}
+    for name in names:
+        parts["seen" if name in subject.seen else "unseen"].append(name)
+    return {part: found for part, found in parts.items() if found}
+
+
 def summarize_generators(
     subject: Subject, estimates: Mapping[str, Estimate], smallest: bool = True
 ) -> dict[str, Estimate]:
@@ -157,13 +165,11 @@ def summarize_generators(
     Returns:
         By the keys of `GROUPS`; groups without generators are absent.
     """
-    parts = {
-        "seen": [e for name, e in estimates.items() if name in subject.seen],
-        "unseen": [e for name, e in estimates.items() if name not in subject.seen],
-    }
-    summary = {part: mean(group) for part, group in parts.items() if group}
-    if parts["unseen"]:
-        summary["unseen_worst"] = worst(parts["unseen"], smallest)
+    parts = split_generators(subject, estimates)
+    summary = {part: mean([estimates[n] for n in names]) for part, names in parts.items()}
+    if "unseen" in parts:
+        unseen = [estimates[name] for name in parts["unseen"]]
+        summary["unseen_worst"] = worst(unseen, smallest)
     return summary
 
 

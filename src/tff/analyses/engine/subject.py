@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -459,8 +459,8 @@ class Subject:
     def _evidence(self, seed: int | None = None) -> Evidence:
         rule, layers = self.options.ranking, self.channels.widths.values()
         return Evidence(
-            lambda: self.relevance,
-            lambda: self.activity,
+            cache(lambda: self.relevance),
+            cache(lambda: self.activity),
             np.repeat(list(layers), list(layers)),
             rule.baseline,
             self.seed if seed is None else seed,
