@@ -103,6 +103,8 @@ class Result:
         tables: name of the CSV file (without extension) -> table.
         figures: name of the image file -> figure.
         captions: name of a figure -> its caption.
+        opening: names of the figures with which the report opens, before the section of the
+            analysis.
         scalars: name -> number, for the logger and `summary.json`.
         warnings: caveats to know before trusting the numbers.
         alarms: reasons why the numbers may be meaningless.
@@ -114,6 +116,7 @@ class Result:
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     figures: dict[str, Figure] = field(default_factory=dict)
     captions: dict[str, str] = field(default_factory=dict)
+    opening: list[str] = field(default_factory=list)
     scalars: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     alarms: list[str] = field(default_factory=list)

@@ -13,6 +13,7 @@ from tff.ablations.color import Grayscale
 from tff.analyses.engine.analysis import run
 from tff.analyses.engine.passes import Passes
 from tff.analyses.engine.subject import Subject
+from tff.analyses.engine.top_channels import RankingRule
 from tff.analyses.median_test import MedianTest
 from tff.analyses.patches import Filter, Patches, select_filters
 from tff.relevance.lrp import LRP
@@ -159,7 +160,7 @@ def test_of_several_views_the_most_active_is_shown(root):
     [
         ({"channels": 0}, r"patches\.channels=0: expected a whole number"),
         ({"images": -1}, r"patches\.images=-1: expected a whole number"),
-        ({"label": "fake"}, r"patches\.label=fake: expected one of generated, real, all"),
+        ({"label": "fake"}, r"patches\.label=fake: expected one of ranked, generated, real, all"),
         ({"box": "open"}, r"patches\.box=open: expected one of inclusive, paper"),
     ],
 )
@@ -175,6 +176,14 @@ def test_without_such_an_image_it_says_so(root):
     subject = Subject.of(tiny.detector(), images._replace(test=fakes), draws=10, device="cpu")
     with pytest.raises(ValueError, match="label=real: no such test image"):
         Patches(label="real")(subject)
+
+
+@pytest.mark.parametrize(("by", "label"), [("omega", 1), ("omega_real", 0), ("contrast", 1)])
+def test_images_are_those_by_which_the_channels_were_ranked(root, by, label):
+    result = Patches(channels=2, images=2)(tiny.subject(root, ranking=RankingRule(by)))
+    assert set(result.tables["patches"]["label"]) == {label}
+    assert ("real test images" in result.captions["patches"]) == (label == 0)
+    assert result.opening == ["filters", "patches"][-len(result.figures) :]
 
 
 def test_filters_of_the_first_layer_are_shown(root):

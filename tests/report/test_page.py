@@ -19,7 +19,6 @@ from tff.analyses.detection import Detection
 from tff.plots.grouped import box_plot
 from tff.plots.style import DARK
 from tff.report.page import (
-    OPENING,
     collect_versions,
     darken,
     data_uri,
@@ -128,9 +127,10 @@ def test_the_page_begins_with_the_mean_of_the_analysis(tmp_path: Path) -> None:
     assert "of 2 generators" in said
 
 
-def test_the_page_opens_with_the_curves(tmp_path: Path) -> None:
-    figures = {name: box_plot({"a": {"b": np.arange(5.0)}}, "x") for name in (OPENING, "second")}
-    result = Result("Dropping", figures=figures, captions={OPENING: "Opens", "second": "Follows"})
+def test_the_page_opens_with_the_figures_that_a_result_names(tmp_path: Path) -> None:
+    figures = {name: box_plot({"a": {"b": np.arange(5.0)}}, "x") for name in ("first", "second")}
+    captions = {"first": "Opens", "second": "Follows"}
+    result = Result("Dropping", figures=figures, captions=captions, opening=["first"])
     page = write({"k_sweep": result}, tmp_path / "report", {}).read_text()
     assert page.count("Opens <span>") == page.count("Follows <span>") == 1
     assert page.index("What was found</h2>") < page.index("Opens <span>") < page.index('id="idea"')

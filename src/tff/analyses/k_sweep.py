@@ -209,6 +209,7 @@ class KSweep(Analysis):
                 f"{REPLACEMENTS[instead]}. Bands are 95 % intervals. "
                 f"{describe_resamples(subject)}"
             )
+        result.opening = [*result.figures]
         return result
 
     def _counts(self, subject: Subject) -> list[int]:

@@ -102,6 +102,7 @@ class Mediation(Analysis):
             _add_findings(result, where, labels[where], of, cue, k, CRITERIA[subject.criterion])
         _compare_rankings(result, groups, subject, order, cue)
         _add_figures(result, cue, k)
+        result.opening = ["mediation_curve"]
         return result
 
     def _all_channels(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Annotated, ClassVar, NamedTuple
 
@@ -40,6 +40,8 @@ color that passes.
 
 #: Option `label` -> labels of the images among which patches are searched.
 LABELS = {"generated": [1], "real": [0], "all": [0, 1]}
+#: Option `label` that takes the images by which the channels were ranked.
+RANKED = "ranked"
 
 
 @dataclass(frozen=True)
@@ -52,18 +54,22 @@ class Patches(Analysis):
     Args:
         channels: how many of the top channels; at most the subject's k.
         images: number of images per channel.
-        label: of the images: `generated`, `real` or `all`.
+        label: of the images: `generated`, `real`, `all`, or `ranked`: real ones if channels are
+            ranked by omega of real images, else generated ones.
         box: `inclusive`, or `paper`: without the last row and column, as in the released code.
     """
 
     needs_responses: ClassVar[bool] = True
     channels: Annotated[int, whole(least=1)] = 12
     images: Annotated[int, whole(least=1)] = 5
-    label: Annotated[str, one_of(LABELS)] = "generated"
+    label: Annotated[str, one_of([RANKED, *LABELS])] = RANKED
     box: Annotated[str, one_of(ENDS)] = "inclusive"
 
     def answer(self, subject: Subject) -> Result:
         """Tables `patches`, one row per channel and image, and `filters`; figures likewise."""
+        if self.label == RANKED:
+            label = "real" if subject.criterion == "omega_real" else "generated"
+            return replace(self, label=label).answer(subject)
         responses = subject.evaluate(None, responses=True).responses
         assert responses is not None
         best: dict[tuple[int, int], Peak] = {}
@@ -88,6 +94,7 @@ class Patches(Analysis):
                 f"Filters of the {len(filters)} among the top {self.channels} channels that read "
                 "the image itself, and their spectra."
             )
+        result.opening = [*result.figures]
         missing = int(table["top"].isna().sum())
         result.scalars = {"patches_missing": missing}
         if missing:

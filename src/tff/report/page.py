@@ -29,8 +29,6 @@ from tff.types import Result
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "numpy", "scipy", "scikit-learn", "tff")
 ROWS_SHOWN = 25
-#: Name of a figure with which the page opens, instead of standing in the section of its analysis.
-OPENING = "drop_curves"
 _CELL = 500  # characters of a text that are shown; CSV and JSON hold all
 SVG_LIMIT = 1_000_000  # bytes; above, a figure is a photograph and goes into the page as PNG
 
@@ -99,7 +97,6 @@ def _fill(folder: Path, results: Mapping[str, Result], context: Mapping[str, obj
     template = environment.get_template("page.html")
     page = template.render(
         lead=describe_transfer(results), sections=sections, context=to_json(context),
-        opening=OPENING,
     )  # fmt: skip
     (folder / "index.html").write_text(page, encoding="utf-8")
 
