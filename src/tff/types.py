@@ -33,15 +33,24 @@ class Batch(NamedTuple):
     index: Tensor  # type: ignore[assignment]  # nobody searches a batch as a tuple
 
 
+#: Kinds of channels: outputs of a convolution, of the convolution that makes tokens of an image, of
+#: a linear layer before an activation, and attention heads.
+KINDS = ("conv", "embedding", "neurons", "heads")
+
+
 @dataclass(frozen=True)
 class Channels:
     """Numbering of the channels of all layers: flat index <-> (layer, channel).
 
+    Channels are whatever can be ranked and dropped, of the kinds `KINDS`.
+
     Args:
         widths: number of channels per layer, in the order of the network.
+        kinds: kind of each layer that is not `conv`.
     """
 
     widths: Mapping[str, int]
+    kinds: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def layers(self) -> list[str]:
@@ -53,6 +62,49 @@ class Channels:
         """Flat index of the first channel of each layer."""
         ends = np.cumsum([0, *self.widths.values()])
         return dict(zip(self.widths, ends.tolist(), strict=False))
+
+    def kind(self, layer: str) -> str:
+        """Kind of the channels of a layer, one of `KINDS`."""
+        return self.kinds.get(layer, "conv")
+
+    def apart(self, layer: str, values: Tensor) -> tuple[Tensor, int]:
+        """Values that a layer computes, with one axis for its channels, and the number of the axis.
+
+        (B, C, H, W) as it is for convolutions, (..., C) for neurons, (..., heads, width) for heads,
+        whose (..., heads * width) enters the output projection.
+        """
+        kind = self.kind(layer)
+        if kind == "heads":
+            return values.reshape(*values.shape[:-1], self.widths[layer], -1), -2
+        return values, -1 if kind == "neurons" else 1
+
+    def by_image(self, layer: str, values: Tensor, images: int) -> Tensor:
+        """Values that a layer computes, (B, C, ...): what belongs to one channel of one image.
+
+        Args:
+            layer: name.
+            values: its output, or for heads the input of the output projection. Their first axis
+                may hold the windows of each image.
+            images: B.
+        """
+        apart, axis = self.apart(layer, values)
+        if axis == 1:
+            return apart
+        rest = apart.shape[axis + 1 :] if axis == -2 else ()
+        return apart.reshape(images, -1, self.widths[layer], *rest).movedim(2, 1)
+
+    def peak(self, layer: str, values: Tensor) -> Tensor:
+        """Largest response of each channel over places, (B, C, ...) -> (B, C).
+
+        The output of a head at a place is a vector, and its response there the length of it.
+
+        Args:
+            layer: name.
+            values: from `by_image`.
+        """
+        if self.kind(layer) == "heads":
+            values = values.norm(dim=-1)
+        return values.amax(tuple(range(2, values.ndim)))
 
     def __len__(self) -> int:
         return sum(self.widths.values())
@@ -86,10 +138,20 @@ class Channels:
         return {layer: mask for layer, mask in self.split(chosen).items() if mask.any()}
 
     def table(self) -> pd.DataFrame:
-        """One row per channel, in flat order: columns `layer`, `channel`."""
+        """One row per channel, in flat order: columns `layer`, `channel`.
+
+        And `kind`, if some are no channels of convolutions.
+        """
         widths = list(self.widths.values())
         channels = np.concatenate([np.arange(width) for width in [0, *widths]])
-        return pd.DataFrame({"layer": np.repeat(self.layers, widths), "channel": channels})
+        table = pd.DataFrame({"layer": np.repeat(self.layers, widths), "channel": channels})
+        if self.kinds:
+            table["kind"] = np.repeat([self.kind(layer) for layer in self.layers], widths)
+        return table
+
+    def names(self) -> list[str]:
+        """Name of each channel, such as `conv1 #9`, in flat order."""
+        return [f"{layer} #{i}" for layer, width in self.widths.items() for i in range(width)]
 
 
 @dataclass

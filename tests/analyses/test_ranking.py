@@ -36,7 +36,7 @@ def test_means_over_the_images_behind_omega(root):
         assert (mine["n_images"] == int(mask.sum())).all()
         expected = found.conservation[mask].mean(0).flip(0)
         np.testing.assert_allclose(
-            mine[["arrives", "leaves", "lost_to_bias", "lost_at_zero", "negative_share"]],
+            mine[["arrives", "leaves", "lost_to_constants", "lost_at_zero", "negative_share"]],
             expected,
             atol=1e-5,
         )
@@ -61,7 +61,7 @@ def test_no_warning_below_the_limit(root):
 
 
 def test_leak_counts_both_kinds_whatever_their_sign():
-    table = pd.DataFrame({"lost_to_bias": [-0.1, np.nan], "lost_at_zero": [0.2, np.nan]})
+    table = pd.DataFrame({"lost_to_constants": [-0.1, np.nan], "lost_at_zero": [0.2, np.nan]})
     assert leak(table).tolist() == pytest.approx([0.3, 0.0])
 
 

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.models import efficientnet_b0, mobilenet_v2, resnet18, shufflenet_v2_x0_5
 
-from tff.detectors.feature_maps import depthwise_twins, feature_maps
+from tff.detectors.feature_maps import depthwise_twins, find_channels
 
 
 class Pair(nn.Module):
@@ -35,7 +35,7 @@ class Call(nn.Module):
 
 def literal(network, pairs):
     """Twins from the names of depthwise convolutions and the ones before them."""
-    channels = feature_maps(network)
+    channels = find_channels(network)
     expected = [-1] * len(channels)
     for later, earlier in pairs:
         assert channels.widths[later] == channels.widths[earlier]

@@ -166,7 +166,7 @@ def test_gradients_reach_the_outputs_of_layers(detector, image):
 @pytest.mark.parametrize("block", [drop_channels, record_responses])
 def test_no_hook_stays_after_an_exception(block, detector):
     with pytest.raises(ZeroDivisionError), block(detector, torch.tensor([0, 5, 12])):
-        assert hooks(detector) == 3
+        assert hooks(detector) >= 3
         raise ZeroDivisionError
     assert hooks(detector) == 0
 

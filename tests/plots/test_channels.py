@@ -44,7 +44,7 @@ def labels(figure: Figure) -> list[str]:
 
 
 def ledger(names: Sequence[str], bias: float = 0.01, zero: float = np.nan) -> pd.DataFrame:
-    return pd.DataFrame({"operation": names, "lost_to_bias": bias, "lost_at_zero": zero})
+    return pd.DataFrame({"operation": names, "lost_to_constants": bias, "lost_at_zero": zero})
 
 
 MANY = [f"b.{i}" for i in range(60)]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, weight_norm
 
 from tff.detectors.detector import Detector
-from tff.detectors.feature_maps import feature_maps
+from tff.detectors.feature_maps import find_channels
 from tff.detectors.frozen import freeze
 from tff.relevance.lrp import LRP
 
@@ -118,7 +118,7 @@ def test_computed_weights_are_explained_exactly(wrap, norm, training, images):
     assert explained.logit.shape == (2,)
     if not training:
         assert_equal_relevance(made, plain(made), images)
-        assert feature_maps(made).widths == feature_maps(plain(made)).widths
+        assert find_channels(made).widths == find_channels(plain(made)).widths
 
 
 def test_a_detector_with_computed_weights_is_frozen():

@@ -57,11 +57,11 @@ def test_shares_of_a_layer_sum_to_at_most_one(network, images):
 
 def test_share_computed_by_hand():
     relevance = torch.tensor([[[[1.0, -2.0]], [[3.0, 0.0]]], [[[0.0, 0.0]], [[0.0, 0.0]]]])
-    assert RelevanceSums.from_map(relevance.double()).share.tolist() == [[1 / 6, 0.5], [0, 0]]
+    assert RelevanceSums.of(relevance.double()).share.tolist() == [[1 / 6, 0.5], [0, 0]]
 
 
 def test_layer_with_negative_relevance_only_has_shares_of_zero():
-    assert RelevanceSums.from_map(-torch.rand(2, 3, 4, 4)).share.tolist() == [[0.0] * 3] * 2
+    assert RelevanceSums.of(-torch.rand(2, 3, 4, 4)).share.tolist() == [[0.0] * 3] * 2
 
 
 def test_pixel_relevance_changes_only_what_leaves_the_first_layer(network, images):

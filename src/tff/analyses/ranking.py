@@ -209,7 +209,7 @@ def _add_warnings(result: Result, subject: Subject, table: pd.DataFrame) -> None
 
 def leak(ledger: pd.DataFrame) -> pd.Series[float]:
     """Absolute loss of relevance at each operation, as a fraction of that at the logit."""
-    return ledger["lost_to_bias"].abs().fillna(0) + ledger["lost_at_zero"].abs().fillna(0)
+    return ledger["lost_to_constants"].abs().fillna(0) + ledger["lost_at_zero"].abs().fillna(0)
 
 
 def add_conservation(result: Result, subject: Subject) -> None:
@@ -217,7 +217,7 @@ def add_conservation(result: Result, subject: Subject) -> None:
 
     Table `ledger` has one row per kind of images and operation, from the logit to the image, with
     means over the images as a fraction of the relevance at the logit: `arrives`, `leaves`,
-    `lost_to_bias`, `lost_at_zero` (at units whose contributions add up to zero); and
+    `lost_to_constants`, `lost_at_zero` (at units whose contributions add up to zero); and
     `negative_share` of the sum of |R| that arrives. `leaves` and losses are NaN where nothing is
     passed on, since a ranking needs no pixels.
     """

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
-from tff.detectors.feature_maps import feature_maps
+from tff.detectors.attention import rewrite_attention
+from tff.detectors.feature_maps import find_channels
 from tff.types import Channels
 
 # Statistics of ImageNet, RGB, for pixels in [0, 1] (the values every published detector uses).
@@ -25,6 +27,7 @@ class Detector(nn.Module):
         tff_fraction: fraction of the channels that are top channels by default.
         mean: per color, subtracted from pixels in [0, 1].
         std: per color, divides the difference.
+        units: kinds of channels, some of `KINDS`; None: those of `find_channels`.
     """
 
     mean: Tensor
@@ -36,9 +39,12 @@ class Detector(nn.Module):
         tff_fraction: float = 114 / 26560,  # ResNet-50: top 114 of 26,560 channels (0.43 %)
         mean: tuple[float, ...] = IMAGENET_MEAN,
         std: tuple[float, ...] = IMAGENET_STD,
+        units: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
+        rewrite_attention(network)
         self.network = network
+        self.units = units
         self.tff_fraction = tff_fraction
         for name, value in (("mean", mean), ("std", std)):
             self.register_buffer(name, torch.tensor(value).view(3, 1, 1), persistent=False)
@@ -54,5 +60,5 @@ class Detector(nn.Module):
 
     @cached_property
     def channels(self) -> Channels:
-        """Every convolution output channel that counts as a feature map, in module order."""
-        return feature_maps(self.network)
+        """Everything that can be ranked and dropped, in module order."""
+        return find_channels(self.network, self.units)

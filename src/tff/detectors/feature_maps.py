@@ -1,16 +1,17 @@
-"""Which layers of a network count as feature maps, and where the parts of its logit flow."""
+"""Which channels of a network can be ranked and dropped, and where parts of its logit flow."""
 
 from __future__ import annotations
 
 import operator
-from typing import NamedTuple
+from collections.abc import Collection
+from typing import Any, NamedTuple
 
 import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
 from tff.detectors.trace import BATCH_NORM, UNCHANGED, Trace, trace
-from tff.types import Channels
+from tff.types import KINDS, Channels
 
 #: Bounded functions: a factor of a product that is the output of one of them is a gate.
 SIGNED = {nn.Tanh, nn.Hardtanh, torch.tanh, F.tanh, F.hardtanh}
@@ -28,8 +29,22 @@ SPLITS = {torch.chunk, torch.split, torch.tensor_split, torch.unbind}
 _GATE_PATH = {
     "view", "reshape", "expand", "expand_as", "contiguous", "type_as", "to",
     torch.reshape, torch.unsqueeze, torch.squeeze, torch.flatten, torch.permute, torch.transpose,
-    operator.getitem, torch.mul, torch.div, nn.Identity, nn.Dropout,
+    operator.getitem, torch.mul, torch.div, nn.Identity, nn.Dropout, F.dropout,
 }  # fmt: skip
+
+#: Operations that mix values by attention weights.
+ATTENTION = {F.scaled_dot_product_attention, torch.matmul}
+#: Products of two tensors, of which one must be a gate.
+_PRODUCTS = {torch.mul, torch.matmul}
+
+#: Elementwise functions before which a zero turns a neuron off.
+ACTIVATIONS = {
+    nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish, nn.GELU, nn.LeakyReLU, nn.ELU, nn.Mish, nn.Tanh,
+    torch.relu, F.relu, F.relu6, F.silu, F.hardswish, F.gelu, F.leaky_relu, F.elu, F.mish,
+    torch.tanh, F.tanh,
+}  # fmt: skip
+# Operations allowed between a neuron and the linear layer that reads it.
+_BETWEEN = UNCHANGED | {torch.mul}
 
 Inputs = dict[fx.Node, list[fx.Node]]
 
@@ -47,12 +62,12 @@ class Flow(NamedTuple):
     gates: dict[fx.Node, bool]
 
 
-def flow(traced: Trace) -> Flow:
+def flow(traced: Trace, attention: str = "cp") -> Flow:
     """Follow the logit back to the image.
 
     A gate (a factor of a product that is the output of a sigmoid or another bounded function, as in
-    squeeze-excite) scales the logit but carries no part of it. Nor does anything that depends only
-    on the size of the image.
+    squeeze-excite) scales the logit but carries no part of it. Nor do the weights of an attention,
+    unless its rule is `attnlrp`, nor anything that depends only on the size of the image.
 
     Raises:
         NotImplementedError: a product of two tensors without exactly one gate.
@@ -71,7 +86,12 @@ def flow(traced: Trace) -> Flow:
         if node is traced.source or node in found.carriers:
             continue
         inputs = reachable.get(node, [])
-        if traced.operation(node) is torch.mul and len(inputs) > 1:
+        operation = traced.operation(node)
+        if operation is F.scaled_dot_product_attention:
+            inputs = [n for n in inputs if attention == "attnlrp" or n is _value(node)]
+        elif operation is torch.matmul and len(inputs) > 1 and attention == "attnlrp":
+            pass
+        elif operation in _PRODUCTS and len(inputs) > 1:
             bounded = {n: _bounded(traced, reachable, n) for n in inputs}
             gates = [n for n in inputs if bounded[n] is not None]
             if len(inputs) != 2 or len(gates) != 1:
@@ -85,6 +105,11 @@ def flow(traced: Trace) -> Flow:
         found.carriers[node] = inputs
         pending += inputs
     return found
+
+
+def _value(node: fx.Node) -> Any:
+    """The values that an attention mixes, its third argument."""
+    return node.args[2] if len(node.args) > 2 else node.kwargs["value"]
 
 
 def sources(traced: Trace, node: fx.Node) -> list[fx.Node]:
@@ -116,11 +141,20 @@ def _bounded(traced: Trace, reachable: Inputs, factor: fx.Node) -> bool | None:
     return nonnegative and operation not in SIGNED
 
 
-def feature_maps(network: nn.Module) -> Channels:
-    """Convolutions whose output channels count as feature maps, in module order.
+def find_channels(network: nn.Module, kinds: Collection[str] | None = None) -> Channels:
+    """What can be ranked and dropped, in module order.
 
-    All that a part of the logit flows through: not those inside a gate, nor the one that computes
-    the logit itself.
+    All that a part of the logit flows through: not what lies inside a gate, nor the layer that
+    computes the logit itself.
+
+    - `conv`: output channels of convolutions;
+    - `embedding`: output channels of the convolution that turns patches of the image into tokens;
+    - `neurons`: outputs of a linear layer that pass an activation and enter another linear layer;
+    - `heads`: what an attention head passes to the output projection.
+
+    Args:
+        network: any module that `torch.fx` can trace.
+        kinds: of them, some of `KINDS`. None: `conv`, and all kinds in networks with attention.
 
     Raises:
         NotImplementedError: the network cannot be traced.
@@ -130,13 +164,74 @@ def feature_maps(network: nn.Module) -> Channels:
     head = traced.nodes[-1]
     while not isinstance(traced.modules.get(head), nn.Conv2d | nn.Linear) and carriers.get(head):
         head = carriers[head][0]
-    reached = {
-        traced.names[node]
-        for node in carriers
-        if node is not head and isinstance(traced.modules.get(node), nn.Conv2d)
+    heads = _attention_heads(traced, carriers, network)
+    kind_of: dict[str, str] = {}
+    for node in carriers:
+        module, name = traced.modules.get(node), traced.names[node]
+        if node is head or not isinstance(module, nn.Conv2d | nn.Linear):
+            continue
+        if isinstance(module, nn.Conv2d):
+            makes_tokens = module.kernel_size == module.stride and carriers[node] == [traced.source]
+            kind_of[name] = "embedding" if heads and makes_tokens else "conv"
+        if before := _neurons_before(traced, carriers, node):
+            kind_of[traced.names[before]] = "neurons"
+    kind_of |= dict.fromkeys(heads, "heads")
+    wanted = kinds or (KINDS if heads else ("conv",))
+    modules = {
+        name: module
+        for name, module in network.named_modules()
+        if kind_of.get(name) in wanted and isinstance(module, nn.Conv2d | nn.Linear)
     }
-    convolutions = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.Conv2d)]
-    return Channels({name: m.out_channels for name, m in convolutions if name in reached})
+    widths = {name: heads.get(name) or len(module.weight) for name, module in modules.items()}
+    return Channels(widths, {n: kind_of[n] for n in modules if kind_of[n] != "conv"})
+
+
+def uses_attention(traced: Trace) -> bool:
+    """Whether tokens attend to each other anywhere."""
+    return any(traced.operation(node) in ATTENTION for node in flow(traced).carriers)
+
+
+def _attention_heads(traced: Trace, carriers: Inputs, network: nn.Module) -> dict[str, int]:
+    """Number of heads that enter each output projection, by the name of that layer."""
+    found = {}
+    for node in carriers:
+        if traced.operation(node) not in ATTENTION:
+            continue
+        number = _attribute(network, traced.names[node], "num_heads")
+        after: fx.Node | None = node
+        while after is not None and not isinstance(traced.modules.get(after), nn.Linear):
+            after = next((n for n in after.users if after in carriers.get(n, [])), None)
+        if number and after is not None:
+            found[traced.names[after]] = number
+    return found
+
+
+def _attribute(network: nn.Module, name: str, attribute: str) -> int | None:
+    """Attribute of a module, or of the nearest one around it that has it."""
+    while True:
+        module = network.get_submodule(name)
+        if isinstance(value := getattr(module, attribute, None), int):
+            return value
+        if not name:
+            return None
+        name = name.rpartition(".")[0]
+
+
+def _neurons_before(traced: Trace, carriers: Inputs, node: fx.Node) -> fx.Node | None:
+    """The linear layer whose outputs enter another one after an activation or a gate."""
+    if not isinstance(traced.modules.get(node), nn.Linear):
+        return None
+    activated = False
+    while len(carriers.get(node, [])) == 1:
+        (node,) = carriers[node]
+        module, operation = traced.modules.get(node), traced.operation(node)
+        if isinstance(module, nn.Linear):
+            return node if activated else None
+        if operation in ACTIVATIONS or (operation is torch.mul and len(node.all_input_nodes) > 1):
+            activated = True
+        elif not (operation in _BETWEEN or isinstance(module, nn.LayerNorm)):
+            return None
+    return None
 
 
 # Elementwise operations that keep channels apart.
@@ -156,7 +251,7 @@ def depthwise_twins(network: nn.Module) -> torch.Tensor:
     an activation between them, filters channel c of that one. It carries the same relevance (except
     for losses), and so occurs a second time in a ranking.
     """
-    traced, channels = trace(network), feature_maps(network)
+    traced, channels = trace(network), find_channels(network)
     carriers = flow(traced).carriers
     twins = torch.full((len(channels),), -1)
     for node in carriers:

@@ -5,65 +5,79 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tff.detectors.detector import Detector
 
-#: Replaces dropped channels: None for 0, one value per channel, or maps (B, C, H, W) per layer.
+#: Replaces dropped channels: None for 0, one value per channel, or what layers compute for other
+#: images, by layer.
 Replacement = Tensor | Mapping[str, Tensor] | None
-Hook = Callable[[nn.Module, object, Tensor], Tensor | None]
+#: Takes what a layer computes (for heads what enters the output projection), and returns what
+#: replaces it, or None.
+Hook = Callable[[Tensor], Tensor | None]
 
 
 @contextmanager
 def drop_channels(
     detector: Detector, channels: Tensor, replacement: Replacement = None
 ) -> Iterator[None]:
-    """Channel dropout: the raw convolution output of these channels is set to 0, or replaced.
+    """Channel dropout: the raw values of these channels are set to 0, or replaced.
 
     As in the released code this happens before BatchNorm, after which the channel is a constant
-    (its fused bias), not 0.
+    (its fused bias), not 0. Neurons are set to 0 before their activation, heads where they enter
+    the output projection.
 
     Args:
         detector: in eval mode; unchanged after the block.
         channels: (k,) flat indices in `detector.channels`.
         replacement: None for 0, one value per channel of the detector (n_channels,), or the raw
-            outputs (B, C, H, W) of other images for each layer with a dropped channel.
+            values of other images for each layer with a dropped channel.
     """
+    every = detector.channels
 
     def replace(layer: str, rows: Tensor) -> Hook:
-        def hook(_module: nn.Module, _inputs: object, out: Tensor) -> Tensor:
-            index = rows.to(out.device)
+        def hook(values: Tensor) -> Tensor:
+            index = rows.to(values.device)
+            if every.kind(layer) == "heads":
+                # A copy, since the attention may still need what it computed.
+                values = values.clone(memory_format=torch.contiguous_format)
+            apart, axis = every.apart(layer, values)
             if replacement is None:
-                return out.index_fill_(1, index, 0)
-            if isinstance(replacement, Tensor):
-                values = detector.channels.split(replacement.to(out))[layer][index]
-                source = values.view(1, -1, 1, 1).expand(len(out), -1, *out.shape[2:])
+                apart.index_fill_(axis, index, 0)
+            elif isinstance(replacement, Tensor):
+                shape = [1] * apart.ndim
+                shape[axis] = len(index)
+                of_channel = every.split(replacement.to(values))[layer][index].view(shape)
+                source = of_channel.expand_as(apart.index_select(axis, index))
+                apart.index_copy_(axis, index, source)
             else:
-                source = replacement[layer][:, index]
-            return out.index_copy_(1, index, source)
+                other, _ = every.apart(layer, replacement[layer])
+                apart.index_copy_(axis, index, other.index_select(axis, index))
+            return values
 
         return hook
 
-    masks = detector.channels.masks(channels)
+    masks = every.masks(channels)
     with _hooked(detector, {name: replace(name, m.nonzero()[:, 0]) for name, m in masks.items()}):
         yield
 
 
 @contextmanager
 def record_outputs(detector: Detector, layers: list[str]) -> Iterator[dict[str, Tensor]]:
-    """Record the raw outputs (B, C, H, W) of these layers for the latest batch.
+    """Record what these layers compute for the latest batch, see `Channels.apart`.
 
-    In-place operations after a layer do not overwrite them. With gradients enabled, they are part
-    of the graph.
+    In-place operations after a layer do not overwrite it. With gradients enabled, it is part of the
+    graph.
     """
     found: dict[str, Tensor] = {}
 
     def keep(layer: str) -> Hook:
-        def hook(_module: nn.Module, _inputs: object, out: Tensor) -> Tensor:
-            found[layer] = out
-            return out.clone()
+        def hook(values: Tensor) -> Tensor:
+            found[layer] = values
+            return values.clone()
 
         return hook
 
@@ -72,7 +86,7 @@ def record_outputs(detector: Detector, layers: list[str]) -> Iterator[dict[str, 
 
 
 class Responses:
-    """Responses of channels, their spatial maxima, for the latest batch.
+    """Responses of channels, their maxima over places, for the latest batch.
 
     For a channel whose BatchNorm has a negative scale this is the least active position after it,
     as in the released code.
@@ -81,12 +95,14 @@ class Responses:
     def __init__(self, detector: Detector) -> None:
         self._channels = detector.channels
         self._of_layer: dict[str, Tensor] = {}
+        self.images = 0
 
     def hook(self, layer: str) -> Hook:
         """Hook that records this layer."""
 
-        def record(_module: nn.Module, _inputs: object, out: Tensor) -> None:
-            self._of_layer[layer] = out.amax((2, 3))
+        def record(values: Tensor) -> None:
+            by_image = self._channels.by_image(layer, values, self.images)
+            self._of_layer[layer] = self._channels.peak(layer, by_image)
 
         return record
 
@@ -109,16 +125,34 @@ def record_responses(detector: Detector, channels: Tensor) -> Iterator[Responses
     """
     responses = Responses(detector)
     layers = detector.channels.masks(channels)
-    with _hooked(detector, {layer: responses.hook(layer) for layer in layers}):
+
+    def count(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        responses.images = len(inputs[0])
+
+    with (
+        detector.network.register_forward_pre_hook(count),
+        _hooked(detector, {layer: responses.hook(layer) for layer in layers}),
+    ):
         yield responses
 
 
 @contextmanager
 def _hooked(detector: Detector, hooks: Mapping[str, Hook]) -> Iterator[None]:
+    """Context in which hooks are called with what layers compute."""
+
+    def at_input(hook: Hook) -> Any:
+        return lambda _module, inputs: hook(inputs[0])
+
+    def at_output(hook: Hook) -> Any:
+        return lambda _module, _inputs, out: hook(out)
+
     with ExitStack() as stack:
         for layer, hook in hooks.items():
-            handle = detector.network.get_submodule(layer).register_forward_hook(hook)
-            stack.callback(handle.remove)
+            module = detector.network.get_submodule(layer)
+            if detector.channels.kind(layer) == "heads":
+                stack.enter_context(module.register_forward_pre_hook(at_input(hook)))
+            else:
+                stack.enter_context(module.register_forward_hook(at_output(hook)))
         yield
 
 
@@ -136,7 +170,7 @@ def last_feature_map(detector: Detector, image: Tensor) -> str:
     runs: Counter[str] = Counter()
     maps: list[str] = []
 
-    def record(name: str) -> Hook:
+    def record(name: str) -> Any:
         def hook(_module: nn.Module, _inputs: object, out: object) -> None:
             runs[name] += 1
             if isinstance(out, Tensor) and out.ndim == 4 and out.shape[2] * out.shape[3] > 1:
@@ -144,8 +178,10 @@ def last_feature_map(detector: Detector, image: Tensor) -> str:
 
         return hook
 
-    names = [name for name, _ in detector.network.named_modules() if name]
-    with _hooked(detector, {name: record(name) for name in names}), torch.no_grad():
+    with ExitStack() as stack, torch.no_grad():
+        for name, module in detector.network.named_modules():
+            if name:
+                stack.enter_context(module.register_forward_hook(record(name)))
         detector(image)
     single = [name for name in maps if runs[name] == 1]
     if not single:

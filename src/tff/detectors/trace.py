@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 from torchvision.ops.stochastic_depth import stochastic_depth
 
+from tff.detectors.attention import rewrite_attention
 from tff.detectors.frozen import freeze
 
 #: Argument names of the functions that become layers, the input first.
@@ -25,6 +26,7 @@ ARGUMENTS: dict[Any, tuple[str, ...]] = {
     F.linear: ("input", "weight", "bias"),
     F.layer_norm: ("input", "normalized_shape", "weight", "bias", "eps"),
     F.group_norm: ("input", "num_groups", "weight", "bias", "eps"),
+    F.rms_norm: ("input", "normalized_shape", "weight", "eps"),
 }
 
 
@@ -41,6 +43,8 @@ def as_layer(function: Any, arguments: dict[str, Any]) -> nn.Module:
             made = nn.Linear(*reversed(weight.shape))
         elif function is F.layer_norm:
             made = nn.LayerNorm(rest.pop("normalized_shape"), **rest)
+        elif function is F.rms_norm:
+            made = nn.RMSNorm(rest.pop("normalized_shape"), **rest)
         else:
             n_channels = 0 if weight is None else len(weight)
             made = nn.GroupNorm(rest.pop("num_groups"), n_channels, **rest)
@@ -69,7 +73,7 @@ UNCHANGED: set[Any] = {
 VIEWS: set[Any] = UNCHANGED | {
     operator.getitem, nn.Flatten, nn.Unflatten, torch.flatten, torch.permute, torch.transpose,
     torch.reshape, torch.squeeze, torch.unsqueeze, torch.chunk, torch.split, torch.tensor_split,
-    torch.unbind, "view", "view_as", "reshape", "expand", "expand_as",
+    torch.unbind, torch.unflatten, "view", "view_as", "reshape", "expand", "expand_as",
 }  # fmt: skip
 
 
@@ -120,6 +124,7 @@ _CANONICAL: dict[Any, Any] = {
     operator.mul: torch.mul,
     operator.truediv: torch.div,
     operator.neg: torch.neg,
+    operator.matmul: torch.matmul,
 }
 
 #: Module classes, besides those of `torch.nn`, that are not traced into.
@@ -176,7 +181,17 @@ class Trace:
 
 
 class _Tracer(fx.Tracer):
-    """Does not trace into layers that use their parameters as they are, subclasses included."""
+    """Does not trace into layers that use their parameters as they are, subclasses included.
+
+    The network is called with images alone: its other arguments (masks, flags) take their defaults.
+    """
+
+    def create_args_for_root(
+        self, root_fn: Any, is_module: bool, concrete_args: Any = None
+    ) -> tuple[Any, list[Any]]:
+        code = root_fn.__code__
+        first = code.co_varnames[1] if code.co_argcount > 1 else "images"
+        return root_fn, [self.root, self.create_proxy("placeholder", first, (), {})]
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if isinstance(m, nn.Conv2d):
@@ -195,6 +210,7 @@ def trace(network: nn.Module) -> Trace:
             overwrites a tensor that is still needed.
     """
     module = freeze(network)
+    rewrite_attention(module)
     try:
         graph = _Tracer().trace(module)
     except Exception as error:  # torch.fx raises whatever the traced code raises

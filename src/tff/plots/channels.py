@@ -181,18 +181,18 @@ def relevance_losses(ledger: pd.DataFrame, max_leak: float) -> Figure:
     """Cumulative loss of relevance on the way from the logit to the image, as a fraction.
 
     Args:
-        ledger: columns `operation`, `lost_to_bias`, `lost_at_zero`; one row per operation, from
-            the logit on.
+        ledger: columns `operation`, `lost_to_constants`, `lost_at_zero`; one row per operation,
+            from the logit on.
         max_leak: limit, drawn as a line.
     """
-    parts = ledger[["lost_at_zero", "lost_to_bias"]].abs().fillna(0)
+    parts = ledger[["lost_at_zero", "lost_to_constants"]].abs().fillna(0)
     if parts.empty:
         return no_data()
     figure, ax = single_axes(2.8)
     at = np.arange(1, len(parts) + 1)
     total = parts.cumsum()
     labels = ["at units without support", "to biases"]
-    ax.stackplot(at, total["lost_at_zero"], total["lost_to_bias"], step="mid", colors=HUES[:2],
+    ax.stackplot(at, total["lost_at_zero"], total["lost_to_constants"], step="mid", colors=HUES[:2],
                  labels=labels, alpha=0.8)  # fmt: skip
     ax.axhline(max_leak, color=MUTED, linestyle=(0, (4, 3)), linewidth=1)
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))

@@ -12,9 +12,9 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from tff.detectors.feature_maps import SPLITS, flow, sources, split_source
-from tff.detectors.trace import BATCH_NORM, Trace, trace
+from tff.detectors.trace import BATCH_NORM, Trace
 from tff.relevance.conv_rules import Epsilon, Linear, Weighted, ZBox
-from tff.relevance.rules import RULES, Rule
+from tff.relevance.rules import EPSILON, JOINS, RULES, CopyBesideConstants, Rule, SumWithConstants
 
 
 def fuse_batch_norm(traced: Trace) -> None:
@@ -79,20 +79,28 @@ class Step:
     rule: Rule | None
 
 
-def canonize(network: nn.Module, convolution: MakeRule) -> list[Step]:
-    """Trace a frozen copy of the network, fuse BatchNorm, and give each operation its rule.
+def canonize(
+    traced: Trace,
+    convolution: MakeRule,
+    linear: MakeRule,
+    epsilon: float = EPSILON,
+    attention: str = "cp",
+) -> list[Step]:
+    """Fuse BatchNorm, and give each operation its rule.
 
     Args:
-        network: any module with one input and one output tensor that `torch.fx` can trace.
-        convolution: makes the rule of convolutions, and of linear layers applied to maps.
+        traced: a network with one input and one output tensor; changed.
+        convolution: makes the rule of convolutions.
+        linear: makes the rule of linear layers applied to maps or tokens.
+        epsilon: moves denominators away from zero.
+        attention: rule of attention, see `LRP`.
 
     Raises:
         NotImplementedError: relevance reaches an operation without a rule (the message says where,
-            and how to add one), or the network cannot be traced.
+            and how to add one).
     """
-    traced = trace(network)
     fuse_batch_norm(traced)
-    carriers, gates = flow(traced)
+    carriers, gates = flow(traced, attention)
     splits = {
         node
         for node in traced.nodes
@@ -108,7 +116,8 @@ def canonize(network: nn.Module, convolution: MakeRule) -> list[Step]:
             signs = [nonnegative[n] for n in carriers[node]]
             if traced.operation(node) in {torch.add, torch.mul, torch.div}:
                 signs.append(gates.get(node, _rest_nonnegative(traced, node, carriers[node])))
-            rule = _rule(traced, node, signs, convolution)
+            make = convolution if isinstance(traced.modules.get(node), nn.Conv2d) else linear
+            rule = _rule(traced, node, carriers[node], signs, make, epsilon)
             if len(carriers[node]) > 1 and not rule.multiple_inputs:
                 raise NotImplementedError(_missing_rule(traced, node, " of several tensors"))
         nonnegative[node] = rule is not None and rule.output_nonnegative()
@@ -140,22 +149,42 @@ def _run(traced: Trace, node: fx.Node) -> Callable[..., Any]:
     return run
 
 
-def _rule(traced: Trace, node: fx.Node, signs: list[bool], convolution: MakeRule) -> Rule:
+def _rule(
+    traced: Trace,
+    node: fx.Node,
+    carriers: list[fx.Node],
+    signs: list[bool],
+    weighted: MakeRule,
+    epsilon: float,
+) -> Rule:
     """The rule of a node, by its module class, function or method name."""
     operation, module = traced.operation(node), traced.modules.get(node)
     if isinstance(module, nn.Conv2d):
-        return convolution(operation, module, signs)
+        return weighted(operation, module, signs, epsilon)
     if isinstance(module, nn.Linear):
-        return Linear(Epsilon(operation, module, signs), convolution(operation, module, signs))
+        return Linear(
+            Epsilon(operation, module, signs, epsilon),
+            weighted(operation, module, signs, epsilon),
+        )
     split = split_source(traced, node)
     if split is not None:
         operation = traced.operation(split)
     if operation is torch.add and node.kwargs:
         operation = torch.sub  # the sum may have a factor `alpha`
+    if operation is torch.add and len(carriers) == 1 and _adds_map(traced, node):
+        return SumWithConstants(operation, module, signs, epsilon)
+    if operation in JOINS and len(carriers) < len(node.all_input_nodes):
+        return CopyBesideConstants(operation, module, signs, epsilon)
     kind = RULES.get(BATCH_NORM if isinstance(module, BATCH_NORM) else operation)
     if kind is None or (operation in SPLITS and split is None):
         raise NotImplementedError(_missing_rule(traced, node))
-    return kind(operation, module, signs)
+    return kind(operation, module, signs, epsilon)
+
+
+def _adds_map(traced: Trace, node: fx.Node) -> bool:
+    """Whether a sum has a constant that differs between places, not only between channels."""
+    constants = [traced.constants.get(n) for n in node.all_input_nodes]
+    return any(isinstance(c, Tensor) and sum(size > 1 for size in c.shape) > 1 for c in constants)
 
 
 def _missing_rule(traced: Trace, node: fx.Node, what: str = "") -> str:
@@ -199,7 +228,7 @@ def zbox_rules(steps: list[Step], mean: Tensor, std: Tensor) -> dict[int, Rule]:
     mean, std = mean.float().cpu(), std.float().cpu()
     low, high = float(((0 - mean) / std).min()), float(((1 - mean) / std).max())
     return {
-        i: ZBox(rule.operation, rule.module, rule.nonnegative, low=low, high=high)
+        i: ZBox(rule.operation, rule.module, rule.nonnegative, rule.epsilon, low=low, high=high)
         for i, step in enumerate(steps)
         if step.carriers == [-1] and isinstance(rule := step.rule, Weighted)
     }

@@ -11,20 +11,21 @@ from torch import Tensor
 from tff.relevance.canonize import Step
 
 #: Recorded per operation and image, as fractions of the relevance that the output started with.
-COLUMNS = ("arrives", "leaves", "lost_to_bias", "lost_at_zero", "negative_share")
+COLUMNS = ("arrives", "leaves", "lost_to_constants", "lost_at_zero", "negative_share")
 
 
 @dataclass(frozen=True)
 class RelevanceSums:
-    """Spatial sums of relevance: positive part per channel (B, C), and all of it (B,)."""
+    """Sums of relevance over places: positive part per channel (B, C), and all of it (B,)."""
 
     positive: Tensor
     net: Tensor
 
     @classmethod
-    def from_map(cls, relevance: Tensor) -> RelevanceSums:
-        """Sums of the relevance (B, C, H, W) of a layer."""
-        return cls(relevance.clamp(min=0).sum((2, 3)), relevance.sum((1, 2, 3)))
+    def of(cls, relevance: Tensor) -> RelevanceSums:
+        """Sums of the relevance (B, C, ...) of a layer, see `Channels.by_image`."""
+        places = tuple(range(2, relevance.ndim))
+        return cls(relevance.clamp(min=0).sum(places), relevance.sum((1, *places)))
 
     def __add__(self, other: RelevanceSums) -> RelevanceSums:
         return RelevanceSums(self.positive + other.positive, self.net + other.net)
@@ -92,13 +93,18 @@ class ConservationGraph:
 
 
 class ConservationRecord:
-    """What one backward pass loses, operation by operation."""
+    """What one backward pass loses, operation by operation.
 
-    def __init__(self, graph: ConservationGraph) -> None:
-        self._graph = graph
+    Args:
+        graph: of the network.
+        images: B, their number. The first axis of a tensor may hold the windows of each image.
+    """
+
+    def __init__(self, graph: ConservationGraph, images: int) -> None:
+        self._graph, self._images = graph, images
         self._arrives: dict[int, Tensor] = {}
         self._absolute: dict[int, Tensor] = {}
-        self._bias: dict[int, Tensor] = {}
+        self._constants: dict[int, Tensor] = {}
         # What each operation passes on: a sum, or the leaky operation at which it arrives.
         self._passed: dict[int, list[Tensor | int]] = {}
         self._received: dict[int, list[Tensor]] = {}
@@ -109,7 +115,7 @@ class ConservationRecord:
         relevance: Tensor,
         sums: RelevanceSums | None,
         parts: list[Tensor],
-        to_bias: Tensor | None,
+        to_constants: Tensor | None,
     ) -> None:
         """Record a leaky operation.
 
@@ -118,7 +124,7 @@ class ConservationRecord:
             relevance: of its output.
             sums: of this relevance, if known already.
             parts: relevance of its inputs; empty if not computed.
-            to_bias: (B,) relevance absorbed by the bias, if it has one.
+            to_constants: (B, ...) relevance that constants keep, if there are any.
         """
         step, after = self._graph.steps[i], self._graph.after[i]
         received = self._received.get(after, [])
@@ -128,21 +134,21 @@ class ConservationRecord:
         elif received and len(received) == len(self._graph.readers[after]):
             self._arrives[i] = torch.stack(received).sum(0)
         else:
-            self._arrives[i] = _sum_per_image(relevance)
+            self._arrives[i] = self._sum_per_image(relevance)
         if relevance.ndim == 2:
-            self._absolute[i] = _sum_per_image(relevance.abs())
+            self._absolute[i] = self._sum_per_image(relevance.abs())
         for part, j, before in zip(parts, step.carriers, self._graph.before[i], strict=bool(parts)):
-            passed = _sum_per_image(part) if before is None else before
+            passed = self._sum_per_image(part) if before is None else before
             self._passed.setdefault(i, []).append(passed)
             if isinstance(passed, Tensor):
                 self._received.setdefault(j, []).append(passed)
-        if to_bias is not None:
-            self._bias[i] = to_bias
+        if to_constants is not None:
+            self._constants[i] = self._sum_per_image(to_constants)
 
     def table(self, like: Tensor) -> Tensor:
         """(B, n_operations, 5), columns as in `COLUMNS`.
 
-        Relevance that is lost but not absorbed by a bias is lost at units whose contributions add
+        Relevance that is lost but not kept by constants is lost at units whose contributions add
         up to zero, or to so little that epsilon counts. All 0 for an operation that no relevance
         reaches. NaN where not computed: what leaves an operation whose inputs were not requested,
         and the negative share without channels.
@@ -158,18 +164,18 @@ class ConservationRecord:
         # All operations at once: a few small kernels for each would take longer than the sums.
         arrives = torch.stack([self._arrives.get(i, zero) for i in leaky], dim=1)
         leaves = torch.stack([self._leaves(i, zero, unknown) for i in leaky], dim=1)
-        to_bias = torch.stack([self._bias.get(i, zero) for i in leaky], dim=1)
+        to_constants = torch.stack([self._constants.get(i, zero) for i in leaky], dim=1)
         absolute = torch.stack([self._absolute.get(i, unknown) for i in leaky], dim=1)
         negative = torch.where(absolute == 0, 0, (absolute - arrives) / (2 * absolute))
-        at_zero = arrives - leaves - to_bias
-        return torch.stack([arrives, leaves, to_bias, at_zero, negative], dim=2)
+        at_zero = arrives - leaves - to_constants
+        return torch.stack([arrives, leaves, to_constants, at_zero, negative], dim=2)
 
     def _leaves(self, i: int, zero: Tensor, unknown: Tensor) -> Tensor:
         passed = self._passed.get(i, [zero if i not in self._arrives else unknown])
         first, *others = (self._arrives[part] if isinstance(part, int) else part for part in passed)
         return sum(others, start=first)
 
-
-def _sum_per_image(relevance: Tensor) -> Tensor:
-    """(B, ...) -> (B,)."""
-    return relevance.sum(tuple(range(1, relevance.ndim)))
+    def _sum_per_image(self, relevance: Tensor) -> Tensor:
+        """(B, ...), or (B * windows, ...), -> (B,)."""
+        summed = relevance.sum(tuple(range(1, relevance.ndim))) if relevance.ndim > 1 else relevance
+        return summed if len(summed) == self._images else summed.view(self._images, -1).sum(1)

@@ -6,7 +6,7 @@ of the input and w one of the weight. So z = sum W x and R = sum x W^T(R / z): a
 transposed convolution per product.
 
 Notation: a input, w weight, b bias, [t]+ = max(t, 0), [t]- = min(t, 0),
-e(z) = z + 1e-6 sign(z) with e(0) = 1e-6.
+e(z) = z + epsilon sign(z) with e(0) = epsilon.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tff.relevance.rules import Operation, Rule, stabilise, with_transpose
+from tff.relevance.rules import EPSILON, Operation, Rule, with_transpose
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 
@@ -173,6 +173,7 @@ class Weighted(Rule):
         operation: module class.
         module: a `Conv2d` or `Linear`.
         nonnegative: see `Rule`.
+        epsilon: see `Rule`.
         precision: of the convolutions of the rule, one of `PRECISIONS`.
     """
 
@@ -183,9 +184,10 @@ class Weighted(Rule):
         operation: object,
         module: nn.Module,
         nonnegative: list[bool],
+        epsilon: float = EPSILON,
         precision: str = "fp32",
     ) -> None:
-        super().__init__(operation, module, nonnegative)
+        super().__init__(operation, module, nonnegative, epsilon)
         self.map = Convolution(module) if isinstance(module, nn.Conv2d) else Dense()
         weight, bias = module.weight, module.bias
         assert isinstance(weight, Tensor)
@@ -241,17 +243,17 @@ class Epsilon(Weighted):
 
     def distribute(self, relevance: Tensor, a: Tensor) -> Tensor:
         products = [(self.map.pad(a), self.weight)]
-        return self.back(relevance / stabilise(self.output(products)), products)
+        return self.back(relevance / self.stabilise(self.output(products)), products)
 
     def output(self, products: Products) -> Tensor:
         """Z with the contribution of the bias."""
         z = self.sum(products)
         return z if self.bias is None else z.add_(self.map.column(self.bias))
 
-    def lost_to_bias(self, relevance: Tensor, *inputs: Tensor) -> Tensor:
+    def lost_to_constants(self, relevance: Tensor, parts: list[Tensor], *inputs: Tensor) -> Tensor:
         if self.bias is None:
             return relevance.new_zeros(len(relevance))
-        z = stabilise(self.output([(self.map.pad(inputs[0]), self.weight)]))
+        z = self.stabilise(self.output([(self.map.pad(inputs[0]), self.weight)]))
         return (relevance / z * self.map.column(self.bias)).flatten(1).sum(1)
 
 
@@ -264,7 +266,9 @@ class Linear(Rule):
     leaks = True
 
     def __init__(self, on_vectors: Weighted, on_maps: Weighted) -> None:
-        super().__init__(on_vectors.operation, on_vectors.module, on_vectors.nonnegative)
+        super().__init__(
+            on_vectors.operation, on_vectors.module, on_vectors.nonnegative, on_vectors.epsilon
+        )
         self.on_vectors, self.on_maps = on_vectors, on_maps
 
     def _rule(self, a: Tensor) -> Weighted:
@@ -273,8 +277,10 @@ class Linear(Rule):
     def relevance(self, relevance: Tensor, run: Operation, *inputs: Tensor) -> list[Tensor]:
         return self._rule(inputs[0]).relevance(relevance, run, *inputs)
 
-    def lost_to_bias(self, relevance: Tensor, *inputs: Tensor) -> Tensor | None:
-        return self._rule(inputs[0]).lost_to_bias(relevance, *inputs)
+    def lost_to_constants(
+        self, relevance: Tensor, parts: list[Tensor], *inputs: Tensor
+    ) -> Tensor | None:
+        return self._rule(inputs[0]).lost_to_constants(relevance, parts, *inputs)
 
 
 def quotient(relevance: Tensor, z: Tensor) -> Tensor:
@@ -316,7 +322,7 @@ class Gamma(Weighted):
     def distribute(self, relevance: Tensor, a: Tensor) -> Tensor:
         sides = self.products(a)
         z, weights, _ = self.strengthened(sides)
-        q = relevance / stabilise(z)
+        q = relevance / self.stabilise(z)
         pro, contra = (self.back(q * w, side) for w, side in zip(weights, sides, strict=True))
         return pro.add_(contra)
 
@@ -342,11 +348,11 @@ class Gamma(Weighted):
         bias = strong * bias.clamp(min=0) + weak * bias.clamp(max=0)
         return strong * pro + weak * contra + bias, (strong, weak), bias
 
-    def lost_to_bias(self, relevance: Tensor, *inputs: Tensor) -> Tensor:
+    def lost_to_constants(self, relevance: Tensor, parts: list[Tensor], *inputs: Tensor) -> Tensor:
         if self.bias is None:
             return relevance.new_zeros(len(relevance))
         z, _, bias = self.strengthened(self.products(inputs[0]))
-        return (relevance / stabilise(z) * bias).flatten(1).sum(1)
+        return (relevance / self.stabilise(z) * bias).flatten(1).sum(1)
 
 
 class WSquare(Weighted):
@@ -382,7 +388,7 @@ class ZBox(Weighted):
         low, high = torch.full_like(a, -self.low), torch.full_like(a, -self.high)
         padded = [self.map.pad(x) for x in (a, low, high)]
         products = list(zip(padded, (self.weight, self.positive, self.negative), strict=True))
-        return self.back(relevance / stabilise(self.sum(products)), products)
+        return self.back(relevance / self.stabilise(self.sum(products)), products)
 
 
 #: Rules of convolutions by their names in `relevance.rule`.

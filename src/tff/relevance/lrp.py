@@ -12,11 +12,14 @@ from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from tff.detectors.detector import Detector
-from tff.detectors.feature_maps import feature_maps
+from tff.detectors.feature_maps import uses_attention
+from tff.detectors.frozen import freeze
+from tff.detectors.trace import trace
 from tff.options import checked, number, one_of
-from tff.relevance.canonize import canonize, zbox_rules
+from tff.relevance.canonize import MakeRule, canonize, zbox_rules
 from tff.relevance.conv_rules import CONVOLUTIONS, PRECISIONS, float32_precision
 from tff.relevance.propagate import Propagator
+from tff.relevance.rules import EPSILON
 
 
 def channel_relevance(
@@ -79,9 +82,15 @@ class LRP:
 
     Args:
         module: a `Detector` (images in [0, 1]) or a bare network (images as it takes them).
-        rule: of convolutions, a key of `CONVOLUTIONS`; zplus in the paper.
+        rule: of convolutions and of linear layers applied to maps or tokens, a key of
+            `CONVOLUTIONS`. `auto`: zplus, as in the paper, but epsilon for the linear layers of
+            networks with attention.
         alpha: of `rule=alphabeta`.
         gamma: of `rule=gamma`.
+        epsilon: moves denominators away from zero. None: 1e-6, as in the released code, and 1e-9 in
+            networks with attention.
+        attention: `cp`: attention weights are constants (Ali et al., ICML 2022); `attnlrp`: they
+            receive relevance too (Achtibat et al., ICML 2024).
         box: whether the first layer uses the z^B rule when pixel relevance is requested (as in the
             released code for ResNets, but not for EfficientNet).
         precision: of the convolutions of the rules, fp32, tf32 (GPU) or bf16; the forward pass and
@@ -100,30 +109,50 @@ class LRP:
     def __init__(
         self,
         module: nn.Module,
-        rule: Annotated[str, one_of(CONVOLUTIONS)] = "zplus",
+        rule: Annotated[str, one_of(["auto", *CONVOLUTIONS])] = "auto",
         *,
         alpha: Annotated[float, number(1)] = 2.0,
         gamma: Annotated[float, number(0)] = 0.25,
+        epsilon: Annotated[float, number(above=0)] | None = None,
+        attention: Literal["cp", "attnlrp"] = "cp",
         box: bool = True,
         precision: Annotated[str, one_of(PRECISIONS)] = "fp32",
         compile: bool = False,
         real_sign: Literal["decision", "paper"] = "decision",
         max_leak: Annotated[float, number(0)] = 0.05,
     ) -> None:
-        own: dict[str, dict[str, Any]] = {"alphabeta": {"alpha": alpha}, "gamma": {"gamma": gamma}}
-        options = own.get(rule, {})
+        detector = module if isinstance(module, Detector) else Detector(freeze(module))
+        traced = trace(detector.network)
+        attends = uses_attention(traced)
+        if epsilon is None:
+            epsilon = 1e-9 if attends else EPSILON
+        options: dict[str, dict[str, Any]] = {
+            "alphabeta": {"alpha": alpha}, "gamma": {"gamma": gamma},
+        }  # fmt: skip
+
+        def make(name: str) -> MakeRule:
+            return partial(CONVOLUTIONS[name], precision=precision, **options.get(name, {}))
+
+        of_maps, of_linear = (rule, rule) if rule != "auto" else ("zplus", "zplus")
+        if rule == "auto" and attends:
+            of_linear = "epsilon"
         #: How relevance is computed, for tables.
-        self.protocol = {"rule": rule, **options, "precision": precision, "real_sign": real_sign}
+        self.protocol = {
+            "rule": of_maps if of_maps == of_linear else f"{of_maps}, {of_linear} in linear layers",
+            **options.get(rule, {}), "precision": precision, "real_sign": real_sign,
+        }  # fmt: skip
+        if attends:
+            self.protocol |= {"attention": attention, "epsilon": epsilon}
+        if detector.units:
+            self.protocol["units"] = ", ".join(detector.units)
         self.max_leak, self.precision = max_leak, precision
         #: Initial relevance of the logit of a real image.
         self.real_sign = 1.0 if real_sign == "decision" else -1.0
-        detector = module if isinstance(module, Detector) else Detector(module)
         self._normalise = detector.normalise if detector is module else nn.Identity()
-        make = partial(CONVOLUTIONS[rule], precision=precision, **options)
-        self.steps = canonize(detector.network, make)
-        self.channels = feature_maps(detector.network)
+        self.steps = canonize(traced, make(of_maps), make(of_linear), epsilon, attention)
+        self.channels = detector.channels
         input_rules = zbox_rules(self.steps, detector.mean, detector.std) if box else {}
-        self.propagator = Propagator(self.steps, set(self.channels.layers), input_rules)
+        self.propagator = Propagator(self.steps, self.channels, input_rules)
         self._channels = Compiled(self._to_channels) if compile else self._to_channels
 
     @property

@@ -11,6 +11,7 @@ from torch import Tensor
 from tff.relevance.canonize import Step
 from tff.relevance.conservation import ConservationGraph, ConservationRecord, RelevanceSums
 from tff.relevance.rules import Operation, Rule
+from tff.types import Channels
 
 
 class Activations(NamedTuple):
@@ -34,21 +35,26 @@ class Propagated:
     sums: dict[str, RelevanceSums] = field(default_factory=dict)
     pixels: Tensor | None = None
 
+    def add(self, layer: str, sums: RelevanceSums) -> None:
+        """Add what arrives at a layer, which may run several times."""
+        earlier = self.sums.get(layer)
+        self.sums[layer] = sums if earlier is None else earlier + sums
+
 
 class Propagator:
     """Runs a network forward, and relevance backward.
 
     Args:
         steps: operations in order of execution.
-        layers: names of the layers whose channel relevance is summed.
+        channels: whose relevance is summed.
         input_rules: rules that replace those of steps which read the image, by position, when
             pixel relevance is requested.
     """
 
     def __init__(
-        self, steps: list[Step], layers: set[str], input_rules: Mapping[int, Rule]
+        self, steps: list[Step], channels: Channels, input_rules: Mapping[int, Rule]
     ) -> None:
-        self.steps, self.layers, self.input_rules = steps, layers, input_rules
+        self.steps, self.channels, self.input_rules = steps, channels, input_rules
         self.conservation = ConservationGraph(steps)
         self._last_use = {j: i for i, step in enumerate(steps) for j in step.inputs}
         self._needed_backward = {
@@ -78,25 +84,31 @@ class Propagator:
             relevance: of its output.
             pixels: whether to continue to the input itself.
         """
-        result, waiting = Propagated(ConservationRecord(self.conservation)), {last: relevance}
         values, shapes = activations
+        images, channels = shapes[-1][0], self.channels
+        conservation = ConservationRecord(self.conservation, images)
+        result, waiting = Propagated(conservation), {last: relevance}
         for i in range(last, -1, -1):
             arrived, step = waiting.pop(i, None), self.steps[i]
             values.pop(i, None)
             if arrived is None or step.rule is None:
                 continue
-            sums = RelevanceSums.from_map(arrived) if step.name in self.layers else None
-            if sums is not None:
-                earlier = result.sums.get(step.name)
-                result.sums[step.name] = sums if earlier is None else earlier + sums
+            counts, kind = step.name in channels.widths, channels.kind(step.name)
+            sums = None
+            if counts and kind != "heads":
+                sums = RelevanceSums.of(channels.by_image(step.name, arrived, images))
+                result.add(step.name, sums)
             parts: list[Tensor] = []
             rule = self.input_rules.get(i, step.rule) if pixels else step.rule
             if step.carriers != [-1] or pixels:
                 inputs = [values[j] for j in step.carriers] if rule.keeps_inputs else []
                 parts = rule.relevance(arrived, self._operation(step, values), *inputs)
+            if counts and kind == "heads":
+                by_image = channels.by_image(step.name, parts[0], images)
+                result.add(step.name, RelevanceSums.of(by_image))
             if step.rule.leaks:
-                to_bias = rule.lost_to_bias(arrived, *inputs) if parts else None
-                result.conservation.record(i, arrived, sums, parts, to_bias)
+                lost = rule.lost_to_constants(arrived, parts, *inputs) if parts else None
+                result.conservation.record(i, arrived, sums, parts, lost)
             for j, part in zip(step.carriers, parts, strict=bool(parts)):
                 if shapes[j] is not None and part.shape != shapes[j]:
                     part = part.sum_to_size(shapes[j])  # a value that was broadcast over a map

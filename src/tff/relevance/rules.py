@@ -1,7 +1,7 @@
 """Relevance rules of all operations without weights; `conv_rules` has the others.
 
 Notation: a input, y output, R relevance, L^T the transpose of a linear map L, and
-e(z) = z + 1e-6 sign(z) with e(0) = 1e-6 (epsilon rule, Bach et al., PLoS ONE 2015). Composite:
+e(z) = z + epsilon sign(z) with e(0) = epsilon (Bach et al., PLoS ONE 2015). Composite:
 Chandrasegaran et al. (ECCV 2022), released code.
 """
 
@@ -17,8 +17,11 @@ from torch.nn import functional as F
 
 from tff.detectors.trace import BATCH_NORM, LEAVES, UNCHANGED
 
-#: In single precision, as the released code has it even in float64 runs.
+#: Of the released code, which has it in single precision even in float64 runs.
 EPSILON = torch.tensor(1e-6).item()
+
+#: Operations that put several tensors side by side.
+JOINS = {torch.cat, torch.concat, torch.stack}
 
 Operation = Callable[..., Tensor]
 Transpose = Callable[[Tensor], tuple[Tensor, ...]]
@@ -32,6 +35,7 @@ class Rule:
         module: with the parameters, if there are any.
         nonnegative: for each input that carries a part of the logit, whether it is known to be
             nonnegative.
+        epsilon: moves denominators away from zero.
     """
 
     #: Whether `relevance` needs the inputs.
@@ -44,9 +48,14 @@ class Rule:
     keeps_sign: ClassVar[bool] = False
 
     def __init__(
-        self, operation: object, module: nn.Module | None, nonnegative: list[bool]
+        self,
+        operation: object,
+        module: nn.Module | None,
+        nonnegative: list[bool],
+        epsilon: float = EPSILON,
     ) -> None:
         self.operation, self.module, self.nonnegative = operation, module, nonnegative
+        self.epsilon = epsilon
 
     def relevance(self, relevance: Tensor, run: Operation, *inputs: Tensor) -> list[Tensor]:
         """Relevance of each input, given that of the output.
@@ -58,13 +67,27 @@ class Rule:
         """
         raise NotImplementedError
 
-    def lost_to_bias(self, relevance: Tensor, *inputs: Tensor) -> Tensor | None:
-        """Part of the relevance of the output that a bias absorbs, (B,); None if none ever does."""
+    def lost_to_constants(
+        self, relevance: Tensor, parts: list[Tensor], *inputs: Tensor
+    ) -> Tensor | None:
+        """Part of the relevance of the output that constants keep, (B,); None if none ever do.
+
+        Constants are biases, position embeddings, class tokens.
+
+        Args:
+            relevance: of the output.
+            parts: relevance of each input.
+            inputs: as in `relevance`.
+        """
         return None
 
     def output_nonnegative(self) -> bool:
         """Whether the output is known to be nonnegative."""
         return self.keeps_sign and all(self.nonnegative)
+
+    def stabilise(self, z: Tensor) -> Tensor:
+        """e(z): z moved away from zero by epsilon."""
+        return z + torch.copysign(z.new_tensor(self.epsilon), z)
 
 
 RULES: dict[object, type[Rule]] = {}
@@ -91,22 +114,18 @@ def with_transpose(run: Operation, *inputs: Tensor) -> tuple[Tensor, Transpose]:
     return y, transpose
 
 
-def stabilise(z: Tensor) -> Tensor:
-    """e(z): z moved away from zero by EPSILON."""
-    return z + torch.copysign(z.new_tensor(EPSILON), z)
-
-
 @register_rule(
     nn.SiLU, nn.Hardswish, nn.GELU, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.CELU, nn.SELU, nn.Mish,
     nn.Tanh, nn.Hardtanh, nn.Softsign, nn.LogSigmoid, F.silu, F.hardswish, F.gelu, F.leaky_relu,
     F.prelu, torch.prelu, F.elu, F.celu, F.selu, F.mish, F.tanh, torch.tanh, F.hardtanh,
-    F.softsign, F.logsigmoid, torch.neg,
+    F.softsign, F.logsigmoid, torch.neg, nn.RMSNorm,
 )  # fmt: skip
 class Pass(Rule):
     """y = f(a) elementwise: R passes unchanged, even where the unit is off.
 
     Also through a scale and shift per channel, whose shift receives nothing (like the bias of a
-    convolution).
+    convolution), and through an RMSNorm, whose root mean square is held constant: then it is a
+    scale of each value.
     """
 
     keeps_inputs = False
@@ -149,9 +168,9 @@ class PassNorm(Pass):
     nn.ReflectionPad2d, nn.ReplicationPad2d, nn.CircularPad2d, nn.MaxPool2d, nn.AdaptiveMaxPool2d,
     torch.flatten, torch.cat, torch.concat, torch.stack, torch.permute, torch.transpose,
     torch.reshape, torch.squeeze, torch.unsqueeze, torch.chunk, torch.split, torch.tensor_split,
-    torch.unbind, torch.flip, torch.roll, F.pixel_shuffle, F.pixel_unshuffle, F.channel_shuffle,
-    F.max_pool2d, torch.max_pool2d, F.adaptive_max_pool2d, operator.getitem, "view", "reshape",
-    "expand", "expand_as", "repeat",
+    torch.unbind, torch.unflatten, torch.flip, torch.roll, F.pixel_shuffle, F.pixel_unshuffle,
+    F.channel_shuffle, F.max_pool2d, torch.max_pool2d, F.adaptive_max_pool2d, operator.getitem,
+    "view", "reshape", "reshape_as", "view_as", "expand", "expand_as", "repeat",
 )  # fmt: skip
 class Copy(Rule):
     """Each output value is a copy of one input value, which receives its R.
@@ -165,6 +184,16 @@ class Copy(Rule):
     def relevance(self, relevance: Tensor, run: Operation, *inputs: Tensor) -> list[Tensor]:
         _, transpose = with_transpose(run, *inputs)
         return list(transpose(relevance))
+
+
+class CopyBesideConstants(Copy):
+    """`Copy` of a concatenation with constants, such as class tokens, which keep their R."""
+
+    leaks = True
+    keeps_sign = False
+
+    def lost_to_constants(self, relevance: Tensor, parts: list[Tensor], *inputs: Tensor) -> Tensor:
+        return _total(relevance) - sum(_total(part) for part in parts)
 
 
 @register_rule(nn.ConstantPad2d, nn.ZeroPad2d, F.pad)
@@ -195,17 +224,17 @@ class Normalisation(Rule):
         )
         flat = a.reshape(rows)
         s = (torch.var(flat, -1, correction=0, keepdim=True) + norm.eps).sqrt()
-        q = relevance / stabilise(norm(a))
+        q = relevance / self.stabilise(norm(a))
         if norm.weight is not None:
             q = q * self._spread(norm.weight, a)
         q = q.reshape(rows)
         return [(flat / s * (q - q.mean(-1, keepdim=True))).reshape(a.shape)]
 
-    def lost_to_bias(self, relevance: Tensor, *inputs: Tensor) -> Tensor:
+    def lost_to_constants(self, relevance: Tensor, parts: list[Tensor], *inputs: Tensor) -> Tensor:
         (a,), norm = inputs, self._norm
         if norm.bias is None:
             return relevance.new_zeros(len(relevance))
-        kept = relevance / stabilise(norm(a)) * self._spread(norm.bias, a)
+        kept = relevance / self.stabilise(norm(a)) * self._spread(norm.bias, a)
         return kept.flatten(1).sum(1)
 
     @property
@@ -238,7 +267,7 @@ class Mixture(Rule):
 
     def relevance(self, relevance: Tensor, run: Operation, *inputs: Tensor) -> list[Tensor]:
         y, transpose = with_transpose(run, *inputs)
-        shares = transpose(relevance / stabilise(y))
+        shares = transpose(relevance / self.stabilise(y))
         return [a * share for a, share in zip(inputs, shares, strict=True)]
 
 
@@ -249,6 +278,25 @@ class SignedMixture(Mixture):
     """`Mixture` with coefficients of any sign: interpolation, and fixed (anti-aliasing) filters."""
 
     keeps_sign = False
+
+
+@register_rule(F.scaled_dot_product_attention, torch.matmul)
+class Attention(SignedMixture):
+    """y = A v with the attention weights A = softmax(q k) held constant: R_v = v A^T(R / e(y)).
+
+    Queries and keys receive nothing, as a gate does (CP-LRP: Ali et al., ICML 2022).
+    """
+
+
+class SumWithConstants(SignedMixture):
+    """y = a + c with a map of constants, such as position embeddings: R_a = a R / e(y)."""
+
+    def relevance(self, relevance: Tensor, run: Operation, *inputs: Tensor) -> list[Tensor]:
+        (a,) = inputs
+        return [a * (relevance / self.stabilise(run(a)))]
+
+    def lost_to_constants(self, relevance: Tensor, parts: list[Tensor], *inputs: Tensor) -> Tensor:
+        return _total(relevance) - _total(parts[0])
 
 
 @register_rule(torch.sub)
@@ -279,6 +327,11 @@ class Sum(Difference):
             return [relevance]
         u, v = inputs
         y = u + v
-        spare = torch.copysign(y.new_tensor(EPSILON), y)
+        spare = torch.copysign(y.new_tensor(self.epsilon), y)
         q = torch.div(relevance, spare.add_(y), out=y)
         return [torch.mul(u, q, out=spare), q.mul_(v)]
+
+
+def _total(relevance: Tensor) -> Tensor:
+    """(B, ...) -> (B,)."""
+    return relevance.flatten(1).sum(1)
