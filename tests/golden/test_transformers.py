@@ -1,7 +1,7 @@
 """Relevance of small vision transformers against lxt (attention) and zennit (gamma rule).
 
 `transformers.npz` holds two random networks, one with a class token and one that averages its
-tokens, and for three rules on all convolutions and linear layers, in float64 with epsilon 1e-9: the
+tokens, and for two rules on all convolutions and linear layers, in float64 with epsilon 1e-9: the
 share of each unit in the positive relevance of its layer, and the relevance of the first image's
 pixels. What enters an output projection is given for each of its values.
 """
@@ -22,7 +22,6 @@ with np.load(Path(__file__).parent / "transformers.npz") as file:
     FILE = {name: file[name] for name in file.files}
 RULES = {
     "epsilon": {"rule": "epsilon"},
-    "gamma0.25": {"rule": "gamma", "gamma": 0.25},
     "gamma0.05": {"rule": "gamma", "gamma": 0.05},
 }
 
