@@ -67,6 +67,12 @@ class Channels:
         """Kind of the channels of a layer, one of `KINDS`."""
         return self.kinds.get(layer, "conv")
 
+    @cached_property
+    def kind_numbers(self) -> Ints:
+        """(n_channels,) position of the kind of each channel in `KINDS`."""
+        numbers = [KINDS.index(self.kind(layer)) for layer in self.widths]
+        return np.repeat(np.array(numbers, np.int64), list(self.widths.values()))
+
     def apart(self, layer: str, values: Tensor) -> tuple[Tensor, int]:
         """Values that a layer computes, with one axis for its channels, and the number of the axis.
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tff.detectors.attention import rewrite_attention
 from tff.detectors.feature_maps import find_channels
-from tff.types import Channels
+from tff.types import KINDS, Channels
 
 # Statistics of ImageNet, RGB, for pixels in [0, 1] (the values every published detector uses).
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -57,6 +57,22 @@ class Detector(nn.Module):
         """(B, 3, H, W) in [0, 1] -> (B,) logits."""
         logit: Tensor = self.network(self.normalise(image))
         return logit.squeeze(1)
+
+    def choose_units(self, kinds: Sequence[str]) -> None:
+        """Rank and drop channels of these kinds only.
+
+        Raises:
+            ValueError: the network has none of one of them.
+        """
+        found = find_channels(self.network, KINDS)
+        there = [kind for kind in KINDS if kind in {found.kind(layer) for layer in found.layers}]
+        if missing := [kind for kind in kinds if kind not in there]:
+            raise ValueError(
+                f"subject.units={','.join(kinds)}: {type(self.network).__name__} has no "
+                f"{' and no '.join(missing)}; it has {', '.join(there) or 'no channels'}"
+            )
+        self.units = tuple(kinds)
+        vars(self).pop("channels", None)
 
     @cached_property
     def channels(self) -> Channels:

@@ -244,14 +244,18 @@ _ELEMENTWISE_FUNCTIONS = UNCHANGED | {
 }  # fmt: skip
 
 
-def depthwise_twins(network: nn.Module) -> torch.Tensor:
+def depthwise_twins(network: nn.Module, channels: Channels | None = None) -> torch.Tensor:
     """Flat index of the earlier channel that each channel repeats, or -1: (n_channels,).
 
     Channel c of a depthwise convolution that follows another convolution, with only BatchNorm and
     an activation between them, filters channel c of that one. It carries the same relevance (except
     for losses), and so occurs a second time in a ranking.
+
+    Args:
+        network: any module that `torch.fx` can trace.
+        channels: their numbering; None: that of `find_channels`.
     """
-    traced, channels = trace(network), find_channels(network)
+    traced, channels = trace(network), channels or find_channels(network)
     carriers = flow(traced).carriers
     twins = torch.full((len(channels),), -1)
     for node in carriers:

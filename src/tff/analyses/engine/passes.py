@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -415,7 +415,7 @@ class Passes:
                 per_sampled.to(self.device)  # GPUs exchange only data in their memory
         values = per_image.compute().cpu().numpy()
         columns = ["logit", *response_columns(channels)]
-        names = self.detector.channels.table().astype(str).agg(" #".join, axis=1)
+        names = self.detector.channels.names()
         return Table(
             _name_rows(images, pd.DataFrame(values, columns=columns)),
             {column: names[i] for column, i in zip(columns[1:], channels.tolist(), strict=True)},
@@ -486,11 +486,15 @@ class Passes:
                 logits = self.detector(batch.image.clone().requires_grad_())
             slopes = torch.autograd.grad(logits.sum(), [outputs[name] for name in layers])
             maps = {name: y.detach() for name, y in outputs.items()}
-            pairs = dict(zip(layers, slopes, strict=True))
-            g = join({name: (y * pairs[name]).sum((2, 3)) for name, y in maps.items()})
-            slope = join({name: pairs[name].sum((2, 3)) for name in layers})
-            maxima = join({name: y.amax((2, 3)) for name, y in maps.items()})
-            means = join({name: y.mean((2, 3)) for name, y in maps.items()})
+            apart = partial(channels.by_image, images=len(batch.image))
+            pairs = {
+                name: (apart(name, maps[name]), apart(name, slope))
+                for name, slope in zip(layers, slopes, strict=True)
+            }
+            g = join({name: _sum(y * slope) for name, (y, slope) in pairs.items()})
+            slope = join({name: _sum(slope) for name, (_, slope) in pairs.items()})
+            maxima = join({name: channels.peak(name, y) for name, (y, _) in pairs.items()})
+            means = join({name: y.mean(_places(y)) for name, (y, _) in pairs.items()})
             return means, maxima, torch.cat([g, slope], dim=1)
 
         def collect(batch: Batch, result: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -526,10 +530,7 @@ class Passes:
             ("contrast", gap[:width]), ("slope_contrast", gap[width:]),
         ):  # fmt: skip
             rows[name] = mean.cpu().numpy()
-        filters = {
-            layer: next(self.detector.network.get_submodule(layer).parameters()) for layer in layers
-        }
-        norms = join({layer: weight.flatten(1).norm(dim=1) for layer, weight in filters.items()})
+        norms = join({layer: self._weight_norms(layer) for layer in layers})
         rows["weight"] = norms.detach().double().cpu().numpy()
         resamples = {name: again[name].compute() for name in ("response", "effect", "effect_all")}
         resamples |= {"contrast": gaps[:, :width], "slope_contrast": gaps[:, width:]}
@@ -556,11 +557,14 @@ class Passes:
 
         def compute(batch: Batch) -> Tensor:
             with_cue, without = run(batch.image), run(channels_last(ablation(batch.image)))
-            effects = [
-                ((y - other) * (slope + other_slope)).sum((2, 3)) / 2
-                for y, slope, other, other_slope in zip(*with_cue, *without, strict=True)
-            ]
-            return torch.cat(effects, dim=1)
+            effects = {
+                layer: (y - other) * (slope + other_slope) / 2
+                for layer, y, slope, other, other_slope in zip(
+                    layers, *with_cue, *without, strict=True
+                )
+            }
+            by_image = partial(channels.by_image, images=len(batch.image))
+            return channels.join({n: _sum(by_image(n, effect)) for n, effect in effects.items()})
 
         def collect(batch: Batch, effects: Tensor) -> None:
             if len(rows := batch.index[effects.isnan().any(dim=1).cpu()]):
@@ -585,6 +589,14 @@ class Passes:
             error = np.sqrt(np.maximum(square - mean**2, 0) / max(count - 1, 1))
             rows[f"effect {i}"], rows[f"error {i}"] = mean, error if count > 1 else np.nan
         return Table(rows)
+
+    def _weight_norms(self, layer: str) -> Tensor:
+        """Norm of the weights that make each channel of a layer, or read it if it is a head."""
+        weight: Tensor = next(self.detector.network.get_submodule(layer).parameters())
+        if self.detector.channels.kind(layer) == "heads":
+            weight = weight.T.reshape(self.detector.channels.widths[layer], -1)
+        norms: Tensor = weight.flatten(1).norm(dim=1)
+        return norms
 
     def _load_replacements(self, images: Images, batch: Batch) -> Tensor:
         """The images whose feature maps replace those of a batch."""
@@ -631,6 +643,16 @@ class Passes:
                     parts.begin_batch()
                     collect(part, result)
                 parts.end_batch()
+
+
+def _places(values: Tensor) -> tuple[int, ...]:
+    """All axes but those of images and channels."""
+    return tuple(range(2, values.ndim))
+
+
+def _sum(values: Tensor) -> Tensor:
+    """(B, C, ...) -> (B, C)."""
+    return values.sum(_places(values))
 
 
 def _name_rows(images: Images, values: pd.DataFrame) -> pd.DataFrame:

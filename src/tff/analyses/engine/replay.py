@@ -19,7 +19,7 @@ from tff.distributed import fail_together, get_rank
 from tff.errors import explain
 from tff.foreign_files import read_json
 from tff.parquet import read, write
-from tff.types import Channels
+from tff.types import KINDS, Channels
 
 _MAX_CHANNELS = 10_000_000
 
@@ -65,6 +65,7 @@ def cache_passes(subject: Subject, folder: Path) -> Subject:
     facts: dict[str, Any] = {
         "detector": weights,
         "widths": dict(info.channels.widths),
+        "kinds": dict(info.channels.kinds),
         "twins": info.twins.tolist(),
         "tff_fraction": info.tff_fraction,
         "accounts": info.leaky_operations,
@@ -149,7 +150,10 @@ def _digest_groups(images: Images) -> str:
 def _read_detector(facts: Any) -> DetectorInfo:
     """Facts about the detector in a file of a subject; raises nearly anything if they are wrong."""
     widths = {_require(layer, str): _require(n, int) for layer, n in facts["widths"].items()}
-    channels = Channels(widths)
+    kinds = facts.get("kinds", {})  # files of older versions have none
+    if not all(layer in widths and kind in KINDS for layer, kind in kinds.items()):
+        raise ValueError(f"kinds {kinds}")
+    channels = Channels(widths, kinds)
     if not widths or min(widths.values()) < 1 or len(channels) > _MAX_CHANNELS:
         raise ValueError(f"{len(channels)} channels")
     twins = [_require(twin, int) for twin in facts["twins"]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
 from typing import Annotated, Any
@@ -48,11 +48,11 @@ from tff.data.dataset import Images
 from tff.detectors.detector import Detector
 from tff.detectors.feature_maps import depthwise_twins
 from tff.detectors.frozen import freeze
-from tff.options import SEED, Allowed, FieldsOf, checked, number, whole
+from tff.options import SEED, Allowed, FieldsOf, checked, number, some_of, whole
 from tff.relevance.lrp import LRP
 from tff.statistics.bootstrap import units_by_label
 from tff.statistics.detection import ThresholdRule, average_precision, best_threshold
-from tff.types import Channels, Floats, Ints
+from tff.types import KINDS, Channels, Floats, Ints
 
 
 def _is_device(name: str) -> bool:
@@ -92,6 +92,8 @@ class Options:
         sample: number of images of each generator and label for which the responses of all channels
             are recorded.
         ranking: how channels are ranked.
+        units: kinds of channels that are ranked and dropped, see `find_channels`. None: channels of
+            convolutions, and all kinds in networks with attention.
         scoring: how logits become scores and decisions.
     """
 
@@ -102,6 +104,7 @@ class Options:
     draws: Annotated[int, whole(1)] = 1000
     sample: Annotated[int, whole(1)] = 250
     ranking: RankingRule = field(default_factory=RankingRule)
+    units: Annotated[Sequence[str], some_of(KINDS)] | None = None
     scoring: Protocol = field(default_factory=Protocol)
 
 
@@ -196,6 +199,8 @@ class Subject:
         # In float32, as checkpoints are read, whatever type a training computes in.
         private = freeze(detector).float()
         private = private.to(where).to(memory_format=torch.channels_last)
+        if chosen.units:
+            private.choose_units(chosen.units)
         lrp = relevance(private)
         protocol = describe_view(images) | {
             "protocol": chosen.scoring.name,
@@ -205,7 +210,7 @@ class Subject:
         }
         info = DetectorInfo(
             private.channels,
-            depthwise_twins(private.network),
+            depthwise_twins(private.network, private.channels),
             private.tff_fraction,
             lrp.leaky_operations,
             lrp.max_leak,
@@ -491,7 +496,8 @@ class Subject:
     def rank(self, by: str, seed: int | None = None) -> Tensor:
         """Flat indices of all channels, (n_channels,), best first by a criterion."""
         duplicates = self.options.ranking.duplicates
-        return rank_channels(self.score_channels(by, seed), self.info.twins, duplicates)
+        kinds = self.channels.kind_numbers
+        return rank_channels(self.score_channels(by, seed), self.info.twins, duplicates, kinds)
 
     @cached_property
     def criterion(self) -> str:
@@ -527,7 +533,8 @@ class Subject:
     def stability(self, by: str) -> Stability:
         """How the ranking by a criterion changes with the discovery images."""
         rule = self.options.ranking
-        return assess_stability(self._evidence(), by, self.info.twins, rule, self.k)
+        kinds = self.channels.kind_numbers
+        return assess_stability(self._evidence(), by, self.info.twins, rule, self.k, kinds)
 
     @property
     def _total(self) -> tuple[int, float]:

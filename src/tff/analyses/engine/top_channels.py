@@ -150,7 +150,12 @@ class Stability:
 
 
 def assess_stability(
-    evidence: Evidence, by: str, twins: Tensor, rule: RankingRule, k: int
+    evidence: Evidence,
+    by: str,
+    twins: Tensor,
+    rule: RankingRule,
+    k: int,
+    kinds: Ints | None = None,
 ) -> Stability:
     """Stability of a ranking by one of `CRITERIA`, over resamples of the images.
 
@@ -158,11 +163,12 @@ def assess_stability(
         twins: see `rank_channels`.
         rule: of the ranking.
         k: number of top channels.
+        kinds: see `rank_channels`.
     """
     scores = np.stack([_score_or_nan(evidence.resample(i), by) for i in range(RESAMPLES)])
     tops = np.zeros(scores.shape)
     for top, score in zip(tops, scores, strict=True):
-        top[rank_channels(score, twins, rule.duplicates)[:k].numpy()] = 1
+        top[rank_channels(score, twins, rule.duplicates, kinds)[:k].numpy()] = 1
     tops[np.isnan(scores).all(1)] = np.nan
     halves = float(tops[DRAWS:].prod(0).sum() / k)
     with warnings.catch_warnings():
@@ -178,8 +184,14 @@ def _score_or_nan(evidence: Evidence, by: str) -> Floats:
         return np.full(len(evidence.widths), np.nan)
 
 
-def rank_channels(scores: Floats, twins: Tensor, duplicates: Duplicates = "mark") -> Tensor:
+def rank_channels(
+    scores: Floats, twins: Tensor, duplicates: Duplicates = "mark", kinds: Ints | None = None
+) -> Tensor:
     """Flat indices of all channels, (n_channels,), best first; ties keep the network's order.
+
+    Scores of different kinds do not compare: a layer has 6 heads, and 1,536 neurons between which
+    it divides its relevance. Each kind is ranked by itself, and the rankings are merged so that the
+    first k hold the same share of each kind.
 
     Args:
         scores: (n_channels,).
@@ -187,6 +199,7 @@ def rank_channels(scores: Floats, twins: Tensor, duplicates: Duplicates = "mark"
             `detectors.feature_maps.depthwise_twins`.
         duplicates: `mark` ranks both by their own scores; `merge` gives the earlier one the larger
             of the two scores and ranks the later one behind all other channels.
+        kinds: (n_channels,) number of the kind of each channel; None: all are of one kind.
     """
     values, later = scores.astype(np.float64), np.zeros(len(scores), bool)
     if duplicates == "merge":
@@ -197,7 +210,14 @@ def rank_channels(scores: Floats, twins: Tensor, duplicates: Duplicates = "mark"
             first = np.where(earlier[first] >= 0, earlier[first], first)
         np.fmax.at(values, first[later], values[later])
     # NaN (a channel without any value) sorts behind all numbers; `lexsort` keeps ties in order.
-    return torch.from_numpy(np.lexsort((-values, later)))
+    order = np.lexsort((-values, later))
+    if kinds is None:
+        return torch.from_numpy(order)
+    share = np.empty(len(values))  # of the channels of its kind that rank before each channel
+    for kind in np.unique(kinds):
+        same = order[kinds[order] == kind]
+        share[same] = (np.arange(len(same)) + 0.5) / len(same)
+    return torch.from_numpy(order[np.argsort(share[order], kind="stable")])
 
 
 def _is_k(k: int | str) -> bool:
