@@ -30,7 +30,7 @@ demo: .venv/.demo ## Train a small detector on embedded images and find what it 
 	$(BIN)/python train.py experiment=demo
 	$(BIN)/python analyze.py ckpt=outputs/demo/checkpoints/best.ckpt hydra.run.dir=outputs/demo $(DEMO)
 
-CURVES = 'analysis.k_sweep.rankings=[omega,omega_real,contrast]' 'analysis.k_sweep.ks=[5,21]' analysis.k_sweep.random_orders=5
+CURVES = 'analysis.k_sweep.rankings=[omega,omega_real,contrast,greedy]' 'analysis.k_sweep.ks=[5,21]' analysis.k_sweep.random_orders=5
 PLANTED = 'analysis=[k_sweep,detection]' $(CURVES) data=planted 'data.generators=[chroma]' images=64
 DEMO = 'analysis=[sensitivity,k_sweep,ranking,patches,mediation,ablation,median_test,detection,examples]' $(CURVES) \
 	analysis.k_sweep.beside=outputs/planted-color subject.ranking.by=auto images=64 \

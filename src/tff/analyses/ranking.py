@@ -173,7 +173,7 @@ def _add_findings(
             "more on real ones (a detail that generated images lack)."
         )
     own = compared[compared["ranking"] == by]
-    if len(own):
+    if len(own) and not np.isnan(own["halves"].iloc[0]):
         row = own.iloc[0]
         result.findings.append(
             f"Ranked on two halves of the images, {100 * row['halves']:.0f} % of the top {k} are "

@@ -1,5 +1,7 @@
 """Passes against hooks, loops and finite differences written by hand."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from PIL import Image
 from tests.helpers import tiny
 
 from tff.ablations.color import Grayscale
+from tff.analyses.engine import passes as engine
 from tff.analyses.engine.passes import Activity, Outputs, Passes, draw_images, sample_evenly
 from tff.relevance.lrp import LRP
 
@@ -179,6 +182,45 @@ def test_activity_of_any_batches_is_the_same_mean_and_leaves_no_gradient(images)
     for name in ("output", "response", "effect", "weight"):
         np.testing.assert_array_equal(getattr(one, name), getattr(again, name))
     assert all(parameter.grad is None for parameter in made.detector.parameters())
+
+
+def contrast_by_hand(made, images, gone):
+    """Contrast of each channel in float64, with some channels at 0."""
+    net, g = copy.deepcopy(made.detector.network).double(), {0: [], 1: []}
+    here = torch.tensor([float(c not in gone) for c in range(12)]).double().view(2, 1, -1, 1, 1)
+    for row in range(len(images)):
+        for image in views(images, row):
+            pixels = made.detector.normalise(image[None]).double()
+            one = (net.conv1(pixels) * here[0]).detach().requires_grad_()
+            x = net.bn1(one).relu()
+            two = net.conv2(x) * here[1]
+            two.retain_grad()
+            net.fc((net.bn2(two) + x).relu().mean((2, 3))).sum().backward()
+            parts = [(y.detach() * y.grad).sum((2, 3)) for y in (one, two)]
+            g[int(images.manifest.at[row, "label"])].append(torch.cat(parts, 1))
+    return (torch.cat(g[1]).mean(0) - torch.cat(g[0]).mean(0)).numpy()
+
+
+@pytest.mark.parametrize("share", [0.02, 0.4, 1.0])
+def test_order_of_removal_equals_a_loop(images, share, monkeypatch):
+    monkeypatch.setattr(engine, "REMOVED", share)
+    made, order, steps = passes(), [], [1, 1, 2, 3, 5, 8]
+    if share == 0.02:
+        steps = [1, 12]
+    elif share == 0.4:
+        steps = [1, 1, 2, 3, 12]
+    for step in steps:
+        contrast = contrast_by_hand(made, images, order)
+        best = [c for c in np.argsort(-contrast, kind="stable") if c not in order]
+        order += best[:step]
+    found = made.compute_removal_order(images).rows["greedy"].to_numpy()
+    assert np.argsort(-found).tolist() == order
+    assert sorted(found) == list(range(1, 13))
+
+
+def test_order_of_removal_needs_both_kinds(images):
+    real = images.manifest[images.manifest["label"] == 0].reset_index(drop=True)
+    assert passes().compute_removal_order(type(images)(real)).rows["greedy"].isna().all()
 
 
 def put(detector, image, channels, other):

@@ -134,7 +134,7 @@ def test_other_options_need_other_passes(finished):
     with pytest.raises(ValueError, match=r"no such pass \(dropped channels\); run .* ckpt="):
         Sensitivity(random_draws=2)(subject)
     assert len(replay(folder, make(ranking=RankingRule("effect"))).top) == 3
-    with pytest.raises(ValueError, match=r"no such pass \(dropped channels\)"):
+    with pytest.raises(ValueError, match=r"no such pass \(removal order\)"):
         _ = replay(folder, make(ranking=RankingRule("auto"))).top
     with pytest.raises(ValueError, match=r"subject\.k=13: must lie between 1 and .* 12"):
         replay(folder, make(k=13))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -211,6 +212,8 @@ class Activity:
         return replace(self, **{name: values[i] for name, values in self.resamples.items()})
 
 
+#: Share of the channels that are removed step by step, see `Passes.compute_removal_order`.
+REMOVED = 0.02
 #: Attributes of `Activity` that are columns of its table.
 ACTIVITY = (
     "output", "response", "effect", "effect_all", "contrast", "slope_contrast", "weight",
@@ -482,15 +485,7 @@ class Passes:
         }  # fmt: skip
 
         def compute(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-            with record_outputs(self.detector, layers) as outputs:
-                logits = self.detector(batch.image.clone().requires_grad_())
-            slopes = torch.autograd.grad(logits.sum(), [outputs[name] for name in layers])
-            maps = {name: y.detach() for name, y in outputs.items()}
-            apart = partial(channels.by_image, images=len(batch.image))
-            pairs = {
-                name: (apart(name, maps[name]), apart(name, slope))
-                for name, slope in zip(layers, slopes, strict=True)
-            }
+            pairs = self._values_and_slopes(batch)
             g = join({name: _sum(y * slope) for name, (y, slope) in pairs.items()})
             slope = join({name: _sum(slope) for name, (_, slope) in pairs.items()})
             maxima = join({name: channels.peak(name, y) for name, (y, _) in pairs.items()})
@@ -589,6 +584,67 @@ class Passes:
             error = np.sqrt(np.maximum(square - mean**2, 0) / max(count - 1, 1))
             rows[f"effect {i}"], rows[f"error {i}"] = mean, error if count > 1 else np.nan
         return Table(rows)
+
+    def compute_removal_order(self, images: Images) -> Table:
+        """Place of each channel when those with the largest contrast are removed one after another.
+
+        Contrast says to first order what the removal of one channel does. When several are gone, it
+        is another, so it is computed anew for the detector without them: after 1, 2, 4, 7, 12, ...
+        channels (steps of Fibonacci numbers: the first are removed one by one), until `REMOVED` of
+        all are. The rest is ordered by the last contrast.
+
+        Returns:
+            A row per channel; column `greedy`: 1 for the last, up to the number of channels for the
+            first. NaN without images of both kinds.
+        """
+        channels, order = self.detector.channels, torch.empty(0, dtype=torch.int64)
+        step, later, last = 1, 1, math.ceil(REMOVED * len(channels))
+        rows = channels.table()
+        while len(order) < len(channels):
+            contrast = self._compute_contrast(images, order)
+            if contrast.isnan().any():
+                return Table(rows.assign(greedy=np.nan))
+            contrast[order] = -torch.inf
+            best = contrast.sort(descending=True, stable=True).indices
+            number = step if len(order) < last else len(channels)
+            order = torch.cat([order, best[: min(number, len(channels) - len(order))]])
+            step, later = later, step + later
+        place = np.empty(len(channels))
+        place[order.numpy()] = np.arange(len(channels), 0, -1)
+        return Table(rows.assign(greedy=place))
+
+    def _compute_contrast(self, images: Images, dropped: Tensor) -> Tensor:
+        """Contrast of each channel of the detector without some, (n_channels,), see `Activity`."""
+        join, width = self.detector.channels.join, len(self.detector.channels)
+        of_kind = [ExactMean(width, 2**36, 2**14).to(self.device) for _ in range(2)]
+
+        def compute(batch: Batch) -> Tensor:
+            with drop_channels(self.detector, dropped):
+                pairs = self._values_and_slopes(batch)
+            return join({name: _sum(y * slope) for name, (y, slope) in pairs.items()})
+
+        def collect(batch: Batch, g: Tensor) -> None:
+            for label, metric in enumerate(of_kind):
+                metric.update(g[batch.label == label])
+
+        name = f"contrast without {len(dropped)} channels" if len(dropped) else "contrast"
+        with torch.inference_mode(False), torch.enable_grad():
+            statistics = {f"{kind}": metric for kind, metric in enumerate(of_kind)}
+            self._run(images, name, compute, collect, statistics)
+        real, fake = (metric.compute().cpu() for metric in of_kind)
+        return fake - real
+
+    def _values_and_slopes(self, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
+        """What each layer computes, (B, C, ...), and the derivative of the logit by it."""
+        channels = self.detector.channels
+        with record_outputs(self.detector, channels.layers) as outputs:
+            logits = self.detector(batch.image.clone().requires_grad_())
+        slopes = torch.autograd.grad(logits.sum(), [outputs[name] for name in channels.layers])
+        apart = partial(channels.by_image, images=len(batch.image))
+        return {
+            name: (apart(name, outputs[name].detach()), apart(name, slope))
+            for name, slope in zip(channels.layers, slopes, strict=True)
+        }
 
     def _weight_norms(self, layer: str) -> Tensor:
         """Norm of the weights that make each channel of a layer, or read it if it is a head."""

@@ -16,6 +16,7 @@ from tff.analyses.engine.attribution import Attribution, number_strata
 from tff.analyses.engine.cache import Cache, Expected, describe_cue, digest, identify
 from tff.analyses.engine.passes import (
     ACTIVITY,
+    REMOVED,
     RESAMPLED,
     RESAMPLES_SIZE,
     Activity,
@@ -354,6 +355,18 @@ class Subject:
         )
         return Activity.from_table(table)
 
+    @property
+    def removal_order(self) -> Floats:
+        """Place of each channel by `greedy`, (n_channels,); see `Passes.compute_removal_order`."""
+        images = self.images.discovery
+        table = self.cache.get(
+            "removal",
+            {"pass": "removal", **self._identities["discovery"], "share": REMOVED},
+            lambda: self._require_passes("removal order").compute_removal_order(images),
+            Expected(len(self.channels), ["greedy"]),
+        )
+        return table.column("greedy")
+
     def evaluate(
         self, ablation: CueRemoval | None = None, responses: bool = False, split: str = "test"
     ) -> Outputs:
@@ -469,6 +482,7 @@ class Subject:
             np.repeat(list(layers), list(layers)),
             rule.baseline,
             self.seed if seed is None else seed,
+            lambda: self.removal_order,
         )
 
     def score_channels(self, by: str, seed: int | None = None) -> Floats:

@@ -25,6 +25,7 @@ CRITERIA = {
     "lift": "lift (omega times layer width)",
     "contrast": "contrast (gradient x activation, generated minus real)",
     "contrast_abs": "contrast, whatever its sign",
+    "greedy": "contrast, computed anew after each removal",
     "effect": "effect (mean |gradient x activation|, generated images)",
     "effect_all": "effect on both kinds of images",
     "response": "mean response",
@@ -33,7 +34,8 @@ CRITERIA = {
 }
 #: Those among which `auto` chooses.
 CHOICES = tuple(by for by in CRITERIA if by != "random")
-#: Those that need a pass of relevance; the others, but for `random`, need one of activity.
+#: Those that need a pass of relevance; the others, but for `greedy` and `random`, need one of
+#: activity.
 _FROM_RELEVANCE = ("omega", "omega_real", "both", "lift")
 #: What a channel speaks for if its omega is larger on images of a kind.
 SIDES = {"fake": "added trace", "real": "missing detail"}
@@ -70,6 +72,7 @@ class Evidence:
         relevance: gives relevance over `fake` and `real` images; called only if needed, since it
             takes a pass over the images.
         activity: gives the activity of the channels; likewise.
+        removal: gives the place of each channel by `greedy`; likewise. None: unknown.
         widths: (n_channels,) width of the layer of each channel.
         baseline: see `RankingRule`.
         seed: of the random order.
@@ -80,6 +83,7 @@ class Evidence:
     widths: Ints
     baseline: Baseline = "zero"
     seed: int = 0
+    removal: Callable[[], Floats] | None = None
 
     def score(self, by: str) -> Floats:
         """Score of each channel by one of `CRITERIA`, (n_channels,); higher ranks first.
@@ -88,7 +92,8 @@ class Evidence:
         two, since a detector may go by traces that generated images have and real ones lack, or by
         details that real images have and generated ones lack; both are shares of the relevance of a
         layer, so they can be compared. lift: omega times the width of the layer; shares of a layer
-        add up to 1 whatever its width, so omega favors narrow layers. The others: see `Activity`.
+        add up to 1 whatever its width, so omega favors narrow layers. greedy: see
+        `Passes.compute_removal_order`. The others: see `Activity`.
 
         Raises:
             ValueError: the criterion is unknown.
@@ -97,7 +102,10 @@ class Evidence:
         one_of(CRITERIA).require("subject.ranking.by", by)
         if by == "random":
             return np.random.default_rng(self.seed).random(len(self.widths))
-        scores = self._from_relevance(by) if by in _FROM_RELEVANCE else self._from_activity(by)
+        if by == "greedy":
+            scores = self.removal() if self.removal else np.full(len(self.widths), np.nan)
+        else:
+            scores = self._from_relevance(by) if by in _FROM_RELEVANCE else self._from_activity(by)
         if np.isnan(scores).all():
             raise TooFewImagesError(
                 f"subject.ranking.by={by}: the discovery images give no score; it needs "
@@ -107,9 +115,10 @@ class Evidence:
         return scores
 
     def resample(self, i: int) -> Evidence:
-        """The same from a resample of the images."""
+        """The same from a resample of the images; the order of removal is not known there."""
         return replace(
             self,
+            removal=None,
             relevance=lambda: {kind: r.resample(i) for kind, r in self.relevance().items()},
             activity=lambda: self.activity().resample(i),
         )
