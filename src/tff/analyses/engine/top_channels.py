@@ -25,7 +25,7 @@ CRITERIA = {
     "lift": "lift (omega times layer width)",
     "contrast": "contrast (gradient x activation, generated minus real)",
     "contrast_abs": "contrast, whatever its sign",
-    "greedy": "contrast, computed anew after each removal",
+    "greedy": "greedy contrast (computed anew after each removal)",
     "effect": "effect (mean |gradient x activation|, generated images)",
     "effect_all": "effect on both kinds of images",
     "response": "mean response",
