@@ -11,7 +11,8 @@ from pathlib import Path
 PATHS = (
     "ckpt", "out", "passes", "run", "runs", "hydra.run.dir", "hydra.sweep.dir",
     "data.root", "data.photos", "data.cache", "discovery.root", "discovery.photos",
-    "discovery.cache", "detector.pretrained", "analysis.heatmaps.files", "analysis.cams.files",
+    "discovery.cache", "detector.pretrained", "detector.head",
+    "analysis.heatmaps.files", "analysis.cams.files",
     "analysis.ranking_agreement.other",
 )  # fmt: skip
 #: Options that hold a name, or a list of them.

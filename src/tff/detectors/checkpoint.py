@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tff.detectors.detector import Detector
 from tff.detectors.safe_load import read
 from tff.detectors.state_dicts import HINT, find_state_dicts, recognise, select_state_dict
-from tff.detectors.weights import compare, load_matching
+from tff.detectors.weights import compare, find_head, find_head_alone, load_matching, set_head
 from tff.safe_text import make_printable
 
 #: Checkpoint entry in which `tff` stores how to rebuild its detector and where its data are.
@@ -95,10 +95,15 @@ def load(
     """
     path = Path(path).expanduser()
     content = read(path) if content is None else content
-    found = find_state_dicts(content, path)
+    alpha = (detector or {}).get("lora_alpha")
+    found = find_state_dicts(content, path, alpha)
+    if (head := find_head_alone(found)) is not None:
+        return _with_tower(head, detector or {}, path)
     known = detector or origin_of(content, path).get("detector")
     settings = known or recognise(found, path)
-    make = partial(build, settings, path, "tff.detectors", Detector, pretrained=False)
+    # The file has all weights; others that the settings name may be missing, or anybody's.
+    others = {"pretrained": False} | ({"head": None} if "head" in settings else {})
+    make = partial(build, settings, path, "tff.detectors", Detector, **others)
     network = _outline(make)
     weights = select_state_dict(found, network, path)
     mismatch = compare(network, weights)
@@ -122,6 +127,30 @@ def load(
         )
     rebuilt = make()
     load_matching(rebuilt.network, weights)
+    rebuilt.eval()
+    return rebuilt
+
+
+def _with_tower(head: Mapping[str, Tensor], settings: Mapping[str, Any], path: Path) -> Detector:
+    """A detector from a file with its linear layer, and from weights of a tower.
+
+    Args:
+        head: of the file.
+        settings: of the user, who names the tower; not those of a file.
+        path: of the file, for messages.
+
+    Raises:
+        ValueError: no weights of a tower are given, or the layer does not fit them.
+    """
+    if settings.get("pretrained", False) is False:
+        raise ValueError(
+            f"checkpoint {path}: holds a layer for {head['weight'].numel():,} features, and not "
+            "the network that computes them; name its weights, such as detector=clip_linear "
+            "detector.pretrained=FILE"
+        )
+    whole = {key: value for key, value in settings.items() if key != "head"}
+    rebuilt = build(whole, path, "tff.detectors", Detector)
+    set_head(find_head(rebuilt.network)[1], head, f"checkpoint {path}")
     rebuilt.eval()
     return rebuilt
 

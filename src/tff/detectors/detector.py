@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from tff.detectors.attention import rewrite_attention
 from tff.detectors.feature_maps import find_channels
+from tff.detectors.trained import freeze_others
+from tff.detectors.weights import find_head
 from tff.types import KINDS, Channels
 
 # Statistics of ImageNet, RGB, for pixels in [0, 1] (the values every published detector uses).
@@ -28,6 +31,8 @@ class Detector(nn.Module):
         mean: per color, subtracted from pixels in [0, 1].
         std: per color, divides the difference.
         units: kinds of channels, some of `KINDS`; None: those of `find_channels`.
+        trained: which parameters are trained; see `trained.freeze_others`. The others, and what
+            normalises or drops outputs between them, stay in eval mode.
     """
 
     mean: Tensor
@@ -40,14 +45,29 @@ class Detector(nn.Module):
         mean: tuple[float, ...] = IMAGENET_MEAN,
         std: tuple[float, ...] = IMAGENET_STD,
         units: Sequence[str] | None = None,
+        trained: str = "all",
     ) -> None:
         super().__init__()
         rewrite_attention(network)
         self.network = network
-        self.units = units
+        self.units, self.trained = units, trained
         self.tff_fraction = tff_fraction
         for name, value in (("mean", mean), ("std", std)):
             self.register_buffer(name, torch.tensor(value).view(3, 1, 1), persistent=False)
+        freeze_others(network, trained)
+        self.train()
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode where all parameters are trained, and eval mode elsewhere."""
+        partly = mode and self.trained != "all"
+        super().train(mode and not partly)
+        if partly:
+            self.training = True
+            for module in self.network.modules():
+                parameters = [*module.parameters()]
+                if parameters and all(p.requires_grad for p in parameters):
+                    module.train()
+        return self
 
     def normalise(self, image: Tensor) -> Tensor:
         """Pixels in [0, 1] -> input of the network."""
@@ -56,6 +76,23 @@ class Detector(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> (B,) logits."""
         logit: Tensor = self.network(self.normalise(image))
+        return logit.squeeze(1)
+
+    def features(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> (B, D) input of the layer that computes the logit."""
+        found: list[Tensor] = []
+        hook = find_head(self.network)[1].register_forward_pre_hook(
+            lambda _, arguments: found.append(arguments[0])
+        )
+        try:
+            self(image)
+        finally:
+            hook.remove()
+        return found[0]
+
+    def judge(self, features: Tensor) -> Tensor:
+        """(B, D) from `features` -> (B,) logits."""
+        logit: Tensor = find_head(self.network)[1](features)
         return logit.squeeze(1)
 
     def choose_units(self, kinds: Sequence[str]) -> None:

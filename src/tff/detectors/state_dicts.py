@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tff.detectors.timm_names import to_timm_names
 from tff.safe_text import make_printable
 
 log = logging.getLogger(__name__)
@@ -55,15 +56,18 @@ HINT = (
 )
 
 
-def find_state_dicts(content: Mapping[str, Any], path: Path | str) -> dict[str, dict[str, Tensor]]:
+def find_state_dicts(
+    content: Mapping[str, Any], path: Path | str, lora_alpha: float | None = None
+) -> dict[str, dict[str, Tensor]]:
     """All mappings of names to tensors in a checkpoint, by their keys (`ema.state_dict`).
 
-    Weights that are stored as a product (of weight normalisation, spectral normalisation or
-    pruning) are computed.
+    Weights that are stored in parts (of weight normalisation, spectral normalisation, pruning,
+    LoRA, or Effort's singular vectors) are computed.
 
     Args:
         content: a state dict (whose key is ""), or a checkpoint that holds one somewhere.
         path: of the file, for messages.
+        lora_alpha: numerator of the scale of LoRA updates, which weights do not tell.
 
     Raises:
         ValueError: it contains no tensors by name.
@@ -77,7 +81,9 @@ def find_state_dicts(content: Mapping[str, Any], path: Path | str) -> dict[str, 
             # DenseNets were published when module names could contain a dot.
             old = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
             names = {name: old.sub(r"\1\2", _WITHIN.sub("", name)) for name in named}
-            found[key] = _multiply({names[name]: value for name, value in named.items()})
+            found[key] = _add_updates(
+                _multiply({names[name]: value for name, value in named.items()}), path, lora_alpha
+            )
         # The state of an optimizer is under the numbers of its parameters.
         for name, value in node.items() if "param_groups" not in node else ():
             items = (
@@ -127,6 +133,82 @@ def _multiply(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return weights
 
 
+_UPDATE = re.compile(
+    r"(?P<layer>.+)\.(?:(?P<part>weight_main|[USV]_(?:residual|r))|(?P<lora>lora_[AB])(?:\.\w+)??"
+    r"(?:\.weight)?)"
+)
+
+
+def _add_updates(
+    weights: dict[str, Tensor], path: Path | str, lora_alpha: float | None
+) -> dict[str, Tensor]:
+    """The weights with updates of low rank added.
+
+    Effort (Yan et al., ICML 2025): weight_main + U diag(S) V of the last singular vectors, which
+    it trains. LoRA (Hu et al., ICLR 2022): weight + alpha / rank B A.
+    """
+    parts: dict[str, dict[str, Tensor]] = {}
+    used = set()
+    for name, value in weights.items():
+        if match := _UPDATE.fullmatch(name):
+            part = match["part"] or match["lora"]
+            if part in parts.setdefault(match["layer"], {}):
+                raise ValueError(
+                    f"checkpoint {path}: holds several updates of the layer of "
+                    f"{make_printable(name[:200])}; merge the one that you mean"
+                )
+            parts[match["layer"]][part] = value
+            used.add(name)
+    if not any({"weight_main", "lora_A", "lora_B"} & found.keys() for found in parts.values()):
+        return weights
+    made: dict[str, Tensor] = {}
+    for layer, found in parts.items():
+        where = f"checkpoint {path}: {make_printable(layer[:200])}"
+        base = found.get("weight_main", weights.get(f"{layer}.weight"))
+        base = weights.get(f"{layer}.base_layer.weight") if base is None else base
+        if base is None:
+            raise ValueError(
+                f"{where} has an update, and not the weight that it is added to; merge both where "
+                "they come from (peft: model.merge_and_unload()), and save that"
+            )
+        try:
+            made[f"{layer}.weight"] = base + _update(found, where, lora_alpha)
+        except RuntimeError:
+            shapes = ", ".join(f"{part} {tuple(value.shape)}" for part, value in found.items())
+            raise ValueError(f"{where} has parts that do not fit each other: {shapes}") from None
+    others = {n.replace(".base_layer.", "."): v for n, v in weights.items() if n not in used}
+    return (
+        _one_logit(others | made)
+        if any("weight_main" in p for p in parts.values())
+        else (others | made)
+    )
+
+
+def _update(found: Mapping[str, Tensor], where: str, lora_alpha: float | None) -> Tensor | float:
+    """What is added to a weight, from its parts."""
+    if residual := [found[f"{part}_residual"] for part in "USV" if f"{part}_residual" in found]:
+        if len(residual) < 3:
+            raise ValueError(f"{where} lacks some of U_residual, S_residual and V_residual")
+        left, size, right = residual
+        return (left * size) @ right
+    if "weight_main" in found:  # without a trained part
+        return 0.0
+    if found.keys() != {"lora_A", "lora_B"}:
+        raise ValueError(f"{where} lacks one of lora_A and lora_B")
+    if lora_alpha is None:
+        raise ValueError(
+            f"{where} has a LoRA update of rank {len(found['lora_A'])}, and weights do not tell "
+            "its scale; pass detector.lora_alpha=N (lora_alpha in adapter_config.json)"
+        )
+    return lora_alpha / len(found["lora_A"]) * (found["lora_B"] @ found["lora_A"])
+
+
+def _one_logit(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of Effort with one logit: that of its class "generated" minus that of "real"."""
+    heads = {n for n, v in weights.items() if re.fullmatch(r"(?:.*\.)?head\.(weight|bias)", n)}
+    return {n: v[1:] - v[:1] if n in heads and len(v) == 2 else v for n, v in weights.items()}
+
+
 def select_state_dict(found: StateDicts, network: nn.Module, path: Path | str) -> dict[str, Tensor]:
     """The tensors of a network by its own names; what stands beside them is logged once.
 
@@ -143,6 +225,8 @@ def select_state_dict(found: StateDicts, network: nn.Module, path: Path | str) -
         ValueError: the weights of several such networks, or unusual tensors (sparse, quantised).
     """
     own = network.state_dict()
+    converted = {key: to_timm_names(weights, network) for key, weights in found.items()}
+    found = {key: weights for key, (weights, _) in converted.items()}
     counted = {name for name in own if not name.endswith("num_batches_tracked")}
     choices: list[tuple[int, str, str]] = []
     for key, weights in found.items():
@@ -164,7 +248,12 @@ def select_state_dict(found: StateDicts, network: nn.Module, path: Path | str) -
     _rename_head(inner, beside, own)
     _require_dense(inner, own, path)
     others = [k for k in found if k != key and not k.startswith(_NOTES)]
-    if unused := [*beside, *(f"{k or 'others'} ({len(found[k])} tensors)" for k in others)]:
+    left_out = sorted(converted[key][1])
+    if unused := [
+        *beside,
+        *left_out,
+        *(f"{k or 'others'} ({len(found[k])} tensors)" for k in others),
+    ]:
         named, more = ", ".join(unused[:6])[:300], ", ..." if len(unused) > 6 else ""
         log.warning(
             "checkpoint %s: not of the network, and not used: %s",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from tff.detectors.safe_load import read
-from tff.detectors.state_dicts import find_state_dicts, select_state_dict
+from tff.detectors.state_dicts import StateDicts, find_state_dicts, select_state_dict
 from tff.safe_text import make_printable
 
 # Classifiers that GoogLeNet and Inception v3 use in training only.
@@ -99,8 +100,62 @@ def replace_head(network: nn.Module) -> None:
         network.set_submodule(name, nn.Conv2d(last.in_channels, 1, kernel_size=1))
 
 
+def find_head_alone(found: StateDicts) -> dict[str, Tensor] | None:
+    """Weight and bias of a layer with one output, if a file holds nothing else; None if it does.
+
+    Args:
+        found: from `find_state_dicts`.
+    """
+    weights = next(iter(found.values())) if len(found) == 1 else {}
+    ends = {name.rpartition(".")[2]: value for name, value in weights.items()}
+    if len(weights) != 2 or ends.keys() != {"weight", "bias"}:
+        return None
+    return ends if all(v.ndim and len(v) == 1 for v in ends.values()) else None
+
+
+def load_head(network: nn.Module, path: Path | str) -> None:
+    """Load the layer that computes the logit from a file that holds it alone.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file holds anything else, or a layer for another number of features.
+    """
+    layer = find_head(network)[1]
+    weights = find_head_alone(find_state_dicts(read(path), path))
+    if weights is None:
+        raise ValueError(
+            f"detector.head={path}: expected a weight and a bias of one output and nothing else; "
+            "if the file holds the tower too, name it as detector.pretrained"
+        )
+    set_head(layer, weights, f"detector.head={path}")
+
+
+def set_head(layer: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
+    """Give the layer that computes the logit its weights.
+
+    Args:
+        layer: changed in place.
+        weights: from `find_head_alone`.
+        source: for the message.
+
+    Raises:
+        ValueError: the weights are for another number of features.
+    """
+    own = layer.state_dict()
+    if any(weights[name].numel() != own[name].numel() for name in own):
+        raise ValueError(
+            f"{source}: holds a layer for {weights['weight'].numel():,} features, and the tower "
+            f"has {own['weight'].numel():,}; name the tower that it was trained on (detector.name, "
+            "detector.projected)"
+        )
+    layer.load_state_dict({name: value.reshape(own[name].shape) for name, value in weights.items()})
+
+
 def initialise(
-    network: nn.Module, pretrained: bool | str, download: Callable[[], Mapping[str, Any]]
+    network: nn.Module,
+    pretrained: bool | str,
+    download: Callable[[], Mapping[str, Any]],
+    lora_alpha: float | None = None,
 ) -> None:
     """Initialise the head at random and the rest of the network from pretrained weights.
 
@@ -110,7 +165,8 @@ def initialise(
     Args:
         network: with one output; changed in place.
         pretrained: true: the result of `download`; false: none; or the path of a file.
-        download: fetches the ImageNet weights.
+        download: fetches the published weights.
+        lora_alpha: scale of LoRA updates in a file, see `find_state_dicts`.
 
     Raises:
         FileNotFoundError: no such file.
@@ -126,13 +182,13 @@ def initialise(
             content = download()
         except Exception as error:  # whatever the download library raises without a network
             raise ValueError(
-                "detector.pretrained=true: the ImageNet weights could not be downloaded "
+                "detector.pretrained=true: the published weights could not be downloaded "
                 f"({type(error).__name__}: {str(error)[:200]}). Offline, pass a file of weights "
                 "with detector.pretrained=PATH, or start at random with detector.pretrained=false"
             ) from error
     else:
         content = read(pretrained)
-    found = find_state_dicts(content, str(pretrained))
+    found = find_state_dicts(content, str(pretrained), lora_alpha)
     weights = select_state_dict(found, network, str(pretrained))
     random_head = {f"{name}.{tensor}": value for tensor, value in head.state_dict().items()}
     if not random_head.keys() & weights.keys():

@@ -170,7 +170,8 @@ class UniversalDetector(LightningModule):
         )
 
     def configure_optimizers(self) -> Any:
-        optimizer = _make("module.optimizer", self.make_optimizer, self.detector.parameters())
+        trained = [p for p in self.detector.parameters() if p.requires_grad]
+        optimizer = _make("module.optimizer", self.make_optimizer, trained)
         self._require_fitting(optimizer)
         if self.make_scheduler is None:
             return optimizer

@@ -78,8 +78,8 @@ def require_same_images(then: Mapping[str, Any] | None, trainer: Trainer) -> Non
 log = logging.getLogger(__name__)
 #: Options that do not change the training. Images may be elsewhere: `require_same_images`.
 MAY_DIFFER = {
-    "detector.pretrained", "data.root", "data.photos", "data.cache", "data.workers", "data.pixels",
-    "data.on_corrupt",
+    "detector.pretrained", "detector.head", "data.root", "data.photos", "data.cache",
+    "data.workers", "data.pixels", "data.on_corrupt",
 }  # fmt: skip
 
 
