@@ -47,10 +47,13 @@ class Channels:
     Args:
         widths: number of channels per layer, in the order of the network.
         kinds: kind of each layer that is not `conv`.
+        first: output of a layer that is its first channel, where that is not 0: some layers of
+            neurons compute a gate as well, whose outputs are no channels.
     """
 
     widths: Mapping[str, int]
     kinds: Mapping[str, str] = field(default_factory=dict)
+    first: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def layers(self) -> list[str]:
@@ -77,12 +80,17 @@ class Channels:
         """Values that a layer computes, with one axis for its channels, and the number of the axis.
 
         (B, C, H, W) as it is for convolutions, (..., C) for neurons, (..., heads, width) for heads,
-        whose (..., heads * width) enters the output projection.
+        whose (..., heads * width) enters the output projection. A view, if that is possible.
         """
         kind = self.kind(layer)
         if kind == "heads":
             return values.reshape(*values.shape[:-1], self.widths[layer], -1), -2
-        return values, -1 if kind == "neurons" else 1
+        return (values[..., self.rows(layer)], -1) if kind == "neurons" else (values, 1)
+
+    def rows(self, layer: str) -> slice:
+        """Rows of the weight of a layer that make its channels, all unless it has a gate too."""
+        first = self.first.get(layer, 0)
+        return slice(first, first + self.widths[layer])
 
     def by_image(self, layer: str, values: Tensor, images: int) -> Tensor:
         """Values that a layer computes, (B, C, ...): what belongs to one channel of one image.

@@ -1,12 +1,17 @@
 """Twins against other networks' own structure, and against what dropping a channel does."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torchvision.models import efficientnet_b0, mobilenet_v2, resnet18, shufflenet_v2_x0_5
 
+from tff.detectors.detector import Detector
 from tff.detectors.feature_maps import depthwise_twins, find_channels
+from tff.detectors.hooks import drop_channels, record_responses
+from tff.relevance.lrp import channel_relevance
 
 
 class Pair(nn.Module):
@@ -159,3 +164,67 @@ def test_twin_depends_on_its_earlier_channel_only():
         handle.remove()
         moved = (seen["out"] != before).flatten(2).any(2).all(0)
         assert found[4:][moved].tolist() == [channel]
+
+
+class Gated(nn.Module):
+    """An MLP whose neurons are multiplied by an activation; kind: how both are computed."""
+
+    def __init__(self, kind, width=3):
+        super().__init__()
+        self.kind = kind
+        self.conv = nn.Conv2d(3, 4, 2, 2)
+        self.act = {"quick": lambda z: z * torch.sigmoid(1.7 * z)}.get(kind, F.gelu)
+        self.gate, self.value = nn.Linear(4, width), nn.Linear(4, width)
+        self.packed, self.out = nn.Linear(4, 2 * width), nn.Linear(width, 2)
+        self.head = nn.Linear(2, 1)
+
+    def hidden(self, x):
+        if self.kind in ("apart", "quick"):
+            return self.act(self.gate(x)) * self.value(x)
+        packed, width = self.packed(x), self.out.in_features
+        if self.kind == "gate first":
+            gate, value = packed.chunk(2, dim=-1)
+        elif self.kind == "gate last":
+            value, gate = packed.split(width, dim=2)
+        else:
+            gate, value = packed[..., ::2], packed[..., 1::2]
+        return value * self.act(gate)
+
+    def forward(self, x):
+        x = self.conv(x).flatten(2).transpose(1, 2)
+        return self.head(self.out(self.hidden(x)).mean(1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "layer", "first"),
+    [
+        ("apart", "value", 0),
+        ("quick", "value", 0),
+        ("gate first", "packed", 3),
+        ("gate last", "packed", 0),
+        ("interleaved", None, 0),  # the neurons are no row of outputs
+    ],
+)
+def test_neurons_of_a_gated_mlp_are_those_that_are_no_gate(kind, layer, first):
+    torch.manual_seed(0)
+    detector = Detector(Gated(kind).eval(), units=["neurons"])
+    channels = detector.channels
+    assert channels.layers == ([layer] if layer else [])
+    if layer is None:
+        return
+    assert (channels.widths[layer], channels.first.get(layer, 0)) == (3, first)
+    images = torch.rand(2, 3, 6, 4)
+    found = [channel_relevance(detector, images, sign)[layer] for sign in (1, -1)]
+    assert (sum(found) > 0).any()
+    expected = copy.deepcopy(detector)
+    expected.network.out.weight.data[:, 1] = 0  # the neuron that is multiplied to exactly 0
+    with torch.no_grad(), drop_channels(detector, torch.tensor([1])):
+        dropped = detector(images)
+    with torch.no_grad():
+        torch.testing.assert_close(dropped, expected(images))
+        assert not torch.allclose(dropped, detector(images))
+    with record_responses(detector, torch.arange(3)) as responses, torch.no_grad():
+        detector(images)
+    tokens = detector.network.conv(detector.normalise(images)).flatten(2).transpose(1, 2)
+    values = getattr(detector.network, layer)(tokens)[..., first : first + 3]
+    torch.testing.assert_close(responses.select(torch.arange(3)), values.amax(1))

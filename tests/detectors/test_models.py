@@ -148,7 +148,7 @@ def test_normalisation_is_that_of_the_weights():
     ("make", "name", "expected"),
     [
         (torchvision_model, "resnet19", ["resnet18", "Did you mean", "convnext_tiny"]),
-        (torchvision_model, "vit_b_16", ["no such convolutional network", "Available: alexnet"]),
+        (torchvision_model, "vit_b_17", ["no such network", "vit_b_16", "Available: alexnet"]),
         (torchvision_model, 3, ["expected text"]),
         (timm_model, "resnet50e", ["Did you mean resnet50", r"timm\.list_models\(\)"]),
         (timm_model, "hf-hub:timm/resnet50.a1_in1k", ["no such network"]),

@@ -7,9 +7,19 @@ from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import torch
+from timm.layers.activations import (
+    GELU,
+    GELUTanh,
+    HardMish,
+    HardSwish,
+    Mish,
+    QuickGELU,
+    Swish,
+)
 from torch import fx, nn
 from torch.nn import functional as F
 
+from tff.detectors.attention import join_windows, window_mask
 from tff.detectors.trace import BATCH_NORM, UNCHANGED, Trace, trace
 from tff.types import KINDS, Channels
 
@@ -20,9 +30,9 @@ BOUNDED = SIGNED | {
     torch.softmax, F.softmax, F.relu6,
 }  # fmt: skip
 #: Operations that read the shape of a tensor, not its values.
-SHAPE = {"size", "dim", "numel", getattr, len}
+SHAPE = {"size", "dim", "numel", getattr, len, window_mask}
 # Operations whose second tensor gives a shape or a type only.
-_LIKE = {"type_as", "expand_as", "view_as", "reshape_as"}
+_LIKE = {"type_as", "expand_as", "view_as", "reshape_as", join_windows}
 #: Operations that return several tensors, which other nodes pick apart.
 SPLITS = {torch.chunk, torch.split, torch.tensor_split, torch.unbind}
 # Operations allowed between the bounded function of a gate and the product.
@@ -31,18 +41,24 @@ _GATE_PATH = {
     torch.reshape, torch.unsqueeze, torch.squeeze, torch.flatten, torch.permute, torch.transpose,
     operator.getitem, torch.mul, torch.div, nn.Identity, nn.Dropout, F.dropout,
 }  # fmt: skip
+# Between the softmax of attention weights and their product with the values: heads may be mixed.
+_WEIGHTS_PATH = _GATE_PATH | {nn.Linear}
+_CHANGES_SIGN = {torch.mul, torch.div, nn.Linear}
 
 #: Operations that mix values by attention weights.
-ATTENTION = {F.scaled_dot_product_attention, torch.matmul}
+ATTENTION = {F.scaled_dot_product_attention, torch.matmul, torch.bmm, torch.einsum}
 #: Products of two tensors, of which one must be a gate.
-_PRODUCTS = {torch.mul, torch.matmul}
+_PRODUCTS = ATTENTION - {F.scaled_dot_product_attention} | {torch.mul}
 
+#: Classes of activations that timm has beside those of PyTorch.
+TIMM_ACTIVATIONS = {Swish, Mish, HardSwish, HardMish, GELU, GELUTanh, QuickGELU}
 #: Elementwise functions before which a zero turns a neuron off.
-ACTIVATIONS = {
+ACTIVATIONS = TIMM_ACTIVATIONS | {
     nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish, nn.GELU, nn.LeakyReLU, nn.ELU, nn.Mish, nn.Tanh,
     torch.relu, F.relu, F.relu6, F.silu, F.hardswish, F.gelu, F.leaky_relu, F.elu, F.mish,
     torch.tanh, F.tanh,
 }  # fmt: skip
+_UNBOUNDED = ACTIVATIONS - BOUNDED
 # Operations allowed between a neuron and the linear layer that reads it.
 _BETWEEN = UNCHANGED | {torch.mul}
 
@@ -66,8 +82,9 @@ def flow(traced: Trace, attention: str = "cp") -> Flow:
     """Follow the logit back to the image.
 
     A gate (a factor of a product that is the output of a sigmoid or another bounded function, as in
-    squeeze-excite) scales the logit but carries no part of it. Nor do the weights of an attention,
-    unless its rule is `attnlrp`, nor anything that depends only on the size of the image.
+    squeeze-excite, or of an activation, as in SwiGLU) scales the logit but carries no part of it.
+    Nor do the weights of an attention, unless its rule is `attnlrp`, nor anything that depends only
+    on the size of the image.
 
     Raises:
         NotImplementedError: a product of two tensors without exactly one gate.
@@ -89,19 +106,11 @@ def flow(traced: Trace, attention: str = "cp") -> Flow:
         operation = traced.operation(node)
         if operation is F.scaled_dot_product_attention:
             inputs = [n for n in inputs if attention == "attnlrp" or n is _value(node)]
-        elif operation is torch.matmul and len(inputs) > 1 and attention == "attnlrp":
+        elif operation in ATTENTION and len(inputs) > 1 and attention == "attnlrp":
             pass
         elif operation in _PRODUCTS and len(inputs) > 1:
-            bounded = {n: _bounded(traced, reachable, n) for n in inputs}
-            gates = [n for n in inputs if bounded[n] is not None]
-            if len(inputs) != 2 or len(gates) != 1:
-                raise NotImplementedError(
-                    f"no relevance rule for the product {node.name!r} "
-                    f"({traced.location(node)}): exactly one of two tensors must be a gate, that "
-                    "is, the output of a sigmoid or another bounded function"
-                )
-            found.gates[node] = bounded[gates[0]] is True
-            inputs = [n for n in inputs if bounded[n] is None]
+            gate, found.gates[node] = _gate(traced, reachable, node, inputs)
+            inputs = [n for n in inputs if n is not gate]
         found.carriers[node] = inputs
         pending += inputs
     return found
@@ -127,18 +136,61 @@ def split_source(traced: Trace, node: fx.Node) -> fx.Node | None:
     return None
 
 
-def _bounded(traced: Trace, reachable: Inputs, factor: fx.Node) -> bool | None:
-    """Whether a gate is known to be nonnegative; None if this factor is not a gate.
+def _gate(
+    traced: Trace, reachable: Inputs, product: fx.Node, factors: list[fx.Node]
+) -> tuple[fx.Node, bool]:
+    """The factor that is a gate, and whether it is known to be nonnegative.
 
-    A gate may be scaled or reshaped after the bounded function.
+    That is the only output of a bounded function, or else of an activation.
+
+    Raises:
+        NotImplementedError: not exactly one of two factors is.
+    """
+    path = _WEIGHTS_PATH if traced.operation(product) in ATTENTION else _GATE_PATH
+    for functions in (BOUNDED, _UNBOUNDED):
+        signs = {n: _output_of(traced, reachable, n, functions, path) for n in factors}
+        gates = [(n, sign) for n, sign in signs.items() if sign is not None]
+        if len(factors) == 2 and len(gates) == 1:
+            return gates[0]
+    raise NotImplementedError(
+        f"no relevance rule for the product {product.name!r} ({traced.location(product)}): exactly "
+        "one of two tensors must be a gate, that is, the output of a sigmoid or another bounded "
+        "function, or else of an activation"
+    )
+
+
+def _output_of(
+    traced: Trace, reachable: Inputs, factor: fx.Node, functions: set[Any], path: set[Any]
+) -> bool | None:
+    """Whether the output of one of the functions is known to be nonnegative; None if it is none.
+
+    It may pass the operations of `path` afterwards, as long as nothing else is mixed in.
     """
     nonnegative = True
-    while (operation := traced.operation(factor)) not in BOUNDED:
-        if operation not in _GATE_PATH or len(reachable[factor]) > 1:
+    while not _is(traced, reachable, factor, functions):
+        operation = traced.operation(factor)
+        if operation not in path or len(reachable[factor]) > 1:
             return None
-        nonnegative = nonnegative and operation not in (torch.mul, torch.div)
+        nonnegative = nonnegative and operation not in _CHANGES_SIGN
         factor = reachable[factor][0]
-    return nonnegative and operation not in SIGNED
+    return nonnegative and traced.operation(factor) in BOUNDED - SIGNED
+
+
+def _is(traced: Trace, reachable: Inputs, node: fx.Node, functions: set[Any]) -> bool:
+    """Whether a node is one of the functions; x sigmoid(c x) is an activation."""
+    if traced.operation(node) in functions:
+        return True
+    inputs = reachable[node]
+    if functions is not _UNBOUNDED or traced.operation(node) is not torch.mul or len(inputs) != 2:
+        return False
+    for gate, value in (inputs, inputs[::-1]):
+        while gate is not value and len(reachable[gate]) == 1:
+            if traced.operation(gate) not in BOUNDED | {torch.mul}:
+                break
+            (gate,) = reachable[gate]
+        if gate is value:
+            return True
+    return False
 
 
 def find_channels(network: nn.Module, kinds: Collection[str] | None = None) -> Channels:
@@ -149,7 +201,8 @@ def find_channels(network: nn.Module, kinds: Collection[str] | None = None) -> C
 
     - `conv`: output channels of convolutions;
     - `embedding`: output channels of the convolution that turns patches of the image into tokens;
-    - `neurons`: outputs of a linear layer that pass an activation and enter another linear layer;
+    - `neurons`: outputs of a linear layer that pass an activation, or are multiplied by one, and
+      enter another linear layer; of a layer that computes both factors, those that are no gate;
     - `heads`: what an attention head passes to the output projection.
 
     Args:
@@ -166,6 +219,7 @@ def find_channels(network: nn.Module, kinds: Collection[str] | None = None) -> C
         head = carriers[head][0]
     heads = _attention_heads(traced, carriers, network)
     kind_of: dict[str, str] = {}
+    rows: dict[str, range] = {}
     for node in carriers:
         module, name = traced.modules.get(node), traced.names[node]
         if node is head or not isinstance(module, nn.Conv2d | nn.Linear):
@@ -174,7 +228,9 @@ def find_channels(network: nn.Module, kinds: Collection[str] | None = None) -> C
             makes_tokens = module.kernel_size == module.stride and carriers[node] == [traced.source]
             kind_of[name] = "embedding" if heads and makes_tokens else "conv"
         if before := _neurons_before(traced, carriers, node):
-            kind_of[traced.names[before]] = "neurons"
+            layer, neurons = before
+            kind_of[traced.names[layer]] = "neurons"
+            rows[traced.names[layer]] = neurons
     kind_of |= dict.fromkeys(heads, "heads")
     wanted = kinds or (KINDS if heads else ("conv",))
     modules = {
@@ -182,8 +238,12 @@ def find_channels(network: nn.Module, kinds: Collection[str] | None = None) -> C
         for name, module in network.named_modules()
         if kind_of.get(name) in wanted and isinstance(module, nn.Conv2d | nn.Linear)
     }
-    widths = {name: heads.get(name) or len(module.weight) for name, module in modules.items()}
-    return Channels(widths, {n: kind_of[n] for n in modules if kind_of[n] != "conv"})
+    widths = {
+        name: heads.get(name) or len(rows.get(name, module.weight))
+        for name, module in modules.items()
+    }
+    first = {name: rows[name][0] for name in modules if name in rows and rows[name][0]}
+    return Channels(widths, {n: kind_of[n] for n in modules if kind_of[n] != "conv"}, first)
 
 
 def uses_attention(traced: Trace) -> bool:
@@ -217,21 +277,43 @@ def _attribute(network: nn.Module, name: str, attribute: str) -> int | None:
         name = name.rpartition(".")[0]
 
 
-def _neurons_before(traced: Trace, carriers: Inputs, node: fx.Node) -> fx.Node | None:
-    """The linear layer whose outputs enter another one after an activation or a gate."""
+def _neurons_before(traced: Trace, carriers: Inputs, node: fx.Node) -> tuple[fx.Node, range] | None:
+    """The linear layer whose outputs enter another one after an activation or a gate, and which."""
     if not isinstance(traced.modules.get(node), nn.Linear):
         return None
     activated = False
+    picked: list[fx.Node] = []
     while len(carriers.get(node, [])) == 1:
-        (node,) = carriers[node]
+        before = carriers[node]
+        (node,) = before
         module, operation = traced.modules.get(node), traced.operation(node)
         if isinstance(module, nn.Linear):
-            return node if activated else None
+            neurons = _picked(traced, picked, node, len(module.weight)) if activated else None
+            return (node, neurons) if neurons else None
         if operation in ACTIVATIONS or (operation is torch.mul and len(node.all_input_nodes) > 1):
             activated = True
+        elif operation is operator.getitem:
+            picked.append(node)
         elif not (operation in _BETWEEN or isinstance(module, nn.LayerNorm)):
             return None
     return None
+
+
+def _picked(traced: Trace, picked: list[fx.Node], layer: fx.Node, width: int) -> range | None:
+    """Which outputs of a linear layer remain where some are picked; None if not a row of them."""
+    values = torch.arange(width)[None, None]
+    for node in reversed(picked):
+        split = split_source(traced, node)
+        try:
+            if split is not None:
+                values = traced.run(split, {split.all_input_nodes[0]: values})[node.args[1]]
+            else:
+                values = traced.run(node, {node.all_input_nodes[0]: values})
+        except (IndexError, RuntimeError, KeyError):  # of tokens, or by a size
+            return None
+    first, length = int(values.flatten()[0]), values.shape[-1]
+    found = range(first, first + length)
+    return found if values.flatten().tolist() == list(found) else None
 
 
 # Elementwise operations that keep channels apart.

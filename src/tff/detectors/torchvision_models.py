@@ -12,7 +12,6 @@ from tff.detectors.detector import Detector
 from tff.detectors.weights import initialise, replace_head
 from tff.options import PATH, checked
 
-_TRANSFORMERS = ("vit_", "swin_", "maxvit_")
 _INCEPTIONS = ("googlenet", "inception_v3")
 
 
@@ -23,7 +22,7 @@ def torchvision_model(name: str, pretrained: bool | Annotated[str, PATH] = True)
     ResNet-50 is the detector of Wang et al. (CVPR 2020) and of Chandrasegaran et al. (ECCV 2022).
 
     Args:
-        name: such as `resnet50`, `vgg16_bn`, `convnext_tiny`.
+        name: such as `resnet50`, `vgg16_bn`, `convnext_tiny`, `vit_b_16`.
         pretrained: true: ImageNet weights (downloaded); false: random; or a file of weights.
 
     Raises:
@@ -31,16 +30,12 @@ def torchvision_model(name: str, pretrained: bool | Annotated[str, PATH] = True)
         ValueError: torchvision has no such network, or the weights do not fit or cannot be
             downloaded.
     """
-    known = [
-        known
-        for known in torchvision.models.list_models(module=torchvision.models)
-        if not known.startswith(_TRANSFORMERS)
-    ]
+    known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
         close = difflib.get_close_matches(str(name), known)
         near = f" Did you mean {' or '.join(close)}?" if close else ""
         raise ValueError(
-            f"detector.name={name}: torchvision has no such convolutional network.{near} "
+            f"detector.name={name}: torchvision has no such network.{near} "
             f"Available: {', '.join(known)}"
         )
     options: dict[str, Any] = {}

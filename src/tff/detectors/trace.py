@@ -13,11 +13,13 @@ from typing import Any
 
 import torch
 from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.padding import pad_same
+from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 from torchvision.ops.stochastic_depth import stochastic_depth
 
-from tff.detectors.attention import rewrite_attention
+from tff.detectors.attention import join_windows, rewrite_attention, split_windows, window_mask
 from tff.detectors.frozen import freeze
 
 #: Argument names of the functions that become layers, the input first.
@@ -180,11 +182,18 @@ class Trace:
         return OUT_OF_PLACE.get(target, target)(*args, **kwargs)
 
 
+#: Functions that depend on the size of their input, and are not traced into.
+WHOLE = (pad_same, resample_abs_pos_embed, split_windows, join_windows, window_mask)
+
+
 class _Tracer(fx.Tracer):
     """Does not trace into layers that use their parameters as they are, subclasses included.
 
     The network is called with images alone: its other arguments (masks, flags) take their defaults.
     """
+
+    def __init__(self) -> None:
+        super().__init__(autowrap_functions=WHOLE)
 
     def create_args_for_root(
         self, root_fn: Any, is_module: bool, concrete_args: Any = None
@@ -215,7 +224,7 @@ def trace(network: nn.Module) -> Trace:
         graph = _Tracer().trace(module)
     except Exception as error:  # torch.fx raises whatever the traced code raises
         raise NotImplementedError(
-            f"{type(network).__name__} cannot be traced by torch.fx: {error}"
+            f"{type(network).__name__} cannot be traced by torch.fx: {_why(error, module)}"
         ) from error
     modules = dict(module.named_modules())
     source, *nodes, output = graph.nodes
@@ -249,6 +258,22 @@ def trace(network: nn.Module) -> Trace:
     while found.nodes[-1] is not output.args[0]:  # operations after the output are not needed
         found.nodes.pop()
     return found
+
+
+def _why(error: BaseException, network: nn.Module) -> str:
+    """Why tracing failed, and in which module if that is known."""
+    if not isinstance(error, fx.proxy.TraceError):
+        return str(error)
+    names = {module: name or "the network" for name, module in network.named_modules()}
+    where, step = network, error.__traceback__
+    while step is not None:
+        within = step.tb_frame.f_locals.get("self")
+        where = within if isinstance(within, nn.Module) and within in names else where
+        step = step.tb_next
+    return (
+        f"{names[where]} ({type(where).__name__}) chooses by the size or the values of its input "
+        "what it computes; only networks that compute the same for every image can be explained"
+    )
 
 
 def _replace_by_layer(found: Trace, node: fx.Node, network: nn.Module) -> None:

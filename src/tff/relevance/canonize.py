@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from tff.detectors.feature_maps import SPLITS, flow, sources, split_source
+from tff.detectors.feature_maps import SHAPE, SPLITS, flow, sources, split_source
 from tff.detectors.trace import BATCH_NORM, Trace
 from tff.relevance.conv_rules import Epsilon, Linear, Weighted, ZBox
 from tff.relevance.rules import EPSILON, JOINS, RULES, CopyBesideConstants, Rule, SumWithConstants
@@ -171,7 +171,7 @@ def _rule(
         operation = traced.operation(split)
     if operation is torch.add and node.kwargs:
         operation = torch.sub  # the sum may have a factor `alpha`
-    if operation is torch.add and len(carriers) == 1 and _adds_map(traced, node):
+    if operation is torch.add and len(carriers) == 1 and _adds_map(traced, node, carriers):
         return SumWithConstants(operation, module, signs, epsilon)
     if operation in JOINS and len(carriers) < len(node.all_input_nodes):
         return CopyBesideConstants(operation, module, signs, epsilon)
@@ -181,10 +181,16 @@ def _rule(
     return kind(operation, module, signs, epsilon)
 
 
-def _adds_map(traced: Trace, node: fx.Node) -> bool:
-    """Whether a sum has a constant that differs between places, not only between channels."""
-    constants = [traced.constants.get(n) for n in node.all_input_nodes]
-    return any(isinstance(c, Tensor) and sum(size > 1 for size in c.shape) > 1 for c in constants)
+def _adds_map(traced: Trace, node: fx.Node, carriers: list[fx.Node]) -> bool:
+    """Whether a sum has a constant that differs between places, not only between channels.
+
+    It may depend on the size of the image, as an interpolated position embedding does.
+    """
+    other = next((n for n in node.all_input_nodes if n not in carriers), None)
+    if other is None or other not in traced.constants:
+        return other is not None and traced.operation(other) not in SHAPE
+    constant = traced.constants[other]
+    return isinstance(constant, Tensor) and sum(size > 1 for size in constant.shape) > 1
 
 
 def _missing_rule(traced: Trace, node: fx.Node, what: str = "") -> str:

@@ -12,9 +12,13 @@ from collections.abc import Callable
 from typing import ClassVar, TypeVar
 
 import torch
+from timm.layers.padding import pad_same
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.models.swin_transformer import _patch_merging_pad
 
+from tff.detectors.attention import join_windows, split_windows
+from tff.detectors.feature_maps import ATTENTION, TIMM_ACTIVATIONS
 from tff.detectors.trace import BATCH_NORM, LEAVES, UNCHANGED
 
 #: Of the released code, which has it in single precision even in float64 runs.
@@ -118,14 +122,15 @@ def with_transpose(run: Operation, *inputs: Tensor) -> tuple[Tensor, Transpose]:
     nn.SiLU, nn.Hardswish, nn.GELU, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.CELU, nn.SELU, nn.Mish,
     nn.Tanh, nn.Hardtanh, nn.Softsign, nn.LogSigmoid, F.silu, F.hardswish, F.gelu, F.leaky_relu,
     F.prelu, torch.prelu, F.elu, F.celu, F.selu, F.mish, F.tanh, torch.tanh, F.hardtanh,
-    F.softsign, F.logsigmoid, torch.neg, nn.RMSNorm,
+    F.softsign, F.logsigmoid, torch.neg, nn.RMSNorm, F.normalize,
+    *TIMM_ACTIVATIONS,
 )  # fmt: skip
 class Pass(Rule):
     """y = f(a) elementwise: R passes unchanged, even where the unit is off.
 
     Also through a scale and shift per channel, whose shift receives nothing (like the bias of a
-    convolution), and through an RMSNorm, whose root mean square is held constant: then it is a
-    scale of each value.
+    convolution), and through an RMSNorm or a division by the norm, which are held constant: then
+    they scale each value.
     """
 
     keeps_inputs = False
@@ -170,12 +175,14 @@ class PassNorm(Pass):
     torch.reshape, torch.squeeze, torch.unsqueeze, torch.chunk, torch.split, torch.tensor_split,
     torch.unbind, torch.unflatten, torch.flip, torch.roll, F.pixel_shuffle, F.pixel_unshuffle,
     F.channel_shuffle, F.max_pool2d, torch.max_pool2d, F.adaptive_max_pool2d, operator.getitem,
-    "view", "reshape", "reshape_as", "view_as", "expand", "expand_as", "repeat",
+    torch.swapaxes, torch.amax, "view", "reshape", "reshape_as", "view_as", "expand", "expand_as",
+    "repeat", join_windows,
 )  # fmt: skip
 class Copy(Rule):
     """Each output value is a copy of one input value, which receives its R.
 
-    For max pooling that is the largest value of the window, the first one in a tie.
+    For max pooling that is the largest value of the window, the first one in a tie; equal values
+    share the relevance of `torch.amax`.
     """
 
     multiple_inputs = True
@@ -196,7 +203,7 @@ class CopyBesideConstants(Copy):
         return _total(relevance) - sum(_total(part) for part in parts)
 
 
-@register_rule(nn.ConstantPad2d, nn.ZeroPad2d, F.pad)
+@register_rule(nn.ConstantPad2d, nn.ZeroPad2d, F.pad, pad_same, split_windows, _patch_merging_pad)
 class Pad(Copy):
     """`Copy` with constants around the image: their R is lost (zeros receive nothing under z+)."""
 
@@ -280,7 +287,7 @@ class SignedMixture(Mixture):
     keeps_sign = False
 
 
-@register_rule(F.scaled_dot_product_attention, torch.matmul)
+@register_rule(*ATTENTION)
 class Attention(SignedMixture):
     """y = A v with the attention weights A = softmax(q k) held constant: R_v = v A^T(R / e(y)).
 

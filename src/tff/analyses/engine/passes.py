@@ -651,6 +651,8 @@ class Passes:
         weight: Tensor = next(self.detector.network.get_submodule(layer).parameters())
         if self.detector.channels.kind(layer) == "heads":
             weight = weight.T.reshape(self.detector.channels.widths[layer], -1)
+        else:
+            weight = weight[self.detector.channels.rows(layer)]
         norms: Tensor = weight.flatten(1).norm(dim=1)
         return norms
 
