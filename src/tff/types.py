@@ -13,6 +13,7 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -107,18 +108,30 @@ class Channels:
         rest = apart.shape[axis + 1 :] if axis == -2 else ()
         return apart.reshape(images, -1, self.widths[layer], *rest).movedim(2, 1)
 
+    def broadcast(self, layer: str, values: Tensor) -> Tensor:
+        """One value per channel of a layer, in the shape that broadcasts to what it computes.
+
+        Args:
+            layer: name.
+            values: (C,), or (heads * width,) for heads, whose values are vectors.
+        """
+        if self.kind(layer) in ("neurons", "heads"):
+            return F.pad(values, (self.first.get(layer, 0), 0))
+        return values.view(1, -1, 1, 1)
+
     def peak(self, layer: str, values: Tensor) -> Tensor:
         """Largest response of each channel over places, (B, C, ...) -> (B, C).
-
-        The output of a head at a place is a vector, and its response there the length of it.
 
         Args:
             layer: name.
             values: from `by_image`.
         """
-        if self.kind(layer) == "heads":
-            values = values.norm(dim=-1)
+        values = self.strength(layer, values)
         return values.amax(tuple(range(2, values.ndim)))
+
+    def strength(self, layer: str, values: Tensor) -> Tensor:
+        """Response at each place: the value, or for heads the length of (..., width)."""
+        return values.norm(dim=-1) if self.kind(layer) == "heads" else values
 
     def __len__(self) -> int:
         return sum(self.widths.values())

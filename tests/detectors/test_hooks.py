@@ -117,7 +117,10 @@ def test_dropped_channels_can_be_replaced(flat, detector, image):
     layers = list(detector.channels.masks(channels))
     with record_outputs(detector, layers) as maps:
         detector(other)
-    for instead in (values, dict(maps)):
+    means = {
+        n: detector.channels.broadcast(n, v) for n, v in detector.channels.split(values).items()
+    }
+    for instead in (means, dict(maps)):
 
         def replace(layer: str, instead: object = instead) -> object:
             def hook(_m: nn.Module, _i: object, out: Tensor) -> Tensor:
@@ -126,7 +129,7 @@ def test_dropped_channels_can_be_replaced(flat, detector, image):
                     row = detector.channels.table().iloc[c]
                     if row["layer"] == layer:
                         n = int(row["channel"])
-                        out[:, n] = instead[c] if instead is values else instead[layer][:, n]
+                        out[:, n] = values[c] if instead is means else instead[layer][:, n]
                 return out
 
             return hook

@@ -1,10 +1,13 @@
 """Tiny data set, detector and subject for tests of the whole pipeline."""
 
+import copy
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from tff.analyses.engine.subject import Subject
@@ -73,5 +76,34 @@ def detector(seed=0) -> Detector:
     return Detector(net.eval(), tff_fraction=0.25)
 
 
-def subject(root: Path, **options) -> Subject:
-    return Subject.of(detector(), splits(root), **{"draws": 50, "device": "cpu", **options})
+def subject(root: Path, network: Detector | None = None, **options) -> Subject:
+    options = {"draws": 50, "device": "cpu", **options}
+    return Subject.of(network or detector(), splits(root), **options)
+
+
+@cache
+def _trained_transformer() -> VisionTransformer:
+    """A transformer of two blocks, trained for a second to tell reddish images from noise."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = VisionTransformer(
+            img_size=32, patch_size=4, embed_dim=16, depth=2, num_heads=2, num_classes=1
+        )
+        optimizer = torch.optim.Adam(net.parameters(), 3e-3)
+        labels = torch.arange(16) % 2
+        shift = torch.tensor([90.0, 20.0, 20.0]).view(3, 1, 1) / 255
+        for _ in range(60):
+            image = torch.rand(16, 3, 32, 32)
+            image = torch.where(labels.view(-1, 1, 1, 1) == 1, image / 2 + shift, image)
+            logit = net((image - 0.5) / 0.25)[:, 0]
+            loss = nn.functional.binary_cross_entropy_with_logits(logit, labels.float())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return net.eval()
+
+
+def transformer() -> Detector:
+    """A detector of reddish images by attention: 8 x 8 tokens and a class token."""
+    network = copy.deepcopy(_trained_transformer())
+    return Detector(network, tff_fraction=0.1, mean=(0.5,) * 3, std=(0.25,) * 3)

@@ -25,7 +25,7 @@ from tff.analyses.engine.subject import Subject
 from tff.detectors.detector import Detector
 from tff.detectors.feature_maps import non_relu_activations
 from tff.detectors.frozen import freeze
-from tff.detectors.hooks import last_feature_map
+from tff.detectors.hooks import attends_to_tokens, last_feature_map, to_map
 from tff.options import checked, some_of, whole
 from tff.plots.image_grids import Picture, colorize, normalize, overlay, shrink
 from tff.types import Floats, Pixels, Result
@@ -159,29 +159,59 @@ class ActivationMaps:
     def _map(self, method: str, image: Tensor, sign: float, name: str) -> Floats:
         model = _Signed(self.detector, sign)
         target = model.detector.network.get_submodule(str(self.layer))
-        shapes: list[tuple[int, ...]] = []
+        convolved = self._require_map(model, target, image, name)
         with ExitStack() as stack:
-            cam = getattr(self._package, method)(model=model, target_layers=[target])
+            cam = getattr(self._package, method)(
+                model=model,
+                target_layers=[target],
+                reshape_transform=lambda out: to_map(target, out, convolved),
+            )
             stack.callback(cam.activations_and_grads.release)
 
-            def keep(_module: nn.Module, _inputs: object, out: object) -> object:
+            def keep(_module: nn.Module, _inputs: object, out: Tensor) -> Tensor:
                 # Later layers get a copy: in place, they would overwrite the recorded output.
-                shapes.append(tuple(out.shape) if isinstance(out, Tensor) else ())
-                return out.clone() if isinstance(out, Tensor) else out
+                return out.clone()
 
             stack.callback(target.register_forward_hook(keep).remove)
-            with torch.no_grad():
-                model(image)
-            if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][2] * shapes[0][3] < 2:
-                given = ", ".join(str(list(shape)) for shape in shapes) or "nothing"
-                raise ValueError(
-                    f"analysis.cams.layer={self.layer}: gives {given} for {name}, but a single map "
-                    "with several positions is needed, [1, channels, rows, columns]"
-                )
             # The image carries the gradient: the detector's weights are frozen.
             stack.enter_context(redirect_stderr(io.StringIO()))  # hides a progress bar per image
             values = cam(input_tensor=image.clone().requires_grad_(True), targets=[_logit])[0]
         return np.asarray(np.nan_to_num(values), np.float64)
+
+    def _require_map(
+        self, model: _Signed, target: nn.Module, image: Tensor, name: str
+    ) -> list[Sequence[int]]:
+        """Shapes of the outputs of all convolutions, if the layer gives a map of several positions.
+
+        Args:
+            name: of the image, for the message.
+        """
+        outputs: list[object] = []
+        convolved: list[Sequence[int]] = []
+
+        def keep(_module: nn.Module, _inputs: object, out: object) -> None:
+            outputs.append(out)
+
+        def count(_module: nn.Module, _inputs: object, out: Tensor) -> None:
+            if not outputs:  # only those before the layer
+                convolved.append(out.shape)
+
+        with ExitStack() as stack, torch.no_grad():
+            stack.callback(target.register_forward_hook(keep).remove)
+            for module in model.modules():
+                if isinstance(module, nn.Conv2d):
+                    stack.callback(module.register_forward_hook(count).remove)
+            model(image)
+        if len(outputs) == 1 and isinstance(out := outputs[0], Tensor) and len(out) == 1:
+            unknown = attends_to_tokens(self.detector) and not [*target.parameters()]
+            if to_map(target, out, convolved) is not None and not (unknown and out.ndim == 4):
+                return convolved
+        shapes = [list(out.shape) if isinstance(out, Tensor) else [] for out in outputs]
+        raise ValueError(
+            f"analysis.cams.layer={self.layer}: gives {', '.join(map(str, shapes)) or 'nothing'} "
+            f"for {name}, but a single map with several positions is needed, [1, channels, rows, "
+            "columns], or tokens of the entire image, [1, tokens, channels]"
+        )
 
     def _guided(self, image: Tensor, sign: float) -> Floats:
         """(H, W) positive part of the sum over the colors of the guided gradient."""

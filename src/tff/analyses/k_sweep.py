@@ -10,7 +10,6 @@ from typing import Annotated
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor
 
 from tff.analyses.engine.analysis import Analysis
@@ -22,6 +21,7 @@ from tff.analyses.engine.evaluation import (
     group_labels,
     summarize_generators,
 )
+from tff.analyses.engine.passes import Instead
 from tff.analyses.engine.subject import Subject
 from tff.analyses.engine.top_channels import (
     COUNT,
@@ -29,7 +29,6 @@ from tff.analyses.engine.top_channels import (
     evenly_spaced_counts,
     parse_k,
 )
-from tff.data.dataset import Images
 from tff.options import PATH, checked, each, number, some_of, whole
 from tff.plots import curves
 from tff.report.results import read_results
@@ -322,10 +321,10 @@ def _area(ks: list[int], total: int, found: Curves, random: Curves | None) -> di
     return columns
 
 
-def _replacement(subject: Subject, instead: str) -> Tensor | Images | None:
+def _replacement(subject: Subject, instead: str) -> Instead:
     """Replacement of dropped channels, for `Subject.evaluate_without_channels`; None: zero."""
     if instead in ("mean", "insert"):
-        return torch.from_numpy(subject.activity.output)
+        return subject.activity.means(subject.channels)
     if instead == "resample":
         return subject.draw_replacements()
     return None

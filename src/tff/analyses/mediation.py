@@ -26,7 +26,7 @@ from tff.options import checked, number, whole
 from tff.plots import curves, grouped
 from tff.statistics.bootstrap import Estimate, count_draws, mean
 from tff.statistics.channel_tests import median_test
-from tff.statistics.rank_agreement import chance_overlap, spearman
+from tff.statistics.rank_agreement import mean_overlap_within_groups, spearman
 from tff.types import Floats, Ints, Result
 
 ABOUT = """
@@ -293,7 +293,7 @@ def _curve(groups: Mapping[str, Mapping[str, MeanLogits]], n: int, k: int) -> pd
 
 
 _OF_CHANNEL = (
-    "position", "layer", "channel", "rank", "omega", "p_value", "conditional", "mediated",
+    "position", "layer", "channel", "kind", "rank", "omega", "p_value", "conditional", "mediated",
     "mediated_error",
 )  # fmt: skip
 
@@ -305,7 +305,7 @@ def _single_channels(
     rows: list[dict[str, Any]] = []
     for position, flat in enumerate(singles):
         known: dict[str, Any] = dict(everything.iloc[position])
-        first = {name: known[name] for name in _OF_CHANNEL}
+        first = {name: known[name] for name in _OF_CHANNEL if name in known}
         for where, of in groups.items():
             estimates = {
                 "estimate": known[f"estimate_{where}"],
@@ -404,7 +404,9 @@ def _compare_rankings(
     totals = [_effect(of, "ablated") for of in groups.values()]
     if not any(is_found(total) for total in totals):
         return
-    expected = chance_overlap(shared, k, len(order)).mean
+    kinds = subject.channels.kind_numbers
+    ks, ranking = np.array([k]), subject.ranking.numpy()
+    expected = mean_overlap_within_groups(ks, order, ranking, kinds)[0]
     result.findings.append(
         f"Of the {k} channels with the largest effects, "
         f"{100 * agreement['conditional_of_top']:.0f} % are {cue}-conditional by the paper's "

@@ -22,20 +22,27 @@ from tff.relevance.patch import ENDS, Patch, locate_patch, positive_heat
 from tff.types import Batch, Floats, Pixels, Result
 
 ABOUT = """
-For each of the top channels, the {kind} test images to which its response (the spatial maximum of
-the raw convolution output) is largest. Relevance that starts at the channel's most active position
+For each of the top channels, the {kind} test images to which its response (the maximum of its raw
+output over the image) is largest. Relevance that starts at the channel's most active position
 and is propagated back to the image (LRP-max) shows which pixels make it so active. Each patch is
 the box around the pixels above the 75th percentile of this relevance, enlarged; the small image
 beside it shows where it was cut from.
-
-As in the paper, images are ordered by the output before BatchNorm, while LRP-max explains the
-largest positive output after it. The two differ where BatchNorm flips the sign; an image whose
-largest output after BatchNorm is not positive has no patch.
-
+{more}
 A channel of a convolution that reads the image itself is a linear filter, so its weights can be
 looked at: gray is 0, a color is the color to which the filter responds at that place. Its spectrum
 shows which frequencies pass, from 0 in the center to 0.5 cycles per pixel at the edges, in the
 color that passes.
+"""
+ABOUT_BATCH_NORM = """
+As in the paper, images are ordered by the output before BatchNorm, while LRP-max explains the
+largest positive output after it. The two differ where BatchNorm flips the sign; an image whose
+largest output after BatchNorm is not positive has no patch.
+"""
+ABOUT_TOKENS = """
+In a transformer, a neuron is active at a token. So is an attention head, whose output there is a
+vector: it is most active where this vector is longest, and relevance starts at the numbers in it,
+in proportion to their squares. Class tokens and registers belong to no place in the image, so peaks
+at them have no row and column. A token can have seen the entire image, hence large patches.
 """
 
 #: Option `label` -> labels of the images among which patches are searched.
@@ -80,7 +87,9 @@ class Patches(Analysis):
         found = [best[key] for key in sorted(best)]
         table = _table(subject, found, responses)
         kind = "real and generated" if self.label == "all" else self.label
-        result = Result("What the top channels respond to", ABOUT.format(kind=kind))
+        more = ABOUT_TOKENS if subject.channels.kinds else ABOUT_BATCH_NORM
+        about = ABOUT.format(kind=kind, more=more)
+        result = Result("What the top channels respond to", about)
         filters = select_filters(subject, self.channels)
         result.tables = {"patches": table, "filters": _describe_filters(filters)}
         result.figures = {"patches": collage(_rows(table, found, subject.criterion))}
@@ -99,8 +108,8 @@ class Patches(Analysis):
         result.scalars = {"patches_missing": missing}
         if missing:
             result.warnings.append(
-                f"{missing} of {len(table)} patches are missing: the channel's output after "
-                "BatchNorm is nowhere positive, or none of its relevance reaches the image."
+                f"{missing} of {len(table)} patches are missing: the channel's output (after "
+                "BatchNorm) is nowhere positive, or none of its relevance reaches the image."
             )
         return result
 
@@ -125,12 +134,16 @@ def _table(subject: Subject, found: list[Peak], responses: Floats) -> pd.DataFra
     flat = subject.top.numpy()[[pair.rank - 1 for pair in pairs]]
     columns = ["peak_row", "peak_column", *Patch._fields]
     by, none = subject.criterion, (None,) * len(columns)
-    boxes = [none if peak.box is None else (*peak.position, *peak.box) for peak in found]
+    boxes = [
+        none if peak.box is None else (*(peak.position or none[:2]), *peak.box) for peak in found
+    ]
+    names = subject.channels.table().drop(columns=["layer", "channel"]).iloc[flat]
     return pd.DataFrame(
         {
             "rank": [pair.rank for pair in pairs],
             "layer": [pair.layer for pair in pairs],
             "channel": [pair.channel for pair in pairs],
+            **{str(name): column.to_numpy() for name, column in names.items()},
             by: subject.score_channels(by)[flat],
             "place": [pair.place for pair in pairs],
             **{name: images[name] for name in ("path", "generator", "label")},
@@ -259,14 +272,14 @@ class Peak(NamedTuple):
     Attributes:
         image: (H, W, 3), as seen by the detector.
         maximum: largest positive output after BatchNorm, or 0.
-        position: its row and column in the feature map.
+        position: its row and column in the feature map; None for a token without a place.
         box: the patch, None if no pixel has positive relevance.
     """
 
     pair: Pair
     image: Pixels
     maximum: float
-    position: tuple[int, int]
+    position: tuple[int, int] | None
     box: Patch | None
 
 
@@ -303,6 +316,6 @@ def explain_peaks(subject: Subject, pairs: Iterable[Pair], end: str) -> Iterator
                         batch[place],
                         to_picture(part.image[i]),
                         float(found.value[i]),
-                        (row, column),
+                        None if row < 0 else (row, column),
                         locate_patch(heat, end) if heat.any() else None,
                     )

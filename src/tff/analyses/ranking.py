@@ -144,7 +144,7 @@ def _compare(subject: Subject, shown: Sequence[str], stable: dict[str, Stability
                 "k": k,
                 "in_top": stable[by].in_top[top].mean(),
                 "halves": stable[by].halves,
-                "halves_chance": k / len(subject.channels),
+                "halves_chance": stable[by].chance,
                 "shared_with_chosen": len(chosen & set(top.tolist())) / k,
             }
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -11,6 +11,7 @@ import pandas as pd
 
 from tff.analyses.engine.analysis import Analysis
 from tff.analyses.engine.subject import Subject
+from tff.analyses.engine.top_channels import rank_channels
 from tff.options import PATH, checked, each, number, whole
 from tff.plots.channels import layer_correlations, ranking_overlap
 from tff.published.rankings import TITLES, published_omega, read_omega, recognize_architecture
@@ -84,24 +85,31 @@ class RankingAgreement(Analysis):
             else read_omega(self.other, subject.channels)
         )
         ours = subject.relevance["fake"].omega
-        first, second = subject.ranking.numpy(), rank(theirs)
+
+        def order(scores: Floats) -> Ints:
+            return rank_channels(scores, subject.info.twins, kinds=subject.kinds).numpy()
+
+        first, second = subject.ranking.numpy(), order(theirs)
         n, counts = len(first), top_k_overlap(first, second)
         channels = subject.channels.table()
         groups = pd.factorize(channels["layer"])[0].astype(np.int64)
+        kinds = subject.channels.kind_numbers
         ks = sorted({k for k in self.ks if k <= n} | {subject.k})
-        table = overlap_table(ks, counts, first, second, groups)
+        table = overlap_table(ks, counts, first, second, groups, kinds)
         along = np.unique(np.geomspace(1, n, _POINTS).round().astype(np.int64))
         within = mean_overlap_within_groups(along, first, second, groups)
+        unrelated_counts = mean_overlap_within_groups(np.arange(1, n + 1), first, second, kinds)
         curves = {
-            "k": along, "share": counts[along - 1] / along, "share_by_chance": along / n,
+            "k": along, "share": counts[along - 1] / along,
+            "share_by_chance": unrelated_counts[along - 1] / along,
             "share_within_layers": within / along,
         }  # fmt: skip
         tops = first[: subject.k], second[: subject.k]
         top = np.union1d(*tops)
         rbo = rank_biased_overlap(counts, self.p)
-        by_chance = rank_biased_overlap(np.arange(1, n + 1) ** 2 / n, self.p)
+        by_chance = rank_biased_overlap(unrelated_counts, self.p)
         everywhere, among_top = spearman(ours, theirs), spearman(ours[top], theirs[top])
-        unrelated = spearman_of_unrelated(ours, theirs, tops[0], groups, subject.seed)
+        unrelated = spearman_of_unrelated(ours, theirs, tops[0], groups, subject.seed, order)
         row = table[table["k"] == subject.k].iloc[0]
         layers = layer_table(subject.channels.layers, groups, ours, theirs, *tops)
         both = channels.iloc[top].assign(
@@ -156,7 +164,13 @@ class RankingAgreement(Analysis):
 
 
 def spearman_of_unrelated(
-    ours: Floats, theirs: Floats, top: Ints, groups: Ints, seed: int, draws: int = 20
+    ours: Floats,
+    theirs: Floats,
+    top: Ints,
+    groups: Ints,
+    seed: int,
+    order: Callable[[Floats], Ints] = rank,
+    draws: int = 20,
 ) -> float:
     """Mean Spearman correlation over the top k of either of two rankings that share only layers.
 
@@ -166,19 +180,25 @@ def spearman_of_unrelated(
         top: (k,) the top channels by our ranking.
         groups: (n,) index of each channel's layer.
         seed: of the permutations.
+        order: ranks channels by their scores.
         draws: number of permutations.
     """
-    generator, order = np.random.default_rng(seed), np.argsort(groups, kind="stable")
+    generator, by_group = np.random.default_rng(seed), np.argsort(groups, kind="stable")
     found, shuffled = [], np.empty_like(theirs)
     for _ in range(draws):
-        shuffled[order] = theirs[np.lexsort((generator.random(len(theirs)), groups))]
-        either = np.union1d(top, rank(shuffled)[: len(top)])
+        shuffled[by_group] = theirs[np.lexsort((generator.random(len(theirs)), groups))]
+        either = np.union1d(top, order(shuffled)[: len(top)])
         found.append(spearman(ours[either], shuffled[either]))
     return float(np.nanmean(found)) if np.isfinite(found).any() else np.nan
 
 
 def overlap_table(
-    ks: Sequence[int], counts: Ints, first: Ints, second: Ints, groups: Ints
+    ks: Sequence[int],
+    counts: Ints,
+    first: Ints,
+    second: Ints,
+    groups: Ints,
+    kinds: Ints,
 ) -> pd.DataFrame:
     """Number of channels in the top k of both rankings, and the number by chance, for each k.
 
@@ -188,6 +208,7 @@ def overlap_table(
         first: (n,) ranking of all channels, best first.
         second: (n,) the other ranking.
         groups: (n,) index of each channel's layer.
+        kinds: (n,) number of each channel's kind; rankings hold a fixed number of each on top.
 
     Returns:
         One row per k, `COLUMNS`; p-values are of an overlap at least as large.
@@ -195,7 +216,10 @@ def overlap_table(
     rows = []
     for k in ks:
         found = int(counts[k - 1])
-        chance = chance_overlap(found, k, len(counts))
+        if len(np.unique(kinds)) > 1:
+            chance = chance_overlap_within_groups(found, k, first, second, kinds)
+        else:
+            chance = chance_overlap(found, k, len(counts))
         within = chance_overlap_within_groups(found, k, first, second, groups)
         rows.append((k, found, found / k, *chance, *within))
     return pd.DataFrame(rows, columns=COLUMNS)

@@ -207,10 +207,16 @@ def find_differing_options(steps: Sequence[Step]) -> list[str]:
 
 def follow_top(steps: Sequence[Step], k: int) -> pd.DataFrame:
     """The final top k channels at every step: rank, omega with its interval, `in_top`."""
-    final = steps[-1].ranking.head(k)[["layer", "channel", "rank"]]
+    named = [c for c in ("layer", "channel", "kind") if c in steps[-1].ranking]
+    final = steps[-1].ranking.head(k)[[*named, "rank"]]
     final = final.rename(columns={"rank": "rank_final"})
     columns = ["step", *final, "rank", "in_top", "omega", "omega_low", "omega_high", "images"]
-    parts = [final.merge(s.ranking, on=["layer", "channel"]).assign(step=s.number) for s in steps]
+    parts = [
+        final.merge(
+            s.ranking.drop(columns="kind", errors="ignore"), on=["layer", "channel"]
+        ).assign(step=s.number)
+        for s in steps
+    ]
     top = pd.concat(parts, ignore_index=True)
     top["in_top"] = top["rank"] <= k
     return top[[*columns, *(c for c in PROTOCOL if c in top)]]
@@ -227,12 +233,15 @@ def compare_rankings(steps: Sequence[Step], k: int) -> pd.DataFrame:
     orders = [np.argsort(table.index.to_numpy(np.int64)) for table in sorted_by_channel]
     omegas = [table["omega"].to_numpy(float) for table in sorted_by_channel]
     layers = pd.factorize(sorted_by_channel[-1]["layer"])[0].astype(np.int64)
+    kinds = np.zeros_like(layers)  # tables of networks with one kind do not name it
+    if "kind" in sorted_by_channel[-1]:
+        kinds = pd.factorize(sorted_by_channel[-1]["kind"])[0].astype(np.int64)
     last = len(steps) - 1
     pairs = [("next", i, i + 1) for i in range(last)] + [("final", i, last) for i in range(last)]
     rows = []
     for compared, i, j in pairs:
         counts = top_k_overlap(orders[i], orders[j])
-        row = overlap_table([k], counts, orders[i], orders[j], layers)
+        row = overlap_table([k], counts, orders[i], orders[j], layers, kinds)
         row = row.assign(
             compared=compared, step=steps[i].number, other_step=steps[j].number,
             spearman=spearman(omegas[i], omegas[j]),

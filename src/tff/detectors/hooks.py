@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from tff.detectors.detector import Detector
+from tff.detectors.feature_maps import find_channels
+from tff.detectors.tokens import Grid
 
-#: Replaces dropped channels: None for 0, one value per channel, or what layers compute for other
-#: images, by layer.
-Replacement = Tensor | Mapping[str, Tensor] | None
+#: Replaces dropped channels: None for 0, or by layer what it computes for other images, or values
+#: that broadcast to that.
+Replacement = Mapping[str, Tensor] | None
 #: Takes what a layer computes (for heads what enters the output projection), and returns what
 #: replaces it, or None.
 Hook = Callable[[Tensor], Tensor | None]
@@ -33,8 +35,8 @@ def drop_channels(
     Args:
         detector: in eval mode; unchanged after the block.
         channels: (k,) flat indices in `detector.channels`.
-        replacement: None for 0, one value per channel of the detector (n_channels,), or the raw
-            values of other images for each layer with a dropped channel.
+        replacement: None for 0, or values for each layer with a dropped channel: raw values of
+            other images, or such that broadcast to them, see `Channels.broadcast`.
     """
     every = detector.channels
 
@@ -47,15 +49,12 @@ def drop_channels(
             apart, axis = every.apart(layer, values)
             if replacement is None:
                 apart.index_fill_(axis, index, 0)
-            elif isinstance(replacement, Tensor):
-                shape = [1] * apart.ndim
-                shape[axis] = len(index)
-                of_channel = every.split(replacement.to(values))[layer][index].view(shape)
-                source = of_channel.expand_as(apart.index_select(axis, index))
-                apart.index_copy_(axis, index, source)
             else:
-                other, _ = every.apart(layer, replacement[layer])
-                apart.index_copy_(axis, index, other.index_select(axis, index))
+                other, _ = every.apart(layer, replacement[layer].to(values))
+                shape = [*apart.shape]
+                shape[axis] = len(index)
+                source = other.index_select(axis, index).expand(shape)
+                apart.index_copy_(axis, index, source)
             return values
 
         return hook
@@ -159,6 +158,9 @@ def _hooked(detector: Detector, hooks: Mapping[str, Hook]) -> Iterator[None]:
 def last_feature_map(detector: Detector, image: Tensor) -> str:
     """Name of the last module whose output is a feature map of more than one position.
 
+    In networks with attention: the last normalization of tokens with a place in the image that the
+    logit depends on, see `to_map`. A class token reads the others before that.
+
     Modules that run more than once are skipped: which of their maps is meant would be unclear.
 
     Args:
@@ -167,26 +169,82 @@ def last_feature_map(detector: Detector, image: Tensor) -> str:
     Raises:
         ValueError: there is none.
     """
+    attends = attends_to_tokens(detector)
     runs: Counter[str] = Counter()
-    maps: list[str] = []
+    outputs: dict[str, Tensor] = {}
+    convolved: list[Sequence[int]] = []
 
     def record(name: str) -> Any:
-        def hook(_module: nn.Module, _inputs: object, out: object) -> None:
+        def hook(module: nn.Module, _inputs: object, out: object) -> object:
             runs[name] += 1
-            if isinstance(out, Tensor) and out.ndim == 4 and out.shape[2] * out.shape[3] > 1:
-                maps.append(name)
+            if not isinstance(out, Tensor):
+                return None
+            if isinstance(module, nn.Conv2d):
+                convolved.append(out.shape)
+            candidate = out.ndim == 4 if not attends else hasattr(module, "normalized_shape")
+            if candidate and to_map(module, out, convolved) is not None:
+                outputs[name] = out
+            return out.clone() if attends else None  # not to be overwritten in place
 
         return hook
 
-    with ExitStack() as stack, torch.no_grad():
+    with ExitStack() as stack, torch.set_grad_enabled(attends):
         for name, module in detector.network.named_modules():
             if name:
                 stack.enter_context(module.register_forward_hook(record(name)))
-        detector(image)
-    single = [name for name in maps if runs[name] == 1]
+        logit = detector(image.clone().requires_grad_(attends))
+    single = [name for name in outputs if runs[name] == 1]
+    if attends and single:
+        slopes = torch.autograd.grad(logit.sum(), [outputs[n] for n in single], allow_unused=True)
+        modules = [detector.network.get_submodule(name) for name in single]
+        maps = [
+            None if slope is None else to_map(module, slope, convolved)
+            for module, slope in zip(modules, slopes, strict=True)
+        ]
+        single = [
+            name
+            for name, slope in zip(single, maps, strict=True)
+            if slope is not None and _covers(image, slope) and slope.any()
+        ]
     if not single:
         raise ValueError(
-            f"images of {tuple(image.shape[2:])} pixels leave no feature map of more than one "
+            f"{type(detector.network).__name__} has no normalization of tokens that have a place "
+            "in the image; name a layer with analysis.cams.layer"
+            if attends
+            else f"images of {tuple(image.shape[2:])} pixels leave no feature map of more than one "
             "position; use larger images"
         )
     return single[-1]
+
+
+def _covers(image: Tensor, found: Tensor) -> bool:
+    """Whether the sides of a map are in the ratio of those of the image, unlike heads and tokens.
+
+    (B, heads, T, width), from a normalization of queries, would be taken for a map.
+    """
+    rows, columns = found.shape[2:]
+    return abs(rows * image.shape[3] - columns * image.shape[2]) <= max(image.shape[2:])
+
+
+def attends_to_tokens(detector: Detector) -> bool:
+    """Whether the network has attention heads, so that its maps are mostly tokens."""
+    return "heads" in find_channels(detector.network).kinds.values()
+
+
+def to_map(module: nn.Module, output: Tensor, convolved: Iterable[Sequence[int]]) -> Tensor | None:
+    """Output of a module as a feature map (B, C, rows, columns); None if it is none.
+
+    Args:
+        module: the sizes of its parameters tell which axis holds the channels.
+        output: (B, C, rows, columns), (B, rows, columns, C) or tokens (B, T, C).
+        convolved: shapes of the outputs of the convolutions before it.
+    """
+    if output.ndim == 3:
+        grid = Grid.find(output.shape[1], convolved)
+        return grid.to_map(output) if grid else None
+    if output.ndim != 4:
+        return None
+    widths = {len(parameter) for parameter in module.parameters()}
+    last = output.shape[3] in widths and output.shape[1] not in widths
+    found = output.permute(0, 3, 1, 2) if last else output
+    return found if found.shape[2] * found.shape[3] > 1 else None

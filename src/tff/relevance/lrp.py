@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Annotated, Any, Literal, NamedTuple
@@ -14,6 +14,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from tff.detectors.detector import Detector
 from tff.detectors.feature_maps import uses_attention
 from tff.detectors.frozen import freeze
+from tff.detectors.tokens import Grid
 from tff.detectors.trace import trace
 from tff.options import checked, number, one_of
 from tff.relevance.canonize import MakeRule, canonize, zbox_rules
@@ -64,7 +65,9 @@ class MaximumExplanation(NamedTuple):
 
     Shape:
         value: (B,) largest positive output of the channel behind its BatchNorm; 0 if there is none.
-        position: (B, 2) its row and column in the feature map.
+            For a head the largest length of its output vector.
+        position: (B, 2) its row and column in the feature map, or in the grid of tokens; -1 for
+            tokens without a place in the image, such as class tokens.
         pixels: (B, 3, H, W) relevance of the input. Its sum is 1 if nothing leaks, and 0 for an
             image without a positive output.
     """
@@ -151,6 +154,8 @@ class LRP:
         self._normalise = detector.normalise if detector is module else nn.Identity()
         self.steps = canonize(traced, make(of_maps), make(of_linear), epsilon, attention)
         self.channels = detector.channels
+        convolutions = {n for n, m in detector.network.named_modules() if isinstance(m, nn.Conv2d)}
+        self._convolutions = [i for i, step in enumerate(self.steps) if step.name in convolutions]
         input_rules = zbox_rules(self.steps, detector.mean, detector.std) if box else {}
         self.propagator = Propagator(self.steps, self.channels, input_rules)
         self._channels = Compiled(self._to_channels) if compile else self._to_channels
@@ -186,11 +191,13 @@ class LRP:
     ) -> MaximumExplanation:
         """Explain where a channel is most active (LRP-max; Chandrasegaran et al., ECCV 2022).
 
-        Of equal maxima the first counts, by column, then by row, as in the released code.
+        Of equal maxima the first counts, by column, then by row, as in the released code; of tokens
+        the first. Relevance starts at 1, for a head divided among the numbers of its output vector
+        in proportion to their squares.
 
         Args:
             images: (B, 3, H, W), exactly what the given module takes.
-            layer: name of a convolution.
+            layer: name of a layer in `channels`.
             channel: one for all images, or one per image, (B,).
 
         Raises:
@@ -200,19 +207,52 @@ class LRP:
         for one in set(channels.tolist()):
             self.channels.flat_index(layer, one)
         last = max(i for i, step in enumerate(self.steps) if step.name == layer)
+        if self.channels.kind(layer) == "heads":  # which are what this layer reads
+            (last,) = self.steps[last].carriers
+        rows = torch.arange(len(images), device=images.device)
         with self._inputs(images) as inputs:
             activations = self.propagator.forward(inputs, last)
             outputs = activations.values[last]
-            rows = torch.arange(len(images), device=images.device)
-            maps = outputs[rows, channels]
-            x = maps.amax(1).argmax(1)
-            y = maps[rows, :, x].argmax(1)
-            value = maps[rows, y, x].clamp(min=0)
-            seed = torch.zeros_like(outputs)
-            seed[rows, channels, y, x] = (value > 0).to(seed.dtype)
+            seed = outputs.new_zeros(outputs.shape)
+            of_channel = self.channels.by_image(layer, outputs, len(images))[rows, channels]
+            to_seed = self.channels.by_image(layer, seed, len(images))
+            if self.channels.apart(layer, outputs)[1] == 1:
+                x = of_channel.amax(1).argmax(1)
+                y = of_channel[rows, :, x].argmax(1)
+                value = of_channel[rows, y, x].clamp(min=0)
+                to_seed[rows, channels, y, x] = (value > 0).to(seed.dtype)
+                position = torch.stack([y, x], dim=1)
+            else:
+                strength = self.channels.strength(layer, of_channel)
+                token = strength.argmax(1)
+                value = strength[rows, token].clamp(min=0)
+                found = of_channel[rows, token]  # (B,) or (B, width of a head)
+                squares = found.square().reshape(len(images), -1)
+                parts = (squares / squares.sum(1, keepdim=True)) * (value > 0)[:, None]
+                to_seed[rows, channels, token] = parts.nan_to_num(0.0).reshape(found.shape)
+                position = self._locate(token, outputs.shape, activations.shapes, last)
             result = self.propagator.backward(activations, last, seed, pixels=True)
         assert result.pixels is not None
-        return MaximumExplanation(value, torch.stack([y, x], dim=1), result.pixels)
+        return MaximumExplanation(value, position, result.pixels)
+
+    def _locate(
+        self, token: Tensor, output: Sequence[int], shapes: Mapping[int, Any], last: int
+    ) -> Tensor:
+        """Row and column of tokens (B,) in the image, (B, 2); -1 where they have no place.
+
+        Args:
+            token: numbers of tokens.
+            output: shape of what the layer computes.
+            shapes: of the outputs of steps.
+            last: the step of the layer.
+        """
+        grid = None
+        if output[0] == len(token) and len(output) == 4:
+            grid = Grid(output[1], output[2], prefix=0)
+        elif output[0] == len(token):  # not the tokens of windows
+            maps = [shapes[i] for i in self._convolutions if i < last]
+            grid = Grid.find(output[1], maps)
+        return grid.locate(token) if grid else torch.full((len(token), 2), -1).to(token)
 
     def _to_channels(self, images: Tensor, seed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self._backward(images, seed, pixels=False)[:3]

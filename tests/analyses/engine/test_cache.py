@@ -30,6 +30,14 @@ from tff.parquet import read, write
 
 ORDER = torch.tensor([9, 2, 0, 1, 3, 4, 5, 6, 7, 8, 10, 11])
 CHOICES = {"top": torch.tensor([3, 1]), "random_0": torch.tensor([7, 8])}
+
+
+def values(first):
+    """One for each channel, by layer, to replace dropped channels."""
+    halves = torch.linspace(first, 1, 12).view(2, 1, 6, 1, 1)
+    return {"conv1": halves[0], "conv2": halves[1]}
+
+
 PASSES = (
     "compute_relevance",
     "compute_outputs",
@@ -103,7 +111,7 @@ REQUESTS = {
     "logits": lambda s: s.evaluate(),
     "responses": lambda s: s.evaluate(Grayscale(), responses=True),
     "dropped": lambda s: s.evaluate_without_channels(CHOICES),
-    "replaced by values": lambda s: s.evaluate_without_channels(CHOICES, torch.linspace(-1, 1, 12)),
+    "replaced by values": lambda s: s.evaluate_without_channels(CHOICES, values(-1)),
     "replaced by maps": lambda s: s.evaluate_without_channels(CHOICES, s.draw_replacements()),
     "activity": lambda s: s.activity,
 }
@@ -197,7 +205,7 @@ def test_everything_that_numbers_depend_on_tells_passes_apart(kind, subject, ima
         lambda: with_options(ORDER.flip(0)).evaluate(Grayscale(), responses=True),
         lambda: one.evaluate_without_channels({"first": CHOICES["top"]}),
         lambda: one.evaluate_without_channels({**CHOICES, "top": ORDER[:3]}),
-        lambda: one.evaluate_without_channels(CHOICES, torch.linspace(-2, 1, 12)),
+        lambda: one.evaluate_without_channels(CHOICES, values(-2)),
         lambda: one.evaluate_without_channels(CHOICES, draw_images(images, len(images), 4)),
         lambda: replace(one, images=Splits(other, other)).activity,
         lambda: of(manifest=swapped).activity,

@@ -255,7 +255,8 @@ def test_dropped_channels(kind, view, batch_size, root):
     images, made = tiny.splits(root, **view).test, passes(batch_size)
     values = torch.randn(12, dtype=torch.float64, generator=torch.manual_seed(2))
     replacement_images = draw_images(images, len(images), seed=8)
-    instead = {"zero": None, "values": values, "images": replacement_images}[kind]
+    of_layer = {f"conv{i + 1}": values[6 * i : 6 * i + 6].view(1, 6, 1, 1) for i in range(2)}
+    instead = {"zero": None, "values": of_layer, "images": replacement_images}[kind]
     found = evaluate_without(made, images, instead)
     assert list(found) == list(CHOICES)
     for row in range(len(images)):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tff.statistics.bootstrap import Estimate, add_chance_of_draws, mean
-from tff.types import Channels, Floats
+from tff.types import KINDS, Channels, Floats, Ints
 
 
 @dataclass(frozen=True)
@@ -54,16 +54,24 @@ class Controls:
     def random(self, k: int, draws: int) -> list[Tensor]:
         """Sets of k channels outside the top k, each drawn without replacement, as in the paper.
 
+        Each has as many of every kind as the top k.
+
         Raises:
-            ValueError: fewer than k channels remain besides the top k.
+            ValueError: fewer channels remain besides the top k.
         """
-        self._require_others(k)
+        others = self._others(k)
         generator = np.random.default_rng(self.seed)
-        rest = self.ranking[k:].numpy()
-        return [torch.from_numpy(generator.choice(rest, k, replace=False)) for _ in range(draws)]
+        return [
+            torch.from_numpy(
+                np.concatenate([generator.choice(rest, n, replace=False) for rest, n in others])
+            )
+            for _ in range(draws)
+        ]
 
     def lowest(self, k: int, scores: Floats) -> tuple[Tensor, int]:
         """The k channels with the lowest scores, drawn at random among those of equal score.
+
+        As many of every kind as in the top k.
 
         Args:
             k: their number.
@@ -74,10 +82,14 @@ class Controls:
             drawn from; 0 if nothing was left to chance.
 
         Raises:
-            ValueError: fewer than k channels remain besides the top k.
+            ValueError: fewer channels remain besides the top k.
         """
-        self._require_others(k)
-        rest = self.ranking[k:].numpy()
+        found = [self._lowest(rest, n, scores) for rest, n in self._others(k)]
+        lowest = torch.from_numpy(np.concatenate([channels for channels, _ in found]))
+        return lowest, sum(tied for _, tied in found)
+
+    def _lowest(self, rest: Ints, k: int, scores: Floats) -> tuple[Ints, int]:
+        """The k of some channels, best first, with the lowest scores, and the number of ties."""
         values = np.nan_to_num(scores, nan=-np.inf)[rest]
         differs = values != values[-k]
         before, after = np.flatnonzero(differs[:-k]), np.flatnonzero(differs[-k:])
@@ -86,14 +98,24 @@ class Controls:
         sure, tied = rest[last:], rest[first:last]
         missing = k - len(sure)
         drawn = np.random.default_rng([self.seed, 3]).choice(tied, missing, replace=False)
-        return torch.from_numpy(np.concatenate([drawn, sure])), len(tied) * (missing < len(tied))
+        return np.concatenate([drawn, sure]), len(tied) * (missing < len(tied))
 
-    def _require_others(self, k: int) -> None:
-        if len(self.ranking) < 2 * k:
-            raise ValueError(
-                f"k={k}: random and lowest k need as many other channels, but the network has "
-                f"{len(self.ranking)} in all; lower subject.k"
-            )
+    def _others(self, k: int) -> list[tuple[Ints, int]]:
+        """Channels outside the top k, best first, and number in it, of each kind that is in it."""
+        order = self.ranking.numpy()
+        kinds = self.channels.kind_numbers[order]
+        found = []
+        for kind in np.unique(kinds[:k]):
+            rest, n = order[k:][kinds[k:] == kind], int((kinds[:k] == kind).sum())
+            if len(rest) < n:
+                several = len(np.unique(kinds)) > 1
+                raise ValueError(
+                    f"k={k}: random and lowest k need as many other channels"
+                    + (f" of each kind, but of {KINDS[kind]}" if several else ", but")
+                    + f" the network has {len(rest) + n} in all; lower subject.k"
+                )
+            found.append((rest, n))
+        return found
 
 
 @dataclass(frozen=True)

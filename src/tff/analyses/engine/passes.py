@@ -31,7 +31,7 @@ from tff.relevance.lrp import LRP, Explanation
 from tff.statistics.ffrs import FFRS, ExactMean
 from tff.statistics.per_image import PerImage
 from tff.statistics.resampled_means import RESAMPLES, ResampledMeans
-from tff.types import Batch, Floats, Ints
+from tff.types import Batch, Channels, Floats, Ints
 
 
 class CueRemoval(Protocol):
@@ -46,7 +46,7 @@ class CueRemoval(Protocol):
 
 
 #: What replaces dropped channels, see `Passes.compute_outputs_without_channels`.
-Instead = Tensor | Images | CueRemoval | None
+Instead = Mapping[str, Tensor] | Images | CueRemoval | None
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,8 @@ class Activity:
     the channel is dropped, with the opposite sign (Molchanov et al., ICLR 2017).
 
     Attributes:
-        output: mean of y over images of both kinds and positions.
+        output: mean of y over images of both kinds and positions, for a head over its dimensions
+            too.
         response: mean over generated images of the spatial maximum of y.
         effect: mean over generated images of |g|.
         effect_all: the same over images of both kinds.
@@ -186,10 +187,12 @@ class Activity:
             once: the part of the gap between the mean logits of both kinds that, to first order,
             goes through the channel.
         slope_contrast: the same of the sum over positions of dlogit/dy. `contrast` minus `output`
-            times this is the contrast for channels that are replaced by their mean, not by 0.
+            times this is the contrast for channels that are replaced by their mean, not by 0;
+            not for heads, whose mean is a vector.
         weight: norm of the channel's filter; needs no images.
         resamples: attribute -> (RESAMPLES, n_channels) on resamples of the images, for those in
             `RESAMPLED`.
+        heads: layer -> mean output of its heads over images and positions, (heads * width,).
     """
 
     output: Floats
@@ -200,12 +203,38 @@ class Activity:
     slope_contrast: Floats
     weight: Floats
     resamples: Mapping[str, Floats]
+    heads: Mapping[str, Floats] = field(default_factory=dict)
 
     @classmethod
     def from_table(cls, table: Table) -> Activity:
         """From the result of `Passes.compute_activity`."""
         resamples = {name: table.resamples(name) for name in RESAMPLED}
-        return cls(**{name: table.column(name) for name in ACTIVITY}, resamples=resamples)
+        heads = {layer: np.array(mean) for layer, mean in table.facts.get("heads", {}).items()}
+        columns = {name: table.column(name) for name in ACTIVITY}
+        return cls(**columns, resamples=resamples, heads=heads)
+
+    @staticmethod
+    def can_use(facts: Mapping[str, Any], channels: Channels) -> bool:
+        """Whether facts from a file are those of a table for `from_table`."""
+        found = facts.get("heads", {})
+        layers = [layer for layer in channels.layers if channels.kind(layer) == "heads"]
+        return (
+            isinstance(found, dict)
+            and sorted(found) == sorted(layers)
+            and all(
+                isinstance(mean, list)
+                and len(mean) >= channels.widths[layer]
+                and len(mean) % channels.widths[layer] == 0
+                and all(isinstance(value, float) for value in mean)
+                for layer, mean in found.items()
+            )
+        )
+
+    def means(self, channels: Channels) -> dict[str, Tensor]:
+        """Mean outputs by layer, to replace dropped channels."""
+        of_layer = channels.split(torch.from_numpy(self.output))
+        of_layer |= {layer: torch.from_numpy(mean) for layer, mean in self.heads.items()}
+        return {layer: channels.broadcast(layer, mean) for layer, mean in of_layer.items()}
 
     def resample(self, i: int) -> Activity:
         """Activity on a resample of the images; the means of `output` stay."""
@@ -433,17 +462,17 @@ class Passes:
 
         Args:
             choices: name -> (k,) flat indices of the channels to drop.
-            instead: replaces the raw output of a dropped channel: None: 0; one value per channel
-                (n_channels,); images, the i-th of which gives its feature maps to the i-th of
-                `images`; or an ablation: the maps of the same image without that cue (activation
+            instead: replaces the raw output of a dropped channel: None: 0; values by layer, see
+                `Channels.broadcast`; images, the i-th of which gives its feature maps to the i-th
+                of `images`; or an ablation: the maps of the same image without that cue (activation
                 patching).
         """
         per_image = PerImage(len(choices)).to(self.device)
         layers = list(self.detector.channels.masks(torch.cat(list(choices.values()))))
 
         def compute(batch: Batch) -> Tensor:
-            replacement: Replacement = instead if isinstance(instead, Tensor) else None
-            if not isinstance(instead, Tensor | None):
+            replacement: Replacement = instead if isinstance(instead, Mapping) else None
+            if not isinstance(instead, Mapping | None):
                 other = (
                     self._load_replacements(instead, batch)
                     if isinstance(instead, Images)
@@ -472,6 +501,11 @@ class Passes:
         layers, join = channels.layers, channels.join
         width = len(channels)
         output, response = (ExactMean(width).to(self.device) for _ in range(2))
+        vectors = {
+            layer: ExactMean(self._weight(layer).shape[1]).to(self.device)
+            for layer in layers
+            if channels.kind(layer) == "heads"
+        }
         # Effects are small.
         effect, effect_all = (ExactMean(width, 2**40, 2**8).to(self.device) for _ in range(2))
         # Of g and of the sum of slopes, over real (0) and generated (1) images.
@@ -484,17 +518,21 @@ class Passes:
             )
         }  # fmt: skip
 
-        def compute(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        def compute(batch: Batch) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
             pairs = self._values_and_slopes(batch)
             g = join({name: _sum(y * slope) for name, (y, slope) in pairs.items()})
             slope = join({name: _sum(slope) for name, (_, slope) in pairs.items()})
             maxima = join({name: channels.peak(name, y) for name, (y, _) in pairs.items()})
             means = join({name: y.mean(_places(y)) for name, (y, _) in pairs.items()})
-            return means, maxima, torch.cat([g, slope], dim=1)
+            # (B, heads, tokens, width) -> (B, heads * width)
+            of_heads = {name: pairs[name][0].mean(2).flatten(1) for name in vectors}
+            return means, maxima, torch.cat([g, slope], dim=1), of_heads
 
-        def collect(batch: Batch, result: tuple[Tensor, Tensor, Tensor]) -> None:
-            means, maxima, both = result
+        def collect(batch: Batch, result: tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]) -> None:
+            means, maxima, both, of_heads = result
             output.update(means)
+            for layer, values in of_heads.items():
+                vectors[layer].update(values)
             sizes = both[:, :width].abs()
             effect_all.update(sizes)
             again["effect_all"].update(batch.index, sizes)
@@ -515,6 +553,7 @@ class Passes:
                 "signed fake": signed[1],
             }  # fmt: skip
             statistics |= {f"resampled {name}": metric for name, metric in again.items()}
+            statistics |= {f"mean of {layer}": metric for layer, metric in vectors.items()}
             self._run(images, "activity", compute, collect, statistics)
         rows = channels.table()
         gap = signed[1].compute() - signed[0].compute()
@@ -531,7 +570,8 @@ class Passes:
         resamples |= {"contrast": gaps[:, :width], "slope_contrast": gaps[:, width:]}
         for name, values in resamples.items():
             rows = _add_resamples(rows, name, values)
-        return Table(rows)
+        heads = {layer: metric.compute().cpu().tolist() for layer, metric in vectors.items()}
+        return Table(rows, {"heads": heads} if heads else {})
 
     def compute_attribution(self, images: Images, ablation: CueRemoval) -> Table:
         """Effects of a cue through each channel, estimated; a row per channel.
@@ -648,13 +688,17 @@ class Passes:
 
     def _weight_norms(self, layer: str) -> Tensor:
         """Norm of the weights that make each channel of a layer, or read it if it is a head."""
-        weight: Tensor = next(self.detector.network.get_submodule(layer).parameters())
+        weight = self._weight(layer)
         if self.detector.channels.kind(layer) == "heads":
             weight = weight.T.reshape(self.detector.channels.widths[layer], -1)
         else:
             weight = weight[self.detector.channels.rows(layer)]
         norms: Tensor = weight.flatten(1).norm(dim=1)
         return norms
+
+    def _weight(self, layer: str) -> Tensor:
+        weight: Tensor = next(self.detector.network.get_submodule(layer).parameters())
+        return weight
 
     def _load_replacements(self, images: Images, batch: Batch) -> Tensor:
         """The images whose feature maps replace those of a batch."""

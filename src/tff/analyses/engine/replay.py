@@ -66,6 +66,7 @@ def cache_passes(subject: Subject, folder: Path) -> Subject:
         "detector": weights,
         "widths": dict(info.channels.widths),
         "kinds": dict(info.channels.kinds),
+        "first": dict(info.channels.first),
         "twins": info.twins.tolist(),
         "tff_fraction": info.tff_fraction,
         "accounts": info.leaky_operations,
@@ -153,7 +154,10 @@ def _read_detector(facts: Any) -> DetectorInfo:
     kinds = facts.get("kinds", {})  # files of older versions have none
     if not all(layer in widths and kind in KINDS for layer, kind in kinds.items()):
         raise ValueError(f"kinds {kinds}")
-    channels = Channels(widths, kinds)
+    first = {layer: _require(n, int) for layer, n in facts.get("first", {}).items()}
+    if not all(layer in widths and 0 <= n <= _MAX_CHANNELS for layer, n in first.items()):
+        raise ValueError(f"first {first}")
+    channels = Channels(widths, kinds, first)
     if not widths or min(widths.values()) < 1 or len(channels) > _MAX_CHANNELS:
         raise ValueError(f"{len(channels)} channels")
     twins = [_require(twin, int) for twin in facts["twins"]]

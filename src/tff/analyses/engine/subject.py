@@ -36,12 +36,14 @@ from tff.analyses.engine.top_channels import (
     CHOICES,
     Evidence,
     K,
+    Kinds,
     RankingRule,
     Stability,
     TooFewImagesError,
     assess_stability,
     find_smallest_k,
     parse_k,
+    parse_k_of_kinds,
     rank_channels,
 )
 from tff.data.datamodule import Splits
@@ -83,7 +85,8 @@ class Options:
 
     Args:
         k: number of top channels, candidates for transferable forensic features: a number, a share
-            (`0.43%`), `auto`, or None for the paper's share.
+            (`0.43%`), `auto`, or None for the paper's share. Or a number or share for each of some
+            kinds of channels, `{heads: 5, neurons: 50}`.
         k_below: with `auto`, the smallest k is taken for which AP on the seen generator falls below
             this when the top k channels are dropped.
         confidence: FF-RS uses generated images with P(generated) of at least this, and real ones
@@ -98,7 +101,7 @@ class Options:
         scoring: how logits become scores and decisions.
     """
 
-    k: Annotated[int | str, K] | None = None
+    k: Annotated[int | str | Mapping[str, int | str], K] | None = None
     k_below: Annotated[float, number(above=0, most=1)] = 0.75
     confidence: Annotated[float, number(0, 1)] = 0.9
     seed: Annotated[int, SEED] = 0
@@ -222,7 +225,13 @@ class Subject:
     def __post_init__(self) -> None:
         if self._info is not None:
             self.options.scoring.check(self.images.test.view)
-            parse_k(self.options.k, len(self.channels), self.info.tff_fraction)
+            self._parse_k()
+            if self.options.ranking.baseline == "mean" and "heads" in self.channels.kinds.values():
+                raise ValueError(
+                    "subject.ranking.baseline=mean: the mean of an attention head is a vector, for "
+                    "which contrast is not computed; take baseline=zero, or leave heads out with "
+                    "subject.units=[neurons]"
+                )
 
     @property
     def info(self) -> DetectorInfo:
@@ -351,6 +360,7 @@ class Subject:
                 len(self.channels),
                 ACTIVITY,
                 sizes={resample_column(name): RESAMPLES_SIZE for name in RESAMPLED},
+                fits=partial(Activity.can_use, channels=self.channels),
             ),
         )
         return Activity.from_table(table)
@@ -423,8 +433,8 @@ class Subject:
         """
         images: Images = getattr(self.images, split)
         replacement: object = None
-        if isinstance(instead, Tensor):
-            replacement = digest(instead.tolist())
+        if isinstance(instead, Mapping):
+            replacement = digest(torch.cat([v.flatten() for v in instead.values()]).tolist())
         elif isinstance(instead, Images):
             replacement = digest(identify(instead))
         elif instead is not None:
@@ -510,8 +520,16 @@ class Subject:
     def rank(self, by: str, seed: int | None = None) -> Tensor:
         """Flat indices of all channels, (n_channels,), best first by a criterion."""
         duplicates = self.options.ranking.duplicates
-        kinds = self.channels.kind_numbers
-        return rank_channels(self.score_channels(by, seed), self.info.twins, duplicates, kinds)
+        scores = self.score_channels(by, seed)
+        return rank_channels(scores, self.info.twins, duplicates, self.kinds)
+
+    @cached_property
+    def kinds(self) -> Kinds | None:
+        """How the rankings of several kinds of channels are merged; None if there is one kind."""
+        numbers, k = self.channels.kind_numbers, self.options.k
+        if isinstance(k, Mapping):
+            return Kinds(numbers, parse_k_of_kinds(k, self.channels))
+        return Kinds(numbers) if len(np.unique(numbers)) > 1 else None
 
     @cached_property
     def criterion(self) -> str:
@@ -526,8 +544,7 @@ class Subject:
         One row per criterion that can be computed, in the order of `top_channels.CHOICES`. The
         number of channels is k; with `k=auto`, which needs a ranking, the paper's share.
         """
-        k = parse_k(None if self.options.k == "auto" else self.options.k, *self._total)
-        assert k is not None
+        k = self._parse_k() or parse_k(None, len(self.channels), self.info.tff_fraction)
         orders = {by: self.rank(by)[:k] for by in self.usable_criteria(CHOICES)[0]}
         logits = self.evaluate_without_channels(orders, split="discovery")
         labels = labels_of(self.images.discovery)
@@ -547,12 +564,13 @@ class Subject:
     def stability(self, by: str) -> Stability:
         """How the ranking by a criterion changes with the discovery images."""
         rule = self.options.ranking
-        kinds = self.channels.kind_numbers
-        return assess_stability(self._evidence(), by, self.info.twins, rule, self.k, kinds)
+        return assess_stability(self._evidence(), by, self.info.twins, rule, self.k, self.kinds)
 
-    @property
-    def _total(self) -> tuple[int, float]:
-        return len(self.channels), self.info.tff_fraction
+    def _parse_k(self) -> int | None:
+        """Number of top channels; None for `auto`."""
+        if isinstance(k := self.options.k, Mapping):
+            return sum(parse_k_of_kinds(k, self.channels).values())
+        return parse_k(k, len(self.channels), self.info.tff_fraction)
 
     @cached_property
     def k(self) -> int:
@@ -561,7 +579,7 @@ class Subject:
         Raises:
             ValueError: `k=auto`, and no k meets its condition.
         """
-        if (k := parse_k(self.options.k, *self._total)) is not None:
+        if (k := self._parse_k()) is not None:
             return k
         labels = labels_of(self.images.discovery)
 

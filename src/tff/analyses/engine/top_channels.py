@@ -9,13 +9,15 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import numpy as np
+import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tff.analyses.engine.passes import Activity, Relevance
 from tff.options import Allowed, checked, one_of
 from tff.statistics.resampled_means import DRAWS, RESAMPLES
-from tff.types import Floats, Ints
+from tff.types import KINDS, Channels, Floats, Ints
 
 #: Criteria by which channels can be ranked, in the words of legends.
 CRITERIA = {
@@ -149,7 +151,8 @@ class Stability:
         error: (n_channels,) standard error of each score; NaN if unknown.
         in_top: (n_channels,) share of the resamples in which the channel is among the top k.
         halves: share of the top k that two disjoint halves of the images have in common.
-        chance: what two random rankings would have in common on average, k / n_channels.
+        chance: what two random rankings would have in common on average: k / n_channels, if all
+            channels are of one kind.
     """
 
     error: Floats
@@ -164,7 +167,7 @@ def assess_stability(
     twins: Tensor,
     rule: RankingRule,
     k: int,
-    kinds: Ints | None = None,
+    kinds: Kinds | None = None,
 ) -> Stability:
     """Stability of a ranking by one of `CRITERIA`, over resamples of the images.
 
@@ -178,12 +181,14 @@ def assess_stability(
     tops = np.zeros(scores.shape)
     for top, score in zip(tops, scores, strict=True):
         top[rank_channels(score, twins, rule.duplicates, kinds)[:k].numpy()] = 1
+    chance = k / len(twins) if kinds is None else kinds.chance(tops[0] == 1)
     tops[np.isnan(scores).all(1)] = np.nan
     halves = float(tops[DRAWS:].prod(0).sum() / k)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # no resample has images
         error = np.nanstd(scores[:DRAWS], axis=0, ddof=1)
-        return Stability(error, np.nanmean(tops[:DRAWS], axis=0), halves, k / len(twins))
+        in_top = np.nanmean(tops[:DRAWS], axis=0)
+    return Stability(error, in_top, halves, chance)
 
 
 def _score_or_nan(evidence: Evidence, by: str) -> Floats:
@@ -193,14 +198,46 @@ def _score_or_nan(evidence: Evidence, by: str) -> Floats:
         return np.full(len(evidence.widths), np.nan)
 
 
+@dataclass(frozen=True)
+class Kinds:
+    """How the rankings of several kinds of channels are merged.
+
+    Attributes:
+        numbers: (n_channels,) number of the kind of each channel.
+        first: number of a kind -> how many of its channels rank before all others, in the same
+            proportion at each place; kinds that are missing rank behind these. None: the first k
+            hold the same share of each kind, for every k.
+    """
+
+    numbers: Ints
+    first: Mapping[int, int] | None = None
+
+    def places(self, kind: int, size: int) -> Floats:
+        """Where the channels of a kind go, best first, (size,); lower is earlier."""
+        within = np.arange(size) + 0.5
+        if self.first is None:
+            return within / size
+        first = self.first.get(kind, 0)
+        behind = 1 + (within - first) / max(size - first, 1)
+        return np.where(within < first, within / max(first, 1), behind)
+
+    def chance(self, top: NDArray[np.bool_]) -> float:
+        """Share of the top that two random rankings have in common on average.
+
+        Args:
+            top: (n_channels,) which channels are among the top.
+        """
+        share_of_kind = pd.Series(top).groupby(self.numbers).transform("mean")
+        return float(share_of_kind[top].mean())
+
+
 def rank_channels(
-    scores: Floats, twins: Tensor, duplicates: Duplicates = "mark", kinds: Ints | None = None
+    scores: Floats, twins: Tensor, duplicates: Duplicates = "mark", kinds: Kinds | None = None
 ) -> Tensor:
     """Flat indices of all channels, (n_channels,), best first; ties keep the network's order.
 
     Scores of different kinds do not compare: a layer has 6 heads, and 1,536 neurons between which
-    it divides its relevance. Each kind is ranked by itself, and the rankings are merged so that the
-    first k hold the same share of each kind.
+    it divides its relevance. Each kind is ranked by itself, and the rankings are merged.
 
     Args:
         scores: (n_channels,).
@@ -208,7 +245,7 @@ def rank_channels(
             `detectors.feature_maps.depthwise_twins`.
         duplicates: `mark` ranks both by their own scores; `merge` gives the earlier one the larger
             of the two scores and ranks the later one behind all other channels.
-        kinds: (n_channels,) number of the kind of each channel; None: all are of one kind.
+        kinds: how those of several kinds are merged; None: all are of one kind.
     """
     values, later = scores.astype(np.float64), np.zeros(len(scores), bool)
     if duplicates == "merge":
@@ -222,14 +259,16 @@ def rank_channels(
     order = np.lexsort((-values, later))
     if kinds is None:
         return torch.from_numpy(order)
-    share = np.empty(len(values))  # of the channels of its kind that rank before each channel
-    for kind in np.unique(kinds):
-        same = order[kinds[order] == kind]
-        share[same] = (np.arange(len(same)) + 0.5) / len(same)
-    return torch.from_numpy(order[np.argsort(share[order], kind="stable")])
+    places = np.empty(len(values))
+    for kind in np.unique(kinds.numbers).tolist():
+        same = order[kinds.numbers[order] == kind]
+        places[same] = kinds.places(kind, len(same))
+    return torch.from_numpy(order[np.argsort(places[order], kind="stable")])
 
 
-def _is_k(k: int | str) -> bool:
+def _is_k(k: int | str | Mapping[str, int | str]) -> bool:
+    if isinstance(k, Mapping):
+        return len(k) > 0 and all(kind in KINDS and COUNT.allows(one) for kind, one in k.items())
     text = str(k).replace(" ", "")
     share = re.fullmatch(r"(\d+(?:\.\d+)?)%", text)
     if share:
@@ -238,10 +277,14 @@ def _is_k(k: int | str) -> bool:
 
 
 #: Allowed values of the option `k`.
-K = Allowed(_is_k, "a whole number of at least 1, a share above 0% and at most 100%, or auto")
+K = Allowed(
+    _is_k,
+    "a whole number of at least 1, a share above 0% and at most 100%, auto, or such a number or "
+    "share for each of some kinds, as OPTION='{heads: 5, neurons: 1%}'",
+)
 #: Allowed numbers of channels.
 COUNT = Allowed(
-    lambda k: _is_k(k) and k != "auto",
+    lambda k: not isinstance(k, Mapping) and _is_k(k) and k != "auto",
     "a whole number of at least 1, or a share above 0% and at most 100%",
 )
 
@@ -277,6 +320,29 @@ def parse_k(
     if not 0 < number <= total:
         raise ValueError(f"{option}={k}: must lie between 1 and the number of channels, {total}")
     return number
+
+
+def parse_k_of_kinds(k: Mapping[str, int | str], channels: Channels) -> dict[int, int]:
+    """Number of each kind in `KINDS` -> number of top channels, from `{heads: 5, neurons: 1%}`.
+
+    Raises:
+        ValueError: the detector has no channels of a kind, or too few.
+    """
+    sizes = np.bincount(channels.kind_numbers, minlength=len(KINDS))
+    for kind in k:
+        if not sizes[KINDS.index(kind)]:
+            there = [name for name, size in zip(KINDS, sizes, strict=True) if size]
+            raise ValueError(
+                f"subject.k: {{{kind}: {k[kind]}}}: the detector has no such channels; it has "
+                f"{' and '.join(there)}"
+            )
+    numbers = {kind: KINDS.index(kind) for kind in KINDS if kind in k}
+    found = {}
+    for kind, i in numbers.items():
+        count = parse_k(k[kind], int(sizes[i]), option=f"subject.k.{kind}")
+        assert count is not None
+        found[i] = count
+    return found
 
 
 def find_smallest_k(measure_ap: Callable[[list[int]], Floats], below: float, total: int) -> int:
