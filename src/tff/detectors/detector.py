@@ -55,7 +55,8 @@ class Detector(nn.Module):
         for name, value in (("mean", mean), ("std", std)):
             self.register_buffer(name, torch.tensor(value).view(3, 1, 1), persistent=False)
         freeze_others(network, trained)
-        self.train()
+        if trained != "all":  # otherwise a network keeps the mode that it is in
+            self.train()
 
     def train(self, mode: bool = True) -> Self:
         """Set training mode where all parameters are trained, and eval mode elsewhere."""
