@@ -9,10 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from tff.detectors.feature_maps import SHAPE, SPLITS, flow, sources, split_source
 from tff.detectors.trace import BATCH_NORM, Trace
+from tff.relevance.attention_rules import SOFTMAX, AttnLRP, Softmax, attend
 from tff.relevance.conv_rules import Epsilon, Linear, Weighted, ZBox
 from tff.relevance.rules import EPSILON, JOINS, RULES, CopyBesideConstants, Rule, SumWithConstants
 
@@ -101,6 +103,8 @@ def canonize(
     """
     fuse_batch_norm(traced)
     carriers, gates = flow(traced, attention)
+    if attention == "attnlrp":
+        _make_attnlrp(traced)
     splits = {
         node
         for node in traced.nodes
@@ -117,7 +121,7 @@ def canonize(
             if traced.operation(node) in {torch.add, torch.mul, torch.div}:
                 signs.append(gates.get(node, _rest_nonnegative(traced, node, carriers[node])))
             make = convolution if isinstance(traced.modules.get(node), nn.Conv2d) else linear
-            rule = _rule(traced, node, carriers[node], signs, make, epsilon)
+            rule = _rule(traced, node, carriers[node], signs, make, epsilon, attention)
             if len(carriers[node]) > 1 and not rule.multiple_inputs:
                 raise NotImplementedError(_missing_rule(traced, node, " of several tensors"))
         nonnegative[node] = rule is not None and rule.output_nonnegative()
@@ -125,6 +129,16 @@ def canonize(
         carrying = [position[n] for n in carriers.get(node, [])]
         steps.append(Step(_name(traced, node), inputs, carrying, _run(traced, node), rule))
     return steps
+
+
+def _make_attnlrp(traced: Trace) -> None:
+    """Call `attend` with positional queries, keys and values for attention in one function."""
+    names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
+    for node in traced.nodes:
+        if traced.operation(node) is F.scaled_dot_product_attention:
+            given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
+            node.args = tuple(given.pop(name) for name in names[:3])
+            node.target, node.kwargs = attend, given
 
 
 def _run(traced: Trace, node: fx.Node) -> Callable[..., Any]:
@@ -156,6 +170,7 @@ def _rule(
     signs: list[bool],
     weighted: MakeRule,
     epsilon: float,
+    attention: str,
 ) -> Rule:
     """The rule of a node, by its module class, function or method name."""
     operation, module = traced.operation(node), traced.modules.get(node)
@@ -169,6 +184,10 @@ def _rule(
     split = split_source(traced, node)
     if split is not None:
         operation = traced.operation(split)
+    if operation is attend and len(carriers) > 1:
+        return _attnlrp(traced, node, carriers, epsilon)
+    if operation in SOFTMAX and attention == "attnlrp":
+        return Softmax(operation, module, signs, epsilon)
     if operation is torch.add and node.kwargs:
         operation = torch.sub  # the sum may have a factor `alpha`
     if operation is torch.add and len(carriers) == 1 and _adds_map(traced, node, carriers):
@@ -179,6 +198,20 @@ def _rule(
     if kind is None or (operation in SPLITS and split is None):
         raise NotImplementedError(_missing_rule(traced, node))
     return kind(operation, module, signs, epsilon)
+
+
+def _attnlrp(traced: Trace, node: fx.Node, carriers: list[fx.Node], epsilon: float) -> AttnLRP:
+    """The rule of an attention whose queries and keys, or one of them, depend on pixels."""
+    query, key, value = node.args[:3]
+    if value in (query, key) or value not in carriers:
+        raise NotImplementedError(
+            f"relevance.attention=attnlrp: no rule for {node.name!r} ({traced.location(node)}), "
+            "whose values are its queries or keys, or depend on no pixel; use "
+            "relevance.attention=cp"
+        )
+    rule = AttnLRP(attend, None, [False] * len(carriers), epsilon)
+    rule.factors = sum(factor in carriers for factor in (query, key))
+    return rule
 
 
 def _adds_map(traced: Trace, node: fx.Node, carriers: list[fx.Node]) -> bool:

@@ -1,4 +1,4 @@
-"""Relevance rules of all operations without weights; `conv_rules` has the others.
+"""Relevance rules of operations; `conv_rules` has those with weights, `attention_rules` attention.
 
 Notation: a input, y output, R relevance, L^T the transpose of a linear map L, and
 e(z) = z + epsilon sign(z) with e(0) = epsilon (Bach et al., PLoS ONE 2015). Composite:
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torchvision.models.swin_transformer import _patch_merging_pad
 
 from tff.detectors.attention import join_windows, split_windows
-from tff.detectors.feature_maps import ATTENTION, TIMM_ACTIVATIONS
+from tff.detectors.feature_maps import TIMM_ACTIVATIONS
 from tff.detectors.trace import BATCH_NORM, LEAVES, UNCHANGED
 
 #: Of the released code, which has it in single precision even in float64 runs.
@@ -200,10 +200,13 @@ class CopyBesideConstants(Copy):
     keeps_sign = False
 
     def lost_to_constants(self, relevance: Tensor, parts: list[Tensor], *inputs: Tensor) -> Tensor:
-        return _total(relevance) - sum(_total(part) for part in parts)
+        return total(relevance) - sum(total(part) for part in parts)
 
 
-@register_rule(nn.ConstantPad2d, nn.ZeroPad2d, F.pad, pad_same, split_windows, _patch_merging_pad)
+@register_rule(
+    nn.ConstantPad2d, nn.ZeroPad2d, F.pad, pad_same, split_windows, _patch_merging_pad,
+    torch.masked_fill,
+)  # fmt: skip
 class Pad(Copy):
     """`Copy` with constants around the image: their R is lost (zeros receive nothing under z+)."""
 
@@ -287,14 +290,6 @@ class SignedMixture(Mixture):
     keeps_sign = False
 
 
-@register_rule(*ATTENTION)
-class Attention(SignedMixture):
-    """y = A v with the attention weights A = softmax(q k) held constant: R_v = v A^T(R / e(y)).
-
-    Queries and keys receive nothing, as a gate does (CP-LRP: Ali et al., ICML 2022).
-    """
-
-
 class SumWithConstants(SignedMixture):
     """y = a + c with a map of constants, such as position embeddings: R_a = a R / e(y)."""
 
@@ -303,7 +298,7 @@ class SumWithConstants(SignedMixture):
         return [a * (relevance / self.stabilise(run(a)))]
 
     def lost_to_constants(self, relevance: Tensor, parts: list[Tensor], *inputs: Tensor) -> Tensor:
-        return _total(relevance) - _total(parts[0])
+        return total(relevance) - total(parts[0])
 
 
 @register_rule(torch.sub)
@@ -339,6 +334,6 @@ class Sum(Difference):
         return [torch.mul(u, q, out=spare), q.mul_(v)]
 
 
-def _total(relevance: Tensor) -> Tensor:
-    """(B, ...) -> (B,)."""
+def total(relevance: Tensor) -> Tensor:
+    """Sum over all but the first axis, (B, ...) -> (B,)."""
     return relevance.flatten(1).sum(1)
