@@ -16,6 +16,7 @@ from timm.layers.activations import (
     QuickGELU,
     Swish,
 )
+from timm.layers.attention import resolve_self_attn_mask
 from torch import fx, nn
 from torch.nn import functional as F
 
@@ -30,7 +31,7 @@ BOUNDED = SIGNED | {
     torch.softmax, F.softmax, F.relu6,
 }  # fmt: skip
 #: Operations that read the shape of a tensor, not its values.
-SHAPE = {"size", "dim", "numel", getattr, len, window_mask}
+SHAPE = {"size", "dim", "numel", getattr, len, window_mask, resolve_self_attn_mask}
 # Operations whose second tensor gives a shape or a type only.
 _LIKE = {"type_as", "expand_as", "view_as", "reshape_as", join_windows}
 #: Operations that return several tensors, which other nodes pick apart.

@@ -226,6 +226,7 @@ def trace(network: nn.Module) -> Trace:
         raise NotImplementedError(
             f"{type(network).__name__} cannot be traced by torch.fx: {_why(error, module)}"
         ) from error
+    _separate_factors(graph)
     modules = dict(module.named_modules())
     source, *nodes, output = graph.nodes
     if not isinstance(output.args[0], fx.Node):
@@ -258,6 +259,23 @@ def trace(network: nn.Module) -> Trace:
     while found.nodes[-1] is not output.args[0]:  # operations after the output are not needed
         found.nodes.pop()
     return found
+
+
+def _separate_factors(graph: fx.Graph) -> None:
+    """Give attention whose queries, keys or values are one tensor a copy of it for each."""
+    for node in graph.nodes:
+        if node.target is not F.scaled_dot_product_attention:
+            continue
+        seen: set[fx.Node] = set()
+        args = list(node.args)
+        for i, factor in enumerate(args[:3]):
+            if isinstance(factor, fx.Node) and factor in seen:
+                with graph.inserting_before(node):
+                    args[i] = graph.call_method("clone", (factor,))
+                args[i].meta = dict(node.meta)
+            elif isinstance(factor, fx.Node):
+                seen.add(factor)
+        node.args = tuple(args)
 
 
 def _why(error: BaseException, network: nn.Module) -> str:

@@ -203,11 +203,10 @@ def _rule(
 def _attnlrp(traced: Trace, node: fx.Node, carriers: list[fx.Node], epsilon: float) -> AttnLRP:
     """The rule of an attention whose queries and keys, or one of them, depend on pixels."""
     query, key, value = node.args[:3]
-    if value in (query, key) or value not in carriers:
+    if value not in carriers:
         raise NotImplementedError(
             f"relevance.attention=attnlrp: no rule for {node.name!r} ({traced.location(node)}), "
-            "whose values are its queries or keys, or depend on no pixel; use "
-            "relevance.attention=cp"
+            "whose values depend on no pixel; use relevance.attention=cp"
         )
     rule = AttnLRP(attend, None, [False] * len(carriers), epsilon)
     rule.factors = sum(factor in carriers for factor in (query, key))

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import ClassVar, TypeVar
 
 import torch
+from timm.layers.attention import maybe_add_mask
 from timm.layers.padding import pad_same
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -150,7 +151,7 @@ class PassNonnegative(Pass):
         return True
 
 
-@register_rule(*UNCHANGED, "clone")
+@register_rule(*UNCHANGED, torch.clone)
 class PassUnchanged(Pass):
     """`Pass` for operations that do nothing in eval mode."""
 
@@ -290,8 +291,9 @@ class SignedMixture(Mixture):
     keeps_sign = False
 
 
+@register_rule(maybe_add_mask)
 class SumWithConstants(SignedMixture):
-    """y = a + c with a map of constants, such as position embeddings: R_a = a R / e(y)."""
+    """y = a + c with constants such as position embeddings or a mask: R_a = a R / e(y)."""
 
     def relevance(self, relevance: Tensor, run: Operation, *inputs: Tensor) -> list[Tensor]:
         (a,) = inputs

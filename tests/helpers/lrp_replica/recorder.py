@@ -10,7 +10,7 @@ from collections.abc import Callable
 from math import prod
 
 import torch
-from tests.helpers.lrp_replica.shares import Shared, positive, stabilised, unchanged
+from tests.helpers.lrp_replica.shares import Shared, away_from_zero, positive, stabilised, unchanged
 from torch import Tensor
 
 Operation = Callable[..., Tensor]
@@ -99,8 +99,27 @@ class Recorder:
         c, value = torch.cat(parts, 1), operation(*(node.value for node in inputs))
         return self._record([*inputs], value, lambda R: stabilised(R, c), "")
 
-    def route(self, operation: Operation, *inputs: Node, account: str | None = None) -> Node:
-        """Moves and copies values: relevance goes back to where they came from."""
+    def shift(self, a: Node, constants: Tensor) -> Node:
+        """A sum with constants of every place, which keep what the epsilon rule does not give."""
+        value = a.value + constants
+
+        def share(R: Tensor) -> Shared:
+            inputs = a.flat / away_from_zero(value.flatten(1)) * R
+            return Shared(inputs, R.sum(1) - inputs.sum(1), torch.zeros(len(R)))
+
+        return self._record([a], value, share, "")
+
+    def route(
+        self,
+        operation: Operation,
+        *inputs: Node,
+        account: str | None = None,
+        constants_keep: bool = False,
+    ) -> Node:
+        """Moves and copies values: relevance goes back to where they came from.
+
+        That of constants is lost at zero, or to constants.
+        """
         first = 1000  # below that are constants
         sizes = [prod(node.shape) for node in inputs]
         numbers = (first + torch.arange(sum(sizes), dtype=torch.float64)).split(sizes)
@@ -113,7 +132,8 @@ class Recorder:
 
         def share(R: Tensor) -> Shared:
             back = torch.zeros_like(together).index_add(1, source[copied], R[:, copied])
-            return Shared(back, torch.zeros(len(R)), R[:, ~copied].sum(1))
+            nothing, lost = torch.zeros(len(R)), R[:, ~copied].sum(1)
+            return Shared(back, *((lost, nothing) if constants_keep else (nothing, lost)))
 
         return self._record([*inputs], value, share, account)
 

@@ -30,6 +30,7 @@ class Tape(Recorder):
         self.names = {module: name for name, module in network.named_modules()}
         self.rule, self.box = partial(CONVOLUTIONS[rule], **options), box
         self.layers: dict[str, list[Node]] = {}
+        self.inputs: dict[str, Node] = {}  # of linear layers
 
     def normalise(self, norm: nn.Module, a: Node, rows: int) -> Node:
         """LayerNorm and the like with the scale held constant: epsilon rule, the bias absorbs.
@@ -83,7 +84,10 @@ class Tape(Recorder):
         bias = torch.zeros(len(weight)) if linear.bias is None else linear.bias
         if len(a.shape) > 1:
             bias = bias.repeat(prod(a.shape[:-1]))
-            return self._weighted(a, F.linear, weight, bias, False, self.names[linear])
+            out = self._weighted(a, F.linear, weight, bias, False, self.names[linear])
+            self.layers.setdefault(self.names[linear], []).append(out)
+            self.inputs[self.names[linear]] = a
+            return out
         W, flat = weight.T, a.value
         value = (flat[:, :, None] * W).sum(1) + bias
 
@@ -105,6 +109,20 @@ class Tape(Recorder):
             return self.rule(R, a.flat, W, seen, bias)
 
         return self._record([a], value.reshape(apply(a.value, weight).shape), share, name)
+
+    def shares_of_rows(self, layer: str, first: int, width: int) -> Tensor:
+        """(B, width) of some outputs of a linear layer on tokens."""
+        (node,) = self.layers[layer]
+        R = node.relevance.flatten(1, -2)[..., first : first + width]
+        total = R.abs().sum((1, 2))[:, None]
+        return positive(R).sum(1) / torch.where(total > 0, total, 1)
+
+    def shares_of_heads(self, layer: str, heads: int) -> Tensor:
+        """(B, heads) of what enters an output projection."""
+        R = self.inputs[layer].relevance
+        R = R.reshape(len(R), -1, heads, R.shape[-1] // heads)
+        total = R.abs().sum((1, 2, 3))[:, None]
+        return positive(R).sum((1, 3)) / torch.where(total > 0, total, 1)
 
     def shares(self, layer: str) -> Tensor:
         """(B, C) of a layer, which may have been used at several places."""
