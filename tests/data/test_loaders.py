@@ -76,6 +76,17 @@ def test_training_batches_are_equal_and_disjoint(world, process):
     assert {row for _, row in keys} <= set(range(47))
 
 
+def test_epochs_take_views_in_turn():
+    batches = TrainingBatches(20, 5, seed=2, views=3)
+    seen = []
+    for epoch in range(5):
+        batches.set_epoch(epoch)
+        keys = list(chain(*batches))
+        seen.append({view for view, _ in keys})
+        assert sorted(row for _, row in keys) == list(range(20))
+    assert seen == [{0}, {1}, {2}, {0}, {1}]
+
+
 def test_processes_together_see_the_order_of_one(process):
     alone = list(chain(*TrainingBatches(40, 10, seed=2)))
     dealt = []

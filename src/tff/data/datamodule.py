@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -12,12 +12,12 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 from pytorch_lightning import LightningDataModule
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from tff.data.dataset import CROPS, Images, Used, View
 from tff.data.groups import GROUP, count_shared, count_units, find_groups, name_unit
 from tff.data.layout import Places
-from tff.data.loaders import EvaluationBatches, TrainingBatches, loader
+from tff.data.loaders import EvaluationBatches, Keys, TrainingBatches, loader
 from tff.data.manifest import ANY_LAYOUT, Manifest, list_images
 from tff.data.tree import Tree
 from tff.distributed import get_world_size
@@ -75,6 +75,9 @@ class Data(LightningDataModule, ABC):
         size: side in pixels of the training crops that the augmentation makes.
         crop: crop outside training; see `dataset.View`.
         resize: length of the shorter side before anything else, in training too; None keeps sizes.
+        views: number of different augmented views of each training image, which epochs take in
+            turn; None: a new one in each epoch. A training of the head alone
+            (`detector.train=head`) then computes the features of each view once.
         batch_size: images in a batch on each process; only images of one size share a batch.
         workers: loader processes.
         seed: of order, augmentation and subsampling.
@@ -97,6 +100,7 @@ class Data(LightningDataModule, ABC):
         size: Annotated[int, whole(1)] = 224,
         crop: Annotated[str, CROPS] | None = "none",
         resize: Annotated[int, whole(1)] | None = None,
+        views: Annotated[int, whole(1)] | None = None,
         batch_size: Annotated[int, whole(1)] = 64,
         workers: Annotated[int, whole(0)] = 0,
         seed: Annotated[int, SEED] = 0,
@@ -112,13 +116,19 @@ class Data(LightningDataModule, ABC):
         super().__init__()
         self.augmentation, self.size = augmentation or {}, size
         self.view = View(crop or "none", resize)
+        self.views = views
+        #: Makes of a split (name, images and number of views) what a training gets in place of its
+        #: pixels, under the same keys; None: it gets these.
+        self.stand_in: Callable[[str, Images, int], Dataset[Batch]] | None = None
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
         self.generators = to_names("data.generators", generators)
         self.classes, self.limit = to_names("data.classes", classes), limit
         self.match_format, self.on_corrupt, self.pixels = match_format, on_corrupt, pixels
         self.group = group
+        #: Folder of the cache.
+        self.cache_folder = Path(cache).expanduser() if cache else None
         #: Folder for lists of files.
-        self.files = Path(cache).expanduser() / "files" if cache else None
+        self.files = self.cache_folder / "files" if self.cache_folder else None
         self._manifests: dict[str, Manifest] = {}
         #: Remarks on the whole tree, such as files that are not read.
         self.remarks: list[str] = []
@@ -236,8 +246,8 @@ class Data(LightningDataModule, ABC):
             )
         # Lightning asks for the same batches in each epoch there.
         repeat = bool(self.trainer and self.trainer.overfit_batches)  # type: ignore[attr-defined]
-        batches = TrainingBatches(len(images), self.batch_size, self.seed, repeat)
-        return loader(images, batches, self.workers)
+        batches = TrainingBatches(len(images), self.batch_size, self.seed, repeat, self.views)
+        return self._load("train", images, batches)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         images = replace(self.images("val"), transform=self.augmentation.get("validation"))
@@ -252,7 +262,13 @@ class Data(LightningDataModule, ABC):
                 f"{len(images)} validation images make {len(batches.batches)} batches for "
                 f"{get_world_size()} processes; lower data.batch_size, or use fewer processes"
             )
-        return loader(images, batches, self.workers)
+        return self._load("val", images, batches)
+
+    def _load(self, split: str, images: Images, batches: Sampler[Keys]) -> DataLoader[Batch]:
+        if self.stand_in is None:
+            return loader(images, batches, self.workers)
+        views = self.views or 1 if split == "train" else 1
+        return loader(self.stand_in(split, images, views), batches, 0)
 
     def _require_size(self, images: Images) -> None:
         """Fail now, not in the middle of an epoch, if the smallest image is too small."""

@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from itertools import zip_longest
@@ -22,7 +23,7 @@ from weakref import ref
 import numpy as np
 import torch
 from torch._utils import ExceptionWrapper
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 from torch.utils.data._utils import signal_handling
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
@@ -86,10 +87,14 @@ class TrainingBatches(Sampler[Keys]):
 
     Args:
         repeat: the order of the first epoch in each epoch.
+        views: number of views of each image, which epochs take in turn; None: a new one in each.
     """
 
-    def __init__(self, rows: int, batch_size: int, seed: int, repeat: bool = False) -> None:
+    def __init__(
+        self, rows: int, batch_size: int, seed: int, repeat: bool = False, views: int | None = None
+    ) -> None:
         self.rows, self.batch_size, self.seed, self.repeat = rows, batch_size, seed, repeat
+        self.views = views
         self.epoch = 0
         #: Number of the first batch of the next epoch; above 0 to resume within it.
         self.first = 0
@@ -117,7 +122,8 @@ class TrainingBatches(Sampler[Keys]):
         order = np.random.default_rng([self.seed, drawn]).permutation(self.rows)
         for i in range(self.first, len(self)):
             start = (i * world + rank) * self.batch_size
-            yield [(self.epoch, int(row)) for row in order[start : start + self.batch_size]]
+            rows = order[start : start + self.batch_size]
+            yield [(self.epoch % (self.views or sys.maxsize), int(row)) for row in rows]
 
 
 def ignore_signals(worker: int) -> None:
@@ -318,7 +324,7 @@ class TrainingLoader(Loader):
     Lightning saves the state in each checkpoint. Batches prefetched by workers do not count.
     """
 
-    def __init__(self, images: Images, batches: TrainingBatches, **options: Any) -> None:
+    def __init__(self, images: Dataset[Batch], batches: TrainingBatches, **options: Any) -> None:
         super().__init__(images, batch_sampler=batches, **options)
         self._batches = batches
         self._delivered, self._interrupted = 0, -1
@@ -366,8 +372,10 @@ _UNITS = {
 }
 
 
-def loader(images: Images, batches: Sampler[Keys], workers: int) -> DataLoader[Batch]:
-    """Load the given batches of the images."""
+def loader(
+    images: Dataset[Batch], batches: Sampler[Keys] | list[Keys], workers: int
+) -> DataLoader[Batch]:
+    """Load the given batches of the images, or of another data set with such keys."""
     options: dict[str, Any] = {
         "collate_fn": collate,
         "num_workers": workers,

@@ -33,6 +33,7 @@ class SilenceLightning(Callback):
         for message in (
             r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own use of torch
             r"You have overridden `on_after_batch_transfer` in `LightningModule`",  # as intended
+            r"Found \d+ module\(s\) in eval mode",  # those of a frozen tower
             r"Checkpoint directory .* exists and is not empty",  # of a run that is resumed
         ):
             warnings.filterwarnings("ignore", message=message)

@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -22,6 +23,7 @@ from tff.detectors.detector import Detector
 from tff.detectors.input_sizes import InputSizes
 from tff.options import checked
 from tff.statistics.detection import Accuracy, AveragePrecision
+from tff.training.features import ComputeFeatures
 from tff.training.from_checkpoint import USED_IMAGES, record_images
 from tff.training.restore import fit_callbacks, fit_progress
 from tff.types import Batch
@@ -76,13 +78,22 @@ class UniversalDetector(LightningModule):
         self.train_metrics, self.val_metrics = _metrics("train/"), _metrics("val/")
         self._warned = False
 
+    def setup(self, stage: str) -> None:
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        frozen = stage == "fit" and self.detector.trained == "head"
+        if frozen and isinstance(data, Data) and data.views:
+            folder = data.cache_folder or Path(self.trainer.default_root_dir)
+            data.stand_in = ComputeFeatures(self.detector, folder / "features", data.workers)
+
     def forward(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] -> (B,) logits."""
-        logits: Tensor = self.detector(image)
+        """(B, 3, H, W) in [0, 1], or (B, D) features of a frozen tower -> (B,) logits."""
+        logits: Tensor = self.detector.judge(image) if image.ndim == 2 else self.detector(image)
         return logits
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        image = batch.image.to(memory_format=torch.channels_last).float() / 255
+        image = batch.image
+        if image.ndim == 4:
+            image = image.to(memory_format=torch.channels_last).float() / 255
         # The weights have another type with trainer.precision=bf16-true, 16-true and 64-true.
         return batch._replace(image=image.to(next(self.detector.parameters()).dtype))
 
