@@ -37,6 +37,13 @@ class Batch(NamedTuple):
 #: Kinds of channels: outputs of a convolution, of the convolution that makes tokens of an image, of
 #: a linear layer before an activation, and attention heads.
 KINDS = ("conv", "embedding", "neurons", "heads")
+#: The same in the words of sentences.
+KIND_WORDS = {
+    "conv": "channels of convolutions",
+    "embedding": "channels of the patch embedding",
+    "neurons": "neurons",
+    "heads": "attention heads",
+}
 
 
 @dataclass(frozen=True)
@@ -175,6 +182,20 @@ class Channels:
         if self.kinds:
             table["kind"] = np.repeat([self.kind(layer) for layer in self.layers], widths)
         return table
+
+    def count_kinds(self, flat: Ints) -> dict[str, tuple[int, int]]:
+        """Kind -> number of channels of the kind among some, and among all, in order of `KINDS`.
+
+        Args:
+            flat: (k,) flat indices.
+        """
+        some, everything = (
+            np.bincount(numbers, minlength=len(KINDS))
+            for numbers in (self.kind_numbers[flat], self.kind_numbers)
+        )
+        return {
+            kind: (int(a), int(b)) for kind, a, b in zip(KINDS, some, everything, strict=True) if b
+        }
 
     def names(self) -> list[str]:
         """Name of each channel, such as `conv1 #9`, in flat order."""

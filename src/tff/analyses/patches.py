@@ -91,7 +91,7 @@ class Patches(Analysis):
         about = ABOUT.format(kind=kind, more=more)
         result = Result("What the top channels respond to", about)
         filters = select_filters(subject, self.channels)
-        result.tables = {"patches": table, "filters": _describe_filters(filters)}
+        result.tables = {"patches": table, "filters": _describe_filters(subject, filters)}
         result.figures = {"patches": collage(_rows(table, found, subject.criterion))}
         result.captions = {
             "patches": f"Patches of the {kind} test images at which each channel responds most, "
@@ -220,11 +220,13 @@ def select_filters(subject: Subject, channels: int) -> list[Filter]:
     return found
 
 
-def _describe_filters(filters: list[Filter]) -> pd.DataFrame:
-    columns = ["rank", "layer", "channel", "peak_frequency", "color_share"]
-    return pd.DataFrame(
-        [(f.rank, f.layer, f.channel, f.peak_frequency, f.color_share) for f in filters],
-        columns=columns,
+def _describe_filters(subject: Subject, filters: list[Filter]) -> pd.DataFrame:
+    places = [f.rank - 1 for f in filters]
+    table = subject.channels.table().iloc[subject.top.numpy()[places]].reset_index(drop=True)
+    table.insert(0, "rank", [f.rank for f in filters])
+    return table.assign(
+        peak_frequency=[f.peak_frequency for f in filters],
+        color_share=[f.color_share for f in filters],
     )
 
 

@@ -17,7 +17,7 @@ from tff.options import checked, some_of
 from tff.plots import channels
 from tff.published.rankings import to_published_format
 from tff.relevance.conservation import COLUMNS
-from tff.types import Result
+from tff.types import KIND_WORDS, Result
 
 ABOUT = """
 The detector gives one number per image. Layer-wise relevance propagation (LRP) walks back from that
@@ -171,6 +171,14 @@ def _add_findings(
         result.findings.append(
             f"{k - missing} of them weigh more on generated images (an added trace), {missing} "
             "more on real ones (a detail that generated images lack)."
+        )
+    if subject.channels.kinds:
+        numbers = subject.channels.count_kinds(subject.top.numpy())
+        each = [f"{n:,} of {of:,} {KIND_WORDS[kind]}" for kind, (n, of) in numbers.items()]
+        listed = " and ".join(filter(None, [", ".join(each[:-1]), each[-1]]))
+        result.findings.append(
+            f"Among the top {k} are {listed}. Scores of different kinds do not compare, so each "
+            "kind is ranked by itself."
         )
     own = compared[compared["ranking"] == by]
     if len(own) and not np.isnan(own["halves"].iloc[0]):

@@ -611,6 +611,13 @@ class Subject:
             logits = self.evaluate(split="discovery").logits
         return best_threshold(labels, self.options.scoring.probability(logits))
 
+    def _describe_kinds(self) -> str:
+        """How many top channels there are of each kind, in brackets, if there are several kinds."""
+        if "ranking" not in vars(self) or self.kinds is None:
+            return ""
+        numbers = self.channels.count_kinds(self.top.numpy())
+        return f" ({', '.join(f'{n} {kind}' for kind, (n, _) in numbers.items())})"
+
     def describe(self) -> dict[str, object]:
         """The full protocol, for a report."""
         sets = self.images.by_name.items()
@@ -622,7 +629,8 @@ class Subject:
             **self.protocol,
             "protocol": f"{self.options.scoring}",
             # A description must not start the search for `auto`.
-            "k": f"{vars(self).get('k', self.options.k)} of {len(self.channels):,} channels",
+            "k": f"{vars(self).get('k', self.options.k)} of {len(self.channels):,} channels"
+            + self._describe_kinds(),
             "ranking": f"by {vars(self).get('criterion', rule.by)}, duplicates {rule.duplicates}",
             "confidence": self.options.confidence,
             "bootstrap resamples": self.draws,
