@@ -7,6 +7,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
+import timm
 import torch
 import torchvision
 from tests.helpers import tiny
@@ -192,3 +193,39 @@ def test_unknown_methods_are_refused(methods):
         match=r"analysis\.cams\.methods=.*expected a list of different names from gradcam, ",
     ):
         CAMs(methods=methods)
+
+
+def test_grad_cam_of_tokens_equals_its_definition():
+    detector = tiny.transformer().eval().requires_grad_(False)
+    image = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    kept = []
+    module = detector.network.blocks[1].norm1
+    hook = module.register_forward_hook(lambda _m, _i, out: kept.append(out) or out.clone())
+    logit = detector(image.clone().requires_grad_(True))
+    hook.remove()
+    (slope,) = torch.autograd.grad(logit.sum().abs(), kept[0])
+    weights, tokens = slope[0, 1:].mean(0), kept[0][0, 1:]  # without the class token
+    cam = (tokens @ weights).clamp(min=0).reshape(8, 8).detach().numpy()
+    cam = (cam - cam.min()) / (cam - cam.min()).max()
+    large = cv2.resize(cam, (32, 32))
+    expected = (large - large.min()) / (large - large.min()).max()
+    maps = ActivationMaps(detector)
+    _, found = maps(image, ["gradcam"], "x")
+    assert maps.layer == "blocks.1.norm1"
+    np.testing.assert_allclose(found["gradcam"], expected, atol=1e-5)
+    # After the last attention, the class token reads no other token.
+    assert not ActivationMaps(detector, "norm")(image, ["gradcam"], "x")[1]["gradcam"].any()
+
+
+def test_windows_and_unknown_axes_are_no_map():
+    torch.manual_seed(0)
+    sizes = {"img_size": 56, "embed_dim": 24, "depths": (1, 1, 1, 1)}
+    swin = timm.create_model("swin_tiny_patch4_window7_224", num_classes=1, **sizes)
+    detector = Detector(swin).eval().requires_grad_(False)
+    image = torch.rand(1, 3, 56, 56)
+    assert last_feature_map(detector, image) == "norm"
+    found = ActivationMaps(detector, "layers.1")(image, ["gradcam"], "x")[1]["gradcam"]
+    assert found.shape == (56, 56)
+    message = r"attn\.proj: gives \[4, 49, 24\] for x, but a single map .* or tokens of the entire"
+    with pytest.raises(ValueError, match=message):
+        ActivationMaps(detector, "layers.0.blocks.0.attn.proj")(image, ["gradcam"], "x")

@@ -69,6 +69,16 @@ def test_equal_to_the_last_bit(case, devices, images, alone, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_transformer_on_two_processes(tmp_path):
+    images = tiny.tree(tmp_path / "images", images=13)
+    process_cases.work("cpu", "transformer", images, tmp_path / "alone")
+    code, out, err = started("transformer", images, tmp_path / "report", 2)
+    assert code == 0, err
+    assert "answers: 7" in out
+    same(tmp_path / "alone", tmp_path / "report")
+
+
+@pytest.mark.slow
 def test_a_plain_script_under_torchrun(images, alone, tmp_path):
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     code, _, err = started("plain", images, tmp_path / "report", launcher=launcher)

@@ -15,6 +15,7 @@ from tff.ablations.color import Grayscale
 from tff.analyses.ablation import Ablation
 from tff.analyses.detection import Detection
 from tff.analyses.engine.analysis import run
+from tff.analyses.k_sweep import KSweep
 from tff.analyses.median_test import MedianTest
 from tff.analyses.mediation import Mediation
 from tff.analyses.ranking import Ranking
@@ -59,7 +60,8 @@ def work(device, case, images, out):
             raise ValueError("only process 1 sees this")
         distributed.barrier()
     # 3 batches, or 1 for `few`: of three processes one or two see no image.
-    subject = tiny.subject(of, batch_size=100 if case == "few" else 11, confidence=0.5)
+    network = tiny.transformer() if case == "transformer" else None
+    subject = tiny.subject(of, network, batch_size=100 if case == "few" else 11, confidence=0.5)
     ablation = cue(case)
     analyses = {
         "detection": Detection(),
@@ -69,6 +71,8 @@ def work(device, case, images, out):
         "median": MedianTest(ablation),
         "mediation": Mediation(ablation, random_draws=2),
     }
+    if case == "transformer":  # the mean of a head is a vector
+        analyses["k_sweep"] = KSweep(("omega",), [3], instead=("mean",), random_orders=2)
     results = run(analyses, subject)
     if get_rank() == 0:
         write(results, Path(out), {})
