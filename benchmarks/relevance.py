@@ -1,13 +1,18 @@
-"""Cost of FF-RS against a plain forward pass, and against zennit for ResNets, in one run.
+"""Cost of FF-RS against a plain forward pass, and against a peer, in one run.
 
 python benchmarks/relevance.py [--network resnet50] [--size 224] [--batch 4] [--compile] [--bf16]
 
+The peer is zennit for ResNets, and lxt for timm's vision transformers, where they are installed.
+
 Ratios are medians over rounds in which all engines are timed in turn, so that noise on the machine
 affects all of them alike. `--compile` and `--bf16` add these engines; compiling takes minutes.
-`--network timm.tf_efficientnet_b0` is the paper's EfficientNet.
+`--network timm.tf_efficientnet_b0` is the paper's EfficientNet, and
+`--network timm.vit_small_patch16_224` a transformer, under the rules epsilon and gamma.
 """
 
+import copy
 from statistics import median
+from types import MethodType
 
 import torch
 from common import median_ratio, network, noise, option_parser, time_in_turn
@@ -58,6 +63,54 @@ def zennit_shares(net):
     return shares
 
 
+def lxt_shares(net):
+    """CP-LRP of a timm transformer by lxt (epsilon), (images, units); None if not installed."""
+    try:
+        from lxt.efficient.patches import layer_norm_forward
+        from lxt.efficient.rules import identity_rule_implicit, stop_gradient
+    except ImportError:
+        return None
+    net = copy.deepcopy(net).requires_grad_(False)
+    for module in net.modules():
+        if isinstance(module, torch.nn.LayerNorm):
+            module.forward = MethodType(layer_norm_forward, module)
+        elif isinstance(module, torch.nn.GELU):
+            plain = MethodType(torch.nn.GELU.forward, module)
+            module.forward = lambda x, plain=plain: identity_rule_implicit(plain, x)
+        elif hasattr(module, "qkv"):
+            module.q_norm = module.k_norm = torch.nn.Identity()
+            module.q_norm.forward = stop_gradient
+    units = [(f"blocks.{i}.{name}", heads) for i, block in enumerate(net.blocks)
+             for name, heads in (("attn.proj", block.attn.num_heads), ("mlp.fc1", 0))]  # fmt: skip
+
+    def shares(images):
+        values, parts = {}, []
+
+        def keep(name, tensor):
+            tensor.retain_grad()
+            values[name] = tensor
+
+        hooks = []
+        for name, heads in units:
+            module = net.get_submodule(name)
+            if heads:
+                hooks.append(module.register_forward_pre_hook(lambda _m, x, n=name: keep(n, x[0])))
+            else:
+                hooks.append(module.register_forward_hook(lambda _m, _x, y, n=name: keep(n, y)))
+        net(images.clone().requires_grad_()).sum().backward()
+        for hook in hooks:
+            hook.remove()
+        for name, heads in units:
+            relevance = values[name].detach() * values[name].grad
+            positive = relevance.clamp(min=0).sum(1)
+            if heads:
+                positive = positive.unflatten(1, (heads, -1)).sum(2)
+            parts.append(positive / relevance.abs().sum((1, 2))[:, None])
+        return torch.cat(parts, 1)
+
+    return shares
+
+
 def main():
     defaults = {"network": "resnet50", "size": 224, "batch": 4, "repeats": 9}
     args = option_parser(__doc__, **defaults, compile=False, bf16=False).parse_args()
@@ -65,8 +118,10 @@ def main():
 
     net = network(args.network, args.size)
     images = noise(args.batch, args.size)
+    transformer = ".vit_" in args.network
     lrp = LRP(net)
-    zennit = zennit_shares(net) if args.network.startswith("resnet") else None
+    peer, make_peer = ("lxt", lxt_shares) if transformer else ("zennit", zennit_shares)
+    theirs = make_peer(net) if transformer or args.network.startswith("resnet") else None
 
     @torch.inference_mode()
     def forward(images):
@@ -78,11 +133,15 @@ def main():
             if (precision, compiled) != ("fp32", False):
                 name = f"tff {precision}{' compiled' if compiled else ''}"
                 runs[name] = LRP(net, precision=precision, compile=compiled).explain
-    if zennit:
-        runs["zennit"] = zennit
-        ours, theirs = lrp.explain(images).shares.mean(0), zennit(images).mean(0)
-        distance = (ours - theirs).norm() / theirs.norm()
-        print(f"omega, tff against zennit: relative L2 distance {distance:.1e}")
+    if transformer:
+        runs["tff gamma"] = LRP(net, rule="gamma").explain
+    if theirs:
+        runs[peer] = theirs
+        ours, known = lrp.explain(images).shares.mean(0), theirs(images).mean(0)
+        if transformer:  # lxt has no rule for the convolution that makes tokens
+            ours = ours[-len(known) :]
+        distance = (ours - known).norm() / known.norm()
+        print(f"omega, tff against {peer}: relative L2 distance {distance:.1e}")
     for run in runs.values():
         run(images)
         run(images)  # the first call may compile
@@ -92,8 +151,8 @@ def main():
         ratio = median_ratio(times, seconds["plain forward"])
         per_image = 1000 * median(times) / args.batch
         print(f"{name:18} {ratio:5.2f} x plain forward  {per_image:7.1f} ms per image")
-    if zennit:
-        print(f"zennit / tff       {median_ratio(seconds['zennit'], seconds['tff']):5.2f}")
+    if theirs:
+        print(f"{peer} / tff{'':12} {median_ratio(seconds[peer], seconds['tff']):5.2f}")
 
 
 if __name__ == "__main__":

@@ -258,7 +258,7 @@ class Epsilon(Weighted):
 
 
 class Linear(Rule):
-    """Rule of a linear layer: one for vectors, and that of convolutions for maps.
+    """Rule of a linear layer: one for vectors, and that of convolutions for maps and tokens.
 
     Applied at every position of a map, a linear layer is a convolution of size 1.
     """
@@ -270,17 +270,19 @@ class Linear(Rule):
             on_vectors.operation, on_vectors.module, on_vectors.nonnegative, on_vectors.epsilon
         )
         self.on_vectors, self.on_maps = on_vectors, on_maps
-
-    def _rule(self, a: Tensor) -> Weighted:
-        return self.on_vectors if a.ndim == 2 else self.on_maps
+        self.keeps_output = on_maps.keeps_output
 
     def relevance(self, relevance: Tensor, run: Operation, *inputs: Tensor) -> list[Tensor]:
-        return self._rule(inputs[0]).relevance(relevance, run, *inputs)
+        if inputs[0].ndim == 2:
+            return self.on_vectors.relevance(relevance, run, inputs[0])
+        return self.on_maps.relevance(relevance, run, *inputs)
 
     def lost_to_constants(
         self, relevance: Tensor, parts: list[Tensor], *inputs: Tensor
     ) -> Tensor | None:
-        return self._rule(inputs[0]).lost_to_constants(relevance, parts, *inputs)
+        if inputs[0].ndim == 2:
+            return self.on_vectors.lost_to_constants(relevance, parts, inputs[0])
+        return self.on_maps.lost_to_constants(relevance, parts, *inputs)
 
 
 def quotient(relevance: Tensor, z: Tensor) -> Tensor:
@@ -355,6 +357,53 @@ class Gamma(Weighted):
         return (relevance / self.stabilise(z) * bias).flatten(1).sum(1)
 
 
+class _OnTokens(Weighted):
+    """Base of rules of linear layers that use the output y of the forward pass instead of z.
+
+    A transformer is made of large matrix products, and each is as dear as its forward pass.
+    """
+
+    keeps_output = True
+
+    def lost_to_constants(self, relevance: Tensor, parts: list[Tensor], *inputs: Tensor) -> Tensor:
+        # What is lost at zero, a share of epsilon / |z|, is counted here too.
+        if self.bias is None:
+            return relevance.new_zeros(len(relevance))
+        return relevance.flatten(1).sum(1) - parts[0].flatten(1).sum(1)
+
+
+class EpsilonOnTokens(_OnTokens):
+    """`Epsilon` of a linear layer, in one matrix product: y is z."""
+
+    def relevance(self, relevance: Tensor, run: Operation, *inputs: Tensor) -> list[Tensor]:
+        a, y = inputs
+        return [self.back(relevance / self.stabilise(y), [(a, self.weight)])]
+
+
+class GammaOnTokens(_OnTokens, Gamma):
+    """`Gamma` of a linear layer, in three matrix products.
+
+    With [t]+ = (t + |t|) / 2 and [t]- = (t - |t|) / 2, contributions become
+    c = (1 + gamma / 2) a w + s (gamma / 2) |a| |w|, where s is the sign of the output y, and
+    z = (1 + gamma / 2) y + s (gamma / 2) (|W| |a| + |b|).
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.absolute = self.weight.abs()
+
+    def relevance(self, relevance: Tensor, run: Operation, *inputs: Tensor) -> list[Tensor]:
+        a, y = inputs
+        sign, half, sizes = torch.where(y >= 0, 1, -1).to(y.dtype), self.gamma / 2, a.abs()
+        z = self.sum([(sizes, self.absolute)])
+        if self.bias is not None:
+            z += self.bias.abs()
+        z = z.mul_(sign * half).add_(y, alpha=1 + half)
+        q = relevance / self.stabilise(z)
+        signed = self.back(q * (1 + half), [(a, self.weight)])
+        return [signed.add_(self.back(q * (sign * half), [(sizes, self.absolute)]))]
+
+
 class WSquare(Weighted):
     """c = w^2, independent of the input (Montavon et al. 2017); biases ignored."""
 
@@ -400,3 +449,5 @@ CONVOLUTIONS: dict[str, type[Weighted]] = {
     "wsquare": WSquare,
     "flat": Flat,
 }
+#: Rules that linear layers applied to tokens have in place of these, equal to them.
+ON_TOKENS: dict[type[Weighted], type[Weighted]] = {Epsilon: EpsilonOnTokens, Gamma: GammaOnTokens}

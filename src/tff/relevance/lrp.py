@@ -18,7 +18,7 @@ from tff.detectors.tokens import Grid
 from tff.detectors.trace import trace
 from tff.options import checked, number, one_of
 from tff.relevance.canonize import MakeRule, canonize, zbox_rules
-from tff.relevance.conv_rules import CONVOLUTIONS, PRECISIONS, float32_precision
+from tff.relevance.conv_rules import CONVOLUTIONS, ON_TOKENS, PRECISIONS, float32_precision
 from tff.relevance.propagate import Propagator
 from tff.relevance.rules import EPSILON
 
@@ -133,8 +133,11 @@ class LRP:
             "alphabeta": {"alpha": alpha}, "gamma": {"gamma": gamma},
         }  # fmt: skip
 
-        def make(name: str) -> MakeRule:
-            return partial(CONVOLUTIONS[name], precision=precision, **options.get(name, {}))
+        def make(name: str, on_tokens: bool = False) -> MakeRule:
+            kind = CONVOLUTIONS[name]
+            if on_tokens:
+                kind = ON_TOKENS.get(kind, kind)
+            return partial(kind, precision=precision, **options.get(name, {}))
 
         of_maps, of_linear = (rule, rule) if rule != "auto" else ("zplus", "zplus")
         if rule == "auto" and attends:
@@ -152,7 +155,7 @@ class LRP:
         #: Initial relevance of the logit of a real image.
         self.real_sign = 1.0 if real_sign == "decision" else -1.0
         self._normalise = detector.normalise if detector is module else nn.Identity()
-        self.steps = canonize(traced, make(of_maps), make(of_linear), epsilon, attention)
+        self.steps = canonize(traced, make(of_maps), make(of_linear, attends), epsilon, attention)
         self.channels = detector.channels
         convolutions = {n for n, m in detector.network.named_modules() if isinstance(m, nn.Conv2d)}
         self._convolutions = [i for i, step in enumerate(self.steps) if step.name in convolutions]

@@ -59,7 +59,7 @@ class Propagator:
         self._last_use = {j: i for i, step in enumerate(steps) for j in step.inputs}
         self._needed_backward = {
             j for s in steps if s.rule is not None and s.rule.keeps_inputs for j in s.inputs
-        }
+        } | {i for i, s in enumerate(steps) if s.rule is not None and s.rule.keeps_output}
 
     def forward(self, images: Tensor, last: int) -> Activations:
         """Run the network up to a step, and keep what the backward pass needs."""
@@ -90,7 +90,7 @@ class Propagator:
         result, waiting = Propagated(conservation), {last: relevance}
         for i in range(last, -1, -1):
             arrived, step = waiting.pop(i, None), self.steps[i]
-            values.pop(i, None)
+            output = values.pop(i, None)
             if arrived is None or step.rule is None:
                 continue
             counts, kind = step.name in channels.widths, channels.kind(step.name)
@@ -102,6 +102,7 @@ class Propagator:
             rule = self.input_rules.get(i, step.rule) if pixels else step.rule
             if step.carriers != [-1] or pixels:
                 inputs = [values[j] for j in step.carriers] if rule.keeps_inputs else []
+                inputs += [output] if rule.keeps_output else []
                 parts = rule.relevance(arrived, self._operation(step, values), *inputs)
             if counts and kind == "heads":
                 by_image = channels.by_image(step.name, parts[0], images)

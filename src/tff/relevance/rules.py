@@ -45,6 +45,8 @@ class Rule:
 
     #: Whether `relevance` needs the inputs.
     keeps_inputs: ClassVar[bool] = True
+    #: Whether `relevance` needs the output too, which then follows the inputs.
+    keeps_output: bool = False
     #: Whether several inputs may carry a part of the logit.
     multiple_inputs: ClassVar[bool] = False
     #: Whether relevance may be lost.
@@ -68,7 +70,8 @@ class Rule:
         Args:
             relevance: of the output, in its shape.
             run: the operation as a function of these inputs, all others (a gate, a size) fixed.
-            inputs: the tensors that carry a part of the logit; none unless `keeps_inputs`.
+            inputs: the tensors that carry a part of the logit; none unless `keeps_inputs`. Then
+                the output, if `keeps_output`.
         """
         raise NotImplementedError
 
