@@ -1,4 +1,4 @@
-"""Rules of linear layers on tokens, which save matrix products, against those that spell them out."""
+"""Rules of linear layers on tokens, against those of convolutions, which they must equal."""
 
 from __future__ import annotations
 
