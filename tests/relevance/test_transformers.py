@@ -93,6 +93,25 @@ def test_relevance_is_conserved_or_recorded_as_lost(name, attention):
     assert lrp.channels == detector.channels
 
 
+@pytest.mark.parametrize("attention", ["cp", "attnlrp"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_no_layer_receives_much_more_than_the_last(name, attention):
+    """By the sum of |R|; the head itself hands out any amount where a logit is close to 0."""
+    detector, images = made(name)
+    head = [module for module in detector.modules() if isinstance(module, nn.Linear)][-1]
+    seen: list[torch.Tensor] = []
+    head.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        logit = detector(images)
+    left = (seen[0] * head.weight[0]).abs().sum(1) / logit.abs()
+    engine = LRP(detector, attention=attention)
+    last = len(engine.steps) - 1
+    activations = engine.propagator.forward(detector.normalise(images), last)
+    seed = torch.ones_like(activations.values[last])
+    for layer, sums in engine.propagator.backward(activations, last, seed).sums.items():
+        assert (sums.absolute <= 10 * left).all(), layer
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_dropped_neurons_and_heads_equal_weights_of_zero(name):
     detector, images = made(name)
