@@ -10,6 +10,7 @@ from tff.analyses.audit import Audit
 from tff.analyses.engine.analysis import run
 from tff.analyses.engine.sanity_checks import describe_chance, few_confident_alarm
 from tff.analyses.engine.subject import Subject
+from tff.analyses.engine.top_channels import RankingRule
 from tff.analyses.heatmaps import Examples
 from tff.analyses.ranking import Ranking
 from tff.data.datamodule import Splits
@@ -116,12 +117,19 @@ def test_chance_is_said_as_far_as_the_interval_tells(areas, words):
 def test_few_sure_images_are_an_alarm(tmp_path, count):
     tiny.tree(tmp_path, generators=("seen",), images=count, size=16)
     images = Folder(str(tmp_path)).all_splits()
-    subject = Subject.of(tiny.detector(), images, device="cpu", confidence=0.0)
-    alarms = few_confident_alarm(subject)
-    assert len(alarms) == (count < 30)
-    assert (
-        not alarms or "a mean over only 29 of 29 generated images, those with P >= 0:" in alarms[0]
-    )
+    for by, said in (
+        ("omega", ["generated images, those with P >= 0:"]),
+        ("omega_real", ["real images, those with P <= 1:"]),
+        ("both", ["generated images, those with P >= 0:", "real images, those with P <= 1:"]),
+        ("contrast", []),
+    ):
+        subject = Subject.of(
+            tiny.detector(), images, device="cpu", confidence=0.0, ranking=RankingRule(by)
+        )
+        alarms = few_confident_alarm(subject)
+        assert len(alarms) == (len(said) if count < 30 else 0)
+        for alarm, words in zip(alarms, said, strict=False):
+            assert f"a mean over only 29 of 29 {words}" in alarm
 
 
 def test_other_analyses_ask_for_a_detector(tmp_path):

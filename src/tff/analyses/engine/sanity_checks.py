@@ -9,6 +9,7 @@ import pandas as pd
 
 from tff.analyses.engine.passes import labels_of
 from tff.analyses.engine.subject import Subject
+from tff.analyses.engine.top_channels import OMEGA_OF
 from tff.data.dataset import Images
 from tff.data.groups import count_units
 from tff.statistics.bootstrap import units_by_label
@@ -223,13 +224,19 @@ def describe_chance(areas: Mapping[str, AUC], images: Mapping[str, int]) -> list
 
 
 def few_confident_alarm(subject: Subject) -> list[str]:
-    """An alarm if omega is a mean over too few generated images to say which channels lead."""
-    count, options = subject.relevance["fake"].images, subject.options
-    if count >= FEW_CONFIDENT:
-        return []
-    total = int((labels_of(subject.images.discovery) == 1).sum())
-    return [
-        f"Omega is a mean over only {count} of {total} generated images, those with P >= "
-        f"{options.confidence:g}: with fewer than {FEW_CONFIDENT}, other images may put other "
-        "channels on top. Rank on more images, or lower subject.confidence."
-    ]
+    """Alarms if the omega that ranks is a mean over too few images to say which channels lead."""
+    alarms, confidence = [], subject.options.confidence
+    for kind in OMEGA_OF.get(subject.criterion, ()):
+        count = subject.relevance[kind].images
+        if count < FEW_CONFIDENT:
+            label = int(kind == "fake")
+            total = int((labels_of(subject.images.discovery) == label).sum())
+            name, limit = (
+                ("generated", f">= {confidence:g}") if label else ("real", f"<= {1 - confidence:g}")
+            )
+            alarms.append(
+                f"Omega is a mean over only {count} of {total} {name} images, those with P "
+                f"{limit}: with fewer than {FEW_CONFIDENT}, other images may put other channels on "
+                "top. Rank on more images, or lower subject.confidence."
+            )
+    return alarms

@@ -36,9 +36,11 @@ CRITERIA = {
 }
 #: Those among which `auto` chooses.
 CHOICES = tuple(by for by in CRITERIA if by != "random")
-#: Those that need a pass of relevance; the others, but for `greedy` and `random`, need one of
-#: activity.
-_FROM_RELEVANCE = ("omega", "omega_real", "both", "lift")
+#: Criteria that need a pass of relevance, and the kinds of images over which their omega is a mean.
+#: The others, but for `greedy` and `random`, need a pass of activity.
+OMEGA_OF = {
+    "omega": ("fake",), "lift": ("fake",), "omega_real": ("real",), "both": ("fake", "real"),
+}  # fmt: skip
 #: What a channel speaks for if its omega is larger on images of a kind.
 SIDES = {"fake": "added trace", "real": "missing detail"}
 Duplicates = Literal["mark", "merge"]
@@ -107,7 +109,7 @@ class Evidence:
         if by == "greedy":
             scores = self.removal() if self.removal else np.full(len(self.widths), np.nan)
         else:
-            scores = self._from_relevance(by) if by in _FROM_RELEVANCE else self._from_activity(by)
+            scores = self._from_relevance(by) if by in OMEGA_OF else self._from_activity(by)
         if np.isnan(scores).all():
             raise TooFewImagesError(
                 f"subject.ranking.by={by}: the discovery images give no score; it needs "
