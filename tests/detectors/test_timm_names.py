@@ -10,6 +10,7 @@ from timm.data.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from timm.models.vision_transformer import checkpoint_filter_fn
 
 from tff.detectors.checkpoint import load
+from tff.detectors.low_rank import add_updates
 from tff.detectors.timm_models import clip_linear, timm_model
 
 NAME = "vit_xsmall_patch16_clip_224"
@@ -162,8 +163,25 @@ def test_residuals_of_effort_are_added_and_its_two_classes_are_one_logit(tower, 
         )
     lost = {n: v for n, v in weights.items() if not n.endswith("q_proj.S_residual")}
     torch.save(lost, path)
-    with pytest.raises(ValueError, match=r"q_proj lacks some of U_residual, S_residual"):
+    with pytest.raises(ValueError, match=r"q_proj has an update without S_residual"):
         load(path, CLIP | {"projected": False})
+
+
+def test_updates_of_other_shapes_are_refused_before_they_take_memory(tmp_path):
+    layer = {"a.weight_main": torch.rand(4, 4), "b.weight": torch.rand(3, 3)}
+    for parts, said in (
+        ({"U_residual": (10**6, 1), "S_residual": (10**6,), "V_residual": (1, 4)}, "weight"),
+        ({"U_residual": (4, 1), "S_residual": (1,), "V_residual": (1, 10**6)}, r"weight \(4, 4\)"),
+        ({"lora_A": (1, 10**6), "lora_B": (10**6, 1)}, r"weight \(4, 4\): lora_B \(1000000, 1\)"),
+    ):  # fmt: skip
+        made = layer | {f"a.{part}": torch.zeros(1).expand(shape) for part, shape in parts.items()}
+        with pytest.raises(ValueError, match=rf"checkpoint x: a has an update that .*{said}"):
+            add_updates(made, "x", 1.0)
+    with pytest.raises(ValueError, match=r"b has an update without lora_B"):
+        add_updates({"b.weight": torch.rand(3, 3), "b.lora_A": torch.rand(1, 3)}, "x", 1.0)
+    several = {f"b.lora_A.{name}.weight": torch.rand(1, 3) for name in "pq"}
+    with pytest.raises(ValueError, match=r"holds several updates of b; merge the one"):
+        add_updates(layer | several, "x", 1.0)
 
 
 @pytest.mark.parametrize("style", ["peft", "loralib"])

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tff.detectors.low_rank import add_updates
 from tff.detectors.timm_names import to_timm_names
 from tff.safe_text import make_printable
 
@@ -81,7 +82,7 @@ def find_state_dicts(
             # DenseNets were published when module names could contain a dot.
             old = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
             names = {name: old.sub(r"\1\2", _WITHIN.sub("", name)) for name in named}
-            found[key] = _add_updates(
+            found[key] = add_updates(
                 _multiply({names[name]: value for name, value in named.items()}), path, lora_alpha
             )
         # The state of an optimizer is under the numbers of its parameters.
@@ -131,82 +132,6 @@ def _multiply(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         if name not in weights:
             weights = {k: v for k, v in weights.items() if k not in stored.values()} | {name: made}
     return weights
-
-
-_UPDATE = re.compile(
-    r"(?P<layer>.+)\.(?:(?P<part>weight_main|[USV]_(?:residual|r))|(?P<lora>lora_[AB])(?:\.\w+)??"
-    r"(?:\.weight)?)"
-)
-
-
-def _add_updates(
-    weights: dict[str, Tensor], path: Path | str, lora_alpha: float | None
-) -> dict[str, Tensor]:
-    """The weights with updates of low rank added.
-
-    Effort (Yan et al., ICML 2025): weight_main + U diag(S) V of the last singular vectors, which
-    it trains. LoRA (Hu et al., ICLR 2022): weight + alpha / rank B A.
-    """
-    parts: dict[str, dict[str, Tensor]] = {}
-    used = set()
-    for name, value in weights.items():
-        if match := _UPDATE.fullmatch(name):
-            part = match["part"] or match["lora"]
-            if part in parts.setdefault(match["layer"], {}):
-                raise ValueError(
-                    f"checkpoint {path}: holds several updates of the layer of "
-                    f"{make_printable(name[:200])}; merge the one that you mean"
-                )
-            parts[match["layer"]][part] = value
-            used.add(name)
-    if not any({"weight_main", "lora_A", "lora_B"} & found.keys() for found in parts.values()):
-        return weights
-    made: dict[str, Tensor] = {}
-    for layer, found in parts.items():
-        where = f"checkpoint {path}: {make_printable(layer[:200])}"
-        base = found.get("weight_main", weights.get(f"{layer}.weight"))
-        base = weights.get(f"{layer}.base_layer.weight") if base is None else base
-        if base is None:
-            raise ValueError(
-                f"{where} has an update, and not the weight that it is added to; merge both where "
-                "they come from (peft: model.merge_and_unload()), and save that"
-            )
-        try:
-            made[f"{layer}.weight"] = base + _update(found, where, lora_alpha)
-        except RuntimeError:
-            shapes = ", ".join(f"{part} {tuple(value.shape)}" for part, value in found.items())
-            raise ValueError(f"{where} has parts that do not fit each other: {shapes}") from None
-    others = {n.replace(".base_layer.", "."): v for n, v in weights.items() if n not in used}
-    return (
-        _one_logit(others | made)
-        if any("weight_main" in p for p in parts.values())
-        else (others | made)
-    )
-
-
-def _update(found: Mapping[str, Tensor], where: str, lora_alpha: float | None) -> Tensor | float:
-    """What is added to a weight, from its parts."""
-    if residual := [found[f"{part}_residual"] for part in "USV" if f"{part}_residual" in found]:
-        if len(residual) < 3:
-            raise ValueError(f"{where} lacks some of U_residual, S_residual and V_residual")
-        left, size, right = residual
-        return (left * size) @ right
-    if "weight_main" in found:  # without a trained part
-        return 0.0
-    if found.keys() != {"lora_A", "lora_B"}:
-        raise ValueError(f"{where} lacks one of lora_A and lora_B")
-    if lora_alpha is None:
-        raise ValueError(
-            f"{where} has a LoRA update of rank {len(found['lora_A'])}, and weights do not tell "
-            "its scale; pass detector.lora_alpha=N (lora_alpha in adapter_config.json)"
-        )
-    return lora_alpha / len(found["lora_A"]) * (found["lora_B"] @ found["lora_A"])
-
-
-def _one_logit(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of Effort with one logit: that of its class "generated" minus that of "real"."""
-    heads = {n for n, v in weights.items() if re.fullmatch(r"(?:.*\.)?head\.(weight|bias)", n)}
-    return {n: v[1:] - v[:1] if n in heads and len(v) == 2 else v for n, v in weights.items()}
 
 
 def select_state_dict(found: StateDicts, network: nn.Module, path: Path | str) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import timm
 from timm.data.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
-from torch import nn
+from torch import Tensor, nn
 
 from tff.detectors.detector import Detector
 from tff.detectors.trained import TRAINED
@@ -96,6 +96,25 @@ def _create(name: str, image_size: int | None, **options: Any) -> nn.Module:
     return network
 
 
+class LinearProbe(nn.Module):
+    """A linear layer on the features of a tower.
+
+    Args:
+        tower: normalised images (B, 3, H, W) -> (B, D).
+        features: their number D.
+    """
+
+    def __init__(self, tower: nn.Module, features: int) -> None:
+        super().__init__()
+        self.tower = tower
+        self.head = nn.Linear(features, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Normalised images -> (B, 1)."""
+        logit: Tensor = self.head(self.tower(image))
+        return logit
+
+
 @checked("detector")
 def clip_linear(
     name: str = "vit_large_patch14_clip_quickgelu_224.openai",
@@ -129,9 +148,7 @@ def clip_linear(
     _require_known(name)
     width = _projection_width(name) if projected else 0
     tower = _create(name, image_size, num_classes=width)
-    network = nn.Sequential()
-    network.add_module("tower", tower)
-    network.add_module("head", nn.Linear(width or int(getattr(tower, "num_features", 0)), 1))
+    network = LinearProbe(tower, width or int(getattr(tower, "num_features", 0)))
 
     def download() -> dict[str, Any]:
         loaded = _create(name, image_size, pretrained=True, num_classes=width)

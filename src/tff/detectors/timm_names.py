@@ -62,8 +62,8 @@ def to_timm_names(
             break
         try:
             made = inner if fits else _convert(inner, beside, start, tower, convert)
-        except (KeyError, RuntimeError, ValueError, AttributeError, IndexError, TypeError):
-            continue  # nothing that timm knows
+        except Exception:  # whatever timm raises of tensors that it does not know
+            continue
         kept = {n: v for n, v in made.items() if n in own or not n.startswith("head")}
         if sum(n in own for n in kept) > len(own) / 2:
             # A whole CLIP has a text tower beside it, and a detector its head.
