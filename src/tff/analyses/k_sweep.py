@@ -65,6 +65,7 @@ REPLACEMENTS = {
     "resample": "its map from another image, drawn at random",
     "insert": "its mean, in all channels but these",
 }
+_ZERO_OF_TOKENS = "zero, neurons before their activation"
 _SHORT = {
     "zero": "dropped",
     "mean": "replaced by their means",
@@ -179,6 +180,7 @@ class KSweep(Analysis):
             if by != "random":
                 name = f"{where}_beats_matched_by_{by}_{instead}"
                 result.scalars[name] = row["beats_matched_by"]
+        words = REPLACEMENTS | ({"zero": _ZERO_OF_TOKENS} if subject.channels.kinds else {})
         others = _read_beside(self.beside) if self.beside else []
         if others:
             shown = table[table["instead"] == self.instead[0]]
@@ -205,7 +207,7 @@ class KSweep(Analysis):
             )  # fmt: skip
             result.captions[name] = (
                 f"AP on {labels[where]} against the number of channels {verb}; replaced by "
-                f"{REPLACEMENTS[instead]}. Bands are 95 % intervals. "
+                f"{words[instead]}. Bands are 95 % intervals. "
                 f"{describe_resamples(subject)}"
             )
         result.opening = [*result.figures]

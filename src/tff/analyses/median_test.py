@@ -26,10 +26,10 @@ from tff.statistics.channel_tests import (
 from tff.types import Floats, Ints, Result
 
 ABOUT = """
-The response of a channel to an image is the maximum of its feature map. If a channel responds to
-{cue}, its responses to generated images must change when {cue} is removed. Mood's median test
-compares the responses to the same images with and without {cue}; a channel with p <= {alpha:g} is
-called {cue}-conditional, as in the paper.
+The response of a channel to an image is the maximum of its feature map{tokens}. If a
+channel responds to {cue}, its responses to generated images must change when {cue} is removed.
+Mood's median test compares the responses to the same images with and without {cue}; a channel with
+p <= {alpha:g} is called {cue}-conditional, as in the paper.
 
 That test has two weaknesses: its p-values are not corrected for the number of channels, and it
 assumes independent samples although both come from the same images. A paired test (Wilcoxon's, with
@@ -46,6 +46,9 @@ at most {percent:g} % of such cases any channel is called losing. These tests te
 holds, not what the decision uses: where the images differ in {cue}, filters that were never trained
 lose by its removal too. So look at the share among all channels, and at what AP does, as well.
 """
+TOKENS = (
+    ", of a neuron or an attention head that over tokens (for a head of the length of its output)"
+)
 #: Column of `conditional_share` -> the test behind it.
 SHARE_LABELS = {
     "share": "median test, as in the paper",
@@ -145,7 +148,12 @@ class MedianTest(Analysis):
         table, share = pd.concat(top_tests, ignore_index=True), pd.DataFrame(shares)
         result = Result(
             f"Which channels respond to {cue}",
-            ABOUT.format(cue=cue, alpha=self.alpha, percent=100 * self.alpha),
+            ABOUT.format(
+                cue=cue,
+                alpha=self.alpha,
+                percent=100 * self.alpha,
+                tokens=TOKENS if subject.channels.kinds else "",
+            ),
         )
         result.tables = {
             "conditional_share": share,

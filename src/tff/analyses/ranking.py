@@ -37,6 +37,14 @@ positions, over generated images minus that over real ones.
 Channels are ranked on images of the seen generator, so no ranking has seen the test images. Whether
 the detector needs the channels that a ranking puts first is tested by dropping them.
 """
+ABOUT_KINDS = """
+Channels of a transformer are of several kinds: neurons (outputs of a linear layer before an
+activation), attention heads (what each passes to the output projection) and channels of the patch
+embedding. Omega is a share of the layer, as for convolutions, with relevance summed over all
+tokens, and for a head over the numbers of its output. A share of six heads is larger than one of a
+thousand neurons, so each kind is ranked by itself; the rankings are merged such that the first k
+hold the same share of each kind, unless subject.k gives a number for each.
+"""
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,8 @@ class Ranking(Analysis):
         stable = {name: subject.stability(name) for name in shown}
         table = self._table(subject, shown, stable)
         compared = _compare(subject, shown, stable)
-        result = Result("Which channels matter: rankings by FF-RS (omega) and others", ABOUT)
+        about = ABOUT + (ABOUT_KINDS if subject.channels.kinds else "")
+        result = Result("Which channels matter: rankings by FF-RS (omega) and others", about)
         _add_findings(result, subject, table, compared)
         _add_warnings(result, subject, table)
         result.warnings += missing

@@ -26,7 +26,7 @@ from tff.plots.style import (
 )
 
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")  # stay in place in any font
-LAYERS_SHOWN = 24
+LAYERS_SHOWN = 26  # those of a transformer of 12 blocks
 
 
 @styled
@@ -85,7 +85,7 @@ def top_channels(ranking: pd.DataFrame) -> Figure:
 def channels_per_layer(ranking: pd.DataFrame, k: int, order: Sequence[str]) -> Figure:
     """Number of the first `k` rows in each layer, in network `order`.
 
-    A network of more than 24 layers is shown by blocks: `layer1.0` holds `layer1.0.conv1`.
+    A network of more than 26 layers is shown by blocks: `layer1.0` holds `layer1.0.conv1`.
     """
     if ranking.empty:
         return no_data()
@@ -115,7 +115,6 @@ _STYLES: Sequence[tuple[str, object, float]] = (
     (HUES[2], (0, (4, 3)), 1.4),
     (HUES[1], (0, (1.5, 1.5)), 1.6),
 )
-_ROWS_NAMED = 24
 
 
 @styled
@@ -150,7 +149,7 @@ def layer_correlations(table: pd.DataFrame) -> Figure:
     if table.empty:
         return no_data()
     names, values = [str(name) for name in table["layer"]], table["spearman"].to_numpy(float)
-    if len(names) <= _ROWS_NAMED:
+    if len(names) <= LAYERS_SHOWN:
         figure, ax = single_axes(0.9 + 0.22 * len(names))
         name_rows(ax, names, "")
     else:
@@ -191,7 +190,7 @@ def relevance_losses(ledger: pd.DataFrame, max_leak: float) -> Figure:
     figure, ax = single_axes(2.8)
     at = np.arange(1, len(parts) + 1)
     total = parts.cumsum()
-    labels = ["at units without support", "to biases"]
+    labels = ["at units without support", "to biases and other constants"]
     ax.stackplot(at, total["lost_at_zero"], total["lost_to_constants"], step="mid", colors=HUES[:2],
                  labels=labels, alpha=0.8)  # fmt: skip
     ax.axhline(max_leak, color=MUTED, linestyle=(0, (4, 3)), linewidth=1)
