@@ -272,17 +272,15 @@ class Linear(Rule):
         self.on_vectors, self.on_maps = on_vectors, on_maps
         self.keeps_output = on_maps.keeps_output
 
-    def relevance(self, relevance: Tensor, run: Operation, *inputs: Tensor) -> list[Tensor]:
+    def share(
+        self, relevance: Tensor, run: Operation, *inputs: Tensor
+    ) -> tuple[list[Tensor], Tensor | None]:
         if inputs[0].ndim == 2:
-            return self.on_vectors.relevance(relevance, run, inputs[0])
-        return self.on_maps.relevance(relevance, run, *inputs)
+            return self.on_vectors.share(relevance, run, inputs[0])
+        return self.on_maps.share(relevance, run, *inputs)
 
-    def lost_to_constants(
-        self, relevance: Tensor, parts: list[Tensor], *inputs: Tensor
-    ) -> Tensor | None:
-        if inputs[0].ndim == 2:
-            return self.on_vectors.lost_to_constants(relevance, parts, inputs[0])
-        return self.on_maps.lost_to_constants(relevance, parts, *inputs)
+    def relevance(self, relevance: Tensor, run: Operation, *inputs: Tensor) -> list[Tensor]:
+        return self.share(relevance, run, *inputs)[0]
 
 
 def quotient(relevance: Tensor, z: Tensor) -> Tensor:
@@ -365,19 +363,23 @@ class _OnTokens(Weighted):
 
     keeps_output = True
 
-    def lost_to_constants(self, relevance: Tensor, parts: list[Tensor], *inputs: Tensor) -> Tensor:
-        # What is lost at zero, a share of epsilon / |z|, is counted here too.
-        if self.bias is None:
-            return relevance.new_zeros(len(relevance))
-        return relevance.flatten(1).sum(1) - parts[0].flatten(1).sum(1)
+    def relevance(self, relevance: Tensor, run: Operation, *inputs: Tensor) -> list[Tensor]:
+        return self.share(relevance, run, *inputs)[0]
+
+    def kept(self, q: Tensor, bias: Tensor | None) -> Tensor:
+        """(B,) sum of q b over tokens and outputs."""
+        return q.new_zeros(len(q)) if bias is None else q.flatten(1, -2).sum(1) @ bias
 
 
 class EpsilonOnTokens(_OnTokens):
     """`Epsilon` of a linear layer, in one matrix product: y is z."""
 
-    def relevance(self, relevance: Tensor, run: Operation, *inputs: Tensor) -> list[Tensor]:
+    def share(
+        self, relevance: Tensor, run: Operation, *inputs: Tensor
+    ) -> tuple[list[Tensor], Tensor]:
         a, y = inputs
-        return [self.back(relevance / self.stabilise(y), [(a, self.weight)])]
+        q = relevance / self.stabilise(y)
+        return [self.back(q, [(a, self.weight)])], self.kept(q, self.bias)
 
 
 class GammaOnTokens(_OnTokens, Gamma):
@@ -392,16 +394,21 @@ class GammaOnTokens(_OnTokens, Gamma):
         super().__init__(*args, **kwargs)
         self.absolute = self.weight.abs()
 
-    def relevance(self, relevance: Tensor, run: Operation, *inputs: Tensor) -> list[Tensor]:
+    def share(
+        self, relevance: Tensor, run: Operation, *inputs: Tensor
+    ) -> tuple[list[Tensor], Tensor]:
         a, y = inputs
         sign, half, sizes = torch.where(y >= 0, 1, -1).to(y.dtype), self.gamma / 2, a.abs()
+        size = None if self.bias is None else self.bias.abs()
         z = self.sum([(sizes, self.absolute)])
-        if self.bias is not None:
-            z += self.bias.abs()
+        if size is not None:
+            z += size
         z = z.mul_(sign * half).add_(y, alpha=1 + half)
         q = relevance / self.stabilise(z)
-        signed = self.back(q * (1 + half), [(a, self.weight)])
-        return [signed.add_(self.back(q * (sign * half), [(sizes, self.absolute)]))]
+        plain, signed = q * (1 + half), q * (sign * half)
+        part = self.back(plain, [(a, self.weight)])
+        part.add_(self.back(signed, [(sizes, self.absolute)]))
+        return [part], self.kept(plain, self.bias) + self.kept(signed, size)
 
 
 class WSquare(Weighted):

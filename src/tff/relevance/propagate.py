@@ -99,16 +99,16 @@ class Propagator:
                 sums = RelevanceSums.of(channels.by_image(step.name, arrived, images))
                 result.add(step.name, sums)
             parts: list[Tensor] = []
+            lost = None
             rule = self.input_rules.get(i, step.rule) if pixels else step.rule
             if step.carriers != [-1] or pixels:
                 inputs = [values[j] for j in step.carriers] if rule.keeps_inputs else []
                 inputs += [output] if rule.keeps_output else []
-                parts = rule.relevance(arrived, self._operation(step, values), *inputs)
+                parts, lost = rule.share(arrived, self._operation(step, values), *inputs)
             if counts and kind == "heads":
                 by_image = channels.by_image(step.name, parts[0], images)
                 result.add(step.name, RelevanceSums.of(by_image))
             if step.rule.leaks:
-                lost = rule.lost_to_constants(arrived, parts, *inputs) if parts else None
                 result.conservation.record(i, arrived, sums, parts, lost)
             for j, part in zip(step.carriers, parts, strict=bool(parts)):
                 if shapes[j] is not None and part.shape != shapes[j]:

@@ -89,6 +89,13 @@ class Rule:
         """
         return None
 
+    def share(
+        self, relevance: Tensor, run: Operation, *inputs: Tensor
+    ) -> tuple[list[Tensor], Tensor | None]:
+        """`relevance` and `lost_to_constants` together, where that saves work."""
+        parts = self.relevance(relevance, run, *inputs)
+        return parts, self.lost_to_constants(relevance, parts, *inputs)
+
     def output_nonnegative(self) -> bool:
         """Whether the output is known to be nonnegative."""
         return self.keeps_sign and all(self.nonnegative)
