@@ -14,6 +14,7 @@ from tff.augmentations.compose import Pipeline
 from tff.data.folder import Folder
 from tff.detectors.detector import Detector
 from tff.detectors.safe_load import read
+from tff.detectors.timm_models import clip_linear
 from tff.training import features
 from tff.training.checkpointing import AtomicCheckpointIO, Last
 from tff.training.module import UniversalDetector
@@ -134,6 +135,12 @@ def test_a_head_on_maps_is_refused(root, tmp_path):
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 1, 30), nn.Flatten())
     with pytest.raises(ValueError, match=r"data.views: the last layer of Sequential gets maps"):
         fit(root, tmp_path, Detector(network, trained="head"))
+
+
+def test_images_that_the_tower_cannot_take_are_refused(root, tmp_path):
+    detector = clip_linear("vit_xsmall_patch16_clip_224", False, image_size=64)
+    with pytest.raises(ValueError, match=r"data.size: LinearProbe .*32x32.*data.size=64"):
+        fit(root, tmp_path, detector)
 
 
 @pytest.mark.slow

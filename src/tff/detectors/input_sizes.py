@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tff.detectors.detector import Detector
 from tff.detectors.frozen import freeze
@@ -70,6 +71,35 @@ class InputSizes:
                     f"images; {self.name} cannot take this size ({reason}). Resize and crop the "
                     f"images ({fitting}), or use another network"
                 )
+
+
+@contextmanager
+def explain_size(detector: Detector, image: Tensor) -> Iterator[None]:
+    """In a training: say so if an error comes from the size of the images.
+
+    Args:
+        detector: that gets them.
+        image: (B, 3, H, W); anything else is no image.
+
+    Raises:
+        ValueError: the network cannot take the size.
+    """
+    try:
+        yield
+    except (RuntimeError, AssertionError, ValueError, IndexError) as error:
+        if image.ndim != 4:
+            raise
+        height, width = image.shape[2:]
+        sizes = InputSizes(detector)
+        if (reason := sizes.refusal(height, width)) is None:
+            raise
+        side = sizes.propose_side(height, width)
+        fitting = f"it takes data.size={side}" if side else "set another size of crops"
+        raise ValueError(
+            f"data.size: {sizes.name} cannot take images of {height}x{width} pixels ({reason}); "
+            f"{fitting} (with data.resize=N for smaller images), or use another network "
+            "(detector=...)"
+        ) from error
 
 
 def _copy(network: nn.Module) -> nn.Module:

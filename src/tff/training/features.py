@@ -21,6 +21,7 @@ from tff.atomic import remove_abandoned, write_atomically
 from tff.data.dataset import Images
 from tff.data.loaders import EvaluationBatches, Keys, loader
 from tff.detectors.detector import Detector
+from tff.detectors.input_sizes import explain_size
 from tff.detectors.weights import find_head
 from tff.distributed import fail_together, get_rank, get_world_size
 from tff.progress import track
@@ -122,7 +123,7 @@ class ComputeFeatures:
             values = []
             for _ in todo[part]:
                 image = next(loaded).image.to(weight.device, memory_format=torch.channels_last)
-                with torch.no_grad():
+                with torch.no_grad(), explain_size(self.detector, image):
                     made = self.detector.features((image.float() / 255).to(weight.dtype))
                 if made.ndim != 2:
                     raise ValueError(

@@ -20,7 +20,7 @@ from torchmetrics import MetricCollection
 from tff.data.datamodule import Data
 from tff.detectors.checkpoint import ORIGIN
 from tff.detectors.detector import Detector
-from tff.detectors.input_sizes import InputSizes
+from tff.detectors.input_sizes import explain_size
 from tff.options import checked
 from tff.statistics.detection import Accuracy, AveragePrecision
 from tff.training.features import ComputeFeatures
@@ -124,7 +124,8 @@ class UniversalDetector(LightningModule):
             self._step(batch, "val")
 
     def _step(self, batch: Batch, split: str) -> Tensor:
-        logits = self._logits(batch.image)
+        with explain_size(self.detector, batch.image):
+            logits = self.forward(batch.image)
         if logits.dtype in (torch.float16, torch.bfloat16):
             logits = logits.float()
         loss = F.binary_cross_entropy_with_logits(logits, batch.label.to(logits.dtype))
@@ -135,22 +136,6 @@ class UniversalDetector(LightningModule):
         self.log_dict(dict(metrics.items()), on_epoch=True, on_step=False, prog_bar=split == "val",
                       batch_size=len(logits))  # fmt: skip
         return loss
-
-    def _logits(self, image: Tensor) -> Tensor:
-        try:
-            return self.forward(image)
-        except (RuntimeError, AssertionError, ValueError, IndexError) as error:
-            height, width = image.shape[2:]
-            sizes = InputSizes(self.detector)
-            if (reason := sizes.refusal(height, width)) is None:
-                raise
-            side = sizes.propose_side(height, width)
-            fitting = f"it takes data.size={side}" if side else "set another size of crops"
-            raise ValueError(
-                f"data.size: {sizes.name} cannot take images of {height}x{width} pixels "
-                f"({reason}); {fitting} (with data.resize=N for smaller images), or use another "
-                "network (detector=...)"
-            ) from error
 
     def on_validation_epoch_end(self) -> None:
         metrics = self.trainer.callback_metrics
