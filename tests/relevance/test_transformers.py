@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import timm
 import torch
@@ -159,3 +161,38 @@ def test_position_embedding_of_any_size_keeps_its_relevance():
     torch.testing.assert_close(one.pixels, other.pixels)
     torch.testing.assert_close(one.shares, other.shares)
     assert isinstance(fixed.pos_embed, nn.Parameter)
+
+
+class Normed(nn.Module):
+    """Attention whose linear layers have a BatchNorm behind them, as in LeViT, or its weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.values = nn.Conv2d(3, 6, 4, 4), nn.Linear(6, 6, bias=False)
+        self.norm, self.proj, self.head = nn.BatchNorm1d(6), nn.Linear(6, 6), nn.Linear(6, 1)
+        self.num_heads = 2
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv(x).flatten(2).transpose(1, 2)
+        v = self.values(x)
+        v = self.norm(v.flatten(0, 1)).reshape_as(v)
+        q = torch.unflatten(v, 2, (2, 3)).transpose(1, 2)
+        x = nn.functional.scaled_dot_product_attention(q, q, q).transpose(1, 2).flatten(2)
+        return self.head(self.proj(x).mean(1))
+
+
+def test_batch_norm_behind_a_linear_layer_is_a_part_of_it():
+    torch.manual_seed(0)
+    apart = Normed().double().eval()
+    for parameter in (apart.norm.running_mean, apart.norm.running_var, *apart.norm.parameters()):
+        nn.init.uniform_(parameter, 0.5, 1.5)
+    fused = copy.deepcopy(apart)
+    fused.values = nn.utils.fusion.fuse_linear_bn_eval(apart.values, apart.norm)
+    fused.norm = nn.Identity()
+    images = torch.randn(2, 3, 8, 12, dtype=torch.float64)
+    one, other = (
+        LRP(network, box=False, epsilon=1e-12).explain(images, pixels=True)
+        for network in (apart, fused)
+    )
+    torch.testing.assert_close(one.pixels, other.pixels, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(one.shares, other.shares, rtol=1e-6, atol=1e-9)

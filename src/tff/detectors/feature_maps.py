@@ -258,7 +258,8 @@ def _attention_heads(traced: Trace, carriers: Inputs, network: nn.Module) -> dic
     for node in carriers:
         if traced.operation(node) not in ATTENTION:
             continue
-        number = _attribute(network, traced.names[node], "num_heads")
+        where = traced.names[node]
+        number = _attribute(network, where, "num_heads") or _attribute(network, where, "n_heads")
         after: fx.Node | None = node
         while after is not None and not isinstance(traced.modules.get(after), nn.Linear):
             after = next((n for n in after.users if after in carriers.get(n, [])), None)

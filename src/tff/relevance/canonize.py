@@ -12,11 +12,19 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from tff.detectors.feature_maps import SHAPE, SPLITS, flow, sources, split_source
+from tff.detectors.feature_maps import ATTENTION, SHAPE, SPLITS, Inputs, flow, sources, split_source
 from tff.detectors.trace import BATCH_NORM, Trace
 from tff.relevance.attention_rules import SOFTMAX, AttnLRP, Softmax, attend
 from tff.relevance.conv_rules import Epsilon, Linear, Weighted, ZBox
-from tff.relevance.rules import EPSILON, JOINS, RULES, CopyBesideConstants, Rule, SumWithConstants
+from tff.relevance.rules import (
+    EPSILON,
+    JOINS,
+    RULES,
+    Affine,
+    CopyBesideConstants,
+    Rule,
+    SumWithConstants,
+)
 
 
 def fuse_batch_norm(traced: Trace) -> None:
@@ -103,6 +111,7 @@ def canonize(
     """
     fuse_batch_norm(traced)
     carriers, gates = flow(traced, attention)
+    behind_linear = _norms_behind_linear(traced, carriers)
     if attention == "attnlrp":
         _make_attnlrp(traced)
     splits = {
@@ -121,7 +130,11 @@ def canonize(
             if traced.operation(node) in {torch.add, torch.mul, torch.div}:
                 signs.append(gates.get(node, _rest_nonnegative(traced, node, carriers[node])))
             make = convolution if isinstance(traced.modules.get(node), nn.Conv2d) else linear
-            rule = _rule(traced, node, carriers[node], signs, make, epsilon, attention)
+            rule = (
+                Affine(traced.operation(node), traced.modules[node], signs, epsilon)
+                if node in behind_linear
+                else _rule(traced, node, carriers[node], signs, make, epsilon, attention)
+            )
             if len(carriers[node]) > 1 and not rule.multiple_inputs:
                 raise NotImplementedError(_missing_rule(traced, node, " of several tensors"))
         nonnegative[node] = rule is not None and rule.output_nonnegative()
@@ -129,6 +142,22 @@ def canonize(
         carrying = [position[n] for n in carriers.get(node, [])]
         steps.append(Step(_name(traced, node), inputs, carrying, _run(traced, node), rule))
     return steps
+
+
+def _norms_behind_linear(traced: Trace, carriers: Inputs) -> set[fx.Node]:
+    """BatchNorms behind a linear layer, perhaps reshaped, in a network with attention (LeViT)."""
+    if not any(traced.operation(node) in ATTENTION for node in carriers):
+        return set()
+    found = set()
+    for node in carriers:
+        if type(traced.modules.get(node)) not in (nn.BatchNorm1d, nn.BatchNorm2d):
+            continue
+        before = carriers[node][0]
+        while traced.operation(before) in {torch.flatten, torch.reshape, "view"}:
+            before = carriers[before][0]
+        if isinstance(traced.modules.get(before), nn.Linear):
+            found.add(node)
+    return found
 
 
 def _make_attnlrp(traced: Trace) -> None:

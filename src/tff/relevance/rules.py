@@ -225,6 +225,26 @@ class Pad(Copy):
     keeps_sign = False
 
 
+class Affine(Rule):
+    """y = s a + t with constants, by the epsilon rule: R_a = s a R / e(y), and t keeps t R / e(y).
+
+    For a BatchNorm behind a linear layer that has the epsilon rule: the two are one layer.
+    """
+
+    leaks = True
+
+    def share(
+        self, relevance: Tensor, run: Operation, *inputs: Tensor
+    ) -> tuple[list[Tensor], Tensor]:
+        (a,) = inputs
+        y, t = run(a), run(torch.zeros_like(a))
+        q = relevance / self.stabilise(y)
+        return [(y - t) * q], total(t * q)
+
+    def relevance(self, relevance: Tensor, run: Operation, *inputs: Tensor) -> list[Tensor]:
+        return self.share(relevance, run, *inputs)[0]
+
+
 @register_rule(nn.LayerNorm, nn.GroupNorm)
 class Normalisation(Rule):
     """y = w n + b with n = (a - mean(a)) / s, and s held constant (Ali et al., ICML 2022).
