@@ -335,7 +335,7 @@ def parse_k_of_kinds(k: Mapping[str, int | str], channels: Channels) -> dict[int
         if not sizes[KINDS.index(kind)]:
             there = [name for name, size in zip(KINDS, sizes, strict=True) if size]
             raise ValueError(
-                f"subject.k: {{{kind}: {k[kind]}}}: the detector has no such channels; it has "
+                f"subject.k={{{kind}: {k[kind]}}}: the detector has no such channels; it has "
                 f"{' and '.join(there)}"
             )
     numbers = {kind: KINDS.index(kind) for kind in KINDS if kind in k}
