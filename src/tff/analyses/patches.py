@@ -107,9 +107,10 @@ class Patches(Analysis):
         missing = int(table["top"].isna().sum())
         result.scalars = {"patches_missing": missing}
         if missing:
+            after = "" if subject.channels.kinds else " after BatchNorm"
             result.warnings.append(
-                f"{missing} of {len(table)} patches are missing: the channel's output (after "
-                "BatchNorm) is nowhere positive, or none of its relevance reaches the image."
+                f"{missing} of {len(table)} patches are missing: the channel's output{after} is "
+                "nowhere positive, or none of its relevance reaches the image."
             )
         return result
 
