@@ -40,10 +40,11 @@ the detector needs the channels that a ranking puts first is tested by dropping 
 ABOUT_KINDS = """
 Channels of a transformer are of several kinds: neurons (outputs of a linear layer before an
 activation), attention heads (what each passes to the output projection) and channels of the patch
-embedding. Omega is a share of the layer, as for convolutions, with relevance summed over all
-tokens, and for a head over the numbers of its output. A share of six heads is larger than one of a
-thousand neurons, so each kind is ranked by itself; the rankings are merged such that the first k
-hold the same share of each kind, unless subject.k gives a number for each.
+embedding. A head is named by the layer that reads it, such as blocks.0.attn.proj #1, the second
+head of the first block. Omega is a share of the layer, as for convolutions, with relevance summed
+over all tokens, and for a head over the numbers of its output. A share of six heads is larger than
+one of a thousand neurons, so each kind is ranked by itself; the rankings are merged such that the
+first k hold the same share of each kind, unless subject.k gives a number for each.
 """
 
 
