@@ -49,7 +49,11 @@ def callables(package: Any) -> dict[str, Any]:
     ("package", "kind", "few"),
     [
         # `load` does not accept `pretrained`, which is always passed, so it never runs.
-        (tff.detectors, Detector, "Detector efficientnet_b0 load timm_model torchvision_model"),
+        (
+            tff.detectors,
+            Detector,
+            "Detector clip_linear efficientnet_b0 load timm_model torchvision_model",
+        ),
         (tff.data, Data, "AutoGAN Data Folder GeneratedSet Planted"),
     ],
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tff.detectors.detector import Detector
 from tff.detectors.safe_load import read
@@ -98,7 +98,16 @@ def load(
     alpha = (detector or {}).get("lora_alpha")
     found = find_state_dicts(content, path, alpha)
     if (head := find_head_alone(found)) is not None:
-        return _with_tower(head, detector or {}, path)
+        if not detector or detector.get("pretrained", False) is False:
+            raise ValueError(
+                f"checkpoint {path}: holds a layer for {head['weight'].numel():,} features, and "
+                "not the network that computes them; name its weights, such as "
+                "detector=clip_linear detector.pretrained=FILE"
+            )
+        named = {key: value for key, value in detector.items() if key != "head"}
+        rebuilt = build(named, path, "tff.detectors", Detector)
+        set_head(find_head(rebuilt.network)[1], head, f"checkpoint {path}")
+        return rebuilt.eval()
     known = detector or origin_of(content, path).get("detector")
     settings = known or recognise(found, path)
     # The file has all weights; others that the settings name may be missing, or anybody's.
@@ -127,30 +136,6 @@ def load(
         )
     rebuilt = make()
     load_matching(rebuilt.network, weights)
-    rebuilt.eval()
-    return rebuilt
-
-
-def _with_tower(head: Mapping[str, Tensor], settings: Mapping[str, Any], path: Path) -> Detector:
-    """A detector from a file with its linear layer, and from weights of a tower.
-
-    Args:
-        head: of the file.
-        settings: of the user, who names the tower; not those of a file.
-        path: of the file, for messages.
-
-    Raises:
-        ValueError: no weights of a tower are given, or the layer does not fit them.
-    """
-    if settings.get("pretrained", False) is False:
-        raise ValueError(
-            f"checkpoint {path}: holds a layer for {head['weight'].numel():,} features, and not "
-            "the network that computes them; name its weights, such as detector=clip_linear "
-            "detector.pretrained=FILE"
-        )
-    whole = {key: value for key, value in settings.items() if key != "head"}
-    rebuilt = build(whole, path, "tff.detectors", Detector)
-    set_head(find_head(rebuilt.network)[1], head, f"checkpoint {path}")
     rebuilt.eval()
     return rebuilt
 

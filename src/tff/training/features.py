@@ -47,7 +47,7 @@ class Features(Dataset[Batch]):
         self._crops = int(keys[:, 1].max()) + 1
         self._places = np.argsort(keys[:, 0] * self._crops + keys[:, 1])
         self._labels = torch.from_numpy(images.manifest["label"].to_numpy(np.int64).copy())
-        self._values = np.load(path, mmap_mode="r")
+        self._values = _open(path)
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -147,14 +147,19 @@ def _without_head(network: nn.Module) -> Iterator[None]:
         network.set_submodule(name, head)
 
 
+def _open(path: Path) -> Any:
+    """The array in a file, left on the disk; one of Python objects is refused."""
+    return np.lib.format.open_memmap(path, "r")
+
+
 def _join(parts: list[Path], path: Path, rows: int) -> None:
     """Write one file with the rows of all parts, and remove these."""
-    width = np.load(parts[0], mmap_mode="r").shape[1]
+    width = _open(parts[0]).shape[1]
     with write_atomically(path) as made:
         whole: Any = np.lib.format.open_memmap(made, "w+", np.float32, (rows, width))
         start = 0
         for part in parts:
-            values = np.load(part)
+            values = _open(part)
             whole[start : start + len(values)] = values
             start += len(values)
         whole.flush()
