@@ -118,6 +118,16 @@ def test_maps_of_activation_are_of_tokens_that_the_class_token_reads(results):
     assert set(results["cams"].tables["cams"]["layer"]) == {"blocks.1.norm1"}
 
 
+def test_what_constants_keep_does_not_count_as_lost(results):
+    found = results["ranking"]
+    ledger = found.tables["ledger"].query("images == 'generated'")
+    assert ledger["lost_to_constants"].abs().sum() > 0.05
+    expected = ledger["lost_at_zero"].abs().sum()
+    assert found.scalars["relevance_leak"] == pytest.approx(expected, abs=1e-9)
+    assert "does not count as lost" in found.captions["relevance_lost"]
+    assert not any("not conserved" in warning for warning in found.warnings)
+
+
 def test_the_same_ranking_agrees_with_itself(results, subject, tmp_path):
     file = tmp_path / "omega.csv"
     results["ranking"].tables["omega_fake"].to_csv(file, index=False)

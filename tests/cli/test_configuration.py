@@ -73,7 +73,7 @@ ROOTS = "data=folder data.root=DIR "
         ("seed=abc", "seed=abc: expected a whole number from 0"),
         ("seed=-1", "seed=-1: expected"),
         ("relevance.max_leak=-1", "relevance.max_leak=-1: expected a number of at least 0"),
-        ("relevance.rule=z", "relevance.rule=z: expected one of zplus"),
+        ("relevance.rule=z", "relevance.rule=z: expected one of auto, zplus"),
         ("~relevance", "subject.relevance: Interpolation key 'relevance' not found"),
         ("+relevanze=1", "relevanze: there is no such option; did you mean relevance"),
         ("resume=maybe", "resume=maybe: expected one of auto, True, False, or null"),

@@ -160,7 +160,7 @@ def test_the_analysis_follows_the_training_in_single_values_too(tmp_path, compos
     # The former training of a sweep leaves nothing behind.
     one = analysis(composed("analyze=true"), tmp_path)
     assert one.ablation == {"_target_": "tff.ablations.color.Grayscale"}
-    assert (one.relevance.rule, one.trainer.devices) == ("zplus", 1)
+    assert (one.relevance.rule, one.trainer.devices) == ("auto", 1)
 
 
 def test_the_analysis_follows_an_experiment(tmp_path, composed):

@@ -227,7 +227,12 @@ def _add_warnings(result: Result, subject: Subject, table: pd.DataFrame) -> None
 
 def leak(ledger: pd.DataFrame) -> pd.Series[float]:
     """Absolute loss of relevance at each operation, as a fraction of that at the logit."""
-    return ledger["lost_to_constants"].abs().fillna(0) + ledger["lost_at_zero"].abs().fillna(0)
+    return _kept(ledger) + ledger["lost_at_zero"].abs().fillna(0)
+
+
+def _kept(ledger: pd.DataFrame) -> pd.Series[float]:
+    """What constants keep at each operation: biases, position embeddings, class tokens."""
+    return ledger["lost_to_constants"].abs().fillna(0)
 
 
 def add_conservation(result: Result, subject: Subject) -> None:
@@ -238,6 +243,9 @@ def add_conservation(result: Result, subject: Subject) -> None:
     `lost_to_constants`, `lost_at_zero` (at units whose contributions add up to zero); and
     `negative_share` of the sum of |R| that arrives. `leaves` and losses are NaN where nothing is
     passed on, since a ranking needs no pixels.
+
+    Position embeddings and class tokens of a transformer keep their share by definition, so what
+    constants keep is told there, and does not count as lost.
     """
     names = pd.DataFrame(subject.info.leaky_operations, columns=["operation", "rule"])
     parts = []
@@ -250,6 +258,8 @@ def add_conservation(result: Result, subject: Subject) -> None:
     ledger = pd.concat(parts, ignore_index=True)
     of_generated = ledger[ledger["images"] == "generated"]
     lost, limit = leak(of_generated), subject.info.max_leak
+    kept = _kept(of_generated) if subject.channels.kinds else 0 * lost
+    lost -= kept
     total = float(lost.sum())
     result.tables["ledger"] = ledger
     result.figures["relevance_lost"] = channels.relevance_losses(of_generated, limit)
@@ -257,6 +267,11 @@ def add_conservation(result: Result, subject: Subject) -> None:
         "Losses and gains of relevance on its way from the logit to the first layer add up to "
         f"{100 * total:.1f} % of it. The dashed line is the limit of {100 * limit:g} %."
     )
+    if subject.channels.kinds:
+        result.captions["relevance_lost"] += (
+            " What biases, position embeddings and class tokens keep adds up to "
+            f"{100 * float(kept.sum()):.1f} %, and does not count as lost."
+        )
     result.scalars["relevance_leak"] = total
     if total > limit:
         worst = of_generated.loc[lost.nlargest(3).index, "operation"]
