@@ -25,16 +25,16 @@ setup: .venv/.demo ## Install what is needed to run, into .venv
 
 # The detector of the demo, and one of a planted cue to compare it with.
 demo: .venv/.demo ## Train a small detector on embedded images and find what it goes by, in minutes
-	$(BIN)/python train.py experiment=planted hydra.run.dir=outputs/planted-color
+	$(BIN)/python train.py experiment=planted trainer.max_epochs=3 trainer.check_val_every_n_epoch=3 hydra.run.dir=outputs/planted-color
 	$(BIN)/python analyze.py ckpt=outputs/planted-color/checkpoints/best.ckpt hydra.run.dir=outputs/planted-color $(PLANTED)
 	$(BIN)/python train.py experiment=demo
 	$(BIN)/python analyze.py ckpt=outputs/demo/checkpoints/best.ckpt hydra.run.dir=outputs/demo $(DEMO)
 
 CURVES = 'analysis.k_sweep.rankings=[omega,omega_real,contrast,greedy]' 'analysis.k_sweep.ks=[5,21]' analysis.k_sweep.random_orders=5
-PLANTED = 'analysis=[k_sweep,detection]' $(CURVES) data=planted 'data.generators=[chroma]' subject.confidence=0.5 images=48
+PLANTED = 'analysis=[k_sweep,detection]' $(CURVES) data=planted 'data.generators=[chroma]' subject.confidence=0.5 images=60
 DEMO = 'analysis=[sensitivity,k_sweep,ranking,patches,mediation,ablation,median_test,detection,examples]' $(CURVES) \
-	analysis.k_sweep.beside=outputs/planted-color subject.ranking.by=auto subject.confidence=0.5 images=48 \
-	analysis.patches.channels=6 analysis.mediation.channels=3 analysis.mediation.random_draws=2
+	analysis.k_sweep.beside=outputs/planted-color subject.ranking.by=auto subject.confidence=0.5 images=60 \
+	analysis.patches.channels=6 analysis.mediation.channels=3 analysis.mediation.random_draws=2 analysis.sensitivity.random_draws=5
 
 test: .venv/.dev ## The fast tests (minutes on 2 cores)
 	$(FAST)

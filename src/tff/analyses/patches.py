@@ -164,7 +164,9 @@ def _rows(table: pd.DataFrame, found: list[Peak], by: str) -> list[tuple[str, li
     rows = []
     for rank, same in table.groupby("rank"):
         first = same.iloc[0]
-        title = f"{rank}. {first['layer']} #{first['channel']}, {by} {first[by]:.2g}"
+        title = f"{rank}. {first['layer']} #{first['channel']}"
+        if by != "greedy":  # whose scores are places in the order
+            title += f", {by} {first[by]:.2g}"
         rows.append((title, [pieces[i] for i in same.index]))
     return rows
 
