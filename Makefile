@@ -31,7 +31,7 @@ demo: .venv/.demo ## Train a small detector on embedded images and find what it 
 	$(BIN)/python analyze.py ckpt=outputs/demo/checkpoints/best.ckpt hydra.run.dir=outputs/demo $(DEMO)
 
 CURVES = 'analysis.k_sweep.rankings=[omega,omega_real,contrast,greedy]' 'analysis.k_sweep.ks=[5,21]' analysis.k_sweep.random_orders=5
-PLANTED = 'analysis=[k_sweep,detection]' $(CURVES) data=planted 'data.generators=[chroma]' subject.confidence=0.5 images=60
+PLANTED = 'analysis=[k_sweep,detection]' $(CURVES) data=planted 'data.generators=[chroma]' subject.confidence=0.5 images=40
 DEMO = 'analysis=[sensitivity,k_sweep,ranking,patches,mediation,ablation,median_test,detection,examples]' $(CURVES) \
 	analysis.k_sweep.beside=outputs/planted-color subject.ranking.by=auto subject.confidence=0.5 images=60 \
 	analysis.patches.channels=6 analysis.mediation.channels=3 analysis.mediation.random_draws=2 analysis.sensitivity.random_draws=5
