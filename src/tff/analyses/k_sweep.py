@@ -356,7 +356,6 @@ def _describe(
         found.append(
             f"{start}, the other rankings have scores of {listed}; significantly better than "
             f"random orders matched in layer: {', '.join(better) or 'none'}. Each ranking is "
-            "judged alone: "
-            "of 40 that mean nothing, one would pass."
+            "judged alone: of 40 that mean nothing, one would pass."
         )
     return found

@@ -257,9 +257,8 @@ def add_conservation(result: Result, subject: Subject) -> None:
         parts.append(part.assign(n_images=found.images))
     ledger = pd.concat(parts, ignore_index=True)
     of_generated = ledger[ledger["images"] == "generated"]
-    lost, limit = leak(of_generated), subject.info.max_leak
-    kept = _kept(of_generated) if subject.channels.kinds else 0 * lost
-    lost -= kept
+    kept, limit = _kept(of_generated), subject.info.max_leak
+    lost = leak(of_generated) - kept if subject.channels.kinds else leak(of_generated)
     total = float(lost.sum())
     result.tables["ledger"] = ledger
     result.figures["relevance_lost"] = channels.relevance_losses(of_generated, limit)
